@@ -1,0 +1,1 @@
+//! Asks a running Vivace questions, looks into blocks, checks configuration

@@ -1,0 +1,1 @@
+//! Chooses blocks, merges them, marks the inputs, deletes what retention allows

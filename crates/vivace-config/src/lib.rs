@@ -1,0 +1,1 @@
+//! Tempo's configuration: every key, its default and its check; no IO.

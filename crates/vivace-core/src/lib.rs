@@ -1,0 +1,12 @@
+//! The words that all of Vivace shares: ids, tokens, the wire form of spans, and operations on a trace.
+//!
+//! No IO, no clock, no runtime. Start with [`TenantId`], [`TraceId`] and [`otlp::walk_spans`].
+
+pub mod combine;
+mod id;
+pub mod otlp;
+mod tenant;
+pub mod wire;
+
+pub use id::{BlockId, ParseIdError, SpanId, Token, TraceId};
+pub use tenant::{SINGLE_TENANT, TenantError, TenantId};

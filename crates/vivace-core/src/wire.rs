@@ -1,0 +1,197 @@
+//! A reader for protobuf messages that borrows and copies nothing.
+
+/// Why bytes are no protobuf message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum WireError {
+    /// The message ends inside a field.
+    #[error("message ends inside a field that starts at byte {offset}")]
+    Truncated {
+        /// Where the field starts, from the start of the message that was given to the reader.
+        offset: usize,
+    },
+    /// A number longer than ten bytes.
+    #[error("number at byte {offset} is too long")]
+    Varint {
+        /// Where the number starts.
+        offset: usize,
+    },
+    /// A wire type that does not exist any more (groups) or never did, or field number zero.
+    #[error("invalid field key {key:#x} at byte {offset}")]
+    Key {
+        /// The key as read.
+        key: u64,
+        /// Where it starts.
+        offset: usize,
+    },
+    /// The field exists, with another wire type than the message's definition says.
+    #[error("field {field} at byte {offset} has the wrong type")]
+    Type {
+        /// Its number.
+        field: u32,
+        /// Where it starts.
+        offset: usize,
+    },
+}
+
+/// One field's value.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Value<'a> {
+    /// Wire type 0.
+    Varint(u64),
+    /// Wire type 1.
+    Fixed64(u64),
+    /// Wire type 2: text, bytes, or a message.
+    Bytes(&'a [u8]),
+    /// Wire type 5.
+    Fixed32(u32),
+}
+
+/// Walks over a message's fields.
+#[derive(Debug, Clone)]
+pub struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    field_start: usize,
+}
+
+impl<'a> Reader<'a> {
+    /// Reads `bytes` from the start.
+    #[must_use]
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, at: 0, field_start: 0 }
+    }
+
+    /// Where the field that was read last starts.
+    #[must_use]
+    pub fn field_start(&self) -> usize {
+        self.field_start
+    }
+
+    /// The next field, or none at the end.
+    ///
+    /// # Errors
+    /// [`WireError`] with the offset of the offending field.
+    #[inline]
+    pub fn next_field(&mut self) -> Result<Option<(u32, Value<'a>)>, WireError> {
+        if self.at >= self.bytes.len() {
+            return Ok(None);
+        }
+        self.field_start = self.at;
+        let key = self.varint()?;
+        let bad_key = WireError::Key { key, offset: self.field_start };
+        let field = u32::try_from(key >> 3).map_err(|_| bad_key)?;
+        if field == 0 {
+            return Err(bad_key);
+        }
+        let value = match key & 7 {
+            0 => Value::Varint(self.varint()?),
+            1 => Value::Fixed64(u64::from_le_bytes(self.array()?)),
+            2 => {
+                let len = usize::try_from(self.varint()?).map_err(|_| WireError::Truncated { offset: self.field_start })?;
+                Value::Bytes(self.take(len)?)
+            }
+            5 => Value::Fixed32(u32::from_le_bytes(self.array()?)),
+            _ => return Err(bad_key),
+        };
+        Ok(Some((field, value)))
+    }
+
+    /// The error for a field of this message that has an unexpected wire type.
+    #[must_use]
+    pub fn wrong_type(&self, field: u32) -> WireError {
+        WireError::Type { field, offset: self.field_start }
+    }
+
+    #[inline]
+    fn varint(&mut self) -> Result<u64, WireError> {
+        let start = self.at;
+        let mut value = 0u64;
+        for shift in 0..10 {
+            let byte = *self.bytes.get(self.at).ok_or(WireError::Truncated { offset: self.field_start })?;
+            self.at += 1;
+            value |= u64::from(byte & 0x7f) << (7 * shift);
+            if byte & 0x80 == 0 {
+                return Ok(value);
+            }
+        }
+        Err(WireError::Varint { offset: start })
+    }
+
+    #[inline]
+    fn take(&mut self, len: usize) -> Result<&'a [u8], WireError> {
+        let end = self.at.checked_add(len).filter(|end| *end <= self.bytes.len());
+        let end = end.ok_or(WireError::Truncated { offset: self.field_start })?;
+        let slice = &self.bytes[self.at..end];
+        self.at = end;
+        Ok(slice)
+    }
+
+    #[inline]
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
+        Ok(self.take(N)?.try_into().expect("take gives exactly the asked length"))
+    }
+}
+
+/// Appends a length-delimited field.
+pub fn put_bytes(out: &mut Vec<u8>, field: u32, bytes: &[u8]) {
+    put_key(out, field, bytes.len());
+    out.extend_from_slice(bytes);
+}
+
+/// Appends the key and length of a length-delimited field whose `len` bytes the caller appends next.
+pub fn put_key(out: &mut Vec<u8>, field: u32, len: usize) {
+    put_varint(out, u64::from(field) << 3 | 2);
+    put_varint(out, len as u64);
+}
+
+/// Bytes that [`put_bytes`] appends for a field below 16 with `len` bytes of content.
+#[must_use]
+pub fn bytes_field_len(len: usize) -> usize {
+    let digits = (64 - (len as u64 | 1).leading_zeros() as usize).div_ceil(7);
+    1 + digits + len
+}
+
+/// Appends a base-128 number.
+pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push((value & 0x7f) as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_of_every_wire_type_are_read() {
+        let mut bytes = vec![0x08, 0xac, 0x02, 0x11, 1, 0, 0, 0, 0, 0, 0, 0];
+        put_bytes(&mut bytes, 3, b"abc");
+        bytes.extend([0x25, 7, 0, 0, 0]);
+        let mut reader = Reader::new(&bytes);
+        let mut fields = Vec::new();
+        while let Some(field) = reader.next_field().expect("valid") {
+            fields.push(field);
+        }
+        assert_eq!(fields, [(1, Value::Varint(300)), (2, Value::Fixed64(1)), (3, Value::Bytes(b"abc")), (4, Value::Fixed32(7))]);
+    }
+
+    #[test]
+    fn broken_messages_name_the_place() {
+        let error = |bytes: &[u8]| Reader::new(bytes).next_field().expect_err("broken");
+        assert_eq!(error(&[0x0a, 5, 1]), WireError::Truncated { offset: 0 });
+        assert_eq!(error(&[0x0b]), WireError::Key { key: 0x0b, offset: 0 });
+        assert_eq!(error(&[0x08, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1]), WireError::Varint { offset: 1 });
+        assert_eq!(error(&[0x0a, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f]), WireError::Truncated { offset: 0 });
+    }
+
+    #[test]
+    fn field_lengths_are_foretold() {
+        for len in [0usize, 1, 127, 128, 16_383, 16_384, 3_000_000] {
+            let mut out = Vec::new();
+            put_bytes(&mut out, 2, &vec![0; len]);
+            assert_eq!(out.len(), bytes_field_len(len), "{len}");
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Receives spans, enforces limits, regroups by trace and writes to the replication set

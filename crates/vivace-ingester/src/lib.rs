@@ -1,0 +1,1 @@
+//! Holds live traces, logs them before the acknowledgement, builds and flushes blocks, answers queries on recent data

@@ -1,0 +1,1 @@
+//! Spans to metrics: span metrics and remote write

@@ -1,0 +1,57 @@
+//! The generated code in `src/generated` is current. `UPDATE_GOLDEN=1` (`make proto`) writes it anew.
+
+use std::path::{Path, PathBuf};
+
+use prost_build::Config;
+
+const FILES: [&str; 5] =
+    ["opentelemetry/common.proto", "opentelemetry/trace.proto", "tempopb/tempo.proto", "vivace/v1/log.proto", "vivace/v1/jobs.proto"];
+
+fn generate(out: &Path) {
+    let protos = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto");
+    let descriptors = protox::compile(FILES, [&protos]).expect("the .proto files compile");
+    let mut config = Config::new();
+    config.bytes(["."]).btree_map(["."]).out_dir(out).skip_source_info();
+    tonic_prost_build::configure()
+        .out_dir(out)
+        .codec_path("tonic_prost::ProstCodec")
+        .compile_fds_with_config(descriptors.clone(), config)
+        .expect("code is generated");
+    let encoded = prost_build_descriptor_bytes(&descriptors);
+    pbjson_build::Builder::new()
+        .register_descriptors(&encoded)
+        .expect("descriptors register")
+        .out_dir(out)
+        .ignore_unknown_fields()
+        .btree_map(["."])
+        .build(&[".opentelemetry", ".tempopb"])
+        .expect("serde code is generated");
+}
+
+fn prost_build_descriptor_bytes<M: protox::prost::Message>(descriptors: &M) -> Vec<u8> {
+    descriptors.encode_to_vec()
+}
+
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let mut names: Vec<PathBuf> = std::fs::read_dir(dir).expect("the folder exists").map(|e| e.expect("an entry").path()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn generated_code_is_current() {
+    let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/generated");
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        generate(&committed);
+        return;
+    }
+    let fresh = tempfile::tempdir().expect("a temporary folder");
+    generate(fresh.path());
+    let names = |dir: &Path| files(dir).iter().map(|p| p.file_name().expect("a name").to_owned()).collect::<Vec<_>>();
+    assert_eq!(names(fresh.path()), names(&committed), "files differ; run `make proto`");
+    for file in files(fresh.path()) {
+        let other = committed.join(file.file_name().expect("a name"));
+        let same = std::fs::read(&file).expect("readable") == std::fs::read(&other).expect("readable");
+        assert!(same, "{} is out of date; run `make proto`", other.display());
+    }
+}

@@ -1,0 +1,1 @@
+//! Runs one query job: a trace by id, or one search over a block range or the ingesters

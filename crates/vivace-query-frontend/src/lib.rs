@@ -1,0 +1,1 @@
+//! The query API: parse, split into jobs, queue fairly per tenant, retry, combine

@@ -1,0 +1,1 @@
+//! Who owns a token: a pure ring over a membership snapshot, chitchat at the rim

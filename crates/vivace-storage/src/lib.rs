@@ -1,0 +1,1 @@
+//! The bucket: object keys, the store, tenant index, blocklist and its poller

@@ -1,0 +1,1 @@
+//! Builders, strategies and process control for tests

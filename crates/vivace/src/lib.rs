@@ -1,0 +1,1 @@
+//! Every service in one process: same code, same gRPC paths over loopback

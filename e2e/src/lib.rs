@@ -1,0 +1,1 @@
+//! Tests that see only binaries, HTTP and gRPC.
