@@ -1,7 +1,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use chitchat::transport::{ChannelTransport, Transport, UdpTransport};
+use chitchat::transport::{ChannelTransport, Transport};
 use vivace_ring::{GossipOptions, Membership, MembershipError, Registration, Role, State};
 
 use crate::{clock, until};
@@ -92,14 +92,23 @@ async fn clusters_with_another_label_stay_apart() {
 
 #[tokio::test]
 async fn members_find_each_other_over_udp() {
-    // Ports that were free a moment ago; both sockets are held until both are known.
-    let sockets = [0, 0].map(|port| std::net::UdpSocket::bind(address(port)).expect("a free port"));
-    let ports = [0, 1].map(|i: usize| sockets[i].local_addr().expect("bound").port());
-    drop(sockets);
-    let a = node(&UdpTransport, "a", 1, ports[0], ports[0]).await;
-    let b = node(&UdpTransport, "b", 1, ports[1], ports[0]).await;
+    let config = |join_members| vivace_config::Memberlist {
+        bind_addr: vec!["127.0.0.1".to_owned()],
+        bind_port: 0,
+        join_members,
+        gossip_interval: Duration::from_millis(100),
+        ..Default::default()
+    };
+    let options = |generation, join| GossipOptions::from_config(&config(join), "host", generation).expect("valid");
+    let a = Membership::start(options(1, vec![]), clock).await.expect("starts");
+    let addr = a.gossip_addr().expect("gossips");
+    let b = Membership::start(options(2, vec![format!("dns+localhost:{}", addr.port())]), clock).await.expect("starts");
+    for (id, member) in [("a", &a), ("b", &b)] {
+        let registration = Registration { id: id.to_owned(), addr: addr.to_string(), zone: String::new() };
+        member.register(Role::Ingester, registration, State::Active).await;
+    }
     writable(&a, &["a", "b"], "a knows both").await;
     writable(&b, &["a", "b"], "b knows both").await;
-    let taken = GossipOptions::new("c", 1, address(ports[0]));
-    assert!(matches!(Membership::start(taken, clock).await, Err(MembershipError::Bind { .. })));
+    let taken = Membership::start(GossipOptions::new("c", 3, addr), clock).await;
+    assert!(matches!(taken, Err(MembershipError::Bind { .. })));
 }
