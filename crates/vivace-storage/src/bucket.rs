@@ -272,23 +272,37 @@ impl Bucket {
         self.delete(&meta).await
     }
 
-    /// Deletes all objects of a block. Its metas go first when it is live, and last when it is compacted: so a deletion
+    /// Deletes all objects of a block. Its meta goes first when it is live, and last when it is compacted: so a deletion
     /// that was cut short is found again, and no listing shows a live block without data.
     ///
     /// # Errors
     /// [`BucketError::Unavailable`]; call it again.
     pub async fn delete_block(&self, tenant: &TenantId, block: BlockId) -> Result<(), BucketError> {
-        let folder = keys::block(tenant, block);
-        let unlisted = |e| BucketError::of_store("list", folder.as_ref(), e);
-        let locations: Vec<Path> =
-            self.inner.store.list(Some(&folder)).map_ok(|o| o.location).try_collect().await.map_err(unlisted)?;
-        let (metas, parts): (Vec<Path>, Vec<Path>) =
-            locations.into_iter().partition(|l| matches!(l.filename(), Some(objects::META | objects::META_COMPACTED)));
-        let (live, compacted): (Vec<Path>, Vec<Path>) = metas.into_iter().partition(|l| l.filename() == Some(objects::META));
+        let locations = self.locations(&keys::block(tenant, block)).await?;
+        let named = |l: &Path, name| l.filename() == Some(name);
+        let (live, others): (Vec<Path>, Vec<Path>) = locations.into_iter().partition(|l| named(l, objects::META));
+        let (compacted, parts): (Vec<Path>, Vec<Path>) = others.into_iter().partition(|l| named(l, objects::META_COMPACTED));
         for group in [live, parts, compacted] {
-            let group = futures::stream::iter(group.into_iter().map(Ok)).boxed();
-            let undeleted = |e| BucketError::of_store("delete", folder.as_ref(), e);
-            match self.inner.store.delete_stream(group).try_collect::<Vec<_>>().await.map_err(undeleted) {
+            self.delete_all(group).await?;
+        }
+        Ok(())
+    }
+
+    /// Deletes everything below a tenant's folder.
+    pub(crate) async fn delete_tenant(&self, tenant: &TenantId) -> Result<(), BucketError> {
+        self.delete_all(self.locations(&keys::tenant(tenant)).await?).await
+    }
+
+    async fn locations(&self, folder: &Path) -> Result<Vec<Path>, BucketError> {
+        let listed = self.inner.store.list(Some(folder)).map_ok(|o| o.location).try_collect().await;
+        listed.map_err(|e| BucketError::of_store("list", folder.as_ref(), e))
+    }
+
+    async fn delete_all(&self, locations: Vec<Path>) -> Result<(), BucketError> {
+        let Some(first) = locations.first().map(Path::to_string) else { return Ok(()) };
+        let mut deleted = self.inner.store.delete_stream(futures::stream::iter(locations.into_iter().map(Ok)).boxed());
+        while let Some(result) = deleted.next().await {
+            match result.map_err(|e| BucketError::of_store("delete", &first, e)) {
                 Ok(_) | Err(BucketError::Gone { .. }) => {}
                 Err(error) => return Err(error),
             }

@@ -31,19 +31,11 @@ impl Source {
     fn read(&self, range: Range<u64>) -> io::Result<Bytes> {
         match self {
             Self::Object { store, location, runtime } => {
-                let wanted = range.end - range.start;
-                let bytes = runtime.block_on(store.get_range(location, range.clone())).map_err(|source| {
-                    let kind = match source {
-                        object_store::Error::NotFound { .. } => io::ErrorKind::NotFound,
-                        _ => io::ErrorKind::Other,
-                    };
-                    io::Error::new(kind, format!("could not read bytes {range:?} of {location}: {source}"))
-                })?;
-                if bytes.len() as u64 != wanted {
-                    let problem = format!("{location} ends within bytes {range:?}: {} of {wanted} came", bytes.len());
-                    return Err(io::Error::new(io::ErrorKind::UnexpectedEof, problem));
+                let bytes = runtime.block_on(store.get_range(location, range.clone())).map_err(|e| unread(location, &e))?;
+                if bytes.len() as u64 != range.end - range.start {
+                    return Err(short(location, &range, bytes.len()));
                 }
-                metrics::counter!("vivace_storage_read_bytes_total").increment(wanted);
+                metrics::counter!("vivace_storage_read_bytes_total").increment(bytes.len() as u64);
                 Ok(bytes)
             }
             Self::File { path, file } => {
@@ -63,6 +55,19 @@ impl Source {
             }
         }
     }
+}
+
+fn unread(location: &Path, error: &object_store::Error) -> io::Error {
+    let kind = match error {
+        object_store::Error::NotFound { .. } => io::ErrorKind::NotFound,
+        _ => io::ErrorKind::Other,
+    };
+    io::Error::new(kind, format!("could not read {location}: {error}"))
+}
+
+fn short(location: &Path, range: &Range<u64>, got: usize) -> io::Error {
+    let problem = format!("{location} ends within bytes {range:?}: {got} of {} came", range.end - range.start);
+    io::Error::new(io::ErrorKind::UnexpectedEof, problem)
 }
 
 impl ReadAt for DataFile {
@@ -90,5 +95,20 @@ impl ReadAt for DataFile {
 
     fn len(&self) -> u64 {
         self.len
+    }
+
+    fn read_many(&self, ranges: &[Range<u64>]) -> io::Result<Vec<Bytes>> {
+        match &self.source {
+            // In parallel, ranges with small gaps in one request.
+            Source::Object { store, location, runtime } if ranges.iter().all(|r| r.start <= r.end && r.end <= self.len) => {
+                let got = runtime.block_on(store.get_ranges(location, ranges)).map_err(|e| unread(location, &e))?;
+                if let Some((range, bytes)) = ranges.iter().zip(&got).find(|(range, bytes)| range.end - range.start != bytes.len() as u64) {
+                    return Err(short(location, range, bytes.len()));
+                }
+                metrics::counter!("vivace_storage_read_bytes_total").increment(got.iter().map(|b| b.len() as u64).sum());
+                Ok(got)
+            }
+            _ => ranges.iter().map(|range| self.read(range.clone())).collect(),
+        }
     }
 }
