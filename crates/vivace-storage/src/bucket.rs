@@ -108,8 +108,7 @@ impl Bucket {
     /// # Errors
     /// [`BucketError::Unavailable`].
     pub async fn tenants(&self) -> Result<Vec<TenantId>, BucketError> {
-        let listed =
-            self.inner.store.list_with_delimiter(None).await.map_err(|e| BucketError::of_store("list", &self.inner.name, e))?;
+        let listed = self.inner.store.list_with_delimiter(None).await.map_err(|e| BucketError::of_store("list", &self.inner.name, e))?;
         let mut tenants = Vec::new();
         for folder in &listed.common_prefixes {
             let name = folder.filename().unwrap_or_default();
@@ -235,8 +234,7 @@ impl Bucket {
         let len = file.metadata().await.map_err(unreadable)?.len();
         let part = usize::try_from(self.inner.part_bytes.max(len.div_ceil(PARTS_MAX))).unwrap_or(usize::MAX);
         let unwritten = |source| BucketError::of_store("write", location.as_ref(), source);
-        let mut writer =
-            BufWriter::with_capacity(self.inner.store.clone(), location.clone(), part).with_max_concurrency(PARTS_IN_FLIGHT);
+        let mut writer = BufWriter::with_capacity(self.inner.store.clone(), location.clone(), part).with_max_concurrency(PARTS_IN_FLIGHT);
         let copied = async {
             loop {
                 let mut chunk = Vec::with_capacity(part.min(usize::try_from(len).unwrap_or(part)).max(1));
@@ -345,8 +343,8 @@ impl Bucket {
                 bytes
             }
         };
-        let filter = bloom::Shard::from_bytes(&bytes)
-            .map_err(|e| BucketError::Corrupt { key: location.to_string(), reason: e.to_string() })?;
+        let filter =
+            bloom::Shard::from_bytes(&bytes).map_err(|e| BucketError::Corrupt { key: location.to_string(), reason: e.to_string() })?;
         Ok(filter.may_contain(trace))
     }
 

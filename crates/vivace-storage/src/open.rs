@@ -76,13 +76,15 @@ async fn remote(
     };
     let bucket = format!("{kind} {name:?}");
     if let Err(error) = store.list_with_delimiter(None).await {
-        return Err(OpenError::Unreachable { bucket, endpoint, answer: innermost(&error) });
+        // The outer text speaks of an object at a path, which is empty here.
+        let answer = std::error::Error::source(&error).map_or_else(|| error.to_string(), causes);
+        return Err(OpenError::Unreachable { bucket, endpoint, answer });
     }
     Ok(Bucket::over(store, None, format!("{bucket} at {endpoint}"), part_bytes))
 }
 
 /// The chain of causes on one line, each only as far as it says something new.
-fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+fn causes(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = String::new();
     let mut next = Some(error);
     while let Some(error) = next {
@@ -117,7 +119,7 @@ fn gcs(config: &Gcs) -> Result<(Arc<dyn ObjectStore>, String), OpenError> {
     if !endpoint.is_empty() {
         builder = builder.with_base_url(endpoint);
     }
-    let store = builder.build().map_err(|e| OpenError::Config { path: "gcs".to_owned(), problem: innermost(&e) })?;
+    let store = builder.build().map_err(|e| OpenError::Config { path: "gcs".to_owned(), problem: causes(&e) })?;
     let endpoint = if endpoint.is_empty() { "storage.googleapis.com" } else { endpoint };
     Ok((Arc::new(store), endpoint.to_owned()))
 }
@@ -126,9 +128,8 @@ fn azure(config: &Azure) -> Result<(Arc<dyn ObjectStore>, String), OpenError> {
     required("azure.storage_account_name", &config.storage_account_name, "the account's name")?;
     required("azure.container_name", &config.container_name, "the container's name")?;
     // Workload identity comes as variables, and without a key a managed identity is what is tried.
-    let mut builder = MicrosoftAzureBuilder::from_env()
-        .with_account(&config.storage_account_name)
-        .with_container_name(&config.container_name);
+    let mut builder =
+        MicrosoftAzureBuilder::from_env().with_account(&config.storage_account_name).with_container_name(&config.container_name);
     let key = config.storage_account_key.expose();
     if !key.is_empty() && !config.use_managed_identity && !config.use_federated_token {
         builder = builder.with_access_key(key);
@@ -142,6 +143,6 @@ fn azure(config: &Azure) -> Result<(Arc<dyn ObjectStore>, String), OpenError> {
         suffix => format!("https://{}.{suffix}", config.storage_account_name),
     };
     builder = builder.with_endpoint(endpoint.clone()).with_allow_http(endpoint.starts_with("http://"));
-    let store = builder.build().map_err(|e| OpenError::Config { path: "azure".to_owned(), problem: innermost(&e) })?;
+    let store = builder.build().map_err(|e| OpenError::Config { path: "azure".to_owned(), problem: causes(&e) })?;
     Ok((Arc::new(store), endpoint))
 }

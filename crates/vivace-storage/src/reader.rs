@@ -76,6 +76,9 @@ impl ReadAt for DataFile {
             let problem = format!("bytes {range:?} of a file of {} bytes", self.len);
             return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
         }
+        if range.is_empty() {
+            return Ok(Bytes::new());
+        }
         let tail_start = self.len - self.tail_len;
         if self.tail_len == 0 || range.start < tail_start {
             return self.source.read(range);
@@ -100,7 +103,7 @@ impl ReadAt for DataFile {
     fn read_many(&self, ranges: &[Range<u64>]) -> io::Result<Vec<Bytes>> {
         match &self.source {
             // In parallel, ranges with small gaps in one request.
-            Source::Object { store, location, runtime } if ranges.iter().all(|r| r.start <= r.end && r.end <= self.len) => {
+            Source::Object { store, location, runtime } if ranges.iter().all(|r| r.start < r.end && r.end <= self.len) => {
                 let got = runtime.block_on(store.get_ranges(location, ranges)).map_err(|e| unread(location, &e))?;
                 if let Some((range, bytes)) = ranges.iter().zip(&got).find(|(range, bytes)| range.end - range.start != bytes.len() as u64) {
                     return Err(short(location, range, bytes.len()));

@@ -16,15 +16,16 @@ pub(crate) fn store_error<E>(path: &str, error: SdkError<E, HttpResponse>) -> Er
 where
     E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
 {
-    let status = error.raw_response().map(|r| r.status().as_u16());
+    // Without a readable answer the status says nothing: a proxy may have cut it off.
+    let status = error.as_service_error().and(error.raw_response()).map(|r| r.status().as_u16());
     let code = error.code().unwrap_or_default().to_owned();
-    let source: Box<dyn std::error::Error + Send + Sync> = match (&error, status) {
-        (SdkError::ServiceError(_), Some(status)) => {
+    let source: Box<dyn std::error::Error + Send + Sync> = match status {
+        Some(status) => {
             let message = error.message().unwrap_or("no message");
             let named = if code.is_empty() { reason(status).to_owned() } else { code.clone() };
             Box::new(Answer { text: format!("the server answered {status} {named}: {message}"), source: None })
         }
-        _ => {
+        None => {
             // The client's chain ends with what the operating system or the TLS library said.
             let text = format!("no usable answer: {}", DisplayErrorContext(&error)).split(" (").next().unwrap_or_default().to_owned();
             Box::new(Answer { text, source: Some(Box::new(error)) })

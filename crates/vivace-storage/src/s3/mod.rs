@@ -110,7 +110,7 @@ pub(crate) async fn open(config: &vivace_config::S3, env: Environment<'_>) -> Re
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
     if config.enable_dual_stack {
-        builder = builder.dual_stack(true);
+        builder = builder.use_dual_stack(true);
     }
     if let Some(client) = http_client {
         builder = builder.http_client(client);
