@@ -87,8 +87,7 @@ fn decimal(value: u128, unit: u128) -> String {
 }
 
 /// Reads a size with units, such as `64KiB`, `1MB`, `63KiB1023B`.
-#[must_use]
-pub fn parse_bytes(text: &str) -> Option<u64> {
+pub(crate) fn parse_bytes(text: &str) -> Option<u64> {
     let mut bytes: u64 = 0;
     let mut rest = text.trim();
     if rest.is_empty() {

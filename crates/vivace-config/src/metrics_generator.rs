@@ -4,7 +4,7 @@ use std::time::Duration;
 use crate::ring::ServiceRing;
 use crate::section::{choice, section};
 use crate::value::{default, mins, secs, text};
-use crate::{Block, BlockSearch, Ignored, RemoteWrite, RingClient, Wal};
+use crate::{Block, BlockSearch, Ignored, RemoteWrite, Wal};
 
 section! {
     /// `metrics_generator`: makes metrics from spans and sends them to Prometheus.
@@ -281,6 +281,3 @@ section! {
         used remote_write: Vec<RemoteWrite> = vec![];
     }
 }
-
-/// `metrics_generator_client` has the shape of `ingester_client`.
-pub type MetricsGeneratorClient = RingClient;
