@@ -74,7 +74,7 @@ async fn bad_objects_are_skipped_and_the_rest_is_listed() {
     write(&at("tempo_cluster_seed.json"), "{}");
     let poller = Poller::builder(bucket.clone(), options(), clock, |_| true);
     let report = poller.poll_once().await.expect("polled");
-    assert_eq!(report.polled, [a.clone()]);
+    assert_eq!(report.polled, std::slice::from_ref(&a));
     assert_eq!(live_ids(&poller, &a), [1]);
     assert_eq!(bucket.list(&a).await.expect("listed").unfinished_blocks, 1);
 
