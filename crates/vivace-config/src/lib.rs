@@ -105,7 +105,7 @@ section! {
         /// Listeners, their limits, and the log.
         used server: Server = default();
         /// A second HTTP listener for `/ready` and `/metrics`.
-        idle internal_server: InternalServer = default();
+        used internal_server: InternalServer = default();
         /// Receives spans and gives them to ingesters.
         used distributor: Distributor = default();
         /// Calls to ingesters.
