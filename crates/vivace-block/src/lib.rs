@@ -7,8 +7,11 @@ pub mod bloom;
 pub mod dedicated;
 pub mod index;
 mod meta;
+pub mod nested_set;
 pub mod objects;
+mod row;
 pub mod schema;
 
 pub use dedicated::{DedicatedColumn, DedicatedOption, DedicatedScope, DedicatedType};
 pub use meta::{BlockMeta, CorruptMeta, Format, parse_rfc3339, rfc3339};
+pub use row::SpanRef;
