@@ -11,7 +11,11 @@ pub mod nested_set;
 pub mod objects;
 mod row;
 pub mod schema;
+#[cfg(test)]
+mod testdata;
+mod write;
 
 pub use dedicated::{DedicatedColumn, DedicatedOption, DedicatedScope, DedicatedType};
 pub use meta::{BlockMeta, CorruptMeta, Format, parse_rfc3339, rfc3339};
 pub use row::SpanRef;
+pub use write::{BlockOptions, BlockWriter, FinishedBlock, WriteError};

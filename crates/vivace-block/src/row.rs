@@ -11,7 +11,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use vivace_core::wire::WireError;
 use vivace_core::{SpanId, TraceId};
 
-pub(crate) use any_value::{Array, Attr, AttrValue, Scalar, any_value_json};
+pub(crate) use any_value::{Attr, AttrValue, Scalar, any_value_json};
 
 use crate::dedicated::{DedicatedColumn, DedicatedScope, VPARQUET4_RESOURCE_COLUMNS, vparquet4_slots};
 use crate::nested_set::{self, Node, Position};

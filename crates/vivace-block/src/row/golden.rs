@@ -1,31 +1,12 @@
 //! Rows built here from a data set's requests equal the rows that the reference wrote for the same requests.
 
-use std::collections::BTreeMap;
 use std::io::Read;
 
 use serde_json::{Value, json};
-use vivace_core::TraceId;
-use vivace_core::otlp::walk_spans;
 
 use super::*;
 use crate::BlockMeta;
-
-const REQUESTS: &[u8] = include_bytes!("../../testdata/edge-a/requests.otlp.pb");
-
-/// The spans of every trace in the order they were sent.
-fn traces(mut requests: &[u8]) -> BTreeMap<TraceId, Vec<SpanRef<'_>>> {
-    let mut traces: BTreeMap<TraceId, Vec<SpanRef<'_>>> = BTreeMap::new();
-    while !requests.is_empty() {
-        let len = prost::decode_length_delimiter(&mut requests).expect("a length");
-        let (request, rest) = requests.split_at(len);
-        requests = rest;
-        walk_spans(request, |at, head| {
-            traces.entry(head.trace()).or_default().push(SpanRef { resource: at.resource, scope: at.scope, span: head.bytes });
-        })
-        .expect("a request");
-    }
-    traces
-}
+use crate::testdata::{EDGE_A, TWO_PARTS, traces};
 
 fn rows(gz: &[u8]) -> Vec<Value> {
     let mut text = String::new();
@@ -122,7 +103,8 @@ fn to_json(row: &Row<'_>) -> Value {
             "ServiceName": text(r.service_name), "DedicatedAttributes": {},
         });
         let values = &row.resource_columns[r.columns.clone()];
-        let well_known = ["Cluster", "Namespace", "Pod", "Container", "K8sClusterName", "K8sNamespaceName", "K8sPodName", "K8sContainerName"];
+        let well_known =
+            ["Cluster", "Namespace", "Pod", "Container", "K8sClusterName", "K8sNamespaceName", "K8sPodName", "K8sContainerName"];
         columns(&mut json, values, Leaf::resource_column(0), &named(&well_known));
         columns(&mut json["DedicatedAttributes"], values, Leaf::resource_dedicated(0), &slots);
         json!({"Resource": json, "ss": row.scopes[r.scopes.clone()].iter().map(scope).collect::<Vec<_>>()})
@@ -175,15 +157,15 @@ fn sort_spans(row: &mut Value) {
 fn equals_the_reference(meta: &[u8], rows_gz: &[u8]) {
     let meta = BlockMeta::from_json(meta, "meta.json").expect("a meta");
     let layout = Layout::vparquet4(&meta.dedicated_columns);
-    let traces = traces(REQUESTS);
+    let traces = traces(EDGE_A);
     let expected = rows(rows_gz);
     assert_eq!(traces.len(), expected.len());
     for ((id, spans), mut expected) in traces.iter().zip(expected) {
         let row = Row::build(&layout, *id, spans);
         assert!(row.invalid.is_empty());
         let mut row = to_json(&row);
-        // The one trace that came in two parts.
-        if id.to_string() == "9de6ea8cbd2e589a72b2e6434ce19654" {
+        // The reference sorts spans when it combines parts.
+        if id.to_string() == TWO_PARTS {
             sort_spans(&mut row);
             for row in [&mut row, &mut expected] {
                 forget_positions(row);
