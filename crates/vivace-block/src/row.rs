@@ -288,10 +288,11 @@ struct Groups<'a> {
 
 impl<'a> Groups<'a> {
     fn scope_of(&mut self, row: &mut Row<'a>, layout: &Layout, span: &SpanRef<'a>) -> Result<usize, WireError> {
-        if let Some((resource, scope, index)) = self.last {
-            if std::ptr::eq(resource, span.resource) && std::ptr::eq(scope, span.scope) {
-                return Ok(index);
-            }
+        if let Some((resource, scope, index)) = self.last
+            && std::ptr::eq(resource, span.resource)
+            && std::ptr::eq(scope, span.scope)
+        {
+            return Ok(index);
         }
         let resource = match self.resource_by_bytes.get(span.resource) {
             Some(index) => *index,

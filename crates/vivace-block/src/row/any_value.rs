@@ -45,10 +45,10 @@ impl<'a> Array<'a> {
         let mut reader = Reader::new(self.message);
         std::iter::from_fn(move || {
             while let Ok(Some((field, value))) = reader.next_field() {
-                if let (1, Value::Bytes(element)) = (field, value) {
-                    if let Ok(AnyValue::Scalar(scalar)) = AnyValue::read(element) {
-                        return Some(scalar);
-                    }
+                if let (1, Value::Bytes(element)) = (field, value)
+                    && let Ok(AnyValue::Scalar(scalar)) = AnyValue::read(element)
+                {
+                    return Some(scalar);
                 }
             }
             None
