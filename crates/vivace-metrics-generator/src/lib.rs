@@ -15,8 +15,8 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use vivace_config::Config;
 use vivace_proto::tempopb::metrics_generator_server::MetricsGeneratorServer;
-use vivace_ring::{Membership, Role, State};
-use vivace_server::{Overrides, Process, add_grpc};
+use vivace_ring::{Membership, Registration, Role, State};
+use vivace_server::{Overrides, Process, add_grpc, host_name};
 
 pub use remote_write::Target;
 pub use span_metrics::SpanMetricsOptions;
@@ -42,7 +42,7 @@ pub async fn start(config: &Config, membership: &Membership, overrides: Arc<Over
     let service = grpc::Generator { tenants: tenants.clone(), tenancy: process.tenancy() };
     add_grpc!(process, MetricsGeneratorServer::new(service));
 
-    let registration = vivace_ring::Registration::of(&section.ring, process.grpc_loopback());
+    let registration = Registration::of_service(&section.ring, membership, &host_name(), process.grpc_addr());
     membership.register(Role::MetricsGenerator, registration, State::Active).await;
 
     let (collecting, stop) = (tenants.clone(), process.stop_token());

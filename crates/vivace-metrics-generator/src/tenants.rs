@@ -158,7 +158,8 @@ impl Tenants {
             for queue in &state.queues {
                 if queue.try_send(series.clone()).is_err() {
                     // The receiver lags by the whole queue. Series are cumulative, so the next collection carries this one's sums.
-                    metrics::counter!("prometheus_remote_storage_samples_dropped_total", "tenant" => label.clone()).increment(series.len() as u64);
+                    metrics::counter!("prometheus_remote_storage_samples_dropped_total", "tenant" => label.clone())
+                        .increment(series.len() as u64);
                     tracing::warn!(%tenant, "a collection was dropped: the remote-write receiver does not keep up");
                 }
             }
@@ -171,8 +172,7 @@ fn options(section: &MetricsGenerator, limits: &Limits) -> Option<SpanMetricsOpt
     let processors = &limits.metrics_generator.processors;
     let has = |name: &str| processors.iter().any(|p| p == name);
     let all = has("span-metrics");
-    let (count, latency, size) =
-        (all || has("span-metrics-count"), all || has("span-metrics-latency"), all || has("span-metrics-size"));
+    let (count, latency, size) = (all || has("span-metrics-count"), all || has("span-metrics-latency"), all || has("span-metrics-size"));
     if !(count || latency || size) {
         return None;
     }
