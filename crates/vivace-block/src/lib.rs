@@ -13,4 +13,4 @@ pub mod schema;
 
 pub use dedicated::{DedicatedColumn, DedicatedOption, DedicatedScope, DedicatedType};
 pub use meta::{BlockMeta, CorruptMeta, Format, parse_rfc3339, rfc3339};
-pub use read::{BlockReader, ReadAt, ReadError, Traces};
+pub use read::{BlockReader, ReadAt, ReadError, ScanStats, Traces};
