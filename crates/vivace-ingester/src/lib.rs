@@ -1,1 +1,4 @@
-//! Holds live traces, logs them before the acknowledgement, builds and flushes blocks, answers queries on recent data
+//! The ingester.
+mod log;
+mod ranges;
+mod segment;
