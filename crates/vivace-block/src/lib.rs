@@ -1,1 +1,14 @@
-//! The life of one block: live traces, log, vParquet4 columns, bloom filters, meta.json
+//! One block: its columns in Parquet, bloom filters, `meta.json`; and live spans answered as a block would.
+//!
+//! The crate opens no bucket and lists none: it is handed bytes and hands out bytes.
+//! Start with [`BlockMeta`] and [`schema`].
+
+pub mod bloom;
+pub mod dedicated;
+pub mod index;
+mod meta;
+pub mod objects;
+pub mod schema;
+
+pub use dedicated::{DedicatedColumn, DedicatedOption, DedicatedScope, DedicatedType};
+pub use meta::{BlockMeta, CorruptMeta, Format, parse_rfc3339, rfc3339};

@@ -28,12 +28,19 @@ pub mod tempopb {
     include!("generated/tempopb.serde.rs");
 }
 
+/// Prometheus remote write.
+pub mod prometheus {
+    include!("generated/prometheus.rs");
+}
+
 /// What only Vivace's own processes say to each other.
 pub mod vivace {
     pub mod v1 {
         include!("generated/vivace.v1.rs");
     }
 }
+
+pub use bytes::Bytes;
 
 /// The OTLP trace model under one short path: `otlp::Span`, `otlp::KeyValue`.
 pub mod otlp {

@@ -4,8 +4,14 @@ use std::path::{Path, PathBuf};
 
 use prost_build::Config;
 
-const FILES: [&str; 5] =
-    ["opentelemetry/common.proto", "opentelemetry/trace.proto", "tempopb/tempo.proto", "vivace/v1/log.proto", "vivace/v1/jobs.proto"];
+const FILES: [&str; 6] = [
+    "opentelemetry/common.proto",
+    "opentelemetry/trace.proto",
+    "prometheus/remote.proto",
+    "tempopb/tempo.proto",
+    "vivace/v1/log.proto",
+    "vivace/v1/jobs.proto",
+];
 
 fn generate(out: &Path) {
     let protos = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto");

@@ -1,1 +1,20 @@
-//! Who owns a token: a pure ring over a membership snapshot, chitchat at the rim
+//! Who owns a token: a pure ring over a membership snapshot, chitchat at the rim, client pools that follow it.
+//!
+//! What is kept under a token, and what a quorum is, is the services' business.
+//! Start with [`Membership`], which hands out one [`Ring`] per [`Role`], and [`Snapshot`], which answers every question.
+
+mod instance;
+mod membership;
+mod pages;
+mod pool;
+mod ring;
+mod seeds;
+mod snapshot;
+
+pub use instance::{Instance, Role, State};
+pub use membership::{GossipOptions, Membership, MembershipError, Registration};
+pub use pages::router;
+pub use pool::{ClientPool, PoolError, PoolOptions};
+pub use ring::Ring;
+pub use seeds::{Seed, outbound_ip};
+pub use snapshot::Snapshot;

@@ -1,3 +1,4 @@
+use std::fmt;
 use std::sync::Arc;
 
 /// Where an attribute is looked up.
@@ -109,5 +110,82 @@ impl Attribute {
                     | Intrinsic::NestedSetParent
             )
         )
+    }
+}
+
+/// Canonical spelling, short spelling where one exists.
+const INTRINSICS: [(Intrinsic, &str, Option<&str>); 21] = [
+    (Intrinsic::Name, "span:name", Some("name")),
+    (Intrinsic::Duration, "span:duration", Some("duration")),
+    (Intrinsic::Status, "span:status", Some("status")),
+    (Intrinsic::StatusMessage, "span:statusMessage", Some("statusMessage")),
+    (Intrinsic::Kind, "span:kind", Some("kind")),
+    (Intrinsic::SpanId, "span:id", None),
+    (Intrinsic::ParentId, "span:parentID", None),
+    (Intrinsic::ChildCount, "span:childCount", None),
+    (Intrinsic::TraceId, "trace:id", None),
+    (Intrinsic::TraceDuration, "trace:duration", Some("traceDuration")),
+    (Intrinsic::RootName, "trace:rootName", Some("rootName")),
+    (Intrinsic::RootService, "trace:rootService", Some("rootServiceName")),
+    (Intrinsic::EventName, "event:name", None),
+    (Intrinsic::EventTimeSinceStart, "event:timeSinceStart", None),
+    (Intrinsic::LinkTraceId, "link:traceID", None),
+    (Intrinsic::LinkSpanId, "link:spanID", None),
+    (Intrinsic::ScopeName, "instrumentation:name", None),
+    (Intrinsic::ScopeVersion, "instrumentation:version", None),
+    (Intrinsic::NestedSetLeft, "nestedSetLeft", None),
+    (Intrinsic::NestedSetRight, "nestedSetRight", None),
+    (Intrinsic::NestedSetParent, "nestedSetParent", None),
+];
+
+impl Intrinsic {
+    /// From either spelling, exactly: `span:name`, `name`.
+    #[must_use]
+    pub fn from_text(text: &str) -> Option<Self> {
+        INTRINSICS.iter().find(|(_, canonical, short)| *canonical == text || *short == Some(text)).map(|(intrinsic, ..)| *intrinsic)
+    }
+
+    /// The short spelling where one exists, else the canonical one.
+    #[must_use]
+    pub fn text(self) -> &'static str {
+        INTRINSICS.iter().find(|(intrinsic, ..)| *intrinsic == self).map_or("", |(_, canonical, short)| short.unwrap_or(canonical))
+    }
+}
+
+impl Scope {
+    /// What stands before the key in a query, the dot included.
+    #[must_use]
+    pub fn prefix(self) -> &'static str {
+        match self {
+            Self::Unscoped => ".",
+            Self::Span => "span.",
+            Self::Resource => "resource.",
+            Self::Event => "event.",
+            Self::Link => "link.",
+            Self::Instrumentation => "instrumentation.",
+        }
+    }
+}
+
+/// Whether `c` may stand in an attribute name without quotes, apart from the quote itself.
+pub(crate) fn is_plain(c: char) -> bool {
+    !c.is_whitespace() && !"{}()=~!<>&|^,".contains(c)
+}
+
+impl fmt::Display for Attribute {
+    /// The canonical text: intrinsics in their short form, names in quotes where they need it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Intrinsic(intrinsic) => f.write_str(intrinsic.text()),
+            Self::Named { scope, key } => {
+                f.write_str(scope.prefix())?;
+                // `.5` would read as a number.
+                let number = *scope == Scope::Unscoped && key.starts_with(|c: char| c.is_ascii_digit());
+                if !number && !key.is_empty() && key.chars().all(|c| c != '"' && is_plain(c)) {
+                    return f.write_str(key);
+                }
+                write!(f, "\"{}\"", key.replace('\\', "\\\\").replace('"', "\\\""))
+            }
+        }
     }
 }

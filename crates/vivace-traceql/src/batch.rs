@@ -67,6 +67,8 @@ pub struct SpanRow {
     pub nested_set_parent: i32,
     /// Direct children.
     pub child_count: i32,
+    /// Which of the trace's resources: spans with equal numbers share one. Legacy search looks for all tags in one.
+    pub resource: u32,
 }
 
 /// Events or links: rows that belong to spans.

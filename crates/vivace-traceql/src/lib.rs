@@ -5,10 +5,20 @@
 
 mod attribute;
 mod batch;
+mod compare;
+mod duration;
+mod error;
 mod fetch;
+mod lexer;
+mod parser;
+mod pattern;
 mod value;
 
 pub use attribute::{Attribute, Intrinsic, Scope};
 pub use batch::{Batch, ChildRows, ServiceStat, SpanRow, TraceRow};
+pub use compare::CompareOp;
+pub use error::{ParseError, QueryError};
 pub use fetch::{Comparison, Condition, Fetch, SpanFilter, TraceFilter};
+pub use parser::parse_attribute;
+pub use pattern::compile as compile_pattern;
 pub use value::{Kind, Status, Value};

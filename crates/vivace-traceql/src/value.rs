@@ -1,4 +1,9 @@
+use std::fmt;
 use std::sync::Arc;
+
+use vivace_proto::otlp::{AnyValue, ArrayValue, any_value};
+
+use crate::duration;
 
 /// A span's status code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -62,6 +67,22 @@ pub enum Value {
 }
 
 impl Status {
+    /// The word of the language.
+    #[must_use]
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Unset => "unset",
+            Self::Ok => "ok",
+            Self::Error => "error",
+        }
+    }
+
+    /// From the word of the language.
+    #[must_use]
+    pub fn from_text(text: &str) -> Option<Self> {
+        [Self::Unset, Self::Ok, Self::Error].into_iter().find(|status| status.text() == text)
+    }
+
     /// From OTLP's number; unknown numbers are unset.
     #[must_use]
     pub fn from_otlp(code: i64) -> Self {
@@ -74,6 +95,27 @@ impl Status {
 }
 
 impl Kind {
+    /// The word of the language.
+    #[must_use]
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Unspecified => "unspecified",
+            Self::Internal => "internal",
+            Self::Server => "server",
+            Self::Client => "client",
+            Self::Producer => "producer",
+            Self::Consumer => "consumer",
+        }
+    }
+
+    /// From the word of the language.
+    #[must_use]
+    pub fn from_text(text: &str) -> Option<Self> {
+        [Self::Unspecified, Self::Internal, Self::Server, Self::Client, Self::Producer, Self::Consumer]
+            .into_iter()
+            .find(|kind| kind.text() == text)
+    }
+
     /// From OTLP's number; unknown numbers are unspecified.
     #[must_use]
     pub fn from_otlp(kind: i64) -> Self {
@@ -84,6 +126,66 @@ impl Kind {
             4 => Self::Producer,
             5 => Self::Consumer,
             _ => Self::Unspecified,
+        }
+    }
+}
+
+impl Value {
+    /// As query results carry it: durations in Go's notation, status and kind as their word. Nil and opaque have none.
+    #[must_use]
+    pub fn to_otlp(&self) -> Option<AnyValue> {
+        use any_value::Value as Otlp;
+        fn array(items: impl Iterator<Item = Otlp>) -> Otlp {
+            Otlp::ArrayValue(ArrayValue { values: items.map(|value| AnyValue { value: Some(value) }).collect() })
+        }
+        let value = match self {
+            Self::Nil | Self::Opaque => return None,
+            Self::Int(v) => Otlp::IntValue(*v),
+            Self::Float(v) => Otlp::DoubleValue(*v),
+            Self::Bool(v) => Otlp::BoolValue(*v),
+            Self::Str(v) => Otlp::StringValue(v.to_string()),
+            Self::Duration(v) => Otlp::StringValue(duration::text(*v)),
+            Self::Status(v) => Otlp::StringValue(v.text().to_owned()),
+            Self::Kind(v) => Otlp::StringValue(v.text().to_owned()),
+            Self::IntArray(v) => array(v.iter().map(|v| Otlp::IntValue(*v))),
+            Self::FloatArray(v) => array(v.iter().map(|v| Otlp::DoubleValue(*v))),
+            Self::StrArray(v) => array(v.iter().map(|v| Otlp::StringValue(v.to_string()))),
+            Self::BoolArray(v) => array(v.iter().map(|v| Otlp::BoolValue(*v))),
+        };
+        Some(AnyValue { value: Some(value) })
+    }
+}
+
+impl fmt::Display for Value {
+    /// The literal as it stands in a query's canonical text. Arrays, which have no literal, are listed in brackets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nil | Self::Opaque => f.write_str("nil"),
+            Self::Int(i64::MIN) => f.write_str("minInt"),
+            Self::Int(v) => write!(f, "{v}"),
+            Self::Float(v) => write!(f, "{v:?}"),
+            Self::Bool(v) => write!(f, "{v}"),
+            Self::Str(v) if !v.contains(['`', '\r']) => write!(f, "`{v}`"),
+            Self::Str(v) => {
+                f.write_str("\"")?;
+                for c in v.chars() {
+                    match c {
+                        '"' => f.write_str("\\\"")?,
+                        '\\' => f.write_str("\\\\")?,
+                        '\n' => f.write_str("\\n")?,
+                        '\r' => f.write_str("\\r")?,
+                        c => write!(f, "{c}")?,
+                    }
+                }
+                f.write_str("\"")
+            }
+            Self::Duration(v) => f.write_str(&duration::text(*v)),
+            Self::Status(v) => f.write_str(v.text()),
+            Self::Kind(v) => f.write_str(v.text()),
+            Self::IntArray(v) => write!(f, "{v:?}"),
+            Self::FloatArray(v) => write!(f, "{v:?}"),
+            Self::StrArray(v) => write!(f, "{v:?}"),
+            Self::BoolArray(v) => write!(f, "{v:?}"),
         }
     }
 }

@@ -1,0 +1,38 @@
+# The short list of things one does here. `make` prints it.
+SHELL := /bin/bash
+export VIVACE_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/vivace
+
+.PHONY: help demo test fmt lint unit e2e conformance bench proto deny
+
+help: ## print this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+demo: ## build, start, run a real application against it, show its traces
+	@python3 demo/run.py
+
+test: ## everything CI runs: fmt, lint, unit and property tests, e2e; ends with one summary line
+	@python3 scripts/test.py
+
+fmt: ## format the Rust code
+	cargo fmt --all
+
+lint: ## clippy on all targets, warnings are errors
+	cargo clippy --workspace --all-targets -- -D warnings
+
+unit: ## tests of the crates
+	cargo test --workspace
+
+e2e: ## real processes, real clients, real S3 and Prometheus
+	@python3 scripts/test.py e2e
+
+conformance: ## the recorded query API answers, where that kit is found beside the clone
+	@python3 scripts/conformance.py
+
+bench: ## criterion benches of the crates
+	cargo bench --workspace
+
+proto: ## write the generated code of proto/ anew
+	UPDATE_GOLDEN=1 cargo test -p vivace-proto --test generate
+
+deny: ## licences, advisories, duplicate versions and sources of the dependencies
+	cargo deny check

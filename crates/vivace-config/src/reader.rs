@@ -1,0 +1,214 @@
+use std::collections::HashMap;
+
+use crate::error::{Problem, Warning, WarningKind};
+use crate::node::{Kind, Node, Position};
+use crate::value::Value;
+
+/// Walks a YAML tree next to the configuration it fills, and collects everything there is to say.
+pub(crate) struct Reader {
+    path: Vec<String>,
+    /// Above 0 within a part that was already said to have no effect.
+    quiet: usize,
+    places: HashMap<String, Position>,
+    /// What is wrong so far.
+    pub(crate) problems: Vec<Problem>,
+    /// What else is to be said.
+    pub(crate) warnings: Vec<Warning>,
+}
+
+/// One key of a block.
+pub(crate) struct Entry<'n> {
+    pub(crate) key: String,
+    pub(crate) at: Position,
+    pub(crate) value: &'n Node,
+}
+
+impl Reader {
+    pub(crate) fn new() -> Self {
+        Self { path: vec![], quiet: 0, places: HashMap::new(), problems: vec![], warnings: vec![] }
+    }
+
+    /// The keys of a block. Nothing at all is a block without keys: its defaults stay.
+    pub(crate) fn entries<'n>(&mut self, node: &'n Node, known: &[&str]) -> Vec<Entry<'n>> {
+        match &node.kind {
+            Kind::Map(entries) => {
+                entries.iter().map(|(key, at, value)| Entry { key: key.clone(), at: *at, value: value.as_ref() }).collect()
+            }
+            Kind::Null => vec![],
+            _ => {
+                let keys = known.iter().take(4).copied().collect::<Vec<_>>().join(", ");
+                let keys = if keys.is_empty() { String::new() } else { format!(" such as {keys}") };
+                self.problem(node, format!("expected a block with keys{keys}; got {}", node.describe()));
+                vec![]
+            }
+        }
+    }
+
+    /// Reads the value of a key. Null keeps the default.
+    pub(crate) fn field(&mut self, entry: &Entry<'_>, used: bool, value: &mut dyn Value) {
+        self.path.push(entry.key.clone());
+        self.places.insert(self.here(), entry.at);
+        if !used && self.quiet == 0 {
+            self.warn(WarningKind::NoEffect, entry.at, "accepted, without effect in Vivace".to_owned());
+        }
+        self.quiet += usize::from(!used);
+        if !entry.value.is_null() {
+            value.read(entry.value, self);
+        }
+        self.quiet -= usize::from(!used);
+        self.path.pop();
+    }
+
+    /// Reads the value of a key's old spelling.
+    pub(crate) fn renamed(&mut self, entry: &Entry<'_>, new: &str, value: &mut dyn Value) {
+        self.path.push(entry.key.clone());
+        self.warn(WarningKind::Advice, entry.at, format!("this key is now called {new}; its value is taken"));
+        if !entry.value.is_null() {
+            value.read(entry.value, self);
+        }
+        self.path.pop();
+    }
+
+    /// Accepts a key of old.
+    pub(crate) fn dropped(&mut self, entry: &Entry<'_>, why: &str) {
+        self.path.push(entry.key.clone());
+        self.warn(WarningKind::NoEffect, entry.at, format!("accepted, without effect: {why}"));
+        self.path.pop();
+    }
+
+    /// Refuses a key.
+    pub(crate) fn unknown(&mut self, entry: &Entry<'_>, known: &[&str]) {
+        self.path.push(entry.key.clone());
+        let message = match crate::suggest::nearest(&entry.key, known) {
+            Some(near) => format!("unknown key; did you mean {near}?"),
+            None => match crate::suggest::elsewhere(&entry.key).as_slice() {
+                [] => format!("unknown key; expected {}", one_of(known)),
+                places => format!("unknown key here; there is {}", places.join(" and ")),
+            },
+        };
+        let path = self.here();
+        self.problems.push(Problem::new(&path, entry.at, message));
+        self.path.pop();
+    }
+
+    /// Reads the items of a list into fresh values.
+    pub(crate) fn items<T: Value + Default>(&mut self, node: &Node, what: &str) -> Option<Vec<T>> {
+        let Kind::List(items) = &node.kind else {
+            self.problem(node, format!("expected a list{what}, such as [a, b]; got {}", node.describe()));
+            return None;
+        };
+        let mut values = Vec::with_capacity(items.len());
+        for (index, item) in items.iter().enumerate() {
+            let mut value = T::default();
+            self.path.push(format!("[{index}]"));
+            value.read(item, self);
+            self.path.pop();
+            values.push(value);
+        }
+        Some(values)
+    }
+
+    /// The text of a scalar, whether quoted or not.
+    pub(crate) fn text<'n>(&mut self, node: &'n Node) -> Option<&'n str> {
+        match &node.kind {
+            Kind::Scalar { text, .. } => Some(text),
+            Kind::Null => None,
+            _ => {
+                self.problem(node, format!("expected a text; got {}", node.describe()));
+                None
+            }
+        }
+    }
+
+    /// The text of a scalar without quotes, for what is no text itself.
+    pub(crate) fn plain<'n>(&mut self, node: &'n Node, expected: &str) -> Option<&'n str> {
+        match &node.kind {
+            Kind::Scalar { text, plain: true } => Some(text),
+            Kind::Scalar { text, plain: false } => {
+                self.problem(node, format!("expected {expected}; got the quoted text {text:?}"));
+                None
+            }
+            Kind::Null => None,
+            _ => {
+                self.problem(node, format!("expected {expected}; got {}", node.describe()));
+                None
+            }
+        }
+    }
+
+    pub(crate) fn not_one_of(&mut self, node: &Node, got: &str, words: &[&str]) {
+        let near = crate::suggest::nearest(got, words).map(|near| format!("; did you mean {near}?")).unwrap_or_default();
+        self.problem(node, format!("expected {}; got {got:?}{near}", one_of(words)));
+    }
+
+    pub(crate) fn problem(&mut self, node: &Node, message: String) {
+        let path = self.here();
+        let at = if node.at.line > 0 { node.at } else { self.places.get(&path).copied().unwrap_or_default() };
+        self.problems.push(Problem::new(&path, at, message));
+    }
+
+    pub(crate) fn warn(&mut self, kind: WarningKind, at: Position, message: String) {
+        if self.quiet > 0 {
+            return;
+        }
+        self.warnings.push(Warning { kind, path: self.here(), line: at.line, message });
+    }
+
+    /// A problem found once everything was read: between keys, or with what is missing.
+    pub(crate) fn problem_at(&mut self, path: &str, message: String) {
+        let at = self.place(path);
+        self.problems.push(Problem::new(path, at, message));
+    }
+
+    /// Advice found once everything was read.
+    pub(crate) fn advise_at(&mut self, path: &str, message: String) {
+        let at = self.place(path);
+        self.warnings.push(Warning { kind: WarningKind::Advice, path: path.to_owned(), line: at.line, message });
+    }
+
+    /// Whether the file sets a key.
+    pub(crate) fn is_set(&self, path: &str) -> bool {
+        self.places.contains_key(path)
+    }
+
+    /// The line of a key, or of the nearest block around it.
+    fn place(&self, path: &str) -> Position {
+        let mut path = path;
+        loop {
+            match (self.places.get(path), path.rsplit_once('.')) {
+                (Some(at), _) => return *at,
+                (None, Some((parent, _))) => path = parent,
+                (None, None) => return Position::default(),
+            }
+        }
+    }
+
+    pub(crate) fn within<T>(&mut self, key: &str, read: impl FnOnce(&mut Self) -> T) -> T {
+        self.path.push(key.to_owned());
+        let result = read(self);
+        self.path.pop();
+        result
+    }
+
+    fn here(&self) -> String {
+        let mut path = String::new();
+        for segment in &self.path {
+            if !path.is_empty() && !segment.starts_with('[') {
+                path.push('.');
+            }
+            path.push_str(segment);
+        }
+        path
+    }
+}
+
+/// `a, b or c`.
+fn one_of(words: &[&str]) -> String {
+    let shown = words.iter().map(|word| if word.is_empty() { "\"\"" } else { word }).collect::<Vec<_>>();
+    match shown.as_slice() {
+        [] => "no key".to_owned(),
+        [one] => (*one).to_owned(),
+        [first @ .., last] if first.len() < 12 => format!("{} or {last}", first.join(", ")),
+        [first @ ..] => format!("{}, ... ({} in all)", first[..8].join(", "), first.len()),
+    }
+}

@@ -1,0 +1,374 @@
+use std::time::Duration;
+
+use serde_yaml::Value as Yaml;
+
+use crate::node::Node;
+use crate::reader::{Entry, Reader};
+use crate::section::section;
+use crate::value::{Value, default, secs, text};
+use crate::{CollectorTls, Ignored};
+
+/// `distributor.receivers`: the protocols that are listened for, one entry per id (`otlp`, `otlp/2`).
+///
+/// A protocol that is named without an endpoint listens on every interface (Tempo: on loopback only).
+/// The default, also for an empty or null block, is OTLP over gRPC on 4317 and over HTTP on 4318.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Receivers {
+    /// OTLP.
+    pub otlp: Vec<OtlpReceiver>,
+    /// Jaeger.
+    pub jaeger: Vec<JaegerReceiver>,
+    /// Zipkin.
+    pub zipkin: Vec<ZipkinReceiver>,
+    /// OpenCensus and Kafka receivers, by id: accepted, never started.
+    pub ignored: Vec<(String, Ignored)>,
+}
+
+impl Default for Receivers {
+    fn default() -> Self {
+        let protocols = OtlpProtocols { grpc: Some(GrpcReceiver::on(4317)), http: Some(OtlpHttpReceiver::default()) };
+        Self { otlp: vec![OtlpReceiver { id: text("otlp"), protocols }], jaeger: vec![], zipkin: vec![], ignored: vec![] }
+    }
+}
+
+/// A receiver of OTLP.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OtlpReceiver {
+    /// Its key in the file, such as `otlp` or `otlp/2`.
+    pub id: String,
+    /// What it listens for.
+    pub protocols: OtlpProtocols,
+}
+
+/// A receiver of Jaeger's protocols.
+#[derive(Clone, Debug, PartialEq)]
+pub struct JaegerReceiver {
+    /// Its key in the file.
+    pub id: String,
+    /// What it listens for.
+    pub protocols: JaegerProtocols,
+}
+
+/// A receiver of Zipkin's protocol.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ZipkinReceiver {
+    /// Its key in the file.
+    pub id: String,
+    /// The listener.
+    pub http: ZipkinHttp,
+}
+
+section! {
+    /// `otlp.protocols`: what is listened for; null or `{}` switches a protocol on with its defaults.
+    pub struct OtlpProtocols {
+        /// OTLP over gRPC, by default on 0.0.0.0:4317.
+        used grpc: Option<GrpcReceiver> = None;
+        /// OTLP over HTTP, by default on 0.0.0.0:4318.
+        used http: Option<OtlpHttpReceiver> = None;
+    }
+}
+
+section! {
+    /// `jaeger.protocols`.
+    pub struct JaegerProtocols {
+        /// gRPC, by default on 0.0.0.0:14250.
+        used grpc: Option<GrpcReceiver> = None;
+        /// Thrift over HTTP, by default on 0.0.0.0:14268.
+        used thrift_http: Option<HttpReceiver> = None;
+        /// Compact thrift over UDP, by default on 0.0.0.0:6831.
+        used thrift_compact: Option<UdpReceiver> = None;
+        /// Binary thrift over UDP, by default on 0.0.0.0:6832.
+        used thrift_binary: Option<UdpReceiver> = None;
+    }
+}
+
+section! {
+    /// A gRPC listener, in the collector's form.
+    pub struct GrpcReceiver {
+        /// `host:port`.
+        used endpoint: String = String::new();
+        /// `tcp` or `unix`.
+        idle transport: String = text("tcp");
+        /// TLS; absent is plain text.
+        idle tls: Option<CollectorTls> = None;
+        /// Largest message, in MiB; 0 is the limit of the `server` block.
+        used max_recv_msg_size_mib: u64 = 0;
+        /// Open streams per connection; 0 is no limit.
+        idle max_concurrent_streams: u32 = 0;
+        /// Read buffer, in bytes.
+        idle read_buffer_size: u64 = 512 << 10;
+        /// Write buffer, in bytes.
+        idle write_buffer_size: u64 = 0;
+        /// Pings and ages of connections.
+        idle keepalive: Ignored = default();
+        /// Authentication extension.
+        idle auth: Ignored = default();
+        /// Whether metadata is passed on; always so here.
+        idle include_metadata: bool = true;
+        /// Middleware extensions.
+        idle middlewares: Ignored = default();
+        /// Origins allowed (opencensus).
+        idle cors_allowed_origins: Vec<String> = vec![];
+    }
+}
+
+section! {
+    /// An HTTP listener, in the collector's form.
+    pub struct HttpReceiver {
+        /// `host:port`.
+        used endpoint: String = String::new();
+        /// TLS; absent is plain text.
+        idle tls: Option<CollectorTls> = None;
+        /// Requests from web pages.
+        idle cors: Cors = default();
+        /// Authentication extension.
+        idle auth: Ignored = default();
+        /// Largest body, in bytes.
+        used max_request_body_size: u64 = 20 << 20;
+        /// Whether headers are passed on; always so here.
+        idle include_metadata: bool = true;
+        /// Headers added to answers.
+        idle response_headers: Ignored = default();
+        /// Content encodings accepted.
+        idle compression_algorithms: Vec<String> = vec![];
+        /// Longest time to read a request; 0 is no limit.
+        idle read_timeout: Duration = Duration::ZERO;
+        /// Longest time to read the headers; 0 is no limit.
+        idle read_header_timeout: Duration = secs(60);
+        /// Longest time to answer; 0 is no limit.
+        idle write_timeout: Duration = secs(30);
+        /// How long a connection may idle.
+        idle idle_timeout: Duration = secs(60);
+        /// Whether connections are reused.
+        idle keep_alives_enabled: bool = true;
+        /// Middleware extensions.
+        idle middlewares: Ignored = default();
+    }
+}
+
+section! {
+    /// OTLP's HTTP listener.
+    pub struct OtlpHttpReceiver {
+        /// `host:port`.
+        used endpoint: String = text("0.0.0.0:4318");
+        /// Path that traces are posted to.
+        used traces_url_path: String = text("/v1/traces");
+        /// Path that metrics are posted to; they are refused.
+        idle metrics_url_path: String = text("/v1/metrics");
+        /// Path that logs are posted to; they are refused.
+        idle logs_url_path: String = text("/v1/logs");
+        /// TLS; absent is plain text.
+        idle tls: Option<CollectorTls> = None;
+        /// Requests from web pages.
+        idle cors: Cors = default();
+        /// Authentication extension.
+        idle auth: Ignored = default();
+        /// Largest body, in bytes.
+        used max_request_body_size: u64 = 20 << 20;
+        /// Whether headers are passed on; always so here.
+        idle include_metadata: bool = true;
+        /// Headers added to answers.
+        idle response_headers: Ignored = default();
+        /// Content encodings accepted.
+        idle compression_algorithms: Vec<String> = vec![];
+        /// Longest time to read a request; 0 is no limit.
+        idle read_timeout: Duration = Duration::ZERO;
+        /// Longest time to read the headers; 0 is no limit.
+        idle read_header_timeout: Duration = secs(60);
+        /// Longest time to answer; 0 is no limit.
+        idle write_timeout: Duration = secs(30);
+        /// How long a connection may idle.
+        idle idle_timeout: Duration = secs(60);
+        /// Whether connections are reused.
+        idle keep_alives_enabled: bool = true;
+        /// Middleware extensions.
+        idle middlewares: Ignored = default();
+    }
+}
+
+section! {
+    /// Zipkin's HTTP listener.
+    pub struct ZipkinHttp {
+        /// `host:port`.
+        used endpoint: String = text("0.0.0.0:9411");
+        /// Whether text tags that look like numbers become numbers.
+        used parse_string_tags: bool = false;
+        /// TLS; absent is plain text.
+        idle tls: Option<CollectorTls> = None;
+        /// Requests from web pages.
+        idle cors: Cors = default();
+        /// Authentication extension.
+        idle auth: Ignored = default();
+        /// Largest body, in bytes.
+        used max_request_body_size: u64 = 20 << 20;
+        /// Whether headers are passed on; always so here.
+        idle include_metadata: bool = true;
+        /// Headers added to answers.
+        idle response_headers: Ignored = default();
+        /// Content encodings accepted.
+        idle compression_algorithms: Vec<String> = vec![];
+        /// Longest time to read a request; 0 is no limit.
+        idle read_timeout: Duration = Duration::ZERO;
+        /// Longest time to read the headers; 0 is no limit.
+        idle read_header_timeout: Duration = secs(60);
+        /// Longest time to answer; 0 is no limit.
+        idle write_timeout: Duration = secs(30);
+        /// How long a connection may idle.
+        idle idle_timeout: Duration = secs(60);
+        /// Whether connections are reused.
+        idle keep_alives_enabled: bool = true;
+        /// Middleware extensions.
+        idle middlewares: Ignored = default();
+    }
+}
+
+section! {
+    /// A UDP listener of Jaeger's agent protocol.
+    pub struct UdpReceiver {
+        /// `host:port`.
+        used endpoint: String = String::new();
+        /// Packets waiting.
+        used queue_size: usize = 1000;
+        /// Largest packet, in bytes.
+        used max_packet_size: usize = 65000;
+        /// Workers that read packets.
+        used workers: usize = 10;
+        /// Socket buffer, in bytes; 0 is the system's.
+        used socket_buffer_size: usize = 0;
+    }
+}
+
+section! {
+    /// `cors`: requests from web pages.
+    pub struct Cors {
+        /// Origins allowed, `*` for any part.
+        used allowed_origins: Vec<String> = vec![];
+        /// Headers allowed.
+        used allowed_headers: Vec<String> = vec![];
+        /// Headers shown to the page.
+        used exposed_headers: Vec<String> = vec![];
+        /// Seconds an answer to a preflight may be kept.
+        used max_age: u64 = 0;
+    }
+}
+
+impl GrpcReceiver {
+    /// The listener on a port of every interface.
+    #[must_use]
+    pub fn on(port: u16) -> Self {
+        Self { endpoint: format!("0.0.0.0:{port}"), ..Self::default() }
+    }
+}
+
+section! {
+    /// A receiver with several protocols.
+    pub struct OtlpBlock {
+        /// What is listened for.
+        used protocols: OtlpProtocols = default();
+    }
+}
+
+section! {
+    /// Jaeger's receiver with its protocols.
+    pub struct JaegerBlock {
+        /// What is listened for.
+        used protocols: JaegerProtocols = default();
+        /// Sampling strategies; gone from the collector.
+        idle remote_sampling: Ignored = default();
+    }
+}
+
+const KINDS: [&str; 5] = ["otlp", "jaeger", "zipkin", "opencensus", "kafka"];
+
+impl Value for Receivers {
+    fn read(&mut self, node: &Node, reader: &mut Reader) {
+        let entries = reader.entries(node, &KINDS);
+        if entries.is_empty() {
+            return;
+        }
+        *self = Self { otlp: vec![], jaeger: vec![], zipkin: vec![], ignored: vec![] };
+        for entry in entries {
+            let id = entry.key.clone();
+            match id.split('/').next().unwrap_or_default() {
+                "otlp" => {
+                    let mut block = OtlpBlock::default();
+                    reader.field(&entry, true, &mut block);
+                    let mut protocols = block.protocols;
+                    if let Some(grpc) = enabled(&mut protocols.grpc, &entry, "grpc") {
+                        listen_everywhere(&mut grpc.endpoint, 4317);
+                    }
+                    if let Some(http) = enabled(&mut protocols.http, &entry, "http") {
+                        listen_everywhere(&mut http.endpoint, 4318);
+                    }
+                    self.otlp.push(OtlpReceiver { id, protocols });
+                }
+                "jaeger" => {
+                    let mut block = JaegerBlock::default();
+                    reader.field(&entry, false, &mut block);
+                    let mut protocols = block.protocols;
+                    if let Some(grpc) = enabled(&mut protocols.grpc, &entry, "grpc") {
+                        listen_everywhere(&mut grpc.endpoint, 14250);
+                    }
+                    if let Some(http) = enabled(&mut protocols.thrift_http, &entry, "thrift_http") {
+                        listen_everywhere(&mut http.endpoint, 14268);
+                    }
+                    if let Some(udp) = enabled(&mut protocols.thrift_compact, &entry, "thrift_compact") {
+                        listen_everywhere(&mut udp.endpoint, 6831);
+                    }
+                    if let Some(udp) = enabled(&mut protocols.thrift_binary, &entry, "thrift_binary") {
+                        listen_everywhere(&mut udp.endpoint, 6832);
+                    }
+                    self.jaeger.push(JaegerReceiver { id, protocols });
+                }
+                "zipkin" => {
+                    let mut http = ZipkinHttp::default();
+                    reader.field(&entry, false, &mut http);
+                    listen_everywhere(&mut http.endpoint, 9411);
+                    self.zipkin.push(ZipkinReceiver { id, http });
+                }
+                "opencensus" | "kafka" => {
+                    let mut ignored = Ignored::default();
+                    reader.field(&entry, false, &mut ignored);
+                    self.ignored.push((id, ignored));
+                }
+                _ => reader.unknown(&entry, &KINDS),
+            }
+        }
+    }
+
+    fn write(&self) -> Yaml {
+        let mut map = serde_yaml::Mapping::new();
+        let protocols = |value: Yaml| Yaml::Mapping([(Yaml::from("protocols"), value)].into_iter().collect());
+        for receiver in &self.otlp {
+            map.insert(receiver.id.as_str().into(), protocols(receiver.protocols.write()));
+        }
+        for receiver in &self.jaeger {
+            map.insert(receiver.id.as_str().into(), protocols(receiver.protocols.write()));
+        }
+        for receiver in &self.zipkin {
+            map.insert(receiver.id.as_str().into(), receiver.http.write());
+        }
+        for (id, ignored) in &self.ignored {
+            map.insert(id.as_str().into(), ignored.write());
+        }
+        Yaml::Mapping(map)
+    }
+}
+
+/// Fills in an endpoint that was left out: the protocol's port on every interface.
+fn listen_everywhere(endpoint: &mut String, port: u16) {
+    if endpoint.is_empty() {
+        *endpoint = format!("0.0.0.0:{port}");
+    } else if endpoint.starts_with(':') {
+        endpoint.insert_str(0, "0.0.0.0");
+    }
+}
+
+/// The protocol, if it is named. A name without a body switches it on with its defaults.
+fn enabled<'p, T: Default>(protocol: &'p mut Option<T>, receiver: &Entry<'_>, name: &str) -> Option<&'p mut T> {
+    let named = receiver.value.get("protocols").and_then(|protocols| protocols.get(name)).is_some();
+    if named && protocol.is_none() {
+        *protocol = Some(T::default());
+    }
+    protocol.as_mut()
+}

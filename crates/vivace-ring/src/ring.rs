@@ -1,0 +1,42 @@
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::{Instance, Role, Snapshot};
+
+/// A view of one role's members that stays current. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Ring {
+    role: Role,
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+}
+
+impl Ring {
+    pub(crate) fn new(role: Role, snapshots: watch::Receiver<Arc<Snapshot>>) -> Self {
+        Self { role, snapshots }
+    }
+
+    /// A ring whose members never change: for tests, and for what is configured by address.
+    #[must_use]
+    pub fn fixed(role: Role, instances: impl IntoIterator<Item = Instance>) -> Self {
+        Self { role, snapshots: watch::channel(Arc::new(Snapshot::new(instances))).1 }
+    }
+
+    /// Whose ring this is.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// The members as known now.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshots.borrow().clone()
+    }
+
+    /// Tells when members come, go or change state. Heartbeats alone are not told.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.snapshots.clone()
+    }
+}

@@ -1,0 +1,43 @@
+/// Why a query is refused. All variants are the client's fault (HTTP 400).
+///
+/// Source: TraceQL description, "Static rules".
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum QueryError {
+    /// The text is longer than [`crate::MAX_QUERY_BYTES`].
+    #[error("query is {bytes} bytes long, the limit is {max}")]
+    TooLong {
+        /// Of this text.
+        bytes: usize,
+        /// Allowed.
+        max: usize,
+    },
+    /// The text is no query.
+    #[error(transparent)]
+    Parse(#[from] ParseError),
+    /// The query is well formed and makes no sense.
+    #[error("{0}")]
+    Invalid(String),
+    /// The query makes sense and cannot be answered here.
+    #[error("{0} is not supported yet")]
+    Unsupported(String),
+}
+
+/// Where a text stops being a query, and why.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("parse error at line {line}, col {column}: {reason}")]
+pub struct ParseError {
+    /// Counted from 1.
+    pub line: usize,
+    /// In characters, counted from 1.
+    pub column: usize,
+    /// The offending token and what was expected, or what is wrong with it.
+    pub reason: String,
+}
+
+impl ParseError {
+    pub(crate) fn at(source: &str, offset: usize, reason: String) -> Self {
+        let before = source.get(..offset).unwrap_or(source);
+        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+        Self { line: before.matches('\n').count() + 1, column: before[line_start..].chars().count() + 1, reason }
+    }
+}

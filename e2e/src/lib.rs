@@ -1,1 +1,0 @@
-//! Tests that see only binaries, HTTP and gRPC.

@@ -1,0 +1,84 @@
+#!/usr/bin/env python3
+"""Runs the whole test suite, or the steps named as arguments, and closes with one summary line.
+
+    scripts/test.py [fmt] [lint] [unit] [e2e]
+"""
+
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import tools
+
+ROOT = Path(__file__).resolve().parent.parent
+
+passed = failed = 0
+
+
+def run(name, command, **options):
+    """Runs one step, shows its output, and returns it."""
+    print(f"\n=== {name}: {' '.join(str(c) for c in command)}", flush=True)
+    began = time.monotonic()
+    child = subprocess.Popen(
+        [str(c) for c in command], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", **options
+    )
+    lines = []
+    for line in child.stdout:
+        lines.append(line)
+        if not re.match(r"^test .* \.\.\. ok$|^\s*(Compiling|Checking|Downloaded|Downloading) ", line):
+            sys.stdout.write(line)
+            sys.stdout.flush()
+    status = child.wait()
+    print(f"=== {name}: {'ok' if status == 0 else f'FAILED (status {status})'} after {time.monotonic() - began:.0f} s", flush=True)
+    return status, "".join(lines)
+
+
+def count(status, output, pattern_passed, pattern_failed):
+    global passed, failed
+    passed += sum(int(n) for n in re.findall(pattern_passed, output))
+    broken = sum(int(n) for n in re.findall(pattern_failed, output))
+    failed += broken if broken or status == 0 else 1
+
+
+def fmt():
+    status, _ = run("fmt", ["cargo", "fmt", "--all", "--check"])
+    count(status, "1 passed" if status == 0 else "", r"(\d+) passed", r"(\d+) failed")
+
+
+def lint():
+    status, _ = run("lint", ["cargo", "clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])
+    count(status, "1 passed" if status == 0 else "", r"(\d+) passed", r"(\d+) failed")
+
+
+def unit():
+    status, output = run("unit", ["cargo", "test", "--workspace", "--no-fail-fast"])
+    count(status, output, r"test result: .*?(\d+) passed", r"test result: .*?(\d+) failed")
+
+
+def e2e():
+    print("\n=== tools", flush=True)
+    tools.install_all()
+    status, _ = run("e2e build", ["cargo", "build", "--workspace", "--bins"])
+    if status != 0:
+        count(status, "", "^$", "^$")
+        return
+    status, output = run("e2e", [tools.venv_python(), "-m", "pytest", "-q", "--color=no", "-rf", "e2e"])
+    count(status, output, r"(\d+) passed", r"(\d+) (?:failed|error)")
+
+
+def main():
+    steps = {"fmt": fmt, "lint": lint, "unit": unit, "e2e": e2e}
+    chosen = sys.argv[1:] or list(steps)
+    for name in chosen:
+        if name not in steps:
+            sys.exit(f"there is no step {name!r}; the steps are {', '.join(steps)}")
+    for name in chosen:
+        steps[name]()
+    print(f"\n{passed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+"""Installs what the end-to-end tests need into a cache folder outside the clone, each once.
+
+The folder is $VIVACE_CACHE, by default ~/.cache/vivace.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+CACHE = Path(os.environ.get("VIVACE_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vivace")
+REQUIREMENTS = ROOT / "e2e" / "requirements.txt"
+
+# MinIO is what the tutorials run in front of Tempo; telemetrygen is the OpenTelemetry project's own load generator.
+GO_TOOLS = {
+    "minio": "github.com/minio/minio@latest",
+    "telemetrygen": "github.com/open-telemetry/opentelemetry-collector-contrib/cmd/telemetrygen@v0.161.0",
+}
+
+
+def progress(text):
+    print(f"  {text}", flush=True)
+
+
+def go_tool(name):
+    """Path of a program that is built with Go."""
+    binary = CACHE / "bin" / name
+    if not binary.exists():
+        if shutil.which("go") is None:
+            sys.exit(f"Go is needed to build {name} for the end-to-end tests; install it (Debian: golang-go, or https://go.dev/dl)")
+        progress(f"building {name} (once, about two minutes)")
+        binary.parent.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["go", "install", GO_TOOLS[name]], check=True, env={**os.environ, "GOBIN": str(binary.parent)})
+    return binary
+
+
+def prometheus():
+    """Path of Prometheus; Debian's package, unpacked without being started as a service."""
+    found = shutil.which("prometheus")
+    if found:
+        return Path(found)
+    binary = CACHE / "prometheus" / "usr" / "bin" / "prometheus"
+    if not binary.exists():
+        progress("fetching Debian's prometheus package (once)")
+        folder = CACHE / "prometheus"
+        folder.mkdir(parents=True, exist_ok=True)
+        apt = ["apt-get", "-qq"]
+        if subprocess.run([*apt, "download", "prometheus"], cwd=folder, check=False, stderr=subprocess.DEVNULL).returncode != 0:
+            subprocess.run([*apt, "update"], check=True)
+            subprocess.run([*apt, "download", "prometheus"], cwd=folder, check=True)
+        package = next(folder.glob("prometheus_*.deb"))
+        subprocess.run(["dpkg-deb", "-x", package.name, "."], cwd=folder, check=True)
+    return binary
+
+
+def venv_python():
+    """Path of a Python that has the packages of e2e/requirements.txt."""
+    wanted = REQUIREMENTS.read_bytes()
+    folder = CACHE / f"venv-{hashlib.sha256(wanted).hexdigest()[:12]}"
+    marker = folder / "installed"
+    if not marker.exists():
+        progress("installing the Python packages of the end-to-end tests (once)")
+        shutil.rmtree(folder, ignore_errors=True)
+        venv.create(folder, with_pip=True)
+        pip = [folder / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check", "-r", REQUIREMENTS]
+        subprocess.run(pip, check=True)
+        marker.touch()
+    return folder / "bin" / "python"
+
+
+def install_all():
+    for name in GO_TOOLS:
+        progress(f"{name}: {go_tool(name)}")
+    progress(f"prometheus: {prometheus()}")
+    progress(f"python: {venv_python()}")
+
+
+if __name__ == "__main__":
+    install_all()
