@@ -85,6 +85,13 @@ impl Ledger {
         Ok(())
     }
 
+    /// Another instance says that these are in the bucket. On disk when this returns.
+    pub(crate) fn released(&self, primary: &str, covered: &SegmentSet, now_unix_seconds: u64) -> Result<(), LedgerError> {
+        let covers = BTreeMap::from([(Arc::from(primary), covered.clone())]);
+        // No block of ours; a random id keeps releases within a second apart.
+        self.flushed(BlockId(uuid::Uuid::new_v4().into_bytes()), None, &covers, now_unix_seconds)
+    }
+
     /// The segments that are known to be in the bucket, by primary; of one primary or of all.
     pub(crate) fn covered(&self, of_primary: Option<&str>) -> Result<BTreeMap<String, SegmentSet>, LedgerError> {
         let mut covered: BTreeMap<String, SegmentSet> = BTreeMap::new();

@@ -218,6 +218,11 @@ impl Live {
         self.own.lock().get(id).cloned()
     }
 
+    /// All segments of which this instance is the primary and that are in no block yet.
+    pub(crate) fn own_ids(&self) -> SegmentSet {
+        self.own.lock().keys().copied().collect()
+    }
+
     /// Makes a logged segment visible. False when it is here already: then its record is not needed.
     ///
     /// `is_own`: this instance is its primary, so that pushes of it may be repeated.

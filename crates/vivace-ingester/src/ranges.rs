@@ -34,6 +34,22 @@ impl SegmentSet {
         }
     }
 
+    /// What is in both.
+    pub(crate) fn intersection(&self, other: &Self) -> Self {
+        let mut both = Self::default();
+        for (incarnation, ranges) in &self.incarnations {
+            let Some(others) = other.incarnations.get(incarnation) else { continue };
+            for (first, last) in ranges {
+                // The one that starts before and may reach into this one, and those that start within.
+                let before = others.range(..*first).next_back().filter(|(_, l)| *l >= first);
+                for (f, l) in before.into_iter().chain(others.range(first..=last)) {
+                    both.insert_range(*incarnation, *f.max(first), *l.min(last));
+                }
+            }
+        }
+        both
+    }
+
     /// Adds `first..=last`; nothing when `first > last`.
     fn insert_range(&mut self, incarnation: [u8; 16], mut first: u64, mut last: u64) {
         if first > last {
@@ -95,13 +111,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_set_is_its_members(members in proptest::collection::vec((0u8..3, 0u64..40), 0..60)) {
+        fn a_set_is_its_members(
+            members in proptest::collection::vec((0u8..3, 0u64..40), 0..60), others in proptest::collection::vec((0u8..3, 0u64..40), 0..60),
+        ) {
             let set: SegmentSet = members.iter().map(|(i, s)| id(*i, *s)).collect();
             for incarnation in 0..3 {
                 for sequence in 0..41 {
                     prop_assert_eq!(set.contains(&id(incarnation, sequence)), members.contains(&(incarnation, sequence)));
                 }
             }
+            let other: SegmentSet = others.iter().map(|(i, s)| id(*i, *s)).collect();
+            let both: SegmentSet = members.iter().filter(|m| others.contains(m)).map(|(i, s)| id(*i, *s)).collect();
+            prop_assert_eq!(set.intersection(&other), both);
             let proto = set.to_proto();
             for of_incarnation in &proto {
                 for pair in of_incarnation.ranges.windows(2) {
