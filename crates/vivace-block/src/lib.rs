@@ -8,7 +8,9 @@ pub mod dedicated;
 pub mod index;
 mod meta;
 pub mod objects;
+mod read;
 pub mod schema;
 
 pub use dedicated::{DedicatedColumn, DedicatedOption, DedicatedScope, DedicatedType};
 pub use meta::{BlockMeta, CorruptMeta, Format, parse_rfc3339, rfc3339};
+pub use read::{BlockReader, ReadAt, ReadError, Traces};

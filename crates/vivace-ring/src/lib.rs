@@ -16,5 +16,5 @@ pub use membership::{GossipOptions, Membership, MembershipError, Registration};
 pub use pages::router;
 pub use pool::{ClientPool, PoolError, PoolOptions};
 pub use ring::Ring;
-pub use seeds::{Seed, outbound_ip};
+pub use seeds::Seed;
 pub use snapshot::Snapshot;

@@ -1,5 +1,5 @@
 use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::seeds::outbound_ip;
 use crate::{Instance, Ring, Role, Seed, Snapshot, State};
 
 /// A member counts as dead when its heartbeat has not moved for this many gossip intervals.
@@ -41,6 +42,9 @@ pub enum MembershipError {
         /// What the system says.
         reason: String,
     },
+    /// An entry of the `memberlist` block makes no sense.
+    #[error("memberlist: {0}")]
+    Config(String),
     /// `memberlist.abort_if_cluster_join_fails` is set and nobody answered.
     #[error("no member answered after {tries} attempts to join {members:?}")]
     Join {
@@ -81,6 +85,36 @@ pub struct GossipOptions {
 }
 
 impl GossipOptions {
+    /// What the configuration says, for a process on this host.
+    ///
+    /// # Errors
+    /// [`MembershipError::Config`] names the entry that cannot be understood.
+    pub fn from_config(config: &vivace_config::Memberlist, host_name: &str, generation: u64) -> Result<Self, MembershipError> {
+        let bind_ip: IpAddr = match config.bind_addr.first().map(String::as_str).filter(|a| !a.is_empty()) {
+            None => Ipv4Addr::UNSPECIFIED.into(),
+            Some(text) => text.parse().map_err(|_| MembershipError::Config(format!("bind_addr {text:?} is no IP address")))?,
+        };
+        let advertise_ip = match config.advertise_addr.as_str() {
+            "" if bind_ip.is_unspecified() => outbound_ip(),
+            "" => bind_ip,
+            text => text.parse().map_err(|_| MembershipError::Config(format!("advertise_addr {text:?} is no IP address")))?,
+        };
+        // Left at its default, the advertised port follows the port that is bound.
+        let unset = vivace_config::Memberlist::default().advertise_port;
+        let advertise_port = if config.advertise_port == unset { config.bind_port } else { config.advertise_port };
+        let name = if config.node_name.is_empty() { host_name } else { &config.node_name };
+        // Unique also when several processes share a host.
+        let node_name = if config.randomize_node_name { format!("{name}-{generation:x}") } else { name.to_owned() };
+        Ok(Self {
+            cluster_label: config.cluster_label.clone(),
+            advertise: SocketAddr::new(advertise_ip, advertise_port),
+            join_members: config.join_members.iter().map(|m| m.parse()).collect::<Result<_, _>>().map_err(MembershipError::Config)?,
+            gossip_interval: config.gossip_interval.max(Duration::from_millis(10)),
+            abort_if_join_fails: config.abort_if_cluster_join_fails,
+            ..Self::new(&node_name, generation, SocketAddr::new(bind_ip, config.bind_port))
+        })
+    }
+
     /// Tempo's defaults for a process of this name that listens on `bind` and advertises the same address.
     #[must_use]
     pub fn new(node_name: &str, generation: u64, bind: SocketAddr) -> Self {
@@ -170,7 +204,7 @@ pub(crate) struct Member {
 }
 
 impl Membership {
-    /// Starts to gossip over UDP. `clock` gives nanoseconds since the epoch, for what is shown to people.
+    /// Starts to gossip over UDP; port 0 takes a free one. `clock` gives nanoseconds since the epoch, for what is shown to people.
     ///
     /// # Errors
     /// [`MembershipError::Bind`] when the address is not free; [`MembershipError::Join`] when that is asked for.
@@ -182,7 +216,15 @@ impl Membership {
     ///
     /// # Errors
     /// As [`Membership::start`].
-    pub async fn start_on(options: GossipOptions, clock: fn() -> u64, transport: &dyn Transport) -> Result<Self, MembershipError> {
+    pub async fn start_on(mut options: GossipOptions, clock: fn() -> u64, transport: &dyn Transport) -> Result<Self, MembershipError> {
+        if options.bind.port() == 0 {
+            let free = UdpSocket::bind(options.bind).and_then(|socket| socket.local_addr());
+            let free = free.map_err(|error| MembershipError::Bind { addr: options.bind, reason: error.to_string() })?;
+            options.bind.set_port(free.port());
+        }
+        if options.advertise.port() == 0 {
+            options.advertise.set_port(options.bind.port());
+        }
         let config = ChitchatConfig {
             chitchat_id: ChitchatId::new(options.node_name.as_str(), options.generation, options.advertise),
             cluster_id: options.cluster_label.clone(),
@@ -278,6 +320,18 @@ impl Membership {
         gossip.greet_live_members().await;
         inner.refresh().await;
         true
+    }
+
+    /// Where this process gossips; none without gossip.
+    #[must_use]
+    pub fn gossip_addr(&self) -> Option<SocketAddr> {
+        self.shared.inner.gossip.as_ref().map(|g| g.options.advertise)
+    }
+
+    /// The address that others reach this process's listeners under. Loopback without gossip.
+    #[must_use]
+    pub fn advertise_ip(&self) -> IpAddr {
+        self.gossip_addr().map_or(Ipv4Addr::LOCALHOST.into(), |addr| addr.ip())
     }
 
     /// How long a member may be dead before it is noticed here. None without gossip.

@@ -156,7 +156,7 @@ mod tests {
 
     /// Evenly spread tokens, including both ends.
     fn samples() -> impl Iterator<Item = Token> {
-        (0..=u32::MAX).step_by(1 << 18).chain([u32::MAX]).map(Token)
+        (0..=u32::MAX).step_by(1 << 26).chain([u32::MAX]).map(Token)
     }
 
     #[test]
@@ -204,6 +204,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
         #[test]
         fn shares_are_balanced(members in 2u32..20, salt in 0u32..1000) {
             let snapshot = ring((0..members).map(|i| i + salt));
