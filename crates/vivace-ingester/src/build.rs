@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustc_hash::FxHashSet;
-use vivace_block::{BlockMeta, BlockOptions, BlockWriter, WriteError, objects};
+use vivace_block::{BlockMeta, BlockOptions, BlockWriter, FinishedBlock, WriteError, objects};
 use vivace_core::{BlockId, TenantId, TraceId};
 
 use crate::gather::Gathered;
@@ -30,7 +30,7 @@ pub(crate) enum BuildError {
     Write {
         path: PathBuf,
         #[source]
-        source: WriteError,
+        source: Box<WriteError>,
     },
     #[error("could not read a segment back from the log")]
     Log(#[source] ReadError),
@@ -38,16 +38,25 @@ pub(crate) enum BuildError {
     Stopped,
 }
 
-/// A block on the local disk, ready to be stored.
+/// What became of a head.
 #[derive(Debug)]
 pub(crate) struct Built {
+    /// None when there was nothing to store.
+    pub(crate) block: Option<Block>,
+    /// To be removed when the block is stored.
+    pub(crate) folder: PathBuf,
+    /// What the block could not take in; its records stay in the log.
+    pub(crate) unreadable: Vec<Arc<Segment>>,
+}
+
+/// A block on the local disk, ready to be stored.
+#[derive(Debug)]
+pub(crate) struct Block {
     pub(crate) meta: BlockMeta,
     pub(crate) blooms: Vec<Vec<u8>>,
     pub(crate) index: Vec<u8>,
     /// `data.parquet`
     pub(crate) data: PathBuf,
-    /// What the block could not take in; its records stay in the log.
-    pub(crate) unreadable: Vec<Arc<Segment>>,
 }
 
 /// What a build needs to know.
@@ -83,7 +92,7 @@ pub(crate) fn build(job: &BuildJob<'_>) -> Result<Built, BuildError> {
 fn write(job: &BuildJob<'_>, folder: &Path) -> Result<Built, BuildError> {
     let data = folder.join(objects::DATA);
     let io_error = |source| BuildError::Io { path: data.clone(), source };
-    let write_error = |source| BuildError::Write { path: data.clone(), source };
+    let write_error = |source| BuildError::Write { path: data.clone(), source: Box::new(source) };
     fs::create_dir_all(folder).map_err(io_error)?;
     let file = BufWriter::with_capacity(WRITE_BUFFER_BYTES, File::create(&data).map_err(io_error)?);
     let (mut traces, segments) = job.head.read(|contents| {
@@ -91,7 +100,8 @@ fn write(job: &BuildJob<'_>, folder: &Path) -> Result<Built, BuildError> {
         (traces, contents.segments.clone())
     });
     traces.sort_unstable_by_key(|(id, _)| *id);
-    let mut writer = BlockWriter::new(job.options.clone(), file, job.tenant.clone(), job.block, traces.len() as u64);
+    let mut writer =
+        BlockWriter::new(job.options.clone(), job.tenant.clone(), job.block, file, traces.len() as u64).map_err(write_error)?;
     let mut unreadable: Vec<Arc<Segment>> = Vec::new();
     for range in passes(&traces, PASS_BYTES) {
         let (Some((first, _)), Some((last, _))) = (range.first(), range.last()) else { continue };
@@ -119,10 +129,16 @@ fn write(job: &BuildJob<'_>, folder: &Path) -> Result<Built, BuildError> {
             writer.push_trace(id, spans).map_err(write_error)
         })?;
     }
-    let mut finished = writer.finish().map_err(write_error)?;
-    let meta = &mut finished.meta;
-    meta.end_unix_nanos = meta.end_unix_nanos.min(job.latest_end_unix_nanos).max(meta.start_unix_nanos);
-    Ok(Built { meta: finished.meta, blooms: finished.blooms, index: finished.index, data, unreadable })
+    let block = match writer.finish() {
+        Ok(FinishedBlock { mut meta, blooms, index, .. }) => {
+            meta.end_unix_nanos = meta.end_unix_nanos.min(job.latest_end_unix_nanos).max(meta.start_unix_nanos);
+            Some(Block { meta, blooms, index, data })
+        }
+        // All traces were refused, or no span of them is a message; the writer has named those.
+        Err(WriteError::Empty { .. }) => None,
+        Err(error) => return Err(write_error(error)),
+    };
+    Ok(Built { block, folder: folder.to_owned(), unreadable })
 }
 
 /// Splits traces, ascending by id, into ranges of about as many bytes. Each has at least one trace.

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,10 +12,11 @@ use vivace_proto::vivace::v1::segment_log_client::SegmentLogClient;
 use vivace_ring::ClientPool;
 use vivace_server::clock;
 
-use crate::build::{BuildJob, Built, build};
+use crate::build::{Block, BuildJob, Built, build};
 use crate::ingester::{Ingester, release_request};
-use crate::live::{Head, HeadSize, Tenant};
+use crate::live::{Head, HeadSize, ServedBlock, Tenant};
 use crate::ranges::SegmentSet;
+use crate::segment::Segment;
 use crate::takeover::Takeover;
 
 /// First wait after a failed flush; doubles up to [`RETRY_WAIT_MAX`].
@@ -186,13 +188,13 @@ impl Flush {
         if built.is_none() {
             *built = Some(self.build(block).await?);
         }
-        let Some(ready) = built.as_ref() else { return Ok(()) };
-        let upload = self.ingester.bucket.put_block(&ready.meta, &ready.data, ready.blooms.clone(), ready.index.clone());
-        tokio::select! {
-            stored = tokio::time::timeout(self.ingester.settings.flush_op_timeout, upload) => {
-                stored.with_context(|| format!("no answer from the bucket within {:?}", self.ingester.settings.flush_op_timeout))??;
+        if let Some(Built { block: Some(Block { meta, data, blooms, index }), .. }) = built.as_ref() {
+            let upload = self.ingester.bucket.put_block(meta, data, blooms.clone(), index.clone());
+            let max = self.ingester.settings.flush_op_timeout;
+            tokio::select! {
+                stored = tokio::time::timeout(max, upload) => stored.with_context(|| format!("bucket took longer than {max:?}"))??,
+                () = self.stop.cancelled() => anyhow::bail!("the process is stopping"),
             }
-            () = self.stop.cancelled() => anyhow::bail!("the process is stopping"),
         }
         let Some(ready) = built.take() else { return Ok(()) };
         self.stored(ready).await
@@ -219,28 +221,27 @@ impl Flush {
 
     /// The block is in the bucket: records it, forgets the segments, tells the followers.
     async fn stored(&self, built: Built) -> anyhow::Result<()> {
-        let Built { meta, data, unreadable, .. } = built;
+        let Built { block, folder, unreadable } = built;
         let (ingester, tenant, head) = (Arc::clone(&self.ingester), Arc::clone(&self.tenant), Arc::clone(&self.head));
         let covers = spawn_blocking(move || {
             let now = clock::unix_seconds();
             let segments: Vec<_> = head.segments().into_iter().filter(|s| !unreadable.iter().any(|u| Arc::ptr_eq(u, s))).collect();
-            let mut covers = std::collections::BTreeMap::<Arc<str>, SegmentSet>::new();
-            for segment in &segments {
-                covers.entry(Arc::clone(&segment.header.primary)).or_default().insert(segment.header.id);
-            }
-            tracing::info!(tenant = %tenant.id, block_id = %meta.block_id, traces = meta.total_objects, size_bytes = meta.size_bytes,
-                segments = segments.len(), "block flushed");
-            metrics::counter!("tempo_ingester_blocks_flushed_total").increment(1);
-            metrics::histogram!("tempo_ingester_flush_size_bytes").record(meta.size_bytes as f64);
-            let block = ingester.served_block(meta, now);
-            if let Err(error) = ingester.ledger.flushed(block.meta.block_id, Some(&block), &covers, now) {
+            let covers = covers(&segments);
+            let served = block.map(|block| {
+                let meta = block.meta;
+                tracing::info!(tenant = %tenant.id, block_id = %meta.block_id, traces = meta.total_objects, size_bytes = meta.size_bytes,
+                    segments = segments.len(), "block flushed");
+                metrics::counter!("tempo_ingester_blocks_flushed_total").increment(1);
+                metrics::histogram!("tempo_ingester_flush_size_bytes").record(meta.size_bytes as f64);
+                Arc::new(ServedBlock { meta, flushed_unix_seconds: now })
+            });
+            if let Err(error) = ingester.ledger.flushed(served.as_deref(), &covers, now) {
                 tracing::error!(%error, "flushed block not in the ledger: after a restart its segments may be flushed again");
             }
-            ingester.live.replace(&tenant, &head, Some(block));
+            ingester.live.replace(&tenant, &head, served);
             ingester.forget_records(&segments);
-            if let Some(folder) = data.parent() {
-                let _ = std::fs::remove_dir_all(folder);
-            }
+            // What is left is removed at the next start.
+            let _ = std::fs::remove_dir_all(folder);
             covers
         })
         .await
@@ -279,17 +280,26 @@ impl Flush {
         }
         let (ingester, tenant, head) = (Arc::clone(&self.ingester), Arc::clone(&self.tenant), Arc::clone(&self.head));
         let dropped = move || {
-            let none = BlockId(uuid::Uuid::new_v4().into_bytes());
-            if let Err(error) = ingester.ledger.flushed(none, None, &head.covers(), clock::unix_seconds()) {
+            let segments = head.segments();
+            if let Err(error) = ingester.ledger.flushed(None, &covers(&segments), clock::unix_seconds()) {
                 tracing::warn!(%error, "dropped segments not in the ledger: after a restart they are served again");
             }
             ingester.live.replace(&tenant, &head, None);
-            ingester.forget_records(&head.segments());
+            ingester.forget_records(&segments);
         };
         spawn_blocking(dropped).await.context("dropping a block panicked")?;
         self.ingester.flushed.send_modify(|count| *count += 1);
         Ok(())
     }
+}
+
+/// Segments by primary.
+fn covers(segments: &[Arc<Segment>]) -> BTreeMap<Arc<str>, SegmentSet> {
+    let mut covers: BTreeMap<Arc<str>, SegmentSet> = BTreeMap::new();
+    for segment in segments {
+        covers.entry(Arc::clone(&segment.header.primary)).or_default().insert(segment.header.id);
+    }
+    covers
 }
 
 impl Ingester {

@@ -3,7 +3,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use prost::{DecodeError, Message};
+use prost::Message;
 use rustc_hash::{FxHashMap, FxHasher};
 use vivace_block::SpanRef;
 use vivace_core::TraceId;
@@ -125,28 +125,33 @@ impl Gathered {
         SpanRef { resource: self.text(place.resource), scope: self.text(place.scope), span: self.text(place.span) }
     }
 
-    /// All spans as messages, neighbours with the same resource and scope together.
-    ///
-    /// # Errors
-    /// What was walked over does not decode: a text that is not UTF-8, say.
-    pub(crate) fn decode(&self) -> Result<Vec<ResourceSpans>, DecodeError> {
+    /// All spans as messages, neighbours with the same resource and scope together. Those that are none, since a text is
+    /// not UTF-8, say, are counted and left out.
+    pub(crate) fn decode(&self) -> (Vec<ResourceSpans>, usize) {
         let mut result: Vec<ResourceSpans> = Vec::new();
         let mut last: Option<(Text, Text)> = None;
+        let mut invalid = 0;
         for place in &self.spans {
+            let decoded = Span::decode(self.text(place.span)).and_then(|span| {
+                let resource = Resource::decode(self.text(place.resource))?;
+                Ok((span, resource, InstrumentationScope::decode(self.text(place.scope))?))
+            });
+            let Ok((span, resource, scope)) = decoded else {
+                invalid += 1;
+                continue;
+            };
             if last.is_none_or(|(resource, _)| resource != place.resource) {
-                let resource = Some(Resource::decode(self.text(place.resource))?);
-                result.push(ResourceSpans { resource, ..ResourceSpans::default() });
+                result.push(ResourceSpans { resource: Some(resource), ..ResourceSpans::default() });
                 last = None;
             }
             let scopes = &mut result.last_mut().expect("one was pushed").scope_spans;
             if last.is_none_or(|(_, scope)| scope != place.scope) {
-                let scope = Some(InstrumentationScope::decode(self.text(place.scope))?);
-                scopes.push(ScopeSpans { scope, ..ScopeSpans::default() });
+                scopes.push(ScopeSpans { scope: Some(scope), ..ScopeSpans::default() });
             }
-            scopes.last_mut().expect("one was pushed").spans.push(Span::decode(self.text(place.span))?);
+            scopes.last_mut().expect("one was pushed").spans.push(span);
             last = Some((place.resource, place.scope));
         }
-        Ok(result)
+        (result, invalid)
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -1,9 +1,11 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use tokio::sync::{Notify, RwLock};
-use vivace_config::Limits;
+use tokio::sync::{Notify, RwLock, watch};
+use vivace_block::{BlockOptions, DedicatedColumn, DedicatedOption, DedicatedScope, DedicatedType};
+use vivace_config::{ColumnOption, ColumnScope, ColumnType, Limits};
 use vivace_core::TenantId;
 use vivace_proto::vivace::v1::{CoveredRequest, CoveredResponse, ReleaseRequest};
 use vivace_ring::Ring;
@@ -12,7 +14,7 @@ use vivace_storage::Bucket;
 use crate::held::Held;
 use crate::ledger::{Ledger, LedgerError};
 use crate::limits::TraceLimits;
-use crate::live::{Live, ServedBlock};
+use crate::live::Live;
 use crate::log::{self, Damage, Log, LogError, ReadError};
 use crate::ranges::SegmentSet;
 use crate::segment::Segment;
@@ -38,6 +40,10 @@ pub(crate) struct Ingester {
     pub(crate) gate: RwLock<Gate>,
     /// Wakes the flush loop before its time.
     pub(crate) flush_wanted: Notify,
+    /// Counts heads that are done.
+    pub(crate) flushed: watch::Sender<u64>,
+    /// Everything is to be flushed before the process ends.
+    flush_on_drain: AtomicBool,
 }
 
 /// Whether pushes are taken.
@@ -98,7 +104,7 @@ impl Ingester {
                         if in_memory { Segment::in_memory(header, payload.clone(), at) } else { Segment::in_log(header, at) };
                     let data = crate::segment::decompress(segment.header.compression, segment.header.uncompressed_bytes, &payload);
                     match data.and_then(|data| Ok(summarize(&data)?)) {
-                        Ok(traces) => live.insert(segment, &traces, true),
+                        Ok(traces) => live.insert(Arc::new(segment), &traces, true),
                         Err(error) => {
                             let tenant = segment.header.tenant.to_string();
                             tracing::error!(tenant, segment = ?segment.header.id, file = at.file, offset = at.offset, %error,
@@ -126,7 +132,22 @@ impl Ingester {
             tracing::info!(files = replayed.len(), segments, live_bytes = live.memory_bytes(), "write-ahead log replayed");
         }
         let gate = RwLock::new(Gate::Open);
-        Ok(Self { id, settings, live, held, ledger, log, bucket, ring, limits, gate, flush_wanted: Notify::new() })
+        let flush_on_drain = AtomicBool::new(settings.flush_all_on_shutdown);
+        let (flush_wanted, flushed) = (Notify::new(), watch::Sender::new(0));
+        Ok(Self { id, settings, live, held, ledger, log, bucket, ring, limits, gate, flush_wanted, flushed, flush_on_drain })
+    }
+
+    /// Everything is flushed when the process ends, whatever the configuration says.
+    pub(crate) fn flush_on_drain(&self) {
+        self.flush_on_drain.store(true, Ordering::Relaxed);
+    }
+
+    /// Refuses pushes, finishes those under way, and flushes everything where that is wanted. Otherwise the log keeps it.
+    pub(crate) async fn drain(&self) {
+        *self.gate.write().await = Gate::Closed;
+        if self.flush_on_drain.load(Ordering::Relaxed) && self.settings.flush_object_storage {
+            self.flush_everything().await;
+        }
     }
 
     /// A tenant's limits on traces.
@@ -138,6 +159,21 @@ impl Ingester {
         let of_global = global.div_ceil((self.ring.snapshot().writable().count() as u64).max(1));
         let live_traces_max = [local, of_global].into_iter().filter(|max| *max > 0).min().unwrap_or(0);
         TraceLimits { live_traces_max, trace_bytes_max: limits.global.max_bytes_per_trace }
+    }
+
+    /// How a tenant's blocks are written.
+    pub(crate) fn block_options(&self, tenant: &TenantId) -> BlockOptions {
+        let block = &self.settings.block;
+        let limits = (self.limits)(tenant);
+        let columns = &limits.storage.parquet_dedicated_columns;
+        let columns = if columns.is_empty() { &block.parquet_dedicated_columns } else { columns };
+        BlockOptions {
+            dedicated_columns: columns.iter().map(dedicated_column).collect(),
+            bloom_false_positive: block.bloom_filter_false_positive,
+            bloom_shard_size_bytes: block.bloom_filter_shard_size_bytes,
+            row_group_size_bytes: block.parquet_row_group_size_bytes,
+            ..BlockOptions::default()
+        }
     }
 
     /// A primary, or who flushed in its place, says what is in the bucket. Blocks the thread.
@@ -190,10 +226,6 @@ impl Ingester {
             }
         }
     }
-
-    pub(crate) fn served_block(&self, meta: vivace_block::BlockMeta, now_unix_seconds: u64) -> Arc<ServedBlock> {
-        Arc::new(ServedBlock { meta, flushed_unix_seconds: now_unix_seconds })
-    }
 }
 
 /// The request that tells followers what is in the bucket.
@@ -209,4 +241,23 @@ pub(crate) fn covered_request(primary: &str, held: &SegmentSet) -> CoveredReques
 /// The answer to it.
 pub(crate) fn covered_response(covered: &SegmentSet, pending: &SegmentSet) -> CoveredResponse {
     CoveredResponse { covered: covered.to_proto(), pending: pending.to_proto() }
+}
+
+fn dedicated_column(column: &vivace_config::DedicatedColumn) -> DedicatedColumn {
+    let scope = match column.scope {
+        ColumnScope::Span => DedicatedScope::Span,
+        ColumnScope::Resource => DedicatedScope::Resource,
+        ColumnScope::Event => DedicatedScope::Event,
+    };
+    let kind = match column.column_type {
+        ColumnType::String => DedicatedType::String,
+        ColumnType::Int => DedicatedType::Int,
+    };
+    let options = column.options.iter().map(|option| match option {
+        ColumnOption::Array => DedicatedOption::Array,
+        ColumnOption::Blob => DedicatedOption::Blob,
+    });
+    let mut dedicated = DedicatedColumn::new(scope, &column.name, kind);
+    dedicated.options = options.collect();
+    dedicated
 }

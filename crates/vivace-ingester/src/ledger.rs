@@ -23,7 +23,7 @@ pub(crate) struct LedgerError {
 ///
 /// Can be lost: then segments are flushed twice, and readers and compaction drop the copies.
 ///
-/// Tree `covered`: unix seconds (big-endian u64), block id, primary -> a `ReleaseRequest`.
+/// Tree `covered`: unix seconds (big-endian u64), 16 random bytes, primary -> a `ReleaseRequest`.
 /// Tree `served`: block id -> unix seconds (big-endian u64), then the block's `meta.json`.
 #[derive(Debug)]
 pub(crate) struct Ledger {
@@ -61,17 +61,18 @@ impl Ledger {
         |source| LedgerError { path: self.path.clone(), source }
     }
 
-    /// A block is in the bucket. On disk when this returns.
+    /// Segments are in the bucket, in this block if it is to be served from here. On disk when this returns.
     pub(crate) fn flushed(
         &self,
-        block: BlockId,
         served: Option<&ServedBlock>,
         covers: &BTreeMap<Arc<str>, SegmentSet>,
         now_unix_seconds: u64,
     ) -> Result<(), LedgerError> {
+        // Only to tell entries of one second apart.
+        let unique = uuid::Uuid::new_v4();
         for (primary, set) in covers {
             let mut key = now_unix_seconds.to_be_bytes().to_vec();
-            key.extend_from_slice(&block.0);
+            key.extend_from_slice(unique.as_bytes());
             key.extend_from_slice(primary.as_bytes());
             let value = ReleaseRequest { primary: primary.to_string(), covered: set.to_proto() }.encode_to_vec();
             self.covered.insert(key, value).map_err(self.error())?;
@@ -79,7 +80,7 @@ impl Ledger {
         if let Some(served) = served {
             let mut value = served.flushed_unix_seconds.to_be_bytes().to_vec();
             value.extend_from_slice(&served.meta.to_json());
-            self.served.insert(block.0, value).map_err(self.error())?;
+            self.served.insert(served.meta.block_id.0, value).map_err(self.error())?;
         }
         self.db.flush().map_err(self.error())?;
         Ok(())
@@ -88,8 +89,7 @@ impl Ledger {
     /// Another instance says that these are in the bucket. On disk when this returns.
     pub(crate) fn released(&self, primary: &str, covered: &SegmentSet, now_unix_seconds: u64) -> Result<(), LedgerError> {
         let covers = BTreeMap::from([(Arc::from(primary), covered.clone())]);
-        // No block of ours; a random id keeps releases within a second apart.
-        self.flushed(BlockId(uuid::Uuid::new_v4().into_bytes()), None, &covers, now_unix_seconds)
+        self.flushed(None, &covers, now_unix_seconds)
     }
 
     /// The segments that are known to be in the bucket, by primary; of one primary or of all.

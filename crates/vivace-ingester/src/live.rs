@@ -132,15 +132,6 @@ impl Head {
         }
     }
 
-    /// The segments by primary, as a block made of this head covers them.
-    pub(crate) fn covers(&self) -> BTreeMap<Arc<str>, SegmentSet> {
-        let mut covered: BTreeMap<Arc<str>, SegmentSet> = BTreeMap::new();
-        for segment in &self.contents.read().segments {
-            covered.entry(Arc::clone(&segment.header.primary)).or_default().insert(segment.header.id);
-        }
-        covered
-    }
-
     /// Returns the memory that this took.
     fn insert(&self, segment: Arc<Segment>, traces: &[TraceSummary]) -> u64 {
         let mut contents = self.contents.write();
@@ -226,8 +217,7 @@ impl Live {
     /// Makes a logged segment visible. False when it is here already: then its record is not needed.
     ///
     /// `is_own`: this instance is its primary, so that pushes of it may be repeated.
-    pub(crate) fn insert(&self, segment: Segment, traces: &[TraceSummary], is_own: bool) -> bool {
-        let segment = Arc::new(segment);
+    pub(crate) fn insert(&self, segment: Arc<Segment>, traces: &[TraceSummary], is_own: bool) -> bool {
         if is_own {
             let mut own = self.own.lock();
             if own.contains_key(&segment.header.id) {

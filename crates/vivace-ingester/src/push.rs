@@ -95,7 +95,7 @@ impl Ingester {
                 record,
                 Box::new(move |result| {
                     let result = result.map(|at| {
-                        if !ingester.live.insert(Segment::in_memory(header, payload, at), &traces, true) {
+                        if !ingester.live.insert(Arc::new(Segment::in_memory(header, payload, at)), &traces, true) {
                             ingester.log.release(at.file, 1);
                         }
                     });

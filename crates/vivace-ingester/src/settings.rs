@@ -3,6 +3,8 @@ use std::time::Duration;
 
 use vivace_config::Config;
 
+use crate::takeover::GONE_GRACE;
+
 /// Share of the memory that live segments may take, in percent. The rest is for requests, builds and queries.
 const LIVE_MEMORY_PERCENT: u64 = 40;
 /// Taken as the memory limit where none can be read, bytes.
@@ -39,8 +41,10 @@ pub(crate) struct Settings {
     pub(crate) flush_all_on_shutdown: bool,
     /// `ingester.flush_object_storage`
     pub(crate) flush_object_storage: bool,
-    /// `storage.trace.block.bloom_filter_false_positive`
+    /// `storage.trace.block`
     pub(crate) block: vivace_config::Block,
+    /// How long a primary may be gone before its followers act.
+    pub(crate) gone_grace: Duration,
     /// Live segments may take this much memory, bytes.
     pub(crate) live_memory_bytes_max: u64,
 }
@@ -65,6 +69,7 @@ impl Settings {
             flush_all_on_shutdown: ingester.flush_all_on_shutdown,
             flush_object_storage: ingester.flush_object_storage,
             block: trace.block.clone(),
+            gone_grace: GONE_GRACE,
             live_memory_bytes_max: memory_limit() / 100 * LIVE_MEMORY_PERCENT,
         }
     }

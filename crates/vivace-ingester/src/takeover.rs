@@ -150,7 +150,7 @@ async fn adopt(ingester: &Arc<Ingester>, primary: &Arc<str>, pass: impl Fn(&Segm
             match data.and_then(|data| Ok(summarize(&data)?)) {
                 Ok(traces) => {
                     // First live, then no longer held: a query in between sees it twice, which is harmless.
-                    ingester.live.insert_shared(&segment, &traces);
+                    ingester.live.insert(Arc::clone(&segment), &traces, false);
                     ingester.held.remove(&primary, |id| *id == segment.header.id);
                     adopted += 1;
                 }
