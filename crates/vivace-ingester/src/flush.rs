@@ -3,7 +3,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use rand::Rng;
 use tokio::sync::Semaphore;
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
@@ -173,7 +172,7 @@ impl Flush {
                 }
             }
             tokio::select! {
-                () = tokio::time::sleep(wait.mul_f64(rand::rng().random_range(0.8..1.2))) => {}
+                () = tokio::time::sleep(wait) => {}
                 () = self.stop.cancelled() => return self.head,
             }
             metrics::counter!("tempo_ingester_flush_retries_total").increment(1);
@@ -262,8 +261,8 @@ impl Flush {
             }
             let told = async {
                 let channel = self.pool.channel(&follower.addr)?;
-                let release = SegmentLogClient::new(channel).release(release_request(primary, covered));
-                tokio::time::timeout(RELEASE_TIMEOUT, release).await??;
+                let mut client = SegmentLogClient::new(channel);
+                tokio::time::timeout(RELEASE_TIMEOUT, client.release(release_request(primary, covered))).await??;
                 anyhow::Ok(())
             };
             if let Err(error) = told.await {

@@ -1,5 +1,5 @@
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -20,6 +20,9 @@ use crate::ranges::SegmentSet;
 use crate::segment::Segment;
 use crate::settings::Settings;
 use crate::summary::summarize;
+
+/// File in the log's parent folder: ids under which this instance was a primary, one a line.
+const FORMER_IDS: &str = "instance-ids";
 
 /// Resolves a tenant's limits as they are now.
 pub(crate) type LimitsOf = Arc<dyn Fn(&TenantId) -> Arc<Limits> + Send + Sync>;
@@ -90,6 +93,8 @@ impl Ingester {
         for block in ledger.served()? {
             live.tenant(&block.meta.tenant_id).serve(block);
         }
+        let former_ids = remember_id(&settings.wal, &id)
+            .map_err(|source| StartError::Folder { path: settings.wal.join(FORMER_IDS), source })?;
         let held = Held::default();
         let log_folder = settings.log_folder();
         let mut unneeded: BTreeMap<u64, u64> = BTreeMap::new();
@@ -98,7 +103,7 @@ impl Ingester {
             segments += 1;
             let is_covered = covered.get(&*header.primary).is_some_and(|set| set.contains(&header.id));
             let is_needed = !is_covered
-                && if header.primary == id {
+                && if former_ids.iter().any(|former| *former == *header.primary) {
                     let in_memory = live.memory_bytes() < settings.live_memory_bytes_max / 2;
                     let segment =
                         if in_memory { Segment::in_memory(header, payload.clone(), at) } else { Segment::in_log(header, at) };
@@ -226,6 +231,27 @@ impl Ingester {
             }
         }
     }
+}
+
+/// Adds the id to those under which this folder's log was written, and returns all of them.
+///
+/// What an instance logged as a primary stays its own when it comes back under another name, as containers do.
+fn remember_id(wal: &Path, id: &str) -> std::io::Result<Vec<String>> {
+    let path = wal.join(FORMER_IDS);
+    let text = match std::fs::read_to_string(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        read => read?,
+    };
+    let mut ids: Vec<String> = text.lines().map(str::to_owned).collect();
+    if ids.iter().any(|former| former == id) {
+        return Ok(ids);
+    }
+    ids.push(id.to_owned());
+    let new = path.with_extension("new");
+    std::fs::write(&new, ids.join("\n") + "\n")?;
+    std::fs::File::open(&new)?.sync_all()?;
+    std::fs::rename(&new, &path)?;
+    Ok(ids)
 }
 
 /// The request that tells followers what is in the bucket.

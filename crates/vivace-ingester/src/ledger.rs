@@ -34,18 +34,21 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    /// Opens the ledger; one that cannot be read is set aside and a new one begun.
+    /// Opens the ledger; one that is damaged is set aside and a new one begun.
     ///
     /// # Errors
-    /// Also a new one cannot be made.
+    /// The folder cannot be used, or another process uses it.
     pub(crate) fn open(path: &Path) -> Result<Self, LedgerError> {
-        Self::try_open(path).or_else(|error| {
-            tracing::error!(%error, source = %error.source, "ledger set aside and begun anew: segments may be flushed twice");
-            let aside = path.with_extension("corrupt");
-            let _ = std::fs::remove_dir_all(&aside);
-            std::fs::rename(path, &aside).map_err(|e| LedgerError { path: path.to_owned(), source: e.into() })?;
-            Self::try_open(path)
-        })
+        match Self::try_open(path) {
+            Err(LedgerError { source: error @ (sled::Error::Corruption { .. } | sled::Error::ReportableBug(_)), .. }) => {
+                tracing::error!(path = %path.display(), %error, "damaged ledger set aside: segments may be flushed twice");
+                let aside = path.with_extension("corrupt");
+                let _ = std::fs::remove_dir_all(&aside);
+                std::fs::rename(path, &aside).map_err(|e| LedgerError { path: path.to_owned(), source: e.into() })?;
+                Self::try_open(path)
+            }
+            result => result,
+        }
     }
 
     fn try_open(path: &Path) -> Result<Self, LedgerError> {

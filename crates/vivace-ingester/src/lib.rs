@@ -116,7 +116,7 @@ fn registration(config: &Config, membership: &Membership, process: &Process) -> 
 }
 
 /// The machine's name, which in a container is the pod's.
-fn host_name() -> String {
+pub fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     if name.trim().is_empty() { "ingester".to_owned() } else { name.trim().to_owned() }
 }
