@@ -11,7 +11,7 @@ async fn spans_are_found_as_soon_as_they_are_acknowledged() {
         ingester.push(segment(sequence, &spans(&[(1, sequence), (2, 100 + sequence)]))).await.expect("taken");
         assert_eq!(ingester.find(1).await, (1..=sequence).collect::<Vec<_>>());
     }
-    assert_eq!(ingester.find(3).await, []);
+    assert!(ingester.find(3).await.is_empty());
     ingester.stop().await;
 }
 
