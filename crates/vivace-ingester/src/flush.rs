@@ -201,7 +201,8 @@ impl Flush {
 
     async fn build(&self, block: BlockId) -> anyhow::Result<Built> {
         let _permit = self.builds.acquire().await.context("builds are over")?;
-        let (ingester, tenant, head, stop) = (Arc::clone(&self.ingester), self.tenant.id.clone(), Arc::clone(&self.head), self.stop.clone());
+        let (ingester, tenant, head, stop) =
+            (Arc::clone(&self.ingester), self.tenant.id.clone(), Arc::clone(&self.head), self.stop.clone());
         let built = spawn_blocking(move || {
             let slack = u64::try_from(ingester.settings.slack.as_nanos()).unwrap_or(u64::MAX);
             build(&BuildJob {
@@ -333,7 +334,12 @@ mod tests {
 
     #[test]
     fn a_head_is_due_by_size_or_by_age_and_never_when_empty() {
-        let size = |segments, uncompressed_bytes, oldest_unix_seconds| HeadSize { segments, uncompressed_bytes, oldest_unix_seconds, memory_bytes: 0 };
+        let size = |segments, uncompressed_bytes, oldest_unix_seconds| HeadSize {
+            segments,
+            uncompressed_bytes,
+            oldest_unix_seconds,
+            memory_bytes: 0,
+        };
         let due = |size| is_due(size, 1000, 500, Duration::from_secs(60));
         assert!(!due(size(0, 0, 0)));
         assert!(!due(size(1, 499, 941)));

@@ -11,7 +11,9 @@ use vivace_proto::tempopb::{
     TraceByIdRequest, TraceByIdResponse,
 };
 use vivace_proto::vivace::v1::segment_log_server::SegmentLog;
-use vivace_proto::vivace::v1::{CoveredRequest, CoveredResponse, PushRequest, PushResponse, ReleaseRequest, ReleaseResponse, SequenceRanges};
+use vivace_proto::vivace::v1::{
+    CoveredRequest, CoveredResponse, PushRequest, PushResponse, ReleaseRequest, ReleaseResponse, SequenceRanges,
+};
 use vivace_server::{Tenancy, clock, tenant};
 
 use crate::ingester::{Ingester, covered_response};

@@ -93,8 +93,8 @@ impl Ingester {
         for block in ledger.served()? {
             live.tenant(&block.meta.tenant_id).serve(block);
         }
-        let former_ids = remember_id(&settings.wal, &id)
-            .map_err(|source| StartError::Folder { path: settings.wal.join(FORMER_IDS), source })?;
+        let former_ids =
+            remember_id(&settings.wal, &id).map_err(|source| StartError::Folder { path: settings.wal.join(FORMER_IDS), source })?;
         let held = Held::default();
         let log_folder = settings.log_folder();
         let mut unneeded: BTreeMap<u64, u64> = BTreeMap::new();
@@ -105,8 +105,7 @@ impl Ingester {
             let is_needed = !is_covered
                 && if former_ids.iter().any(|former| *former == *header.primary) {
                     let in_memory = live.memory_bytes() < settings.live_memory_bytes_max / 2;
-                    let segment =
-                        if in_memory { Segment::in_memory(header, payload.clone(), at) } else { Segment::in_log(header, at) };
+                    let segment = if in_memory { Segment::in_memory(header, payload.clone(), at) } else { Segment::in_log(header, at) };
                     let data = crate::segment::decompress(segment.header.compression, segment.header.uncompressed_bytes, &payload);
                     match data.and_then(|data| Ok(summarize(&data)?)) {
                         Ok(traces) => live.insert(Arc::new(segment), &traces, true),

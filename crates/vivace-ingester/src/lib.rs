@@ -34,7 +34,7 @@ use vivace_config::Config;
 use vivace_proto::tempopb::querier_server::QuerierServer;
 use vivace_proto::vivace::v1::segment_log_server::SegmentLogServer;
 use vivace_ring::{ClientPool, Membership, PoolOptions, Registration, Role, State};
-use vivace_server::{Overrides, Process};
+use vivace_server::{Overrides, Process, host_name};
 use vivace_storage::Bucket;
 
 use crate::ingester::Ingester;
@@ -53,7 +53,7 @@ pub async fn start(
     process: &mut Process,
 ) -> anyhow::Result<()> {
     let settings = Settings::of(config);
-    let registration = registration(config, membership, process);
+    let registration = Registration::of_ingester(&config.ingester.lifecycler, membership, &host_name(), process.grpc_addr());
     membership.register(Role::Ingester, registration.clone(), State::Joining).await;
     let ring = membership.ring(Role::Ingester);
     let pool = Arc::new(ClientPool::new(ring.clone(), PoolOptions::default()));
@@ -97,26 +97,4 @@ pub async fn start(
         })
     });
     Ok(())
-}
-
-/// How this process appears in the ring of ingesters.
-fn registration(config: &Config, membership: &Membership, process: &Process) -> Registration {
-    let lifecycler = &config.ingester.lifecycler;
-    let id = if lifecycler.id.is_empty() { host_name() } else { lifecycler.id.clone() };
-    let addr = if membership.dead_after().is_none() {
-        process.grpc_loopback().to_string()
-    } else {
-        let port = if lifecycler.port == 0 { process.grpc_addr().port() } else { lifecycler.port };
-        match lifecycler.address.as_str() {
-            "" => std::net::SocketAddr::new(membership.advertise_ip(), port).to_string(),
-            address => format!("{address}:{port}"),
-        }
-    };
-    Registration { id, addr, zone: lifecycler.availability_zone.clone() }
-}
-
-/// The machine's name, which in a container is the pod's.
-pub fn host_name() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    if name.trim().is_empty() { "ingester".to_owned() } else { name.trim().to_owned() }
 }

@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use vivace_ring::{GossipOptions, Membership, Role};
-use vivace_server::{Process, clock};
+use vivace_server::{Process, clock, host_name};
 use vivace_storage::Bucket;
 
 vivace_server::allocator!();
@@ -12,7 +12,7 @@ async fn main() -> anyhow::Result<()> {
     let config = vivace_server::load(std::env::args_os());
     let mut process = Process::start(&config, "vivace-ingester").await?;
     let overrides = process.overrides(&config)?;
-    let gossip = GossipOptions::from_config(&config.memberlist, &vivace_ingester::host_name(), clock::unix_nanos())?;
+    let gossip = GossipOptions::from_config(&config.memberlist, &host_name(), clock::unix_nanos())?;
     let membership = Membership::start(gossip, clock::unix_nanos).await?;
     #[expect(clippy::disallowed_methods, reason = "credentials of the bucket may come from the environment, by names that the store knows")]
     let env = |name: &str| std::env::var(name).ok();

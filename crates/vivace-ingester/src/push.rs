@@ -177,10 +177,6 @@ async fn read(header: &SegmentHeader, payload: bytes::Bytes) -> Result<Vec<Trace
 }
 
 fn response(refused: &[Refused]) -> PushResponse {
-    let refused = refused.iter().map(|r| RefusedTrace {
-        trace_id: r.trace.0.to_vec().into(),
-        reason: r.reason.into(),
-        spans: r.spans,
-    });
+    let refused = refused.iter().map(|r| RefusedTrace { trace_id: r.trace.0.to_vec().into(), reason: r.reason.into(), spans: r.spans });
     PushResponse { refused: refused.collect() }
 }

@@ -13,7 +13,11 @@ impl Ingester {
         Err(QueryError::Internal("search is not wired yet".to_owned()))
     }
 
-    pub(crate) async fn tag_names(self: &Arc<Self>, _tenant: &TenantId, _request: SearchTagsRequest) -> Result<SearchTagsV2Response, QueryError> {
+    pub(crate) async fn tag_names(
+        self: &Arc<Self>,
+        _tenant: &TenantId,
+        _request: SearchTagsRequest,
+    ) -> Result<SearchTagsV2Response, QueryError> {
         Err(QueryError::Internal("search is not wired yet".to_owned()))
     }
 

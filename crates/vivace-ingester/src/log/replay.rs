@@ -40,10 +40,7 @@ pub(crate) enum Damage {
 ///
 /// # Errors
 /// The folder or a file cannot be read at all. Damage is no error: it is named in the result.
-pub(crate) fn replay(
-    folder: &Path,
-    mut visit: impl FnMut(SegmentHeader, Bytes, LogPosition),
-) -> Result<Vec<Replayed>, ReadError> {
+pub(crate) fn replay(folder: &Path, mut visit: impl FnMut(SegmentHeader, Bytes, LogPosition)) -> Result<Vec<Replayed>, ReadError> {
     let numbers = file_numbers(folder).map_err(|source| ReadError::Io { path: folder.to_owned(), source })?;
     let mut replayed = Vec::with_capacity(numbers.len());
     for number in numbers {

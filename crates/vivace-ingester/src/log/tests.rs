@@ -106,7 +106,10 @@ fn a_write_cut_at_any_byte_keeps_all_before_it() {
             assert!(found.iter().zip(&payloads).all(|((_, a), b)| a == b), "cut at {len}");
             let (again, replayed) = read(folder.path());
             assert_eq!(again, found);
-            assert!(replayed.iter().all(|f| f.damage.is_none() || f.damage == Some(Damage::Corrupt { offset: 0 })), "{len} {zeros} {replayed:?}");
+            assert!(
+                replayed.iter().all(|f| f.damage.is_none() || f.damage == Some(Damage::Corrupt { offset: 0 })),
+                "{len} {zeros} {replayed:?}"
+            );
         }
     }
 }

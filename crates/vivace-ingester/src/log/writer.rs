@@ -118,7 +118,11 @@ impl Writer {
                 if !is_cut {
                     self.current = None;
                 }
-                if is_full { Err(LogError::Full { folder: self.folder.clone() }) } else { Err(LogError::Io { path, source: Arc::new(source) }) }
+                if is_full {
+                    Err(LogError::Full { folder: self.folder.clone() })
+                } else {
+                    Err(LogError::Io { path, source: Arc::new(source) })
+                }
             }
         }
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use prost::Message;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
@@ -54,7 +55,8 @@ impl Place {
     }
 
     pub(crate) fn log_files(&self) -> Vec<PathBuf> {
-        let mut files: Vec<PathBuf> = std::fs::read_dir(self.log_folder()).expect("readable").map(|f| f.expect("readable").path()).collect();
+        let mut files: Vec<PathBuf> =
+            std::fs::read_dir(self.log_folder()).expect("readable").map(|f| f.expect("readable").path()).collect();
         files.sort();
         files
     }
@@ -140,8 +142,13 @@ impl Running {
     }
 
     pub(crate) async fn get(&self, path: &str) -> (u16, String) {
-        let answer = reqwest::get(format!("http://{}{path}", self.http)).await.expect("an answer");
-        (answer.status().as_u16(), answer.text().await.expect("a body"))
+        let mut stream = tokio::net::TcpStream::connect(self.http).await.expect("it listens");
+        let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.expect("written");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("read");
+        let status = answer.split(' ').nth(1).and_then(|s| s.parse().ok()).expect("a status");
+        (status, answer.split_once("\r\n\r\n").expect("a head").1.to_owned())
     }
 }
 
@@ -168,7 +175,8 @@ pub(crate) fn spans(ids: &[(u8, u64)]) -> TracesData {
         attributes: vec![KeyValue { key: "item".to_owned(), value: text(id.to_string()) }],
         ..Span::default()
     };
-    let resource = Resource { attributes: vec![KeyValue { key: "service.name".to_owned(), value: text("shop".to_owned()) }], ..Resource::default() };
+    let resource =
+        Resource { attributes: vec![KeyValue { key: "service.name".to_owned(), value: text("shop".to_owned()) }], ..Resource::default() };
     let scope = ScopeSpans { spans: ids.iter().map(span).collect(), ..ScopeSpans::default() };
     TracesData { resource_spans: vec![ResourceSpans { resource: Some(resource), scope_spans: vec![scope], ..ResourceSpans::default() }] }
 }
