@@ -33,10 +33,6 @@ impl Bits {
         }
     }
 
-    pub(crate) fn get(&self, index: usize) -> bool {
-        self.words.get(index / 64).is_some_and(|word| word >> (index % 64) & 1 == 1)
-    }
-
     pub(crate) fn set_range(&mut self, range: Range<usize>) {
         let end = range.end.min(self.len);
         let mut at = range.start;
