@@ -377,8 +377,8 @@ fn into_store_error(error: std::io::Error) -> object_store::Error {
     }
 }
 
-/// Counts and names an object that is not what it should be.
-pub(crate) fn report_bad_object(tenant: &TenantId, key: &str, reason: &str) {
+/// Counts an object that is not what it should be in `vivace_storage_bad_objects_total`, and names it in the log.
+pub fn report_bad_object(tenant: &TenantId, key: &str, reason: &str) {
     metrics::counter!("vivace_storage_bad_objects_total", "tenant" => tenant.to_string()).increment(1);
     tracing::warn!(%tenant, key, reason, "skipped an object in the bucket that could not be used");
 }
