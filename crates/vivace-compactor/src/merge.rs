@@ -1,14 +1,15 @@
 //! Makes one block of several. Blocks the thread it runs on.
 
 use std::fs::File;
-use std::io::BufWriter;
+use std::io::{BufWriter, Write};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
 use prost::Message;
 use tokio_util::sync::CancellationToken;
 use vivace_block::{BlockMeta, BlockOptions, BlockReader, BlockWriter, FinishedBlock, ReadAt, ReadError, SpanRef, WriteError};
-use vivace_core::{BlockId, TraceId};
+use vivace_core::BlockId;
 
 /// One side of the merge: a block and where its `data.parquet` is read.
 pub struct Input {
@@ -52,8 +53,8 @@ pub enum MergeError {
     /// The output cannot be written.
     #[error("could not write the merged block")]
     Output(#[source] WriteError),
-    /// The file for the output cannot be made.
-    #[error("could not create {path}")]
+    /// The file for the output cannot be made or filled.
+    #[error("could not write {path}")]
     File {
         /// Where.
         path: String,
@@ -94,7 +95,8 @@ pub fn merge(
     out: &Path,
     stop: &CancellationToken,
 ) -> Result<Merged, MergeError> {
-    let file = File::create(out).map_err(|source| MergeError::File { path: out.display().to_string(), source })?;
+    let unwritable = |source| MergeError::File { path: out.display().to_string(), source };
+    let file = File::create(out).map_err(unwritable)?;
     let Some(tenant) = inputs.first().map(|i| i.meta.tenant_id.clone()) else { return Err(MergeError::Stopped) };
     let metas: Vec<BlockMeta> = inputs.iter().map(|i| i.meta.clone()).collect();
     let expected_traces = metas.iter().map(|m| m.total_objects).fold(0, u64::saturating_add);
@@ -138,7 +140,18 @@ pub fn merge(
         }
         traces_combined += u64::from(parts.len() > 1);
         spans_in += parts.iter().flatten().flat_map(|r| &r.scope_spans).map(|s| s.spans.len() as u64).sum::<u64>();
-        encoded.write(&mut writer, id, &vivace_core::combine(parts))?;
+        encoded.clear();
+        for resource in vivace_core::combine::combine(parts) {
+            let of_resource = encoded.put(resource.resource.as_ref());
+            for scope in resource.scope_spans {
+                let of_scope = encoded.put(scope.scope.as_ref());
+                for span in &scope.spans {
+                    let of_span = encoded.put(Some(span));
+                    encoded.spans.push([of_resource.clone(), of_scope.clone(), of_span]);
+                }
+            }
+        }
+        writer.push_trace(id, &encoded.refs()).map_err(MergeError::Output)?;
     }
     drop(sides);
 
@@ -147,6 +160,7 @@ pub fn merge(
         let first = metas.first().map(|m| m.block_id).unwrap_or_default();
         return Err(MergeError::BadInput { block: first, reason: format!("{} spans could not be written again", block.invalid_spans) });
     }
+    block.out.flush().map_err(unwritable)?;
     let meta = &mut block.meta;
     // As the inputs say: their writers may have known better than the spans' own clocks.
     meta.start_unix_nanos = metas.iter().map(|m| m.start_unix_nanos).min().unwrap_or_default();
@@ -158,10 +172,12 @@ pub fn merge(
 #[derive(Default)]
 struct Encoded {
     bytes: Vec<u8>,
+    /// Resource, scope and span of each span.
+    spans: Vec<[Range<usize>; 3]>,
 }
 
 impl Encoded {
-    fn put(&mut self, message: Option<&impl Message>) -> std::ops::Range<usize> {
+    fn put(&mut self, message: Option<&impl Message>) -> Range<usize> {
         let start = self.bytes.len();
         if let Some(message) = message {
             message.encode(&mut self.bytes).expect("a vector grows");
@@ -169,26 +185,13 @@ impl Encoded {
         start..self.bytes.len()
     }
 
-    fn write<W: std::io::Write + Send>(
-        &mut self,
-        writer: &mut BlockWriter<W>,
-        id: TraceId,
-        resources: &[vivace_proto::otlp::ResourceSpans],
-    ) -> Result<(), MergeError> {
+    fn refs(&self) -> Vec<SpanRef<'_>> {
+        let at = |range: &Range<usize>| &self.bytes[range.clone()];
+        self.spans.iter().map(|[resource, scope, span]| SpanRef { resource: at(resource), scope: at(scope), span: at(span) }).collect()
+    }
+
+    fn clear(&mut self) {
         self.bytes.clear();
-        let mut ranges = Vec::new();
-        for resource in resources {
-            let of_resource = self.put(resource.resource.as_ref());
-            for scope in &resource.scope_spans {
-                let of_scope = self.put(scope.scope.as_ref());
-                for span in &scope.spans {
-                    ranges.push((of_resource.clone(), of_scope.clone(), self.put(Some(span))));
-                }
-            }
-        }
-        let at = |range: &std::ops::Range<usize>| &self.bytes[range.clone()];
-        let spans: Vec<SpanRef<'_>> =
-            ranges.iter().map(|(resource, scope, span)| SpanRef { resource: at(resource), scope: at(scope), span: at(span) }).collect();
-        writer.push_trace(id, &spans).map_err(MergeError::Output)
+        self.spans.clear();
     }
 }

@@ -69,7 +69,7 @@ impl Blocks {
                 Err(fault) => warnings.push(skipped(&meta, fault)?),
             }
         }
-        let trace = Trace { resource_spans: vivace_core::combine(parts) };
+        let trace = Trace { resource_spans: vivace_core::combine::combine(parts) };
         let metrics = Some(TraceByIdMetrics { inspected_bytes });
         let result = TraceByIdResponse { trace: Some(trace), metrics, ..Default::default() };
         Ok(Found { result, warnings })

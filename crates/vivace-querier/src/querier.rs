@@ -126,7 +126,7 @@ impl Querier {
         }
         let status = if messages.is_empty() { PartialStatus::Complete } else { PartialStatus::Partial };
         let result = TraceByIdResponse {
-            trace: Some(Trace { resource_spans: vivace_core::combine(parts) }),
+            trace: Some(Trace { resource_spans: vivace_core::combine::combine(parts) }),
             metrics: Some(TraceByIdMetrics { inspected_bytes }),
             status: status.into(),
             message: messages.into_iter().collect::<Vec<_>>().join("; "),
