@@ -1,0 +1,1 @@
+//! Searches and tags over one block.
