@@ -1,1 +1,77 @@
-//! What every process has: config loading, listeners, tenant header, admin routes, telemetry, drain
+//! What every Vivace process has: configuration loading, listeners, the tenant header, admin routes, telemetry, drain.
+//!
+//! A main function is a list of parts in the order data needs them:
+//!
+//! ```no_run
+//! vivace_server::allocator!();
+//!
+//! #[tokio::main]
+//! async fn main() -> anyhow::Result<()> {
+//!     let config = vivace_server::load(std::env::args_os());
+//!     let mut process = vivace_server::Process::start(&config, "vivace-example").await?;
+//!     process.add_http(axum::Router::new().route("/hello", axum::routing::get(|| async { "hello" })));
+//!     let stop = process.stop_token();
+//!     process.spawn("ticker", async move {
+//!         stop.cancelled().await;
+//!         Ok(())
+//!     });
+//!     process.run().await
+//! }
+//! ```
+//!
+//! Building binds, nothing is accepted before [`Process::run`]; so tests bind port 0 ([`Process::test`]) and read the address back.
+//! This is the only crate that reads the wall clock ([`clock`]), the environment and signals.
+
+mod admin;
+mod build;
+pub mod clock;
+mod host;
+mod instrument;
+mod listen;
+mod load;
+mod log;
+mod memory;
+mod overrides;
+mod path;
+mod process;
+mod ready;
+mod recorder;
+mod settings;
+pub mod tenant;
+
+pub use build::VERSION;
+pub use host::host_name;
+pub use load::load;
+pub use overrides::Overrides;
+pub use process::{GrpcLimits, Process, Shutdown};
+pub use tenant::Tenancy;
+
+#[doc(hidden)]
+pub use tikv_jemallocator::Jemalloc;
+#[doc(hidden)]
+pub use tonic::codec::CompressionEncoding;
+
+/// Makes jemalloc the allocator of a binary. Its statistics are served at `/metrics`.
+#[macro_export]
+macro_rules! allocator {
+    () => {
+        #[global_allocator]
+        static ALLOCATOR: $crate::Jemalloc = $crate::Jemalloc;
+    };
+}
+
+/// Adds a generated tonic server to a process, with the configured message sizes, and gzip and zstd requests accepted.
+///
+/// `add_grpc!(process, ThingServer::new(thing))`
+#[macro_export]
+macro_rules! add_grpc {
+    ($process:expr, $server:expr) => {{
+        let limits = $process.grpc_limits();
+        let server = $server
+            .max_decoding_message_size(limits.max_receive_bytes)
+            .max_encoding_message_size(limits.max_send_bytes)
+            .accept_compressed($crate::CompressionEncoding::Gzip)
+            .accept_compressed($crate::CompressionEncoding::Zstd);
+        $process.add_grpc(server);
+    }};
+}

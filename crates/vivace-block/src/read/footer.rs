@@ -1,0 +1,345 @@
+use std::ops::Range;
+
+use super::fault::Fault;
+use super::thrift::{Kind, Reader};
+
+/// Schemas have 103 or some more leaves; more than this is no block.
+const MAX_SCHEMA_ELEMENTS: usize = 4096;
+
+const MAX_GROUPS: usize = 64;
+
+/// A row group of 100 MB has some ten thousand rows.
+const MAX_ROWS: usize = 1 << 24;
+
+/// Levels are kept in one byte each.
+const MAX_LEVEL: u8 = 16;
+
+/// What `data.parquet` says about itself.
+#[derive(Debug)]
+pub(crate) struct Footer {
+    pub(crate) leaves: Vec<Leaf>,
+    pub(crate) groups: Vec<RowGroup>,
+}
+
+/// A column.
+#[derive(Debug)]
+pub(crate) struct Leaf {
+    /// Names joined by dots, without the `list.element` that vParquet4's lists have in between.
+    pub(crate) path: String,
+    pub(crate) physical: Physical,
+    /// How many lists it stands in.
+    pub(crate) max_rep: u8,
+    /// One more than `max_rep` where it is optional.
+    pub(crate) max_def: u8,
+    /// The innermost list it stands in. Required columns of one list have the same levels.
+    pub(crate) list: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Physical {
+    Boolean,
+    Int32,
+    Int64,
+    Double,
+    ByteArray,
+    /// Its number; an error once it is read.
+    Other(i64),
+}
+
+#[derive(Debug)]
+pub(crate) struct RowGroup {
+    pub(crate) rows: usize,
+    /// One per leaf, in the order of the leaves.
+    pub(crate) chunks: Vec<Chunk>,
+}
+
+/// One column of one row group.
+#[derive(Debug, Clone)]
+pub(crate) struct Chunk {
+    pub(crate) codec: Codec,
+    /// Entries, nulls included.
+    pub(crate) entries: usize,
+    /// Where the dictionary page is; empty without one.
+    pub(crate) dictionary: Range<u64>,
+    /// Where the data pages are.
+    pub(crate) data: Range<u64>,
+    pub(crate) offset_index: Option<Range<u64>>,
+    /// Entries without a value, where the statistics say so.
+    pub(crate) nulls: Option<usize>,
+    /// Smallest and largest value where they are 16 bytes long: trace ids.
+    pub(crate) id_bounds: Option<([u8; 16], [u8; 16])>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Codec {
+    Uncompressed,
+    Snappy,
+    Zstd,
+    /// Its number; an error once it is read.
+    Other(i64),
+}
+
+/// Parses the thrift part of the footer. `data_end` is where it starts in the file.
+pub(crate) fn parse(bytes: &[u8], data_end: u64) -> Result<Footer, Fault> {
+    let mut reader = Reader::new(bytes);
+    let mut leaves = Vec::new();
+    let mut groups = Vec::new();
+    let mut last = 0;
+    while let Some((field, kind)) = reader.field(&mut last)? {
+        match field {
+            2 => leaves = schema(&mut reader, kind)?,
+            4 => {
+                let count = reader.structs(kind)?;
+                groups = (0..count).map(|_| row_group(&mut reader, leaves.len(), data_end)).collect::<Result<_, _>>()?;
+            }
+            _ => reader.skip(kind)?,
+        }
+    }
+    if leaves.is_empty() {
+        return Err(Fault::corrupt("the footer has no schema"));
+    }
+    Ok(Footer { leaves, groups })
+}
+
+/// A group of the schema whose children are being read.
+struct Group {
+    path: Vec<String>,
+    rep: u8,
+    def: u8,
+    list: usize,
+    /// Still to come.
+    children: usize,
+}
+
+struct Element {
+    name: String,
+    physical: Option<Physical>,
+    repetition: i64,
+    children: usize,
+}
+
+fn schema(reader: &mut Reader<'_>, kind: Kind) -> Result<Vec<Leaf>, Fault> {
+    let count = reader.structs(kind)?;
+    if count > MAX_SCHEMA_ELEMENTS {
+        return Err(Fault::corrupt(format!("the schema has {count} elements, more than {MAX_SCHEMA_ELEMENTS}")));
+    }
+    let mut leaves = Vec::new();
+    let mut open: Vec<Group> = Vec::new();
+    for index in 0..count {
+        let element = schema_element(reader)?;
+        while open.last().is_some_and(|group| group.children == 0) {
+            open.pop();
+        }
+        if index == 0 {
+            open.push(Group { path: Vec::new(), rep: 0, def: 0, list: 0, children: element.children });
+            continue;
+        }
+        let Some(parent) = open.last_mut() else { return Err(Fault::corrupt("the schema has more than one root")) };
+        parent.children -= 1;
+        let mut path = parent.path.clone();
+        path.push(element.name);
+        let repeated = element.repetition == 2;
+        let (rep, def) = (parent.rep + u8::from(repeated), parent.def + u8::from(element.repetition != 0));
+        let list = if repeated { index } else { parent.list };
+        if def > MAX_LEVEL {
+            return Err(Fault::corrupt(format!("the schema is nested more than {MAX_LEVEL} lists deep")));
+        }
+        match element.physical {
+            Some(physical) if element.children == 0 => {
+                leaves.push(Leaf { path: normal_path(&path), physical, max_rep: rep, max_def: def, list });
+            }
+            _ if open.len() > MAX_GROUPS => return Err(Fault::corrupt(format!("the schema is nested more than {MAX_GROUPS} groups deep"))),
+            _ => open.push(Group { path, rep, def, list, children: element.children }),
+        }
+    }
+    if open.iter().any(|group| group.children > 0) {
+        return Err(Fault::corrupt("the schema ends inside a group"));
+    }
+    Ok(leaves)
+}
+
+fn schema_element(reader: &mut Reader<'_>) -> Result<Element, Fault> {
+    let mut element = Element { name: String::new(), physical: None, repetition: 0, children: 0 };
+    let mut last = 0;
+    while let Some((field, kind)) = reader.field(&mut last)? {
+        match field {
+            1 => {
+                element.physical = Some(match reader.int(kind)? {
+                    0 => Physical::Boolean,
+                    1 => Physical::Int32,
+                    2 => Physical::Int64,
+                    5 => Physical::Double,
+                    6 => Physical::ByteArray,
+                    other => Physical::Other(other),
+                });
+            }
+            3 => element.repetition = reader.int(kind)?,
+            4 => element.name = String::from_utf8_lossy(reader.binary(kind)?).into_owned(),
+            5 => element.children = reader.size(kind)?,
+            _ => reader.skip(kind)?,
+        }
+    }
+    Ok(element)
+}
+
+fn normal_path(path: &[String]) -> String {
+    let mut names: Vec<&str> = Vec::with_capacity(path.len());
+    let mut rest = path;
+    while let [first, tail @ ..] = rest {
+        names.push(first);
+        rest = match tail {
+            [list, element, tail @ ..] if list == "list" && element == "element" => tail,
+            tail => tail,
+        };
+    }
+    names.join(".")
+}
+
+fn row_group(reader: &mut Reader<'_>, leaves: usize, data_end: u64) -> Result<RowGroup, Fault> {
+    let mut group = RowGroup { rows: 0, chunks: Vec::new() };
+    let mut last = 0;
+    while let Some((field, kind)) = reader.field(&mut last)? {
+        match field {
+            1 => {
+                let count = reader.structs(kind)?;
+                if count != leaves {
+                    return Err(Fault::corrupt(format!("a row group has {count} columns, the schema {leaves}")));
+                }
+                group.chunks = (0..count).map(|_| column_chunk(reader, data_end)).collect::<Result<_, _>>()?;
+            }
+            3 => group.rows = reader.size(kind)?,
+            _ => reader.skip(kind)?,
+        }
+    }
+    if group.chunks.len() != leaves {
+        return Err(Fault::corrupt("a row group has no columns"));
+    }
+    if group.rows > MAX_ROWS {
+        return Err(Fault::corrupt(format!("a row group claims {} rows, more than {MAX_ROWS}", group.rows)));
+    }
+    // Every row has one trace id, so no row group has more rows than entries in its first column.
+    if group.chunks.first().is_some_and(|chunk| chunk.entries < group.rows) {
+        return Err(Fault::corrupt(format!("a row group claims {} rows, more than its first column has entries", group.rows)));
+    }
+    Ok(group)
+}
+
+fn column_chunk(reader: &mut Reader<'_>, data_end: u64) -> Result<Chunk, Fault> {
+    let mut chunk = None;
+    let mut index = (None, None);
+    let mut last = 0;
+    while let Some((field, kind)) = reader.field(&mut last)? {
+        match field {
+            1 => return Err(Fault::Unsupported("a column in another file".to_owned())),
+            3 if kind == Kind::STRUCT => chunk = Some(column_metadata(reader, data_end)?),
+            4 => index.0 = Some(reader.unsigned(kind)?),
+            5 => index.1 = Some(reader.unsigned(kind)?),
+            _ => reader.skip(kind)?,
+        }
+    }
+    let mut chunk = chunk.ok_or_else(|| Fault::corrupt("a column of a row group has no metadata"))?;
+    if let (Some(start), Some(len)) = index
+        && len > 0
+    {
+        let range = start..start.saturating_add(len);
+        if range.end > data_end {
+            return Err(Fault::corrupt(format!("an offset index lies at {}..{}, beyond the end at {data_end}", range.start, range.end)));
+        }
+        chunk.offset_index = Some(range);
+    }
+    Ok(chunk)
+}
+
+fn column_metadata(reader: &mut Reader<'_>, data_end: u64) -> Result<Chunk, Fault> {
+    let mut chunk =
+        Chunk { codec: Codec::Uncompressed, entries: 0, dictionary: 0..0, data: 0..0, offset_index: None, nulls: None, id_bounds: None };
+    let (mut len, mut data, mut dictionary) = (0, 0, None);
+    let mut last = 0;
+    while let Some((field, kind)) = reader.field(&mut last)? {
+        match field {
+            4 => {
+                chunk.codec = match reader.int(kind)? {
+                    0 => Codec::Uncompressed,
+                    1 => Codec::Snappy,
+                    6 => Codec::Zstd,
+                    other => Codec::Other(other),
+                };
+            }
+            5 => chunk.entries = reader.size(kind)?,
+            7 => len = reader.unsigned(kind)?,
+            9 => data = reader.unsigned(kind)?,
+            11 => dictionary = Some(reader.unsigned(kind)?),
+            12 if kind == Kind::STRUCT => statistics(reader, &mut chunk)?,
+            _ => reader.skip(kind)?,
+        }
+    }
+    let start = dictionary.filter(|d| *d > 0 && *d < data).unwrap_or(data);
+    let end = start.saturating_add(len);
+    if end > data_end || data > end {
+        return Err(Fault::corrupt(format!("a column lies at {start}..{end}, beyond the end of the data at {data_end}")));
+    }
+    chunk.dictionary = start..data;
+    chunk.data = data..end;
+    Ok(chunk)
+}
+
+fn statistics(reader: &mut Reader<'_>, chunk: &mut Chunk) -> Result<(), Fault> {
+    let (mut min, mut max) = (None, None);
+    let mut last = 0;
+    while let Some((field, kind)) = reader.field(&mut last)? {
+        match field {
+            3 => chunk.nulls = Some(reader.size(kind)?),
+            5 => max = <[u8; 16]>::try_from(reader.binary(kind)?).ok(),
+            6 => min = <[u8; 16]>::try_from(reader.binary(kind)?).ok(),
+            _ => reader.skip(kind)?,
+        }
+    }
+    chunk.id_bounds = min.zip(max);
+    Ok(())
+}
+
+/// Where one data page is, header included, and the first row in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PageLocation {
+    pub(crate) bytes: Range<u64>,
+    pub(crate) first_row: usize,
+}
+
+/// Parses an offset index: the pages of `chunk` in order.
+pub(crate) fn offset_index(bytes: &[u8], chunk: &Chunk) -> Result<Vec<PageLocation>, Fault> {
+    let mut reader = Reader::new(bytes);
+    let mut pages: Vec<PageLocation> = Vec::new();
+    let mut last = 0;
+    while let Some((field, kind)) = reader.field(&mut last)? {
+        if field != 1 {
+            reader.skip(kind)?;
+            continue;
+        }
+        for _ in 0..reader.structs(kind)? {
+            let page = page_location(&mut reader)?;
+            let after_last = match pages.last() {
+                Some(last) => page.first_row > last.first_row && page.bytes.start >= last.bytes.end,
+                None => page.first_row == 0,
+            };
+            if !after_last || page.bytes.start < chunk.data.start || page.bytes.end > chunk.data.end {
+                return Err(Fault::corrupt("pages of the offset index are out of order or outside their column"));
+            }
+            pages.push(page);
+        }
+    }
+    Ok(pages)
+}
+
+fn page_location(reader: &mut Reader<'_>) -> Result<PageLocation, Fault> {
+    let (mut offset, mut len, mut first_row) = (0, 0, 0);
+    let mut last = 0;
+    while let Some((field, kind)) = reader.field(&mut last)? {
+        match field {
+            1 => offset = reader.unsigned(kind)?,
+            2 => len = reader.unsigned(kind)?,
+            3 => first_row = reader.size(kind)?,
+            _ => reader.skip(kind)?,
+        }
+    }
+    Ok(PageLocation { bytes: offset..offset.saturating_add(len), first_row })
+}

@@ -1,0 +1,324 @@
+use std::ops::Range;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use rustc_hash::FxHashMap;
+
+use super::column::{AnyDictionary, Column, Decoder, Dictionary, Levels};
+use super::fault::{Fault, ReadError};
+use super::footer::{Chunk, Leaf, PageLocation};
+use super::layout::LeafId;
+use super::page::Decompressor;
+use super::reader::BlockReader;
+
+/// Two ranges closer than this are read as one.
+const GAP_BYTES: u64 = 64 << 10;
+
+/// All rows of a row group, or some of them, with the columns that have been decoded so far. Nothing is decoded twice.
+pub(crate) struct Group<'a> {
+    pub(crate) block: &'a BlockReader,
+    index: usize,
+    /// Ascending rows of the row group; none: all of them.
+    rows: Option<Vec<usize>>,
+    columns: FxHashMap<LeafId, Rc<Column>>,
+    /// Columns of the whole row group, to take rows from.
+    whole: FxHashMap<LeafId, Rc<Column>>,
+    dictionaries: FxHashMap<LeafId, Option<AnyDictionary>>,
+    /// Levels by list, of required columns of the whole row group.
+    levels: FxHashMap<usize, Rc<Levels>>,
+    offsets: FxHashMap<(LeafId, u8, u8), Rc<Vec<u32>>>,
+    fetched: Vec<(u64, Bytes)>,
+    zip: Decompressor,
+    /// Bytes read from the source.
+    pub(crate) bytes_read: u64,
+}
+
+impl<'a> Group<'a> {
+    pub(crate) fn new(block: &'a BlockReader, index: usize) -> Self {
+        Self {
+            block,
+            index,
+            rows: None,
+            columns: FxHashMap::default(),
+            whole: FxHashMap::default(),
+            dictionaries: FxHashMap::default(),
+            levels: FxHashMap::default(),
+            offsets: FxHashMap::default(),
+            fetched: Vec::new(),
+            zip: Decompressor::default(),
+            bytes_read: 0,
+        }
+    }
+
+    /// These rows alone, ascending. What is decoded already is taken over; `self` must have all rows.
+    pub(crate) fn narrow(self, rows: Vec<usize>) -> Self {
+        let bytes_read = self.bytes_read;
+        Self {
+            rows: Some(rows),
+            whole: self.columns,
+            dictionaries: self.dictionaries,
+            fetched: self.fetched,
+            bytes_read,
+            ..Self::new(self.block, self.index)
+        }
+    }
+
+    pub(crate) fn rows(&self) -> usize {
+        self.rows.as_ref().map_or(self.row_group_rows(), Vec::len)
+    }
+
+    fn row_group_rows(&self) -> usize {
+        self.block.footer.groups[self.index].rows
+    }
+
+    fn chunk(&self, leaf: LeafId) -> &'a Chunk {
+        &self.block.footer.groups[self.index].chunks[leaf]
+    }
+
+    fn leaf(&self, leaf: LeafId) -> &'a Leaf {
+        &self.block.footer.leaves[leaf]
+    }
+
+    fn at(&self, leaf: LeafId, fault: Fault) -> ReadError {
+        fault.at(self.block.meta.block_id, format!("row group {}, column {}", self.index, self.leaf(leaf).path))
+    }
+
+    /// An error about a column.
+    pub(crate) fn corrupt(&self, leaf: LeafId, what: impl Into<String>) -> ReadError {
+        self.at(leaf, Fault::corrupt(what.into()))
+    }
+
+    /// Whether the statistics say that no value is there, so that the column need not be read.
+    pub(crate) fn is_empty(&self, leaf: LeafId) -> bool {
+        let chunk = self.chunk(leaf);
+        chunk.nulls.is_some_and(|nulls| nulls >= chunk.entries)
+    }
+
+    /// The pages to read for the wanted rows; none when they are not known or all are needed.
+    fn pages(&self, leaf: LeafId) -> Result<Option<Vec<&'a PageLocation>>, ReadError> {
+        let Some(rows) = &self.rows else { return Ok(None) };
+        let Some(pages) = &self.block.pages(self.index)?[leaf] else { return Ok(None) };
+        let end = |i: usize| pages.get(i + 1).map_or(usize::MAX, |next| next.first_row);
+        let hit = |(i, page): &(usize, &PageLocation)| {
+            let at = rows.partition_point(|row| *row < page.first_row);
+            rows.get(at).is_some_and(|row| *row < end(*i))
+        };
+        Ok(Some(pages.iter().enumerate().filter(hit).map(|(_, page)| page).collect()))
+    }
+
+    fn ranges(&self, leaf: LeafId, out: &mut Vec<Range<u64>>) -> Result<(), ReadError> {
+        let chunk = self.chunk(leaf);
+        let dictionary = !chunk.dictionary.is_empty() && !self.dictionaries.contains_key(&leaf);
+        match self.pages(leaf)? {
+            None if dictionary => out.push(chunk.dictionary.start..chunk.data.end),
+            None => out.push(chunk.data.clone()),
+            Some(pages) => {
+                if dictionary {
+                    out.push(chunk.dictionary.clone());
+                }
+                out.extend(pages.into_iter().map(|page| page.bytes.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads what these columns need in few, large ranges.
+    pub(crate) fn prefetch(&mut self, leaves: &[LeafId]) -> Result<(), ReadError> {
+        let mut ranges = Vec::new();
+        for leaf in leaves {
+            if !self.columns.contains_key(leaf) && !self.whole.contains_key(leaf) {
+                self.ranges(*leaf, &mut ranges)?;
+            }
+        }
+        ranges.retain(|range| !range.is_empty() && self.cached(range).is_none());
+        let ranges = coalesce(ranges);
+        let read = self.block.read_many(&ranges)?;
+        for (range, bytes) in ranges.iter().zip(read) {
+            self.bytes_read += bytes.len() as u64;
+            self.fetched.push((range.start, bytes));
+        }
+        Ok(())
+    }
+
+    fn cached(&self, range: &Range<u64>) -> Option<Bytes> {
+        self.fetched.iter().find_map(|(start, bytes)| {
+            let from = usize::try_from(range.start.checked_sub(*start)?).ok()?;
+            let to = usize::try_from(range.end.checked_sub(*start)?).ok()?;
+            (to <= bytes.len()).then(|| bytes.slice(from..to))
+        })
+    }
+
+    fn read(&mut self, range: &Range<u64>) -> Result<Bytes, ReadError> {
+        if let Some(bytes) = self.cached(range) {
+            return Ok(bytes);
+        }
+        let bytes = self.block.read(range.clone())?;
+        self.bytes_read += bytes.len() as u64;
+        Ok(bytes)
+    }
+
+    fn any_dictionary(&mut self, leaf: LeafId) -> Result<Option<AnyDictionary>, ReadError> {
+        if let Some(dictionary) = self.dictionaries.get(&leaf) {
+            return Ok(dictionary.clone());
+        }
+        let chunk = self.chunk(leaf);
+        let dictionary = if chunk.dictionary.is_empty() {
+            None
+        } else {
+            let bytes = self.read(&chunk.dictionary)?;
+            let decoded = AnyDictionary::decode(&bytes, self.leaf(leaf), chunk.codec, &mut self.zip);
+            Some(decoded.map_err(|fault| self.at(leaf, fault))?)
+        };
+        self.dictionaries.insert(leaf, dictionary.clone());
+        Ok(dictionary)
+    }
+
+    /// The dictionary of a text column: all its values, when there is one. Only the dictionary page is read.
+    ///
+    /// Writers exist that give up on a dictionary half way; see [`Group::column`] for what is in the rows.
+    pub(crate) fn dictionary(&mut self, leaf: LeafId) -> Result<Option<Rc<Dictionary>>, ReadError> {
+        Ok(match self.any_dictionary(leaf)? {
+            Some(AnyDictionary::Strings(dictionary)) => Some(dictionary),
+            _ => None,
+        })
+    }
+
+    /// The decoded column.
+    pub(crate) fn column(&mut self, leaf: LeafId) -> Result<Rc<Column>, ReadError> {
+        if let Some(column) = self.columns.get(&leaf) {
+            return Ok(Rc::clone(column));
+        }
+        let column = match (&self.rows, self.whole.get(&leaf)) {
+            (Some(rows), Some(whole)) => whole.select(rows.iter().copied(), self.leaf(leaf)).map_err(|fault| self.at(leaf, fault))?,
+            (Some(rows), None) => {
+                let rows = rows.clone();
+                self.decode_rows(leaf, &rows)?
+            }
+            (None, _) => self.decode_all(leaf)?,
+        };
+        let column = Rc::new(column);
+        self.columns.insert(leaf, Rc::clone(&column));
+        Ok(column)
+    }
+
+    fn decode_all(&mut self, id: LeafId) -> Result<Column, ReadError> {
+        let (chunk, leaf) = (self.chunk(id), self.leaf(id));
+        let dictionary = self.any_dictionary(id)?;
+        let bytes = self.read(&chunk.data)?;
+        let known = self.levels.get(&leaf.list).filter(|_| leaf.max_rep > 0 && leaf.max_def == leaf.max_rep).cloned();
+        let decode = |zip: &mut Decompressor| {
+            let mut decoder = Decoder::new(leaf, chunk.codec, dictionary, known.is_none())?;
+            let mut at = 0;
+            while at < bytes.len() && decoder.entries() < chunk.entries {
+                at += decoder.page(&bytes[at..], zip)?;
+            }
+            if decoder.entries() != chunk.entries {
+                return Err(Fault::corrupt(format!("pages hold {} entries, the footer says {}", decoder.entries(), chunk.entries)));
+            }
+            Ok(decoder.finish())
+        };
+        let mut column = decode(&mut self.zip).map_err(|fault| self.at(id, fault))?;
+        if let Some(known) = known {
+            let values = known.def.iter().filter(|def| **def == leaf.max_def).count();
+            if known.def.len() != chunk.entries || values != column.values.len() {
+                return Err(self.corrupt(id, format!("{} values where its neighbours have {values}", column.values.len())));
+            }
+            column.levels = known;
+        } else if leaf.max_rep > 0 {
+            let rows = column.levels.rep.iter().filter(|rep| **rep == 0).count();
+            if rows != self.row_group_rows() {
+                return Err(self.corrupt(id, format!("{rows} rows, the row group has {}", self.row_group_rows())));
+            }
+            if leaf.max_def == leaf.max_rep {
+                self.levels.insert(leaf.list, Rc::clone(&column.levels));
+            }
+        } else if chunk.entries != self.row_group_rows() {
+            return Err(self.corrupt(id, format!("{} rows, the row group has {}", chunk.entries, self.row_group_rows())));
+        }
+        Ok(column)
+    }
+
+    fn decode_rows(&mut self, id: LeafId, rows: &[usize]) -> Result<Column, ReadError> {
+        let (chunk, leaf) = (self.chunk(id), self.leaf(id));
+        let Some(pages) = self.pages(id)? else {
+            let mut whole = Self { fetched: std::mem::take(&mut self.fetched), ..Self::new(self.block, self.index) };
+            let column = whole.decode_all(id);
+            self.fetched = whole.fetched;
+            self.bytes_read += whole.bytes_read;
+            let selected = column?.select(rows.iter().copied(), leaf);
+            return selected.map_err(|fault| self.at(id, fault));
+        };
+        let dictionary = self.any_dictionary(id)?;
+        let mut out: Option<Column> = None;
+        for page in pages {
+            let bytes = self.read(&page.bytes)?;
+            let first = rows.partition_point(|row| *row < page.first_row);
+            let mut decode = |zip: &mut Decompressor| {
+                let mut decoder = Decoder::new(leaf, chunk.codec, dictionary.clone(), true)?;
+                decoder.page(&bytes, zip)?;
+                let end = page.first_row + decoder.rows();
+                let wanted = rows[first..].iter().take_while(|row| **row < end).map(|row| row - page.first_row);
+                let part = decoder.finish().select(wanted, leaf)?;
+                match &mut out {
+                    Some(out) => out.append(&part)?,
+                    none => *none = Some(part),
+                }
+                Ok(())
+            };
+            decode(&mut self.zip).map_err(|fault| self.at(id, fault))?;
+        }
+        let column = match out {
+            Some(column) => column,
+            None => Decoder::new(leaf, chunk.codec, dictionary, true).map_err(|fault| self.at(id, fault))?.finish(),
+        };
+        let got = match leaf.max_rep {
+            0 => column.values.len(),
+            _ => column.levels.rep.iter().filter(|rep| **rep == 0).count(),
+        };
+        if got == rows.len() { Ok(column) } else { Err(self.corrupt(id, format!("{got} of {} rows are in the pages", rows.len()))) }
+    }
+
+    /// For every element `parent` lists deep, where its part of the column's values starts; one more at the end.
+    pub(crate) fn value_offsets(&mut self, leaf: LeafId, parent: u8) -> Result<Rc<Vec<u32>>, ReadError> {
+        let (max_rep, max_def) = (self.leaf(leaf).max_rep, self.leaf(leaf).max_def);
+        self.offsets(leaf, parent, max_rep, max_def)
+    }
+
+    /// For every element `parent` lists deep, where its elements one list deeper start; one more at the end.
+    pub(crate) fn list_offsets(&mut self, leaf: LeafId, parent: u8) -> Result<Rc<Vec<u32>>, ReadError> {
+        self.offsets(leaf, parent, parent + 1, parent + 1)
+    }
+
+    fn offsets(&mut self, leaf: LeafId, parent: u8, child_rep: u8, child_def: u8) -> Result<Rc<Vec<u32>>, ReadError> {
+        if let Some(offsets) = self.offsets.get(&(leaf, parent, child_def)) {
+            return Ok(Rc::clone(offsets));
+        }
+        let column = self.column(leaf)?;
+        let Levels { rep, def } = &*column.levels;
+        let mut offsets = Vec::with_capacity(rep.len().min(1 << 20) + 1);
+        let mut children = 0u32;
+        for (rep, def) in rep.iter().zip(def) {
+            if *rep <= parent && *def >= parent {
+                offsets.push(children);
+            }
+            children += u32::from(*rep <= child_rep && *def >= child_def);
+        }
+        offsets.push(children);
+        let offsets = Rc::new(offsets);
+        self.offsets.insert((leaf, parent, child_def), Rc::clone(&offsets));
+        Ok(offsets)
+    }
+}
+
+/// Sorted, and joined where they are close.
+pub(crate) fn coalesce(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
+    ranges.sort_unstable_by_key(|range| range.start);
+    let mut out: Vec<Range<u64>> = Vec::new();
+    for range in ranges {
+        match out.last_mut() {
+            Some(last) if range.start <= last.end.saturating_add(GAP_BYTES) => last.end = last.end.max(range.end),
+            _ => out.push(range),
+        }
+    }
+    out
+}

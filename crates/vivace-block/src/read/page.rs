@@ -1,0 +1,188 @@
+use super::fault::Fault;
+use super::footer::Codec;
+use super::thrift::{Kind, Reader};
+
+/// A page of one giant trace may be large; more than this is no page.
+const MAX_PAGE_BYTES: usize = 1 << 29;
+
+/// Entries of one page.
+const MAX_PAGE_ENTRIES: usize = 1 << 26;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PageKind {
+    Dictionary,
+    /// Levels and values are compressed together.
+    V1,
+    /// Levels stand uncompressed before the values.
+    V2 {
+        rep_len: usize,
+        def_len: usize,
+        compressed: bool,
+    },
+    /// An index page, passed over.
+    Other,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct PageHeader {
+    pub(crate) kind: PageKind,
+    /// Bytes of the header itself.
+    pub(crate) len: usize,
+    /// Bytes after the header.
+    pub(crate) stored: usize,
+    /// Bytes after decompression, levels of V2 included.
+    pub(crate) size: usize,
+    pub(crate) entries: usize,
+    pub(crate) encoding: i64,
+    crc: Option<u32>,
+}
+
+impl PageHeader {
+    /// Parses the header that `bytes` starts with.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, Fault> {
+        let mut reader = Reader::new(bytes);
+        let mut page = Self { kind: PageKind::Other, len: 0, stored: 0, size: 0, entries: 0, encoding: 0, crc: None };
+        let mut number = None;
+        let (mut levels_encoding, mut v2) = (3, PageKind::V2 { rep_len: 0, def_len: 0, compressed: true });
+        let mut last = 0;
+        while let Some((field, kind)) = reader.field(&mut last)? {
+            match field {
+                1 => number = Some(reader.int(kind)?),
+                2 => page.size = reader.size(kind)?,
+                3 => page.stored = reader.size(kind)?,
+                #[allow(clippy::cast_possible_truncation)]
+                4 => page.crc = Some((reader.int(kind)? as i32).cast_unsigned()),
+                5 | 7 if kind == Kind::STRUCT => levels_encoding = page.data_or_dictionary(&mut reader, field == 5)?,
+                8 if kind == Kind::STRUCT => v2 = page.data_v2(&mut reader)?,
+                _ => reader.skip(kind)?,
+            }
+        }
+        page.len = reader.position();
+        page.kind = match number {
+            Some(0) => PageKind::V1,
+            Some(1) => PageKind::Other,
+            Some(2) => PageKind::Dictionary,
+            Some(3) => v2,
+            Some(other) => return Err(Fault::Unsupported(format!("a page of type {other}"))),
+            None => return Err(Fault::corrupt("a page header has no type")),
+        };
+        if page.kind == PageKind::V1 && levels_encoding != 3 {
+            return Err(Fault::Unsupported(format!("levels in encoding {levels_encoding}")));
+        }
+        if page.size > MAX_PAGE_BYTES || page.entries > MAX_PAGE_ENTRIES {
+            return Err(Fault::corrupt(format!(
+                "a page claims {} bytes and {} entries; {MAX_PAGE_BYTES} and {MAX_PAGE_ENTRIES} are possible",
+                page.size, page.entries
+            )));
+        }
+        if let PageKind::V2 { rep_len, def_len, .. } = page.kind
+            && rep_len.saturating_add(def_len) > page.stored.min(page.size)
+        {
+            return Err(Fault::corrupt("the levels of a page are longer than the page"));
+        }
+        Ok(page)
+    }
+
+    /// Counts and encodings of a V1 data page or a dictionary page; returns the worse of the two levels' encodings.
+    fn data_or_dictionary(&mut self, reader: &mut Reader<'_>, data: bool) -> Result<i64, Fault> {
+        let mut levels = 3;
+        let mut last = 0;
+        while let Some((field, kind)) = reader.field(&mut last)? {
+            match field {
+                1 => self.entries = reader.size(kind)?,
+                2 => self.encoding = reader.int(kind)?,
+                3 | 4 if data => {
+                    let encoding = reader.int(kind)?;
+                    levels = if encoding == 3 { levels } else { encoding };
+                }
+                _ => reader.skip(kind)?,
+            }
+        }
+        Ok(levels)
+    }
+
+    fn data_v2(&mut self, reader: &mut Reader<'_>) -> Result<PageKind, Fault> {
+        let (mut rep_len, mut def_len, mut compressed) = (0, 0, true);
+        let mut last = 0;
+        while let Some((field, kind)) = reader.field(&mut last)? {
+            match field {
+                1 => self.entries = reader.size(kind)?,
+                4 => self.encoding = reader.int(kind)?,
+                5 => def_len = reader.size(kind)?,
+                6 => rep_len = reader.size(kind)?,
+                7 if kind == Kind::TRUE => compressed = true,
+                7 if kind == Kind::FALSE => compressed = false,
+                _ => reader.skip(kind)?,
+            }
+        }
+        Ok(PageKind::V2 { rep_len, def_len, compressed })
+    }
+
+    /// The stored bytes that follow the header, checked against their checksum where there is one.
+    pub(crate) fn body<'a>(&self, bytes: &'a [u8]) -> Result<&'a [u8], Fault> {
+        let end = self.len.checked_add(self.stored);
+        let body = end.and_then(|end| bytes.get(self.len..end));
+        let body = body.ok_or_else(|| Fault::corrupt(format!("a page of {} bytes ends after {}", self.stored, bytes.len() - self.len)))?;
+        match self.crc {
+            Some(crc) if crc != 0 && crc32fast::hash(body) != crc => Err(Fault::corrupt("a page's checksum is wrong")),
+            _ => Ok(body),
+        }
+    }
+}
+
+/// Decompresses pages; keeps its contexts and buffer from page to page.
+#[derive(Default)]
+pub(crate) struct Decompressor {
+    zstd: Option<zstd::bulk::Decompressor<'static>>,
+    buffer: Vec<u8>,
+}
+
+impl Decompressor {
+    /// `stored` as it was before compression: exactly `size` bytes.
+    pub(crate) fn decompress<'a>(&'a mut self, codec: Codec, stored: &'a [u8], size: usize) -> Result<&'a [u8], Fault> {
+        let wrong = |got: usize| Fault::corrupt(format!("a page has {got} bytes after decompression, its header says {size}"));
+        if codec == Codec::Uncompressed {
+            return if stored.len() == size { Ok(stored) } else { Err(wrong(stored.len())) };
+        }
+        if size == 0 {
+            return Ok(&[]);
+        }
+        match codec {
+            Codec::Snappy => {
+                let len = snap::raw::decompress_len(stored).map_err(|e| Fault::corrupt(format!("snappy: {e}")))?;
+                if len != size {
+                    return Err(wrong(len));
+                }
+                // A copy of at most 64 bytes takes at least two bytes.
+                if len / 32 > stored.len() {
+                    return Err(Fault::corrupt(format!("snappy: {} bytes cannot hold {len}", stored.len())));
+                }
+                self.buffer.resize(size, 0);
+                snap::raw::Decoder::new().decompress(stored, &mut self.buffer).map_err(|e| Fault::corrupt(format!("snappy: {e}")))?;
+            }
+            Codec::Zstd => {
+                let io = |e: std::io::Error| Fault::corrupt(format!("zstd: {e}"));
+                let zstd = match &mut self.zstd {
+                    Some(zstd) => zstd,
+                    empty => empty.insert(zstd::bulk::Decompressor::new().map_err(io)?),
+                };
+                self.buffer.clear();
+                self.buffer.reserve(size);
+                zstd.decompress_to_buffer(stored, &mut self.buffer).map_err(io)?;
+            }
+            Codec::Uncompressed => {}
+            Codec::Other(number) => {
+                let name = match number {
+                    2 => "GZIP",
+                    3 => "LZO",
+                    4 => "BROTLI",
+                    5 => "LZ4",
+                    7 => "LZ4_RAW",
+                    _ => "of unknown number",
+                };
+                return Err(Fault::Unsupported(format!("the codec {name}")));
+            }
+        }
+        if self.buffer.len() == size { Ok(&self.buffer) } else { Err(wrong(self.buffer.len())) }
+    }
+}

@@ -1,0 +1,240 @@
+use std::ops::Range;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use vivace_core::TraceId;
+use vivace_proto::otlp::ResourceSpans;
+
+use super::assemble::Assembler;
+use super::fault::{Fault, ReadError};
+use super::footer::{self, Footer, PageLocation};
+use super::group::{Group, coalesce};
+use super::layout::Layout;
+use super::source::ReadAt;
+use crate::index::RowGroupIndex;
+use crate::{BlockMeta, Format};
+
+/// A footer of this size belongs to a file of several hundred GB.
+const MAX_FOOTER_BYTES: u64 = 256 << 20;
+
+/// An open block. Holds its footer and what has been read of its page locations and trace ids; share it between threads.
+///
+/// All calls block on reading and decoding: they belong on threads that may.
+pub struct BlockReader {
+    pub(crate) meta: BlockMeta,
+    source: Arc<dyn ReadAt>,
+    pub(crate) footer: Footer,
+    pub(crate) layout: Layout,
+    /// Per row group and column, where the file has an offset index.
+    pages: Vec<OnceLock<Vec<Option<Vec<PageLocation>>>>>,
+    ids: Vec<OnceLock<Vec<TraceId>>>,
+}
+
+impl std::fmt::Debug for BlockReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BlockReader").field("block", &self.meta.block_id).finish_non_exhaustive()
+    }
+}
+
+impl BlockReader {
+    /// Reads the footer.
+    ///
+    /// # Errors
+    /// Another format than vParquet4 and vParquet5, a file that is none, or bytes that cannot be had.
+    pub fn open(meta: BlockMeta, source: Arc<dyn ReadAt>) -> Result<Self, ReadError> {
+        if !matches!(meta.format, Format::VParquet4 | Format::VParquet5) {
+            return Err(ReadError::Format { block: meta.block_id, format: meta.format.as_str().to_owned() });
+        }
+        let corrupt = |what: String| Fault::corrupt(what).at(meta.block_id, "footer");
+        let len = source.len();
+        if len < 12 || (meta.size_bytes != 0 && meta.size_bytes != len) {
+            return Err(corrupt(format!("the file has {len} bytes, meta.json says {}", meta.size_bytes)));
+        }
+        let read = |range: Range<u64>| source.read(range.clone()).map_err(|e| ReadError::io(meta.block_id, &range, e));
+        // One read when meta.json is right about the footer.
+        let guess = len.min(u64::from(meta.footer_bytes) + 8);
+        let mut tail = read(len - guess..len)?;
+        let last = tail.len() - 8;
+        if &tail[last + 4..] != b"PAR1" {
+            return Err(corrupt("the file does not end with PAR1".to_owned()));
+        }
+        let footer_len = tail[last..last + 4].iter().rev().fold(0u64, |value, byte| value << 8 | u64::from(*byte));
+        if footer_len > MAX_FOOTER_BYTES || footer_len > len - 12 {
+            return Err(corrupt(format!("a footer of {footer_len} bytes in a file of {len}")));
+        }
+        if footer_len + 8 > guess {
+            tail = read(len - 8 - footer_len..len)?;
+        }
+        let end = tail.len() - 8;
+        let start = end.saturating_sub(usize::try_from(footer_len).unwrap_or(usize::MAX));
+        let footer = footer::parse(&tail[start..end], len - 8 - footer_len).map_err(|fault| fault.at(meta.block_id, "footer"))?;
+        let layout = Layout::new(&meta, &footer).map_err(|fault| fault.at(meta.block_id, "footer"))?;
+        let groups = footer.groups.len();
+        let (pages, ids) = ((0..groups).map(|_| OnceLock::new()).collect(), (0..groups).map(|_| OnceLock::new()).collect());
+        Ok(Self { meta, source, footer, layout, pages, ids })
+    }
+
+    /// What `meta.json` says.
+    #[must_use]
+    pub fn meta(&self) -> &BlockMeta {
+        &self.meta
+    }
+
+    /// Row groups in the file.
+    #[must_use]
+    pub fn row_groups(&self) -> usize {
+        self.footer.groups.len()
+    }
+
+    pub(crate) fn read(&self, range: Range<u64>) -> Result<Bytes, ReadError> {
+        let bytes = self.source.read(range.clone()).map_err(|e| ReadError::io(self.meta.block_id, &range, e))?;
+        self.checked(&range, bytes)
+    }
+
+    pub(crate) fn read_many(&self, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, ReadError> {
+        let (Some(first), Some(last)) = (ranges.first(), ranges.last()) else { return Ok(Vec::new()) };
+        let span = first.start..last.end;
+        let read = self.source.read_many(ranges).map_err(|e| ReadError::io(self.meta.block_id, &span, e))?;
+        ranges.iter().zip(read).map(|(range, bytes)| self.checked(range, bytes)).collect()
+    }
+
+    fn checked(&self, range: &Range<u64>, bytes: Bytes) -> Result<Bytes, ReadError> {
+        if bytes.len() as u64 == range.end - range.start {
+            return Ok(bytes);
+        }
+        let short = std::io::Error::new(std::io::ErrorKind::UnexpectedEof, format!("only {} bytes came", bytes.len()));
+        Err(ReadError::io(self.meta.block_id, range, short))
+    }
+
+    /// Page locations of every column of a row group. Read once.
+    pub(crate) fn pages(&self, group: usize) -> Result<&Vec<Option<Vec<PageLocation>>>, ReadError> {
+        if let Some(pages) = self.pages[group].get() {
+            return Ok(pages);
+        }
+        let chunks = &self.footer.groups[group].chunks;
+        let ranges = coalesce(chunks.iter().filter_map(|chunk| chunk.offset_index.clone()).collect());
+        let read = self.read_many(&ranges)?;
+        let find = |range: &Range<u64>| {
+            ranges.iter().zip(&read).find(|(r, _)| r.start <= range.start && range.end <= r.end).and_then(|(r, bytes)| {
+                let from = usize::try_from(range.start - r.start).ok()?;
+                let to = usize::try_from(range.end - r.start).ok()?;
+                bytes.get(from..to)
+            })
+        };
+        let mut pages = Vec::with_capacity(chunks.len());
+        for (chunk, leaf) in chunks.iter().zip(&self.footer.leaves) {
+            let bytes = chunk.offset_index.as_ref().and_then(find);
+            let parsed = bytes.map(|bytes| footer::offset_index(bytes, chunk)).transpose();
+            let parsed =
+                parsed.map_err(|fault| fault.at(self.meta.block_id, format!("offset index of row group {group}, column {}", leaf.path)))?;
+            pages.push(parsed);
+        }
+        Ok(self.pages[group].get_or_init(|| pages))
+    }
+
+    /// Trace ids of a row group, ascending. Read once.
+    pub(crate) fn trace_ids(&self, group: usize) -> Result<&[TraceId], ReadError> {
+        if let Some(ids) = self.ids[group].get() {
+            return Ok(ids);
+        }
+        let mut whole = Group::new(self, group);
+        let leaf = self.layout.trace_id;
+        let column = whole.column(leaf)?;
+        let ids: Vec<TraceId> = (0..column.values.len()).map(|row| TraceId::from_slice(column.values.bytes(row))).collect();
+        if !ids.is_sorted() {
+            return Err(whole.corrupt(leaf, "rows are not in the order of their trace ids"));
+        }
+        Ok(self.ids[group].get_or_init(|| ids))
+    }
+
+    /// The row group that an id belongs to, if there is any. Reads nothing where the file has statistics of its ids.
+    fn row_group_of(&self, id: TraceId, index: Option<&RowGroupIndex>) -> Result<Option<usize>, ReadError> {
+        let groups = &self.footer.groups;
+        if let Some(index) = index.filter(|index| index.last_ids.len() == groups.len()) {
+            return Ok(index.row_group_of(id));
+        }
+        let (mut low, mut high) = (0, groups.len());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let bounds = match groups[middle].chunks[self.layout.trace_id].id_bounds {
+                Some((min, max)) => Some((TraceId(min), TraceId(max))),
+                None => {
+                    let ids = self.trace_ids(middle)?;
+                    ids.first().copied().zip(ids.last().copied())
+                }
+            };
+            match bounds {
+                Some((_, max)) if max < id => low = middle + 1,
+                Some((min, _)) if min > id => high = middle,
+                Some(_) => return Ok(Some(middle)),
+                // Without rows there is no saying on which side of it to look.
+                None => return self.row_group_by_scan(id),
+            }
+        }
+        Ok(None)
+    }
+
+    fn row_group_by_scan(&self, id: TraceId) -> Result<Option<usize>, ReadError> {
+        for group in 0..self.row_groups() {
+            if self.trace_ids(group)?.binary_search(&id).is_ok() {
+                return Ok(Some(group));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The trace with this id. Reads the ids of one row group, then the pages that hold the row.
+    ///
+    /// `index`, where the block has one, says which row group to look into.
+    ///
+    /// # Errors
+    /// Bytes that are not what the format says, or cannot be had.
+    pub fn find(&self, id: TraceId, index: Option<&RowGroupIndex>) -> Result<Option<Vec<ResourceSpans>>, ReadError> {
+        let Some(group) = self.row_group_of(id, index)? else { return Ok(None) };
+        let Ok(row) = self.trace_ids(group)?.binary_search(&id) else { return Ok(None) };
+        let rows = Group::new(self, group).narrow(vec![row]);
+        Ok(Assembler::new(rows)?.trace(0).map(|(_, spans)| spans))
+    }
+
+    /// All traces, ascending by id. One row group is held decoded at a time.
+    ///
+    /// After an error nothing more comes.
+    pub fn traces(&self) -> Traces<'_> {
+        Traces { block: self, next_group: 0, current: None, row: 0 }
+    }
+}
+
+/// Iterates over the traces of a block.
+pub struct Traces<'a> {
+    block: &'a BlockReader,
+    next_group: usize,
+    current: Option<Assembler>,
+    row: usize,
+}
+
+impl Iterator for Traces<'_> {
+    type Item = Result<(TraceId, Vec<ResourceSpans>), ReadError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(trace) = self.current.as_ref().and_then(|current| current.trace(self.row)) {
+                self.row += 1;
+                return Some(Ok(trace));
+            }
+            if self.next_group >= self.block.row_groups() {
+                return None;
+            }
+            let group = Group::new(self.block, self.next_group);
+            self.next_group += 1;
+            self.row = 0;
+            match Assembler::new(group) {
+                Ok(assembler) => self.current = Some(assembler),
+                Err(error) => {
+                    self.next_group = usize::MAX;
+                    self.current = None;
+                    return Some(Err(error));
+                }
+            }
+        }
+    }
+}

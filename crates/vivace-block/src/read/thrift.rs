@@ -1,0 +1,197 @@
+//! Thrift's compact protocol, reading only.
+//!
+//! The parquet crate's own footer reader recurses over the schema and reserves memory by the counts it is told, so bytes
+//! that others wrote could overflow the stack or exhaust memory. Here depth is bounded and every count is checked against
+//! the bytes that are left.
+
+use super::fault::Fault;
+
+const MAX_DEPTH: u32 = 16;
+
+/// The type of a field or element, as its number on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Kind(u8);
+
+impl Kind {
+    pub(crate) const TRUE: Self = Self(1);
+    pub(crate) const FALSE: Self = Self(2);
+    pub(crate) const BINARY: Self = Self(8);
+    pub(crate) const LIST: Self = Self(9);
+    pub(crate) const STRUCT: Self = Self(12);
+
+    fn is_integer(self) -> bool {
+        (3..=6).contains(&self.0)
+    }
+}
+
+/// A position in bytes.
+#[derive(Debug, Clone)]
+pub(crate) struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, at: 0 }
+    }
+
+    /// Bytes read so far.
+    pub(crate) fn position(&self) -> usize {
+        self.at
+    }
+
+    fn byte(&mut self) -> Result<u8, Fault> {
+        let byte = *self.bytes.get(self.at).ok_or_else(|| self.ends())?;
+        self.at += 1;
+        Ok(byte)
+    }
+
+    fn ends(&self) -> Fault {
+        Fault::corrupt("metadata ends in the middle of a field")
+    }
+
+    fn varint(&mut self) -> Result<u64, Fault> {
+        let mut value = 0u64;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte < 0x80 {
+                return Ok(value);
+            }
+        }
+        Err(Fault::corrupt("a number in the metadata has more than ten bytes"))
+    }
+
+    fn zigzag(&mut self) -> Result<i64, Fault> {
+        let raw = self.varint()?;
+        Ok((raw >> 1).cast_signed() ^ -((raw & 1).cast_signed()))
+    }
+
+    /// The next field of a struct: its id and type; none at the struct's end. `last` is the id before, 0 at the start.
+    pub(crate) fn field(&mut self, last: &mut i16) -> Result<Option<(i16, Kind)>, Fault> {
+        let head = self.byte()?;
+        if head == 0 {
+            return Ok(None);
+        }
+        let kind = Kind(head & 0x0f);
+        *last = match head >> 4 {
+            0 => i16::try_from(self.zigzag()?).map_err(|_| Fault::corrupt("a field number in the metadata is out of range"))?,
+            delta => last.saturating_add(i16::from(delta)),
+        };
+        Ok(Some((*last, kind)))
+    }
+
+    /// Any integer.
+    pub(crate) fn int(&mut self, kind: Kind) -> Result<i64, Fault> {
+        match kind.0 {
+            3 => Ok(i64::from(self.byte()?.cast_signed())),
+            _ if kind.is_integer() => self.zigzag(),
+            _ => Err(Fault::corrupt("a field of the metadata is no number")),
+        }
+    }
+
+    /// An integer that cannot be negative.
+    pub(crate) fn unsigned(&mut self, kind: Kind) -> Result<u64, Fault> {
+        u64::try_from(self.int(kind)?).map_err(|_| Fault::corrupt("a size or count in the metadata is negative"))
+    }
+
+    /// A count or size that fits memory.
+    pub(crate) fn size(&mut self, kind: Kind) -> Result<usize, Fault> {
+        usize::try_from(self.unsigned(kind)?).map_err(|_| Fault::corrupt("a size in the metadata is out of range"))
+    }
+
+    /// Bytes.
+    pub(crate) fn binary(&mut self, kind: Kind) -> Result<&'a [u8], Fault> {
+        if kind != Kind::BINARY {
+            return Err(Fault::corrupt("a field of the metadata is no text"));
+        }
+        let len = usize::try_from(self.varint()?).map_err(|_| self.ends())?;
+        let end = self.at.checked_add(len).ok_or_else(|| self.ends())?;
+        let bytes = self.bytes.get(self.at..end).ok_or_else(|| self.ends())?;
+        self.at = end;
+        Ok(bytes)
+    }
+
+    /// The number of elements of a list of structs; every one of them takes a byte or more, so the count is bounded.
+    pub(crate) fn structs(&mut self, kind: Kind) -> Result<usize, Fault> {
+        if kind != Kind::LIST {
+            return Err(Fault::corrupt("a field of the metadata is no list"));
+        }
+        let (element, len) = self.list()?;
+        if len > 0 && element != Kind::STRUCT {
+            return Err(Fault::corrupt("a list of the metadata does not hold structs"));
+        }
+        Ok(len)
+    }
+
+    fn list(&mut self) -> Result<(Kind, usize), Fault> {
+        let head = self.byte()?;
+        let len = match head >> 4 {
+            15 => self.varint()?,
+            short => u64::from(short),
+        };
+        let len = usize::try_from(len).ok().filter(|len| *len <= self.bytes.len() - self.at);
+        Ok((Kind(head & 0x0f), len.ok_or_else(|| Fault::corrupt("a list in the metadata is longer than the metadata"))?))
+    }
+
+    /// Passes over a value.
+    pub(crate) fn skip(&mut self, kind: Kind) -> Result<(), Fault> {
+        self.skip_at(kind, 0)
+    }
+
+    fn skip_at(&mut self, kind: Kind, depth: u32) -> Result<(), Fault> {
+        if depth > MAX_DEPTH {
+            return Err(Fault::corrupt("the metadata is nested more than 16 deep"));
+        }
+        match kind.0 {
+            1 | 2 => {}
+            3 => {
+                self.byte()?;
+            }
+            4..=6 => {
+                self.varint()?;
+            }
+            7 => {
+                for _ in 0..8 {
+                    self.byte()?;
+                }
+            }
+            8 => {
+                self.binary(kind)?;
+            }
+            9 | 10 => {
+                let (element, len) = self.list()?;
+                for _ in 0..len {
+                    match element.0 {
+                        1..=3 => {
+                            self.byte()?;
+                        }
+                        _ => self.skip_at(element, depth + 1)?,
+                    }
+                }
+            }
+            11 => {
+                let len = self.varint()?;
+                if len > 0 {
+                    let kinds = self.byte()?;
+                    for _ in 0..len {
+                        self.skip_at(Kind(kinds >> 4), depth + 1)?;
+                        self.skip_at(Kind(kinds & 0x0f), depth + 1)?;
+                        if self.at >= self.bytes.len() {
+                            return Err(self.ends());
+                        }
+                    }
+                }
+            }
+            12 => {
+                let mut last = 0;
+                while let Some((_, kind)) = self.field(&mut last)? {
+                    self.skip_at(kind, depth + 1)?;
+                }
+            }
+            other => return Err(Fault::corrupt(format!("the metadata has a value of unknown type {other}"))),
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,70 @@
+//! What this build is.
+
+use serde::Serialize;
+
+/// The version of Vivace.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The release of Tempo whose interfaces this build has. Grafana compares `/api/status/buildinfo` with it.
+pub(crate) const TEMPO_VERSION: &str = "2.10.0";
+
+/// Commit, where the build was told it.
+pub(crate) fn revision() -> &'static str {
+    option_env!("VIVACE_REVISION").unwrap_or("")
+}
+
+fn branch() -> &'static str {
+    option_env!("VIVACE_BRANCH").unwrap_or("")
+}
+
+/// The body of `/api/status/buildinfo`. Exactly Tempo's members: clients parse it strictly.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct BuildInfo {
+    version: &'static str,
+    revision: &'static str,
+    branch: &'static str,
+    build_user: String,
+    build_date: &'static str,
+    go_version: &'static str,
+}
+
+impl BuildInfo {
+    pub(crate) fn of_this_build() -> Self {
+        Self {
+            version: TEMPO_VERSION,
+            revision: revision(),
+            branch: branch(),
+            build_user: format!("vivace {VERSION}"),
+            build_date: option_env!("VIVACE_BUILD_DATE").unwrap_or(""),
+            go_version: "",
+        }
+    }
+}
+
+/// The text of `/status/version` and `-version`.
+pub(crate) fn text(name: &str) -> String {
+    format!(
+        "{name}, version {VERSION} (branch: {}, revision: {})\n  compatible with: Tempo {TEMPO_VERSION}\n  platform: {}/{}\n",
+        branch(),
+        revision(),
+        std::env::consts::OS,
+        std::env::consts::ARCH,
+    )
+}
+
+/// `tempo_build_info`.
+pub(crate) fn publish() {
+    metrics::gauge!(
+        "tempo_build_info",
+        "version" => TEMPO_VERSION,
+        "revision" => revision(),
+        "branch" => branch(),
+        "goversion" => "",
+        "goos" => std::env::consts::OS,
+        "goarch" => match std::env::consts::ARCH { "x86_64" => "amd64", "aarch64" => "arm64", other => other },
+        "tags" => "vivace",
+    )
+    .set(1.0);
+    metrics::gauge!("vivace_build_info", "version" => VERSION).set(1.0);
+}

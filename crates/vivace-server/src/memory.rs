@@ -1,0 +1,109 @@
+//! What the process uses: read from `/proc/self` and the allocator when `/metrics` is asked.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::sync::OnceLock;
+
+use tikv_jemalloc_ctl::{background_thread, epoch, stats};
+
+/// Ticks of `/proc/*/stat` per second: fixed at 100 in Linux's interface to programs.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// Lets the allocator give unused pages back to the system without waiting for the next allocation.
+pub(crate) fn return_unused_pages() {
+    if let Err(error) = background_thread::write(true) {
+        tracing::debug!(%error, "the allocator has no background thread");
+    }
+}
+
+/// The series that Prometheus clients of every language publish, in the text format.
+/// Those named after Go carry their honest equivalents, so that Tempo's dashboards keep working.
+pub(crate) fn render() -> String {
+    let mut out = String::new();
+    if let Some(stat) = Stat::read() {
+        line(&mut out, "counter", "process_cpu_seconds_total", stat.cpu_seconds);
+        line(&mut out, "gauge", "process_resident_memory_bytes", stat.resident_bytes);
+        line(&mut out, "gauge", "process_virtual_memory_bytes", stat.virtual_bytes);
+        line(&mut out, "gauge", "process_start_time_seconds", stat.start_time);
+        line(&mut out, "gauge", "process_threads", stat.threads);
+    }
+    if let Ok(fds) = fs::read_dir("/proc/self/fd") {
+        line(&mut out, "gauge", "process_open_fds", fds.count() as f64);
+    }
+    if let Some(max) = max_fds() {
+        line(&mut out, "gauge", "process_max_fds", max);
+    }
+    if let Some(heap) = Heap::read() {
+        line(&mut out, "gauge", "go_memstats_heap_inuse_bytes", heap.active);
+        line(&mut out, "gauge", "vivace_allocator_allocated_bytes", heap.allocated);
+        line(&mut out, "gauge", "vivace_allocator_active_bytes", heap.active);
+        line(&mut out, "gauge", "vivace_allocator_resident_bytes", heap.resident);
+    }
+    let tasks = tokio::runtime::Handle::try_current().map_or(0, |runtime| runtime.metrics().num_alive_tasks());
+    line(&mut out, "gauge", "go_goroutines", tasks as f64);
+    line(&mut out, "counter", "go_gc_duration_seconds_count", 0.0);
+    out
+}
+
+fn line(out: &mut String, kind: &str, name: &str, value: f64) {
+    writeln!(out, "# TYPE {name} {kind}\n{name} {value}\n").expect("writing to a string does not fail");
+}
+
+/// Bytes in the allocator's books.
+struct Heap {
+    allocated: f64,
+    active: f64,
+    resident: f64,
+}
+
+impl Heap {
+    fn read() -> Option<Self> {
+        epoch::advance().ok()?; // the statistics are a snapshot of the last epoch
+        Some(Self {
+            allocated: stats::allocated::read().ok()? as f64,
+            active: stats::active::read().ok()? as f64,
+            resident: stats::resident::read().ok()? as f64,
+        })
+    }
+}
+
+/// From `/proc/self/stat`, in seconds and bytes.
+struct Stat {
+    cpu_seconds: f64,
+    resident_bytes: f64,
+    virtual_bytes: f64,
+    start_time: f64,
+    threads: f64,
+}
+
+impl Stat {
+    fn read() -> Option<Self> {
+        let text = fs::read_to_string("/proc/self/stat").ok()?;
+        // The second field is the program's name in parentheses and may contain anything; fields are counted after it.
+        let fields: Vec<f64> = text.rsplit_once(')')?.1.split_whitespace().skip(1).map(|f| f.parse().unwrap_or(0.0)).collect();
+        let field = |number: usize| fields.get(number - 4).copied(); // numbered as in proc(5), of which the first three are gone
+        Some(Self {
+            cpu_seconds: (field(14)? + field(15)?) / TICKS_PER_SECOND,
+            threads: field(20)?,
+            start_time: boot_time()? + field(22)? / TICKS_PER_SECOND,
+            virtual_bytes: field(23)?,
+            resident_bytes: resident_bytes()?,
+        })
+    }
+}
+
+fn resident_bytes() -> Option<f64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    Some(kib.trim().trim_end_matches("kB").trim().parse::<f64>().ok()? * 1024.0)
+}
+
+fn boot_time() -> Option<f64> {
+    static BOOT_TIME: OnceLock<Option<f64>> = OnceLock::new();
+    *BOOT_TIME.get_or_init(|| fs::read_to_string("/proc/stat").ok()?.lines().find_map(|l| l.strip_prefix("btime ")?.trim().parse().ok()))
+}
+
+fn max_fds() -> Option<f64> {
+    let limits = fs::read_to_string("/proc/self/limits").ok()?;
+    limits.lines().find_map(|line| line.strip_prefix("Max open files"))?.split_whitespace().next()?.parse().ok()
+}

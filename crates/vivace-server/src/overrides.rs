@@ -1,0 +1,161 @@
+//! The limits of tenants, read again while the process runs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use tokio_util::sync::CancellationToken;
+use vivace_config::{Config, Limits, OverridesConfig as OverrideKeys};
+use vivace_core::TenantId;
+
+use crate::load;
+
+/// The limits that hold now. A per-tenant file that turns invalid changes nothing: the last good one stays, an error is logged
+/// and `tempo_runtime_config_last_reload_successful` is 0.
+pub struct Overrides {
+    defaults: Limits,
+    file: Option<String>,
+    period: Duration,
+    current: RwLock<Current>,
+}
+
+struct Current {
+    overrides: Arc<vivace_config::Overrides>,
+    /// What it was read from: an unchanged file is not parsed again.
+    text: String,
+}
+
+impl Overrides {
+    /// Every tenant has the given limits, always. For tests and tools.
+    #[must_use]
+    pub fn fixed(defaults: Limits) -> Arc<Self> {
+        let overrides = Arc::new(vivace_config::Overrides::new(defaults.clone()));
+        let current = RwLock::new(Current { overrides, text: String::new() });
+        Arc::new(Self { defaults, file: None, period: Duration::MAX, current })
+    }
+
+    pub(crate) fn load(config: &Config) -> anyhow::Result<Self> {
+        let OverrideKeys { defaults, per_tenant_override_config: file, per_tenant_override_period: period, .. } = &config.overrides;
+        let overrides = Arc::new(vivace_config::Overrides::new(defaults.clone()));
+        let this = Self {
+            defaults: defaults.clone(),
+            file: (!file.is_empty()).then(|| file.clone()),
+            period: (*period).max(Duration::from_millis(10)),
+            current: RwLock::new(Current { overrides, text: String::new() }),
+        };
+        metrics::counter!("tempo_overrides_user_configurable_overrides_reload_failed_total").absolute(0);
+        publish("tempo_limits_defaults", defaults, None);
+        if let Some(file) = &this.file {
+            this.reload(file).map_err(|error| anyhow::anyhow!("overrides.per_tenant_override_config: {error}"))?;
+        }
+        Ok(this)
+    }
+
+    /// A tenant's limits, complete.
+    #[must_use]
+    pub fn limits(&self, tenant: &TenantId) -> Arc<Limits> {
+        self.current.read().overrides.limits(tenant)
+    }
+
+    /// All limits that hold now.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<vivace_config::Overrides> {
+        self.current.read().overrides.clone()
+    }
+
+    pub(crate) async fn reload_until(&self, stop: CancellationToken) {
+        let Some(file) = &self.file else { return };
+        let mut last_error = String::new();
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(self.period) => {}
+                () = stop.cancelled() => return,
+            }
+            match self.reload(file) {
+                Ok(()) => last_error.clear(),
+                // Said once per reason, not every few seconds.
+                Err(error) if error == last_error => {}
+                Err(error) => {
+                    tracing::error!(error, "the per-tenant limits cannot be read; the last good ones stay");
+                    last_error = error;
+                }
+            }
+        }
+    }
+
+    fn reload(&self, file: &str) -> Result<(), String> {
+        let result = self.read(file);
+        metrics::gauge!("tempo_runtime_config_last_reload_successful", "config" => "overrides").set(if result.is_ok() { 1.0 } else { 0.0 });
+        result
+    }
+
+    fn read(&self, file: &str) -> Result<(), String> {
+        let text = load::read_expanded(file)?;
+        if !text.is_empty() && self.current.read().text == text {
+            return Ok(());
+        }
+        let (overrides, warnings) = vivace_config::Overrides::parse(&self.defaults, &text, file).map_err(|errors| errors.to_string())?;
+        for warning in warnings {
+            tracing::warn!(file, "{warning}");
+        }
+        for tenant in overrides.tenants() {
+            publish("tempo_limits_overrides", &overrides.limits(&tenant), Some(&tenant));
+        }
+        tracing::info!(file, tenants = overrides.tenants().len(), "per-tenant limits read");
+        *self.current.write() = Current { overrides: Arc::new(overrides), text };
+        Ok(())
+    }
+
+    /// YAML of the defaults and of every tenant with limits of its own; with `diff` only of the latter.
+    pub(crate) fn render(&self, diff: bool) -> String {
+        let overrides = self.snapshot();
+        let mut out = String::new();
+        if !diff {
+            out.push_str("defaults:\n");
+            indent(&mut out, &self.defaults.to_yaml(), 2);
+        }
+        out.push_str("overrides:\n");
+        for tenant in overrides.tenants() {
+            out.push_str(&format!("  {:?}:\n", tenant.as_str()));
+            indent(&mut out, &overrides.limits(&tenant).to_yaml(), 4);
+        }
+        out
+    }
+}
+
+fn indent(out: &mut String, yaml: &str, spaces: usize) {
+    for line in yaml.lines() {
+        out.extend(std::iter::repeat_n(' ', spaces));
+        out.push_str(line);
+        out.push('\n');
+    }
+}
+
+/// `limit_name` of the Tenants dashboard. Source: metrics contract, 1.2.
+fn publish(metric: &'static str, limits: &Limits, tenant: Option<&TenantId>) {
+    let values = [
+        ("max_local_traces_per_user", limits.ingestion.max_traces_per_user as f64),
+        ("max_global_traces_per_user", limits.ingestion.max_global_traces_per_user as f64),
+        ("ingestion_rate_limit_bytes", limits.ingestion.rate_limit_bytes as f64),
+        ("ingestion_burst_size_bytes", limits.ingestion.burst_size_bytes as f64),
+        ("max_bytes_per_trace", limits.global.max_bytes_per_trace as f64),
+        ("block_retention", limits.compaction.block_retention.as_nanos() as f64),
+        ("metrics_generator_max_active_series", limits.metrics_generator.max_active_series as f64),
+    ];
+    let of_defaults_only = [
+        ("max_bytes_per_tag_values_query", limits.read.max_bytes_per_tag_values_query as f64),
+        ("max_blocks_per_tag_values_query", limits.read.max_blocks_per_tag_values_query as f64),
+    ];
+    match tenant {
+        Some(tenant) => {
+            for (name, value) in values {
+                metrics::gauge!(metric, "limit_name" => name, "user" => tenant.to_string()).set(value);
+            }
+        }
+        None => {
+            for (name, value) in values.into_iter().chain(of_defaults_only) {
+                metrics::gauge!(metric, "limit_name" => name).set(value);
+            }
+        }
+    }
+}

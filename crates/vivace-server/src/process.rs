@@ -1,0 +1,489 @@
+//! One process: its listeners, tasks, readiness and shutdown.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use axum::Router;
+use axum::middleware;
+use axum::response::IntoResponse;
+use futures::future::BoxFuture;
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tonic::body::Body as GrpcBody;
+use tonic::server::NamedService;
+use tonic::service::Routes;
+use tower::Service;
+use vivace_config::Config;
+
+use crate::listen::{self, Services};
+use crate::ready::Readiness;
+use crate::settings::Settings;
+use crate::{Tenancy, admin, build, instrument, log, memory, recorder};
+
+/// How often histograms are folded and the memory between two scrapes is bounded.
+const UPKEEP_PERIOD: Duration = Duration::from_secs(5);
+
+type Drain = Box<dyn FnOnce() -> BoxFuture<'static, anyhow::Result<()>> + Send>;
+
+/// A process under construction; [`Process::run`] makes it serve.
+pub struct Process {
+    name: String,
+    settings: Settings,
+    http_listener: TcpListener,
+    grpc_listener: TcpListener,
+    internal_listener: Option<TcpListener>,
+    http: Router,
+    grpc: Routes,
+    admin: admin::Pages,
+    ready: Readiness,
+    tasks: Tasks,
+    drains: Vec<(String, Drain)>,
+    /// Tells tasks to end: after the drains.
+    stop: CancellationToken,
+    /// Begins the shutdown, as a signal does.
+    shutdown: CancellationToken,
+    recorder: PrometheusHandle,
+}
+
+/// Begins the shutdown of a [`Process`], as SIGTERM does. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Shutdown(CancellationToken);
+
+impl Shutdown {
+    /// Begins it. Again has no effect.
+    pub fn begin(&self) {
+        self.0.cancel();
+    }
+}
+
+/// The largest gRPC messages, in bytes (`server.grpc_server_max_recv_msg_size`, `grpc_server_max_send_msg_size`).
+#[derive(Debug, Clone, Copy)]
+pub struct GrpcLimits {
+    /// Taken.
+    pub max_receive_bytes: usize,
+    /// Sent.
+    pub max_send_bytes: usize,
+}
+
+impl Process {
+    /// Installs logs and metrics and binds the listeners of `server`. `name` is the binary's, such as `vivace-querier`.
+    ///
+    /// # Errors
+    /// An address that cannot be bound, with the keys it comes from.
+    pub async fn start(config: &Config, name: &str) -> anyhow::Result<Self> {
+        Self::bind(config, name).await
+    }
+
+    /// A process on free ports of the loopback interface, with Tempo's defaults, for tests.
+    ///
+    /// # Errors
+    /// As [`Process::start`].
+    pub async fn test(name: &str) -> anyhow::Result<Self> {
+        Self::test_with(&Config::default(), name).await
+    }
+
+    /// [`Process::test`] with more of a configuration than its defaults.
+    ///
+    /// # Errors
+    /// As [`Process::start`].
+    pub async fn test_with(config: &Config, name: &str) -> anyhow::Result<Self> {
+        let mut config = config.clone();
+        for (address, port) in [
+            (&mut config.server.http_listen_address, &mut config.server.http_listen_port),
+            (&mut config.server.grpc_listen_address, &mut config.server.grpc_listen_port),
+            (&mut config.internal_server.http_listen_address, &mut config.internal_server.http_listen_port),
+        ] {
+            "127.0.0.1".clone_into(address);
+            *port = 0;
+        }
+        Self::start(&config, name).await
+    }
+
+    async fn bind(config: &Config, name: &str) -> anyhow::Result<Self> {
+        let settings = Settings::of(config)?;
+        log::install(settings.log_format, settings.log_level);
+        let recorder = recorder::install()?;
+        build::publish();
+        memory::return_unused_pages();
+        let http_listener = listen::bind(&settings.http).await?;
+        let grpc_listener = listen::bind(&settings.grpc).await?;
+        let internal_listener = match &settings.internal {
+            Some(internal) => Some(listen::bind(internal).await?),
+            None => None,
+        };
+        let ready = Readiness::default();
+        let mut process = Self {
+            name: name.to_owned(),
+            admin: admin::Pages::new(name, config, ready.clone(), recorder.clone()),
+            settings,
+            http_listener,
+            grpc_listener,
+            internal_listener,
+            http: Router::new(),
+            grpc: Routes::default(),
+            ready,
+            tasks: Tasks::default(),
+            drains: Vec::new(),
+            stop: CancellationToken::new(),
+            shutdown: CancellationToken::new(),
+            recorder,
+        };
+        tracing::info!(
+            version = build::VERSION,
+            http = %process.http_addr(),
+            grpc = %process.grpc_addr(),
+            "{} listens",
+            process.name
+        );
+        process.keep_metrics_small();
+        Ok(process)
+    }
+
+    /// Where HTTP is served. Port 0 in the configuration stands here as the port that was taken.
+    #[must_use]
+    pub fn http_addr(&self) -> SocketAddr {
+        self.http_listener.local_addr().expect("a bound listener has an address")
+    }
+
+    /// Where gRPC is served.
+    #[must_use]
+    pub fn grpc_addr(&self) -> SocketAddr {
+        self.grpc_listener.local_addr().expect("a bound listener has an address")
+    }
+
+    /// Where this process reaches its own gRPC services: [`Process::grpc_addr`], on loopback where all interfaces are bound.
+    #[must_use]
+    pub fn grpc_loopback(&self) -> SocketAddr {
+        let mut address = self.grpc_addr();
+        if address.ip().is_unspecified() {
+            address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+        }
+        address
+    }
+
+    /// Cancelled when tasks shall end: after the drains of a shutdown.
+    #[must_use]
+    pub fn stop_token(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+
+    /// Lets others end this process.
+    #[must_use]
+    pub fn shutdown(&self) -> Shutdown {
+        Shutdown(self.shutdown.clone())
+    }
+
+    /// How requests name their tenant.
+    #[must_use]
+    pub fn tenancy(&self) -> Tenancy {
+        self.settings.tenancy
+    }
+
+    /// The largest messages, for services that are not added with [`crate::add_grpc!`].
+    #[must_use]
+    pub fn grpc_limits(&self) -> GrpcLimits {
+        self.settings.grpc_limits
+    }
+
+    /// Serves routes under `server.http_path_prefix`.
+    ///
+    /// # Panics
+    /// When a route exists already.
+    pub fn add_http(&mut self, routes: Router) {
+        self.http = std::mem::take(&mut self.http).merge(routes);
+    }
+
+    /// Serves routes under `http_api_prefix`: those of `/api`, `/querier` and `/generator`.
+    ///
+    /// # Panics
+    /// When a route exists already.
+    pub fn add_api(&mut self, routes: Router) {
+        match self.settings.api_prefix.clone().as_str() {
+            "" => self.add_http(routes),
+            prefix => self.add_http(Router::new().nest(prefix, routes)),
+        }
+    }
+
+    /// Serves a generated tonic server on the gRPC port, and on the HTTP port for requests of gRPC's content type.
+    /// [`crate::add_grpc!`] sets the configured limits too.
+    pub fn add_grpc<S>(&mut self, service: S)
+    where
+        S: Service<http::Request<GrpcBody>, Error = Infallible> + NamedService + Clone + Send + Sync + 'static,
+        S::Response: IntoResponse,
+        S::Future: Send + 'static,
+    {
+        self.admin.add_service(S::NAME);
+        self.grpc = std::mem::take(&mut self.grpc).add_service(service);
+    }
+
+    /// Adds a condition for `/ready`: an error is the reason that `/ready` answers with 503. Must not block.
+    pub fn ready_check(&mut self, name: &str, check: impl Fn() -> Result<(), String> + Send + Sync + 'static) {
+        self.ready.add(name, check);
+    }
+
+    /// Runs a task that lives as long as the process. Its error or panic ends the process with that error.
+    pub fn spawn(&mut self, name: &str, task: impl Future<Output = anyhow::Result<()>> + Send + 'static) {
+        self.tasks.spawn(name, task);
+    }
+
+    /// Adds a step of the shutdown. Steps run one after the other, the last added first, while everything still serves;
+    /// after them tasks and listeners are stopped.
+    pub fn on_drain(&mut self, name: &str, drain: impl FnOnce() -> BoxFuture<'static, anyhow::Result<()>> + Send + 'static) {
+        self.drains.push((name.to_owned(), Box::new(drain)));
+    }
+
+    /// Adds what `/status/runtime_config` shows; called at each request, `diff` asks for what is not default only.
+    pub fn runtime_config(&mut self, render: impl Fn(bool) -> String + Send + Sync + 'static) {
+        self.admin.runtime_config = Some(Arc::new(render));
+    }
+
+    /// Reads the per-tenant limits now and then again every `overrides.per_tenant_override_period`.
+    /// See [`crate::Overrides`] for what happens to a file that is not valid.
+    ///
+    /// # Errors
+    /// The file cannot be read or is not valid now.
+    pub fn overrides(&mut self, config: &Config) -> anyhow::Result<Arc<crate::Overrides>> {
+        let overrides = Arc::new(crate::Overrides::load(config)?);
+        let shown = overrides.clone();
+        self.runtime_config(move |diff| shown.render(diff));
+        let (watched, stop) = (overrides.clone(), self.stop.clone());
+        self.spawn("overrides", async move {
+            watched.reload_until(stop).await;
+            Ok(())
+        });
+        Ok(overrides)
+    }
+
+    /// Serves until SIGTERM, SIGINT, [`Shutdown::begin`] or the first failing task; then waits `shutdown_delay`, unready,
+    /// drains in reverse order, stops tasks and listeners. A second signal ends the process at once.
+    ///
+    /// # Errors
+    /// Of the first task or drain that failed, or what did not end within `server.graceful_shutdown_timeout`.
+    pub async fn run(mut self) -> anyhow::Result<()> {
+        let (health, health_service) = tonic_health::server::health_reporter();
+        self.add_grpc(health_service);
+        let mut signals = Signals::new()?;
+        let Self {
+            name,
+            settings,
+            http_listener,
+            grpc_listener,
+            internal_listener,
+            http,
+            grpc,
+            admin,
+            ready,
+            mut tasks,
+            drains,
+            stop,
+            shutdown,
+            ..
+        } = self;
+        let routes = Routers::new(http, grpc, admin, &settings);
+        let mut servers = Servers::default();
+        servers.serve(http_listener, Services { http: Some(routes.http), grpc: Some(routes.grpc.clone()) }, &settings.http);
+        servers.serve(grpc_listener, Services { http: None, grpc: Some(routes.grpc) }, &settings.grpc);
+        if let (Some(listener), Some(listen)) = (internal_listener, &settings.internal) {
+            servers.serve(listener, Services { http: Some(routes.internal), grpc: None }, listen);
+        }
+        ready.set_running();
+        tracing::info!(version = build::VERSION, "{name} started");
+
+        let ended_by = tokio::select! {
+            signal = signals.next() => {
+                tracing::info!(signal, "received a signal");
+                Ok(())
+            }
+            () = shutdown.cancelled() => Ok(()),
+            failure = tasks.first_failure() => Err(failure),
+        };
+
+        ready.set_draining();
+        health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+        let delay = if ended_by.is_ok() { settings.shutdown_delay } else { Duration::ZERO };
+        tracing::info!(delay_seconds = delay.as_secs_f64(), "shutting down");
+        let orderly = async {
+            tokio::time::sleep(delay).await;
+            let mut result = ended_by;
+            let within =
+                Within { deadline: Instant::now() + settings.graceful_shutdown_timeout, timeout: settings.graceful_shutdown_timeout };
+            for (part, drain) in drains.into_iter().rev() {
+                tracing::info!(part, "draining");
+                let drained =
+                    within.run(&part, drain()).await.and_then(|drained| drained.with_context(|| format!("{part} could not drain")));
+                result = result.and(drained);
+            }
+            stop.cancel();
+            servers.stop.cancel();
+            if within.run("the last request", servers.ended()).await.is_err() {
+                tracing::warn!("requests in flight are cut off after server.graceful_shutdown_timeout");
+            }
+            let tasks_ended = within.run("the last task", tasks.all_ended()).await;
+            let tasks_ended = tasks_ended.map_err(|error| error.context(format!("still running: {}", tasks.names())));
+            result.and(tasks_ended.and_then(|ended| ended))
+        };
+        let result = tokio::select! {
+            result = orderly => result,
+            signal = signals.next() => {
+                tracing::error!(signal, "a second signal: ending at once");
+                std::process::exit(1);
+            }
+        };
+        match &result {
+            Ok(()) => tracing::info!("{name} stopped"),
+            Err(error) => tracing::error!(error = format!("{error:#}"), "{name} stopped"),
+        }
+        result
+    }
+
+    fn keep_metrics_small(&mut self) {
+        let (recorder, stop) = (self.recorder.clone(), self.stop.clone());
+        self.spawn("metrics upkeep", async move {
+            let mut tick = tokio::time::interval(UPKEEP_PERIOD);
+            loop {
+                tokio::select! {
+                    _ = tick.tick() => recorder.run_upkeep(),
+                    () = stop.cancelled() => return Ok(()),
+                }
+            }
+        });
+    }
+}
+
+/// The one deadline of a shutdown.
+struct Within {
+    deadline: Instant,
+    timeout: Duration,
+}
+
+impl Within {
+    async fn run<T>(&self, what: &str, future: impl Future<Output = T>) -> anyhow::Result<T> {
+        timeout_at(self.deadline, future)
+            .await
+            .map_err(|_| anyhow::anyhow!("{what} did not end within server.graceful_shutdown_timeout ({:?})", self.timeout))
+    }
+}
+
+/// Tasks that live as long as the process, by name.
+#[derive(Default)]
+struct Tasks {
+    running: JoinSet<anyhow::Result<()>>,
+    names: HashMap<Id, String>,
+}
+
+impl Tasks {
+    fn spawn(&mut self, name: &str, task: impl Future<Output = anyhow::Result<()>> + Send + 'static) {
+        let id = self.running.spawn(task).id();
+        self.names.insert(id, name.to_owned());
+    }
+
+    /// Ends with the first error or panic; never where there is none. May be dropped midway.
+    async fn first_failure(&mut self) -> anyhow::Error {
+        loop {
+            match self.running.join_next_with_id().await {
+                Some(ended) => {
+                    if let Err(error) = self.outcome(ended) {
+                        return error;
+                    }
+                }
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// The first failure of those that were still running. May be dropped midway.
+    async fn all_ended(&mut self) -> anyhow::Result<()> {
+        let mut result = Ok(());
+        while let Some(ended) = self.running.join_next_with_id().await {
+            result = result.and(self.outcome(ended));
+        }
+        result
+    }
+
+    fn outcome(&mut self, ended: Result<(Id, anyhow::Result<()>), JoinError>) -> anyhow::Result<()> {
+        match ended {
+            Ok((id, result)) => {
+                let name = self.names.remove(&id).unwrap_or_default();
+                result.with_context(|| format!("{name} failed"))
+            }
+            Err(error) => {
+                let name = self.names.remove(&error.id()).unwrap_or_default();
+                Err(anyhow::anyhow!("{name} failed: {error}"))
+            }
+        }
+    }
+
+    fn names(&self) -> String {
+        let mut names: Vec<&str> = self.names.values().map(String::as_str).collect();
+        names.sort_unstable();
+        names.join(", ")
+    }
+}
+
+/// Listeners that serve.
+#[derive(Default)]
+struct Servers {
+    running: JoinSet<()>,
+    stop: CancellationToken,
+}
+
+impl Servers {
+    fn serve(&mut self, listener: TcpListener, services: Services, settings: &listen::Settings) {
+        self.running.spawn(listen::serve(listener, services, settings.clone(), self.stop.clone()));
+    }
+
+    async fn ended(&mut self) {
+        while self.running.join_next().await.is_some() {}
+    }
+}
+
+/// What the listeners serve.
+struct Routers {
+    http: Router,
+    internal: Router,
+    grpc: Router,
+}
+
+impl Routers {
+    fn new(http: Router, grpc: Routes, admin: admin::Pages, settings: &Settings) -> Self {
+        let internal = admin.internal_routes();
+        let buildinfo = admin::buildinfo_routes();
+        let buildinfo = if settings.api_prefix.is_empty() { buildinfo } else { Router::new().nest(&settings.api_prefix, buildinfo) };
+        let routes = http.merge(buildinfo).merge(admin.routes());
+        let routes = if settings.path_prefix.is_empty() { routes } else { Router::new().nest(&settings.path_prefix, routes) };
+        Self {
+            http: routes.fallback(admin::not_found).layer(middleware::from_fn(instrument::http)),
+            internal,
+            grpc: grpc.prepare().into_axum_router().layer(middleware::from_fn(instrument::grpc)),
+        }
+    }
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("cannot listen for signals");
+        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}

@@ -1,0 +1,396 @@
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path as FilePath, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use object_store::buffered::BufWriter;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::runtime::Handle;
+use vivace_block::{BlockMeta, ReadAt, bloom, objects};
+use vivace_core::{BlockId, TenantId, TraceId};
+
+use crate::cache::Cache;
+use crate::error::BucketError;
+use crate::keys::{self, Key};
+use crate::reader::{DataFile, Source};
+
+/// Bloom filter shards kept in memory, bytes. A shard is at most 100 KiB with default settings.
+const BLOOM_CACHE_BYTES: usize = 64 << 20;
+/// Parquet footers kept in memory, bytes. A footer is some tens of KiB.
+const FOOTER_CACHE_BYTES: usize = 64 << 20;
+/// Size of an upload's part unless the file is so large that it would need more than S3's 10 000 parts.
+const PART_BYTES: u64 = 8 << 20;
+/// S3 refuses more; a few are left over for rounding.
+const PARTS_MAX: u64 = 9_900;
+/// Parts of one upload in flight. With the parts' size this bounds an upload's memory.
+const PARTS_IN_FLIGHT: usize = 4;
+
+/// The bucket, seen as tenants and blocks. Cheap to clone; clones share their caches.
+#[derive(Clone)]
+pub struct Bucket {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Arc<dyn ObjectStore>,
+    /// The folder of a local bucket: files there are read directly.
+    local: Option<PathBuf>,
+    /// For people: kind and place.
+    name: String,
+    part_bytes: u64,
+    blooms: Arc<Cache>,
+    footers: Arc<Cache>,
+    runtime: Handle,
+}
+
+/// One block as a listing shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ListedBlock {
+    /// Its folder.
+    pub id: BlockId,
+    /// When `meta.compacted.json` was written, nanoseconds since the epoch; none: the block is live.
+    pub compacted_unix_nanos: Option<u64>,
+    /// Carries `nocompact.flg`.
+    pub no_compact: bool,
+}
+
+/// What lies below a tenant's folder.
+#[derive(Debug, Clone, Default)]
+pub struct Listing {
+    /// Blocks that have a meta, by id.
+    pub blocks: Vec<ListedBlock>,
+    /// Objects in folders without a meta: blocks being written or left behind by a crash.
+    pub unfinished_blocks: usize,
+    /// Objects that belong to no block. At most one is named.
+    pub foreign_objects: usize,
+    /// The first of them.
+    pub foreign_example: Option<String>,
+    /// When the newest object was written, nanoseconds since the epoch.
+    pub newest_unix_nanos: u64,
+    /// Tenant index objects are there.
+    pub has_index: bool,
+}
+
+impl Bucket {
+    pub(crate) fn over(store: Arc<dyn ObjectStore>, local: Option<PathBuf>, name: String, part_bytes: Option<u64>) -> Self {
+        let inner = Inner {
+            store,
+            local,
+            name,
+            part_bytes: part_bytes.unwrap_or(PART_BYTES).max(5 << 20),
+            blooms: Arc::new(Cache::new("bloom", BLOOM_CACHE_BYTES)),
+            footers: Arc::new(Cache::new("parquet-footer", FOOTER_CACHE_BYTES)),
+            runtime: Handle::current(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// An empty bucket in memory, for tests. Must be called within a runtime.
+    #[must_use]
+    pub fn memory() -> Self {
+        Self::over(Arc::new(InMemory::new()), None, "memory".to_owned(), None)
+    }
+
+    /// A bucket over any store, for tests that inject faults. Must be called within a runtime.
+    #[must_use]
+    pub fn of_store(store: Arc<dyn ObjectStore>) -> Self {
+        let name = store.to_string();
+        Self::over(store, None, name, None)
+    }
+
+    /// Names of the first level that are valid tenants, sorted. Others are logged.
+    ///
+    /// # Errors
+    /// [`BucketError::Unavailable`].
+    pub async fn tenants(&self) -> Result<Vec<TenantId>, BucketError> {
+        let listed = self.inner.store.list_with_delimiter(None).await.map_err(|e| BucketError::of_store("list", &self.inner.name, e))?;
+        let mut tenants = Vec::new();
+        for folder in &listed.common_prefixes {
+            let name = folder.filename().unwrap_or_default();
+            if !keys::is_tenant(name) {
+                continue;
+            }
+            match TenantId::new(name) {
+                Ok(tenant) => tenants.push(tenant),
+                Err(error) => tracing::warn!(bucket = %self, folder = name, %error, "folder in the bucket is no tenant"),
+            }
+        }
+        tenants.sort();
+        Ok(tenants)
+    }
+
+    /// Lists everything below a tenant's folder: which blocks there are, and in which state, without reading one.
+    ///
+    /// A block with both metas, as a crash while marking leaves it, counts as compacted.
+    ///
+    /// # Errors
+    /// [`BucketError::Unavailable`].
+    pub async fn list(&self, tenant: &TenantId) -> Result<Listing, BucketError> {
+        #[derive(Default)]
+        struct Found {
+            live: bool,
+            compacted_unix_nanos: Option<u64>,
+            no_compact: bool,
+        }
+        let mut found: BTreeMap<BlockId, Found> = BTreeMap::new();
+        let mut listing = Listing::default();
+        let mut objects = self.inner.store.list(Some(&keys::tenant(tenant)));
+        while let Some(object) = objects.try_next().await.map_err(|e| BucketError::of_store("list", tenant.as_str(), e))? {
+            let written = object.last_modified.timestamp_nanos_opt().and_then(|t| u64::try_from(t).ok()).unwrap_or_default();
+            listing.newest_unix_nanos = listing.newest_unix_nanos.max(written);
+            match keys::parse(&object.location) {
+                Key::Meta(id) => found.entry(id).or_default().live = true,
+                Key::Compacted(id) => found.entry(id).or_default().compacted_unix_nanos = Some(written),
+                Key::NoCompact(id) => found.entry(id).or_default().no_compact = true,
+                Key::Part(id) => drop(found.entry(id).or_default()),
+                Key::TenantIndex => listing.has_index = true,
+                Key::Foreign => {
+                    listing.foreign_objects += 1;
+                    listing.foreign_example.get_or_insert_with(|| object.location.to_string());
+                }
+            }
+        }
+        for (id, Found { live, compacted_unix_nanos, no_compact }) in found {
+            if live || compacted_unix_nanos.is_some() {
+                listing.blocks.push(ListedBlock { id, compacted_unix_nanos, no_compact });
+            } else {
+                listing.unfinished_blocks += 1;
+            }
+        }
+        Ok(listing)
+    }
+
+    /// The metas of a tenant's live blocks; what cannot be read is skipped, counted and logged.
+    ///
+    /// # Errors
+    /// [`BucketError::Unavailable`].
+    pub async fn blocks(&self, tenant: &TenantId) -> Result<Vec<BlockMeta>, BucketError> {
+        let mut metas = Vec::new();
+        for block in self.list(tenant).await?.blocks {
+            if block.compacted_unix_nanos.is_some() {
+                continue;
+            }
+            match self.meta(tenant, block.id).await {
+                Ok(meta) => metas.push(meta),
+                Err(BucketError::Gone { .. }) => {}
+                Err(BucketError::Corrupt { key, reason }) => report_bad_object(tenant, &key, &reason),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(metas)
+    }
+
+    /// Reads a live block's `meta.json`.
+    ///
+    /// # Errors
+    /// [`BucketError::Gone`] also when the block has been compacted.
+    pub async fn meta(&self, tenant: &TenantId, block: BlockId) -> Result<BlockMeta, BucketError> {
+        self.read_meta(tenant, block, objects::META).await
+    }
+
+    /// Reads a compacted block's `meta.compacted.json`.
+    ///
+    /// # Errors
+    /// [`BucketError`].
+    pub async fn compacted_meta(&self, tenant: &TenantId, block: BlockId) -> Result<BlockMeta, BucketError> {
+        self.read_meta(tenant, block, objects::META_COMPACTED).await
+    }
+
+    async fn read_meta(&self, tenant: &TenantId, block: BlockId, name: &str) -> Result<BlockMeta, BucketError> {
+        let location = keys::object(tenant, block, name);
+        let meta = BlockMeta::from_json(&self.get(&location).await?, location.as_ref())?;
+        if meta.block_id != block || meta.tenant_id != *tenant {
+            let reason = format!("it describes block {} of tenant {}", meta.block_id, meta.tenant_id);
+            return Err(BucketError::Corrupt { key: location.to_string(), reason });
+        }
+        Ok(meta)
+    }
+
+    /// Stores a finished block; `meta.json` is written last and makes it visible.
+    ///
+    /// `data` is uploaded in parts, a few at a time. When this fails the block is not visible, and storing it again
+    /// under the same id is right.
+    ///
+    /// # Errors
+    /// [`BucketError`].
+    pub async fn put_block(&self, meta: &BlockMeta, data: &FilePath, blooms: Vec<Vec<u8>>, index: Vec<u8>) -> Result<(), BucketError> {
+        let at = |name: &str| keys::object(&meta.tenant_id, meta.block_id, name);
+        self.upload(data, &at(objects::DATA)).await?;
+        for (shard, bytes) in (0..).zip(blooms) {
+            self.put(&at(&objects::bloom(shard)), bytes.into()).await?;
+        }
+        self.put(&at(objects::INDEX), index.into()).await?;
+        self.put(&at(objects::META), meta.to_json().into()).await
+    }
+
+    async fn upload(&self, file_path: &FilePath, location: &Path) -> Result<(), BucketError> {
+        let unreadable = |source| BucketError::LocalFile { path: file_path.display().to_string(), source };
+        let mut file = tokio::fs::File::open(file_path).await.map_err(unreadable)?;
+        let len = file.metadata().await.map_err(unreadable)?.len();
+        let part = usize::try_from(self.inner.part_bytes.max(len.div_ceil(PARTS_MAX))).unwrap_or(usize::MAX);
+        let unwritten = |source| BucketError::of_store("write", location.as_ref(), source);
+        let mut writer = BufWriter::with_capacity(self.inner.store.clone(), location.clone(), part).with_max_concurrency(PARTS_IN_FLIGHT);
+        let copied = async {
+            loop {
+                let mut chunk = Vec::with_capacity(part.min(usize::try_from(len).unwrap_or(part)).max(1));
+                (&mut file).take(part as u64).read_to_end(&mut chunk).await.map_err(unreadable)?;
+                if chunk.is_empty() {
+                    break;
+                }
+                writer.put(chunk.into()).await.map_err(unwritten)?;
+            }
+            writer.shutdown().await.map_err(|e| unwritten(into_store_error(e)))
+        };
+        let copied = copied.await;
+        if copied.is_err()
+            && let Err(error) = writer.abort().await
+        {
+            tracing::warn!(key = %location, %error, "could not abort an upload; its parts stay in the bucket");
+        }
+        copied?;
+        metrics::counter!("vivace_storage_written_bytes_total").increment(len);
+        Ok(())
+    }
+
+    /// Marks a block as replaced: `meta.json` becomes `meta.compacted.json`, whose time is the time of compaction.
+    ///
+    /// Written anew on every backend, local disk too: a renamed file would keep the block's own age.
+    ///
+    /// # Errors
+    /// [`BucketError::Gone`] when the block is not live.
+    pub async fn mark_compacted(&self, tenant: &TenantId, block: BlockId) -> Result<(), BucketError> {
+        let meta = keys::object(tenant, block, objects::META);
+        let bytes = self.get(&meta).await?;
+        self.put(&keys::object(tenant, block, objects::META_COMPACTED), bytes).await?;
+        self.delete(&meta).await
+    }
+
+    /// Deletes all objects of a block. Its meta goes first when it is live, and last when it is compacted: so a deletion
+    /// that was cut short is found again, and no listing shows a live block without data.
+    ///
+    /// # Errors
+    /// [`BucketError::Unavailable`]; call it again.
+    pub async fn delete_block(&self, tenant: &TenantId, block: BlockId) -> Result<(), BucketError> {
+        let locations = self.locations(&keys::block(tenant, block)).await?;
+        let named = |l: &Path, name| l.filename() == Some(name);
+        let (live, others): (Vec<Path>, Vec<Path>) = locations.into_iter().partition(|l| named(l, objects::META));
+        let (compacted, parts): (Vec<Path>, Vec<Path>) = others.into_iter().partition(|l| named(l, objects::META_COMPACTED));
+        for group in [live, parts, compacted] {
+            self.delete_all(group).await?;
+        }
+        Ok(())
+    }
+
+    /// Deletes everything below a tenant's folder.
+    pub(crate) async fn delete_tenant(&self, tenant: &TenantId) -> Result<(), BucketError> {
+        self.delete_all(self.locations(&keys::tenant(tenant)).await?).await
+    }
+
+    async fn locations(&self, folder: &Path) -> Result<Vec<Path>, BucketError> {
+        let listed = self.inner.store.list(Some(folder)).map_ok(|o| o.location).try_collect().await;
+        listed.map_err(|e| BucketError::of_store("list", folder.as_ref(), e))
+    }
+
+    async fn delete_all(&self, locations: Vec<Path>) -> Result<(), BucketError> {
+        let Some(first) = locations.first().map(Path::to_string) else { return Ok(()) };
+        let mut deleted = self.inner.store.delete_stream(futures::stream::iter(locations.into_iter().map(Ok)).boxed());
+        while let Some(result) = deleted.next().await {
+            match result.map_err(|e| BucketError::of_store("delete", &first, e)) {
+                Ok(_) | Err(BucketError::Gone { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// The block's `data.parquet`. Its reads block the calling thread: use it within `spawn_blocking` only.
+    #[must_use]
+    pub fn reader(&self, meta: &BlockMeta) -> Arc<dyn ReadAt> {
+        let location = keys::object(&meta.tenant_id, meta.block_id, objects::DATA);
+        let source = match &self.inner.local {
+            Some(root) => Source::File { path: root.join(location.as_ref()), file: OnceLock::new() },
+            None => Source::Object { store: self.inner.store.clone(), location, runtime: self.inner.runtime.clone() },
+        };
+        // A meta whose footer is larger than its file is wrong; the reader of the footer will say so.
+        let tail_len = if meta.footer_bytes == 0 { 0 } else { u64::from(meta.footer_bytes) + 8 };
+        Arc::new(DataFile {
+            source,
+            len: meta.size_bytes,
+            tail_len: if tail_len > meta.size_bytes { 0 } else { tail_len },
+            tails: self.inner.footers.clone(),
+            cache_key: (meta.tenant_id.clone(), meta.block_id, meta.footer_bytes),
+        })
+    }
+
+    /// Whether a trace may be in the block; false is certain. Reads one filter shard, or finds it in the cache.
+    ///
+    /// # Errors
+    /// [`BucketError`]; without the filter nothing is known of the block.
+    pub async fn bloom_may_contain(&self, meta: &BlockMeta, trace: TraceId) -> Result<bool, BucketError> {
+        let shard = bloom::shard_of(trace, meta.bloom_shards);
+        let cache_key = (meta.tenant_id.clone(), meta.block_id, shard);
+        let location = keys::object(&meta.tenant_id, meta.block_id, &objects::bloom(shard));
+        let bytes = match self.inner.blooms.get(&cache_key) {
+            Some(bytes) => bytes,
+            None => {
+                let bytes = self.get(&location).await?;
+                self.inner.blooms.put(cache_key, bytes.clone());
+                bytes
+            }
+        };
+        let filter =
+            bloom::Shard::from_bytes(&bytes).map_err(|e| BucketError::Corrupt { key: location.to_string(), reason: e.to_string() })?;
+        Ok(filter.may_contain(trace))
+    }
+
+    pub(crate) async fn get(&self, location: &Path) -> Result<Bytes, BucketError> {
+        let unread = |e| BucketError::of_store("read", location.as_ref(), e);
+        self.inner.store.get(location).await.map_err(unread)?.bytes().await.map_err(unread)
+    }
+
+    pub(crate) async fn put(&self, location: &Path, bytes: Bytes) -> Result<(), BucketError> {
+        match self.inner.store.put(location, bytes.into()).await {
+            Ok(_) => Ok(()),
+            Err(source) => Err(BucketError::of_store("write", location.as_ref(), source)),
+        }
+    }
+
+    /// Deleting what is not there is no error.
+    pub(crate) async fn delete(&self, location: &Path) -> Result<(), BucketError> {
+        match self.inner.store.delete(location).await.map_err(|e| BucketError::of_store("delete", location.as_ref(), e)) {
+            Ok(()) | Err(BucketError::Gone { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Writers wrap the store's errors for `AsyncWrite`.
+fn into_store_error(error: std::io::Error) -> object_store::Error {
+    match error.downcast::<object_store::Error>() {
+        Ok(error) => error,
+        Err(error) => object_store::Error::Generic { store: "upload", source: error.into() },
+    }
+}
+
+/// Counts and names an object that is not what it should be.
+pub(crate) fn report_bad_object(tenant: &TenantId, key: &str, reason: &str) {
+    metrics::counter!("vivace_storage_bad_objects_total", "tenant" => tenant.to_string()).increment(1);
+    tracing::warn!(%tenant, key, reason, "skipped an object in the bucket that could not be used");
+}
+
+impl fmt::Display for Bucket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.inner.name)
+    }
+}
+
+impl fmt::Debug for Bucket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Bucket({})", self.inner.name)
+    }
+}
