@@ -139,7 +139,8 @@ impl GeneratorForwarder {
             anyhow::Ok(())
         };
         if let Err(error) = sent.await {
-            metrics::counter!("tempo_distributor_metrics_generator_pushes_failures_total", "metrics_generator" => addr.clone()).increment(1);
+            metrics::counter!("tempo_distributor_metrics_generator_pushes_failures_total", "metrics_generator" => addr.clone())
+                .increment(1);
             tracing::warn!(%tenant, %addr, %error, "spans are missing in metrics");
         }
     }

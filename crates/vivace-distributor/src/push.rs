@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::Instant;
-use vivace_config::RateStrategy;
+use vivace_config::{IngestionLimits, RateStrategy};
 use vivace_core::{TenantError, TenantId};
 use vivace_proto::vivace::v1::RefusedTrace;
 use vivace_proto::vivace::v1::refused_trace::Reason;
@@ -79,7 +79,7 @@ impl Distributor {
         if body.is_empty() {
             return Ok(Accepted::default());
         }
-        self.check_rate(&tenant, &body, limits.ingestion.rate_limit_bytes, limits.ingestion.burst_size_bytes, &limits)?;
+        self.check_rate(&tenant, &body, &limits.ingestion)?;
         // The request and, while it is sent, about as much again.
         let hold = Arc::new(self.reserve(bytes * 2)?);
 
@@ -113,15 +113,9 @@ impl Distributor {
         self.budget.reserve(bytes).ok_or(PushError::Overloaded { bytes, limit: self.budget.limit() })
     }
 
-    fn check_rate(
-        &self,
-        tenant: &TenantId,
-        body: &Bytes,
-        rate_limit_bytes: u64,
-        burst_bytes: u64,
-        limits: &vivace_config::Limits,
-    ) -> Result<(), PushError> {
-        let global = self.overrides.limits(tenant).ingestion.rate_strategy == RateStrategy::Global;
+    fn check_rate(&self, tenant: &TenantId, body: &Bytes, limits: &IngestionLimits) -> Result<(), PushError> {
+        let (rate_limit_bytes, burst_bytes) = (limits.rate_limit_bytes, limits.burst_size_bytes);
+        let global = limits.rate_strategy == RateStrategy::Global;
         let sharers = if global { self.distributors.snapshot().live().count().max(1) as u64 } else { 1 };
         // A share never becomes zero, which would mean that there is no limit.
         let local_bytes = if rate_limit_bytes == 0 { 0 } else { (rate_limit_bytes / sharers).max(1) };
@@ -134,7 +128,7 @@ impl Distributor {
         Err(match over {
             OverLimit::Always => PushError::LargerThanBurst { tenant, request_bytes, local_bytes, burst_bytes },
             OverLimit::Now(wait) => {
-                let hint = !self.retry_after.is_zero() && limits.ingestion.retry_info_enabled;
+                let hint = !self.retry_after.is_zero() && limits.retry_info_enabled;
                 let global_bytes = if global { rate_limit_bytes } else { 0 };
                 let retry_after = hint.then(|| self.retry_after.max(wait));
                 PushError::RateLimited { tenant, request_bytes, local_bytes, global_bytes, burst_bytes, retry_after }

@@ -107,15 +107,7 @@ struct Failure {
 impl Replicator {
     pub(crate) fn new(ring: Ring, pool: ClientPool, options: ReplicationOptions) -> Self {
         let incarnation = Bytes::copy_from_slice(uuid::Uuid::new_v4().as_bytes());
-        Self {
-            ring,
-            pool,
-            options,
-            incarnation,
-            sequence: AtomicU64::new(1),
-            suspects: Mutex::default(),
-            sends: TaskTracker::new(),
-        }
+        Self { ring, pool, options, incarnation, sequence: AtomicU64::new(1), suspects: Mutex::default(), sends: TaskTracker::new() }
     }
 
     /// Whether enough instances take writes.
