@@ -24,6 +24,8 @@ mod segment;
 mod settings;
 mod summary;
 mod takeover;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
