@@ -19,10 +19,12 @@ mod log;
 mod push;
 mod query;
 mod ranges;
+mod scan;
 mod search;
 mod segment;
 mod settings;
 mod summary;
+mod tags;
 mod takeover;
 #[cfg(test)]
 mod tests;
