@@ -158,7 +158,7 @@ async fn list(bucket: &Bucket, tenants: &[TenantId]) -> anyhow::Result<String> {
             rows.push((meta.end_unix_nanos, row(&meta, compacted)));
         }
     }
-    rows.sort_by(|a, b| b.0.cmp(&a.0));
+    rows.sort_by_key(|(end, _)| std::cmp::Reverse(*end));
     let rows: Vec<Vec<String>> = rows.into_iter().map(|(_, row)| row).collect();
     let mut out = table(&["TENANT", "BLOCK", "FORMAT", "LEVEL", "TRACES", "SIZE", "START", "SPAN OF TIME", ""], &rows);
     let _ = writeln!(out, "{}, {}, {}", count(rows.len() as u64, "block"), count(traces, "trace"), bytes(size));
@@ -208,7 +208,7 @@ fn inspect(meta: &BlockMeta, parquet: &ParquetMetaData, all: bool) -> String {
     let columns = parquet.file_metadata().schema_descr().num_columns();
     let _ = writeln!(out, "  columns     {columns}, {} dedicated", meta.dedicated_columns.len());
     for column in &meta.dedicated_columns {
-        let _ = writeln!(out, "              {column:?}");
+        let _ = writeln!(out, "              {:?} attribute {} ({:?})", column.scope, column.name, column.kind);
     }
 
     let _ = writeln!(out, "\nRow groups");
@@ -260,7 +260,7 @@ fn column_row(name: &str, column: &Column, total: u64) -> Vec<String> {
 fn columns_of(parquet: &ParquetMetaData) -> BTreeMap<String, Column> {
     let mut columns: BTreeMap<String, Column> = BTreeMap::new();
     for chunk in parquet.row_groups().iter().flat_map(|group| group.columns()) {
-        let column = columns.entry(chunk.column_path().parts().join(".")).or_default();
+        let column = columns.entry(name(chunk)).or_default();
         column.compressed += u64::try_from(chunk.compressed_size()).unwrap_or_default();
         column.uncompressed += u64::try_from(chunk.uncompressed_size()).unwrap_or_default();
         column.values += u64::try_from(chunk.num_values()).unwrap_or_default();
@@ -272,6 +272,11 @@ fn columns_of(parquet: &ParquetMetaData) -> BTreeMap<String, Column> {
         column.codec = chunk.compression().to_string();
     }
     columns
+}
+
+/// A column's path without the levels that lists and maps add.
+fn name(chunk: &ColumnChunkMetaData) -> String {
+    chunk.column_path().parts().join(".").replace(".list.element", "").replace(".key_value", "")
 }
 
 /// Whether a writer gave its dictionary up midway. Where the file does not say, the encodings of the chunk are a hint.

@@ -268,7 +268,7 @@ mod tests {
 
     fn text(key: &str, value: &str) -> KeyValue {
         let value = AnyValue { value: Some(any_value::Value::StringValue(value.to_owned())) };
-        KeyValue { key: key.to_owned(), value: Some(value), ..KeyValue::default() }
+        KeyValue { key: key.to_owned(), value: Some(value) }
     }
 
     fn resource(service: &str, spans: Vec<Span>) -> ResourceSpans {

@@ -47,7 +47,7 @@ async fn blocks_are_listed_and_looked_into() {
     let got = cli(&["block", "inspect", &block]).await.expect("a summary");
     assert!(got.contains("  traces      10, 20 spans\n"), "{got}");
     assert!(got.contains("\nRow groups\nGROUP  TRACES  STORED"), "{got}");
-    assert!(got.contains("\nrs.list.element.ss.list.element.Spans.list.element.SpanID "), "{got}");
+    assert!(got.contains("\nrs.ss.Spans.SpanID "), "{got}");
     assert!(got.contains("more with"), "{got}");
     let got = cli(&["block", "inspect", &block, "--all"]).await.expect("a summary");
     assert!(!got.contains("more with"), "{got}");

@@ -21,10 +21,7 @@ async fn serve(router: Router) -> String {
 
 fn trace() -> TraceByIdResponse {
     let name = AnyValue { value: Some(any_value::Value::StringValue("shop".to_owned())) };
-    let resource = Resource {
-        attributes: vec![KeyValue { key: "service.name".to_owned(), value: Some(name), ..KeyValue::default() }],
-        ..Resource::default()
-    };
+    let resource = Resource { attributes: vec![KeyValue { key: "service.name".to_owned(), value: Some(name) }], ..Resource::default() };
     let span = Span {
         trace_id: vec![1; 16].into(),
         span_id: vec![1; 8].into(),
