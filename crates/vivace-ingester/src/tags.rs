@@ -63,7 +63,11 @@ impl Ingester {
                     live::tag_names(&Reader::spans(segment, &data), scope, &wanted, &mut |scope, name| names.add(scope, name));
                     names.flow()
                 });
-                search.blocks(|block| Ok(block.tag_names(scope, &mut |scope, name| names.add(scope, name))?.bytes))?;
+                let in_blocks = (!filter.passes_everything()).then_some(&wanted);
+                search.blocks(|block| {
+                    let every = 0..block.row_groups();
+                    Ok(block.tag_names(scope, in_blocks, every, &mut |scope, name| names.add(scope, name))?.bytes)
+                })?;
                 Ok(names)
             })
             .await?;
@@ -112,7 +116,10 @@ impl Ingester {
                         }),
                     }
                     let in_blocks = (!filter.passes_everything()).then_some(&wanted);
-                    search.blocks(|block| Ok(block.tag_values(&attribute, in_blocks, &mut |value| values.add(&value))?.bytes))?;
+                    search.blocks(|block| {
+                        let every = 0..block.row_groups();
+                        Ok(block.tag_values(&attribute, in_blocks, every, &mut |value| values.add(&value))?.bytes)
+                    })?;
                     Ok(values)
                 })
                 .await?;
