@@ -26,8 +26,8 @@ use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use vivace_config::{Config, GrpcReceiver, OtlpHttpReceiver};
-use vivace_ring::{ClientPool, Membership, PoolOptions, Role};
-use vivace_server::{Overrides, Process};
+use vivace_ring::{ClientPool, Membership, PoolOptions, Registration, Role, State};
+use vivace_server::{Overrides, Process, host_name};
 
 use crate::budget::Budget;
 use crate::forward::GeneratorForwarder;
@@ -67,6 +67,8 @@ pub async fn start(
     let distributor = Arc::new(distributor(config, membership, overrides));
     ready_once_ingesters_are_known(&distributor, process);
 
+    enter_ring(config, membership, process).await;
+
     let stop = CancellationToken::new();
     let mut listening = Listening::default();
     for receiver in &config.distributor.receivers.otlp {
@@ -77,8 +79,10 @@ pub async fn start(
             listening.otlp_http.push(serve_http(&receiver.id, http, &distributor, &stop, process).await?);
         }
     }
+    let membership = membership.clone();
     process.on_drain("distributor", move || {
         Box::pin(async move {
+            membership.set_state(Role::Distributor, State::Leaving).await;
             stop.cancel();
             distributor.replicator.drain().await;
             distributor.forwarder.drain().await;
@@ -117,6 +121,16 @@ fn distributor(config: &Config, membership: &Membership, overrides: Arc<Override
         retry_after: config.distributor.retry_after_on_resource_exhausted,
         max_attribute_bytes: config.distributor.max_attribute_bytes,
     }
+}
+
+/// Distributors know each other, to share a tenant's rate under the `global` strategy.
+async fn enter_ring(config: &Config, membership: &Membership, process: &Process) {
+    let ring = &config.distributor.ring;
+    let id = if ring.instance_id.is_empty() { host_name() } else { ring.instance_id.clone() };
+    let host = if ring.instance_addr.is_empty() { membership.advertise_ip().to_string() } else { ring.instance_addr.clone() };
+    let port = if ring.instance_port == 0 { process.grpc_addr().port() } else { ring.instance_port };
+    let registration = Registration { id, addr: format!("{host}:{port}"), zone: String::new() };
+    membership.register(Role::Distributor, registration, State::Active).await;
 }
 
 /// Unready until a quorum of ingesters has been seen once. Losing them later is no reason to send clients away: they get an
