@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chitchat::transport::ChannelTransport;
+use futures::future::BoxFuture;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -101,7 +102,11 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     /// A distributor before `instances` ingesters with this replication factor.
-    pub(crate) async fn start(instances: usize, replication_factor: usize, change: impl FnOnce(&mut Config)) -> Self {
+    pub(crate) fn start(instances: usize, replication_factor: usize, change: fn(&mut Config)) -> BoxFuture<'static, Self> {
+        Box::pin(Self::start_unboxed(instances, replication_factor, change))
+    }
+
+    async fn start_unboxed(instances: usize, replication_factor: usize, change: fn(&mut Config)) -> Self {
         let mut config = Config::default();
         config.ingester.lifecycler.ring.replication_factor = replication_factor;
         config.ingester_client.remote_timeout = Duration::from_millis(500);

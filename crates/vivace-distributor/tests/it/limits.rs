@@ -12,7 +12,7 @@ use crate::cluster::{Behaviour, Cluster, eventually, span_ids};
 async fn over_the_rate_clients_are_told_when_to_come_back() {
     let cluster = Cluster::start(1, 1, |c| {
         c.distributor.retry_after_on_resource_exhausted = Duration::from_secs(5);
-        c.overrides.defaults.ingestion.rate_limit_bytes = 300;
+        c.overrides.defaults.ingestion.rate_limit_bytes = 1;
         c.overrides.defaults.ingestion.burst_size_bytes = 300;
     })
     .await;
@@ -39,7 +39,7 @@ async fn over_the_rate_clients_are_told_when_to_come_back() {
 #[tokio::test]
 async fn without_a_hint_configured_none_is_given() {
     let cluster = Cluster::start(1, 1, |c| {
-        c.overrides.defaults.ingestion.rate_limit_bytes = 10;
+        c.overrides.defaults.ingestion.rate_limit_bytes = 1;
         c.overrides.defaults.ingestion.burst_size_bytes = 300;
     })
     .await;
