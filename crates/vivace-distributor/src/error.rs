@@ -73,6 +73,7 @@ impl PushError {
             | Self::TooLarge { .. } => Code::InvalidArgument,
             Self::RateLimited { .. } | Self::LargerThanBurst { .. } | Self::Overloaded { .. } => Code::ResourceExhausted,
             Self::Store(StoreError::Failed { busy: true, .. }) => Code::ResourceExhausted,
+            Self::Store(StoreError::Refused { .. }) => Code::InvalidArgument,
             Self::Store(StoreError::Plan(_) | StoreError::TooFew { .. } | StoreError::Failed { .. } | StoreError::Stopping) => {
                 Code::Unavailable
             }

@@ -1,5 +1,3 @@
-use std::time::Duration;
-
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 use tokio::time::Instant;
@@ -20,8 +18,8 @@ pub(crate) struct Rate {
 /// A request that is over its tenant's limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OverLimit {
-    /// May pass later: as soon as there is room in the bucket.
-    Now(Duration),
+    /// May pass later, once there is room in the bucket.
+    Now,
     /// Larger than the burst: never passes.
     Always,
 }
@@ -73,7 +71,7 @@ impl RateLimiter {
         let bucket = buckets.entry(tenant.clone()).or_insert(full);
         let left = bucket.filled(rate, now) - bytes as f64;
         if left < 0.0 {
-            return Err(OverLimit::Now(Duration::from_secs_f64(-left / rate.bytes_per_second as f64)));
+            return Err(OverLimit::Now);
         }
         *bucket = Bucket { bytes: left, at: now };
         Ok(())
@@ -83,6 +81,7 @@ impl RateLimiter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     #[test]
     fn the_bucket_empties_and_fills_again() {
@@ -90,7 +89,7 @@ mod tests {
         let (a, b) = (TenantId::new("a").expect("valid"), TenantId::new("b").expect("valid"));
         let rate = Rate { bytes_per_second: 100, burst_bytes: 200 };
         assert_eq!(limiter.admit(&a, 200, rate, start), Ok(()));
-        assert_eq!(limiter.admit(&a, 50, rate, start), Err(OverLimit::Now(Duration::from_millis(500))));
+        assert_eq!(limiter.admit(&a, 50, rate, start), Err(OverLimit::Now));
         assert_eq!(limiter.admit(&b, 200, rate, start), Ok(()), "tenants are apart");
         assert_eq!(limiter.admit(&a, 50, rate, start + Duration::from_millis(500)), Ok(()));
         assert_eq!(limiter.admit(&a, 201, rate, start + Duration::from_secs(60)), Err(OverLimit::Always));

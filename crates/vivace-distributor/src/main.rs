@@ -1,19 +1,18 @@
-//! The distributor as a process of its own.
+//! The `vivace-distributor` binary: wiring only.
 
-use anyhow::Context as _;
-use vivace_ring::{GossipOptions, Membership, Registration, Role, State};
-use vivace_server::{Process, clock};
+use vivace_ring::{GossipOptions, Membership, Role};
+use vivace_server::{Process, clock, host_name};
 
-#[global_allocator]
-static ALLOCATOR: vivace_server::Jemalloc = vivace_server::Jemalloc;
+vivace_server::allocator!();
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let config = vivace_server::load(std::env::args_os());
     let mut process = Process::start(&config, "vivace-distributor").await?;
     let overrides = process.overrides(&config)?;
-    let started = clock::unix_nanos();
-    let options = GossipOptions::from_config(&config.memberlist, &vivace_server::host_name(), started)?;
-    let membership = Membership::start(options, clock::unix_nanos).await.context("could not become a member of the cluster")?;
-    Ok(())
+    let gossip = GossipOptions::from_config(&config.memberlist, &host_name(), clock::unix_nanos())?;
+    let membership = Membership::start(gossip, clock::unix_nanos).await?;
+    vivace_distributor::start(&config, &membership, overrides, &mut process).await?;
+    process.add_http(vivace_ring::router(&membership, &[Role::Distributor, Role::Ingester, Role::MetricsGenerator]));
+    process.run().await
 }

@@ -127,10 +127,10 @@ impl Distributor {
         let tenant = tenant.clone();
         Err(match over {
             OverLimit::Always => PushError::LargerThanBurst { tenant, request_bytes, local_bytes, burst_bytes },
-            OverLimit::Now(wait) => {
+            OverLimit::Now => {
                 let hint = !self.retry_after.is_zero() && limits.retry_info_enabled;
                 let global_bytes = if global { rate_limit_bytes } else { 0 };
-                let retry_after = hint.then(|| self.retry_after.max(wait));
+                let retry_after = hint.then_some(self.retry_after);
                 PushError::RateLimited { tenant, request_bytes, local_bytes, global_bytes, burst_bytes, retry_after }
             }
         })

@@ -26,6 +26,9 @@ use crate::plan::{Part, PlanError, Survey, plan};
 const TRIES_MAX: u32 = 3;
 /// How long an instance that failed a write is not chosen as a primary, where others are left.
 const SUSPECT_FOR: Duration = Duration::from_secs(2);
+/// How long the answers of a replication set are waited for before the spans go elsewhere too. The sends go on meanwhile: what
+/// arrives twice is only a duplicate, and a client that waits longer may give up.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// Requests up to this size are taken apart where they arrive: handing them to another thread costs more than it saves.
 const INLINE_BYTES_MAX: usize = 16 << 10;
 
@@ -91,6 +94,9 @@ pub(crate) enum StoreError {
     /// All instances tried have failed.
     #[error("no replication set took the spans in {tries} tries; {instance} said last: {message}")]
     Failed { tries: u32, instance: String, message: String, busy: bool },
+    /// No instance would take these spans.
+    #[error("{instance} refused the spans: {message}")]
+    Refused { instance: String, message: String },
     /// The process is about to end.
     #[error("the distributor is shutting down")]
     Stopping,
@@ -226,10 +232,13 @@ impl Replicator {
         }
         drop(answers);
 
-        let replicas = targets.len();
+        let patience = if segment.tries < TRIES_MAX { PATIENCE.min(self.options.timeout) } else { self.options.timeout };
+        let deadline = Instant::now() + patience;
+        let mut silent: Vec<String> = targets.iter().map(|t| t.id.clone()).collect();
         let (mut refused, mut stored, mut failed) = (None, 0, Vec::new());
-        let mut last = Status::unavailable("no answer");
-        while let Some((id, answer)) = answered.recv().await {
+        let mut last = Status::deadline_exceeded(format!("no answer within {patience:?}"));
+        while let Ok(Some((id, answer))) = tokio::time::timeout_at(deadline, answered.recv()).await {
+            silent.retain(|s| *s != id);
             match answer {
                 Ok(PushResponse { refused: traces }) => {
                     stored += 1;
@@ -241,7 +250,7 @@ impl Replicator {
                     last = status;
                     let primary_failed = id == segment.primary.id;
                     failed.push(id);
-                    if primary_failed || replicas - failed.len() < needed {
+                    if primary_failed || stored + silent.len() < needed {
                         return Err(Attempt::Failed(Box::new(Failure { segment, failed, primary_failed, last })));
                     }
                 }
@@ -252,8 +261,10 @@ impl Replicator {
                 return Ok(traces);
             }
         }
-        // Only when the process is stopping do sends end without an answer.
-        Err(Attempt::Failed(Box::new(Failure { failed, primary_failed: true, last, segment })))
+        let primary_failed = silent.contains(&segment.primary.id);
+        silent.iter().for_each(|id| self.suspect(id));
+        failed.extend(silent);
+        Err(Attempt::Failed(Box::new(Failure { segment, failed, primary_failed, last })))
     }
 
     /// Starts one send, which goes on also when nobody waits for its answer any more.
@@ -273,8 +284,8 @@ impl Replicator {
                 Err(status) => {
                     metrics::counter!("tempo_distributor_ingester_append_failures_total", "ingester" => addr.clone()).increment(1);
                     tracing::debug!(ingester = %id, %addr, code = ?status.code(), error = status.message(), "could not append a segment");
-                    if status.code() != Code::InvalidArgument {
-                        this.suspects.lock().insert(id.clone(), Instant::now() + SUSPECT_FOR);
+                    if !is_our_fault(status.code()) {
+                        this.suspect(&id);
                     }
                 }
             }
@@ -306,7 +317,10 @@ impl Replicator {
         let snapshot = self.ring.snapshot();
         let left = snapshot.writable().filter(|i| !avoided.contains(&i.id)).count();
         let exhausted = segment.tries >= TRIES_MAX || left < if primary_failed { self.options.quorum() } else { 1 };
-        if exhausted || last.code() == Code::InvalidArgument {
+        if is_our_fault(last.code()) {
+            return Err(StoreError::Refused { instance, message: last.message().to_owned() });
+        }
+        if exhausted {
             return Err(StoreError::Failed {
                 tries: segment.tries,
                 instance,
@@ -345,12 +359,22 @@ impl Replicator {
         if left < self.options.quorum() { FxHashSet::default() } else { suspects.keys().cloned().collect() }
     }
 
+    fn suspect(&self, id: &str) {
+        self.suspects.lock().insert(id.to_owned(), Instant::now() + SUSPECT_FOR);
+    }
+
     fn trust(&self, id: &str) {
         let mut suspects = self.suspects.lock();
         if !suspects.is_empty() {
             suspects.remove(id);
         }
     }
+}
+
+/// The instance could not make sense of the segment, or it is larger than it takes (which the library calls OUT_OF_RANGE).
+/// No other instance would do better.
+fn is_our_fault(code: Code) -> bool {
+    matches!(code, Code::InvalidArgument | Code::OutOfRange)
 }
 
 /// How an attempt went wrong.

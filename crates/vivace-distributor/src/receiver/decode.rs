@@ -57,6 +57,7 @@ impl Encoding {
                 }
                 snap::raw::Decoder::new().decompress_vec(body).map(Bytes::from).map_err(|error| self.damaged(&error))
             }
+            Self::Lz4 if !has_lz4_end(body) => Err(self.damaged(&io::Error::from(io::ErrorKind::UnexpectedEof))),
             Self::Lz4 => self.read(lz4_flex::frame::FrameDecoder::new(body), limit),
         }
     }
@@ -80,6 +81,15 @@ impl Encoding {
 /// Method deflate, and a header that is a multiple of 31. Source: RFC 1950, 2.2.
 fn has_zlib_header(body: &[u8]) -> bool {
     matches!(body, [cmf, flags, ..] if cmf & 0x0f == 8 && (u16::from(*cmf) << 8 | u16::from(*flags)) % 31 == 0)
+}
+
+/// The end mark, four zeros, before the checksum of the content if the frame has one. The library reads on without it, so a body
+/// that was cut between two blocks would pass for a whole one.
+///
+/// Source: LZ4 frame format, "Frame Descriptor" and "EndMark".
+fn has_lz4_end(body: &[u8]) -> bool {
+    let checksum_bytes = if body.get(4).is_some_and(|flags| flags & 0x04 != 0) { 4 } else { 0 };
+    body.len().checked_sub(checksum_bytes).is_some_and(|end| body[..end].ends_with(&[0; 4]))
 }
 
 #[cfg(test)]
