@@ -1,4 +1,4 @@
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use rustc_hash::FxHashSet;
@@ -23,32 +23,37 @@ const SCOPES: [(Scope, Node); 5] = [
 ];
 
 impl BlockReader {
-    /// Attribute names of one scope, or of all; each once. Read from dictionaries where there are any. `sink` may stop it.
+    /// Attribute names of one scope, or of all, in these row groups; each once. With a filter, only names that occur on a
+    /// span which may pass it, or on its resource, scope, events or links. `sink` may stop it.
+    ///
+    /// Without a filter little more than dictionaries is read.
     ///
     /// # Errors
     /// Bytes that are not what the format says, or cannot be had.
-    pub fn tag_names(&self, scope: Option<Scope>, sink: &mut dyn FnMut(Scope, &str) -> ControlFlow<()>) -> Result<ScanStats, ReadError> {
-        let mut stats = ScanStats::default();
+    pub fn tag_names(
+        &self,
+        scope: Option<Scope>,
+        filter: Option<&SpanFilter>,
+        row_groups: Range<usize>,
+        sink: &mut dyn FnMut(Scope, &str) -> ControlFlow<()>,
+    ) -> Result<ScanStats, ReadError> {
         let mut seen: FxHashSet<(Scope, Box<str>)> = FxHashSet::default();
-        for index in 0..self.row_groups() {
-            let mut group = Group::new(self, index);
-            stats.traces += group.rows() as u64;
-            for (found, node) in SCOPES.into_iter().filter(|(of, _)| scope.is_none_or(|scope| scope == *of || scope == Scope::Unscoped)) {
-                for name in group.names(node)? {
-                    if seen.insert((found, name.clone())) && sink(found, &name).is_break() {
-                        stats.bytes += group.bytes_read;
-                        return Ok(stats);
+        let wanted = |of: Scope| scope.is_none_or(|scope| scope == of || scope == Scope::Unscoped);
+        self.each_group(filter, row_groups, |group, spans| {
+            for (scope, node) in SCOPES.into_iter().filter(|(scope, _)| wanted(*scope)) {
+                for name in group.names(node, spans)? {
+                    if seen.insert((scope, name.clone())) && sink(scope, &name).is_break() {
+                        return Ok(ControlFlow::Break(()));
                     }
                 }
             }
-            stats.bytes += group.bytes_read;
-        }
-        Ok(stats)
+            Ok(ControlFlow::Continue(()))
+        })
     }
 
-    /// The values of an attribute, or of an intrinsic that has stored text; each once. Arrays give their elements. An unscoped
-    /// attribute is looked for on resources, spans and instrumentation scopes. With a filter, only values that occur on a
-    /// span which may pass it, or on its resource, scope, events or links. `sink` may stop it.
+    /// The values of an attribute, or of an intrinsic that has stored text, in these row groups; each once. Arrays give their
+    /// elements. An unscoped attribute is looked for on resources, spans and instrumentation scopes. With a filter, only
+    /// values that occur on a span which may pass it, or on its resource, scope, events or links. `sink` may stop it.
     ///
     /// Intrinsics whose values are not data (ids, durations) or fixed words (status, kind) give nothing.
     ///
@@ -58,20 +63,27 @@ impl BlockReader {
         &self,
         attribute: &Attribute,
         filter: Option<&SpanFilter>,
+        row_groups: Range<usize>,
         sink: &mut dyn FnMut(Value) -> ControlFlow<()>,
     ) -> Result<ScanStats, ReadError> {
-        let mut stats = ScanStats::default();
         let mut distinct = Distinct::new(sink);
-        for index in 0..self.row_groups() {
+        self.each_group(filter, row_groups, |group, spans| group.values(attribute, spans, &mut distinct))
+    }
+
+    /// Calls `each` with the spans that may pass, for row groups that have any, until it breaks.
+    fn each_group(
+        &self,
+        filter: Option<&SpanFilter>,
+        row_groups: Range<usize>,
+        mut each: impl FnMut(&mut Group<'_>, &Outcome) -> Result<ControlFlow<()>, ReadError>,
+    ) -> Result<ScanStats, ReadError> {
+        let mut stats = ScanStats::default();
+        for index in row_groups.start..row_groups.end.min(self.row_groups()) {
             let mut group = Group::new(self, index);
             stats.traces += group.rows() as u64;
-            let spans = match filter {
-                Some(filter) => group.span_filter(filter)?,
-                None => Outcome::All,
-            };
-            let stop = match spans {
+            let stop = match filter.map_or(Ok(Outcome::All), |filter| group.span_filter(filter))? {
                 Outcome::None => ControlFlow::Continue(()),
-                spans => group.values(attribute, &spans, &mut distinct)?,
+                spans => each(&mut group, &spans)?,
             };
             stats.bytes += group.bytes_read;
             if stop.is_break() {
@@ -145,38 +157,60 @@ impl<'a> Distinct<'a> {
 }
 
 impl Group<'_> {
-    fn names(&mut self, node: Node) -> Result<Vec<Box<str>>, ReadError> {
-        let mut names = Vec::new();
-        let leaf = self.attr_leaves(node).key;
-        if !self.is_empty(leaf) {
-            let name = |bytes: &[u8]| String::from_utf8_lossy(bytes).into();
-            match self.dictionary(leaf)? {
-                Some(dictionary) => names.extend(dictionary.strings.iter().map(name)),
-                None => {
-                    let column = self.column(leaf)?;
-                    let distinct: FxHashSet<&[u8]> = (0..column.values.len()).map(|index| column.values.bytes(index)).collect();
-                    names.extend(distinct.into_iter().map(name));
-                }
-            }
-        }
+    fn names(&mut self, node: Node, spans: &Outcome) -> Result<Vec<Box<str>>, ReadError> {
+        let mut names = self.keys(node, spans)?;
         if node == Node::Resource {
             let leaf = self.block.layout.service_name;
-            let named = match self.dictionary(leaf)? {
-                Some(dictionary) => dictionary.strings.iter().any(|name| !name.is_empty()),
-                None => {
+            let named = match (spans, self.dictionary(leaf)?) {
+                (Outcome::All, Some(dictionary)) => dictionary.strings.iter().any(|name| !name.is_empty()),
+                _ => {
+                    let elements = self.elements(node, spans)?;
                     let column = self.column(leaf)?;
-                    (0..column.values.len()).any(|index| !column.values.bytes(index).is_empty())
+                    elements.iter().any(|index| !column.values.bytes(index).is_empty())
                 }
             };
             names.extend(named.then(|| "service.name".into()));
         }
         let own: Vec<(LeafId, Box<str>)> = self.own_columns(node).iter().map(|own| (own.leaf, own.key.as_str().into())).collect();
         for (leaf, key) in own {
-            if !self.is_empty(leaf) && (self.has_statistics(leaf) || self.column(leaf)?.values.len() > 0) {
-                names.push(key);
-            }
+            let occurs = match spans {
+                _ if self.is_empty(leaf) => false,
+                Outcome::All if self.has_statistics(leaf) => true,
+                _ => {
+                    let elements = self.elements(node, spans)?;
+                    let parents = self.count(node)?;
+                    self.lists(leaf, node.depth(), parents)?.is_some_and(|lists| elements.iter().any(|index| !lists.of(index).is_empty()))
+                }
+            };
+            names.extend(occurs.then_some(key));
         }
         Ok(names)
+    }
+
+    /// Names of attributes without columns of their own.
+    fn keys(&mut self, node: Node, spans: &Outcome) -> Result<Vec<Box<str>>, ReadError> {
+        let leaf = self.attr_leaves(node).key;
+        if self.is_empty(leaf) {
+            return Ok(Vec::new());
+        }
+        let name = |bytes: &[u8]| String::from_utf8_lossy(bytes).into();
+        if *spans == Outcome::All
+            && let Some(dictionary) = self.dictionary(leaf)?
+        {
+            return Ok(dictionary.strings.iter().map(name).collect());
+        }
+        let elements = self.elements(node, spans)?;
+        let keys_of = self.keys_of(node)?;
+        let column = self.column(leaf)?;
+        let indexes = elements.iter().flat_map(|index| part(&keys_of, index));
+        Ok(match &column.values {
+            Values::Codes { codes, dictionary } => {
+                let mut occurs = vec![false; dictionary.len()];
+                indexes.for_each(|index| occurs[codes[index] as usize] = true);
+                dictionary.strings.iter().zip(occurs).filter(|(_, occurs)| *occurs).map(|(bytes, _)| name(bytes)).collect()
+            }
+            values => indexes.map(|index| values.bytes(index)).collect::<FxHashSet<&[u8]>>().into_iter().map(name).collect(),
+        })
     }
 
     fn values(&mut self, attribute: &Attribute, spans: &Outcome, distinct: &mut Distinct<'_>) -> Result<ControlFlow<()>, ReadError> {

@@ -402,7 +402,7 @@ fn tags_are_those_of_the_spans() {
             assert!(names.insert((scope, name.to_owned())), "{set}: {name} twice");
             ControlFlow::Continue(())
         };
-        block.tag_names(None, sink).expect("reads");
+        block.tag_names(None, None, 0..usize::MAX, sink).expect("reads");
         assert_eq!(names, all.keys().cloned().collect(), "{set}");
 
         let some = &spans[spans.len() / 2];
@@ -422,7 +422,7 @@ fn tags_are_those_of_the_spans() {
                     assert!(values.insert(format!("{value:?}")), "{set} {tag:?}: {value:?} twice");
                     ControlFlow::Continue(())
                 };
-                block.tag_values(&tag, filter, sink).expect("reads");
+                block.tag_values(&tag, filter, 0..usize::MAX, sink).expect("reads");
                 values
             };
             let want: BTreeSet<String> = values.iter().flat_map(scalars).map(|value| format!("{value:?}")).collect();
@@ -435,11 +435,20 @@ fn tags_are_those_of_the_spans() {
             }
         }
         let mut names = BTreeSet::new();
+        let sink = &mut |scope, name: &str| {
+            names.insert((scope, name.to_owned()));
+            ControlFlow::Continue(())
+        };
+        block.tag_names(None, Some(&filter), 0..usize::MAX, sink).expect("reads");
+        let passing: Vec<Flat> = flat(&block).into_iter().filter(|flat| flat.passes(&filter)).collect();
+        assert_eq!(names, attributes(&passing).into_keys().collect(), "{set}");
+
+        let mut names = BTreeSet::new();
         let sink = &mut |value: Value| {
             names.insert(format!("{value:?}"));
             ControlFlow::Continue(())
         };
-        block.tag_values(&Attribute::Intrinsic(Intrinsic::Name), None, sink).expect("reads");
+        block.tag_values(&Attribute::Intrinsic(Intrinsic::Name), None, 0..usize::MAX, sink).expect("reads");
         assert_eq!(names, spans.iter().map(|flat| format!("{:?}", Value::Str(flat.span.name.as_str().into()))).collect());
     }
 }
