@@ -120,7 +120,8 @@ impl Blocks {
         let most = limit(request.max_tag_values);
         let read = self
             .with_block(meta.clone(), move |block, cancelled| {
-                let mut values: BTreeSet<vivace_traceql::TagValue> = filter.pinned().iter().flat_map(vivace_traceql::TagValue::of).collect();
+                let mut values: BTreeSet<vivace_traceql::TagValue> =
+                    filter.pinned().iter().flat_map(vivace_traceql::TagValue::of).collect();
                 let mut take = |value: &Value| {
                     values.extend(vivace_traceql::TagValue::of(value));
                     stop_if(values.len() >= most || cancelled.is_cancelled())
@@ -215,9 +216,9 @@ fn values_of_span(
         Attribute::Intrinsic(Intrinsic::RootName) => take(&Value::Str(trace.root_name.clone())),
         Attribute::Intrinsic(Intrinsic::RootService) => take(&Value::Str(trace.root_service.clone())),
         _ if attribute.is_in_every_row() => ControlFlow::Continue(()),
-        _ if attribute.is_of_events() || attribute.is_of_links() => {
-            children.of_span(span).try_for_each(|row| children.columns.get(column).and_then(|values| values.get(row)).map_or(ControlFlow::Continue(()), &mut *take))
-        }
+        _ if attribute.is_of_events() || attribute.is_of_links() => children.of_span(span).try_for_each(|row| {
+            children.columns.get(column).and_then(|values| values.get(row)).map_or(ControlFlow::Continue(()), &mut *take)
+        }),
         _ => batch.columns.get(column).and_then(|values| values.get(span)).map_or(ControlFlow::Continue(()), take),
     }
 }
