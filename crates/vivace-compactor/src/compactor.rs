@@ -12,10 +12,10 @@ use vivace_core::{BlockId, TenantId};
 use vivace_server::{Overrides, clock};
 use vivace_storage::{Blocklist, Bucket, BucketError, Change};
 
+use crate::Owner;
 use crate::merge::{self, Input, MergeError, Merged};
 use crate::retention::{self, Action, Retention};
 use crate::select::{self, Job, Limits};
-use crate::Owner;
 
 /// Merges and deletes blocks of all tenants, as far as they are this process' own.
 pub struct Compactor {

@@ -100,8 +100,7 @@ pub fn merge(
     let Some(tenant) = inputs.first().map(|i| i.meta.tenant_id.clone()) else { return Err(MergeError::Stopped) };
     let metas: Vec<BlockMeta> = inputs.iter().map(|i| i.meta.clone()).collect();
     let expected_traces = metas.iter().map(|m| m.total_objects).fold(0, u64::saturating_add);
-    let mut writer =
-        BlockWriter::new(options, tenant, block_id, BufWriter::new(file), expected_traces).map_err(MergeError::Output)?;
+    let mut writer = BlockWriter::new(options, tenant, block_id, BufWriter::new(file), expected_traces).map_err(MergeError::Output)?;
     let unread = |block| move |source| MergeError::Input { block, source };
     let readers = inputs
         .into_iter()

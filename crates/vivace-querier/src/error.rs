@@ -65,7 +65,9 @@ impl From<ReadError> for BlockFault {
             ReadError::Io { source, .. } => {
                 let text = format!("{error}: {source}");
                 match source.kind() {
-                    std::io::ErrorKind::NotFound | std::io::ErrorKind::UnexpectedEof | std::io::ErrorKind::InvalidInput => Self::Broken(text),
+                    std::io::ErrorKind::NotFound | std::io::ErrorKind::UnexpectedEof | std::io::ErrorKind::InvalidInput => {
+                        Self::Broken(text)
+                    }
                     _ => Self::Unavailable(text),
                 }
             }

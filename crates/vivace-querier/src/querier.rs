@@ -3,8 +3,8 @@ use std::time::{Duration, Instant};
 
 use vivace_core::TenantId;
 use vivace_proto::tempopb::{
-    MetadataMetrics, PartialStatus, SearchTagValuesV2Response, SearchTagsV2Response, SearchTagsV2Scope, TagValue, Trace, TraceByIdRequest,
-    TraceByIdMetrics, TraceByIdResponse,
+    MetadataMetrics, PartialStatus, SearchTagValuesV2Response, SearchTagsV2Response, SearchTagsV2Scope, TagValue, Trace, TraceByIdMetrics,
+    TraceByIdRequest, TraceByIdResponse,
 };
 use vivace_proto::vivace::v1::job::Work;
 use vivace_proto::vivace::v1::{Job, JobResult, job_result::Outcome};
@@ -49,12 +49,10 @@ impl Querier {
         };
         // Half: what a failing ingester leaves is enough to ask the others once more.
         let call = self.timeouts.ingester.max(limit / 2);
-        let result = tokio::time::timeout(limit, self.work(&tenant, work, call))
-            .await
-            .unwrap_or(Err(JobError::TimedOut { setting, limit }));
+        let result =
+            tokio::time::timeout(limit, self.work(&tenant, work, call)).await.unwrap_or(Err(JobError::TimedOut { setting, limit }));
         let status = if result.is_ok() { "ok" } else { "error" };
-        metrics::histogram!("vivace_querier_job_duration_seconds", "job" => kind, "status" => status)
-            .record(begun.elapsed().as_secs_f64());
+        metrics::histogram!("vivace_querier_job_duration_seconds", "job" => kind, "status" => status).record(begun.elapsed().as_secs_f64());
         result
     }
 
@@ -70,8 +68,7 @@ impl Querier {
             }
             Work::SearchRecent(request) => {
                 let limit = request.limit as usize;
-                let answers =
-                    self.ingesters.ask(tenant, request, call, |mut c, r| async move { c.search_recent(r).await }).await?;
+                let answers = self.ingesters.ask(tenant, request, call, |mut c, r| async move { c.search_recent(r).await }).await?;
                 (Outcome::Search(crate::search::combined(answers.parts, limit)), answers.warning.into_iter().collect())
             }
             Work::SearchBlock(job) => {
@@ -81,8 +78,7 @@ impl Querier {
                 (Outcome::Search(result), warnings)
             }
             Work::TagsRecent(request) => {
-                let answers =
-                    self.ingesters.ask(tenant, request, call, |mut c, r| async move { c.search_tags_v2(r).await }).await?;
+                let answers = self.ingesters.ask(tenant, request, call, |mut c, r| async move { c.search_tags_v2(r).await }).await?;
                 (Outcome::Tags(combined_tags(answers.parts)), answers.warning.into_iter().collect())
             }
             Work::TagsBlock(job) => {
@@ -91,8 +87,7 @@ impl Querier {
                 (Outcome::Tags(result), warnings)
             }
             Work::TagValuesRecent(request) => {
-                let answers =
-                    self.ingesters.ask(tenant, request, call, |mut c, r| async move { c.search_tag_values_v2(r).await }).await?;
+                let answers = self.ingesters.ask(tenant, request, call, |mut c, r| async move { c.search_tag_values_v2(r).await }).await?;
                 (Outcome::TagValues(combined_tag_values(answers.parts)), answers.warning.into_iter().collect())
             }
             Work::TagValuesBlock(job) => {
@@ -112,8 +107,7 @@ impl Querier {
         call: Duration,
     ) -> Result<Found<TraceByIdResponse>, JobError> {
         blocks::trace_id(&request.trace_id)?;
-        let answers =
-            self.ingesters.ask(tenant, request, call, |mut c, r| async move { c.find_trace_by_id(r).await }).await?;
+        let answers = self.ingesters.ask(tenant, request, call, |mut c, r| async move { c.find_trace_by_id(r).await }).await?;
         let mut messages: BTreeSet<String> = answers.warning.iter().cloned().collect();
         let mut inspected_bytes = 0;
         let mut parts = Vec::with_capacity(answers.parts.len());

@@ -80,9 +80,8 @@ impl Ingesters {
         let mut missing: Vec<Missing> =
             snapshot.dead().map(|i| Missing { id: i.id.clone(), why: "has not been heard of lately".to_owned() }).collect();
         let replaying = |i: &&Instance| matches!(i.state, State::Pending | State::Joining);
-        missing.extend(
-            snapshot.live().filter(replaying).map(|i| Missing { id: i.id.clone(), why: "is still replaying its log".to_owned() }),
-        );
+        missing
+            .extend(snapshot.live().filter(replaying).map(|i| Missing { id: i.id.clone(), why: "is still replaying its log".to_owned() }));
         let live: Vec<&Instance> = snapshot.live().collect();
         if live.is_empty() {
             return Err(JobError::Unavailable(format!("no live ingester in the ring{}", listed(&missing))));
@@ -155,10 +154,9 @@ impl Ingesters {
                 }
                 // The request itself is wrong: every other ingester would say so too.
                 Err(status) if status.code() == Code::InvalidArgument => return Err(JobError::Invalid(status.message().to_owned())),
-                Err(status) => failed.push(Missing {
-                    id: instance.id.clone(),
-                    why: format!("answered {}: {}", status.code(), status.message()),
-                }),
+                Err(status) => {
+                    failed.push(Missing { id: instance.id.clone(), why: format!("answered {}: {}", status.code(), status.message()) })
+                }
             }
         }
         Ok((answered, parts, failed))

@@ -130,8 +130,7 @@ impl Upkeep {
         }
         let file = tempfile::NamedTempFile::new().expect("a file");
         let out = std::fs::File::create(file.path()).expect("a file");
-        let mut writer =
-            BlockWriter::new(BlockOptions::default(), TenantId::single(), BlockId([block; 16]), out, 10).expect("starts");
+        let mut writer = BlockWriter::new(BlockOptions::default(), TenantId::single(), BlockId([block; 16]), out, 10).expect("starts");
         for (id, spans) in &by_id {
             writer.push_trace(*id, spans).expect("ascending");
         }
