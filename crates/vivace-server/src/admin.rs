@@ -3,10 +3,10 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use axum::Router;
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
-use axum::Router;
 use http::{StatusCode, header};
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Deserialize;
@@ -76,7 +76,8 @@ impl Pages {
     }
 
     fn services(&self) -> String {
-        let mut rows = vec![("listeners".to_owned(), if self.ready.is_draining() { "Stopping" } else { "Running" }.to_owned(), String::new())];
+        let mut rows =
+            vec![("listeners".to_owned(), if self.ready.is_draining() { "Stopping" } else { "Running" }.to_owned(), String::new())];
         for (name, state) in self.ready.services() {
             let (state, failure) = match state {
                 Ok(()) => ("Running", String::new()),
@@ -88,7 +89,8 @@ impl Pages {
     }
 
     fn endpoints(&self) -> String {
-        let pages = ["/ready", "/metrics", "/status", "/status/{version|services|endpoints|config|runtime_config}", "/api/status/buildinfo"];
+        let pages =
+            ["/ready", "/metrics", "/status", "/status/{version|services|endpoints|config|runtime_config}", "/api/status/buildinfo"];
         let http = pages.map(|path| ["HTTP".to_owned(), path.to_owned()]);
         let grpc = self.grpc_services.iter().map(|service| ["gRPC".to_owned(), format!("/{service}/*")]);
         table(&["protocol", "path"], http.into_iter().chain(grpc))

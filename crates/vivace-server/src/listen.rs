@@ -101,7 +101,9 @@ pub(crate) async fn serve(listener: TcpListener, services: Services, settings: S
             () = stop.cancelled() => break,
         };
         match accepted {
-            Ok((stream, peer)) => drop(connections.spawn(connection(stream, peer, services.clone(), settings.clone(), stop.clone(), permit))),
+            Ok((stream, peer)) => {
+                drop(connections.spawn(connection(stream, peer, services.clone(), settings.clone(), stop.clone(), permit)))
+            }
             Err(error) => {
                 // Out of file descriptors, or the client has left already. Neither is helped by spinning.
                 tracing::warn!(protocol = settings.protocol, %error, "cannot accept a connection");

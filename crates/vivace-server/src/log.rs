@@ -15,7 +15,8 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer, Registry};
 
 /// Libraries that tell at info what is none of an operator's business.
-const QUIET: &[&str] = &["h2", "hyper", "hyper_util", "tower", "tonic", "rustls", "chitchat", "aws_config", "aws_smithy_runtime", "aws_sdk_s3", "sled"];
+const QUIET: &[&str] =
+    &["h2", "hyper", "hyper_util", "tower", "tonic", "rustls", "chitchat", "aws_config", "aws_smithy_runtime", "aws_sdk_s3", "sled"];
 
 /// How lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,7 +139,8 @@ fn logfmt<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> String {
     let mut line = String::new();
     for (name, value) in pairs {
         let separator = if line.is_empty() { "" } else { " " };
-        let needs_quotes = value.is_empty() || name == "msg" || value.chars().any(|c| c <= ' ' || c == '"' || c == '=' || c == '\\' || c == '\u{7f}');
+        let needs_quotes =
+            value.is_empty() || name == "msg" || value.chars().any(|c| c <= ' ' || c == '"' || c == '=' || c == '\\' || c == '\u{7f}');
         if needs_quotes {
             write!(line, "{separator}{name}={value:?}").expect("writing to a string does not fail");
         } else {

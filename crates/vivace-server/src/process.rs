@@ -272,8 +272,22 @@ impl Process {
         let (health, health_service) = tonic_health::server::health_reporter();
         self.add_grpc(health_service);
         let mut signals = Signals::new()?;
-        let Self { name, settings, http_listener, grpc_listener, internal_listener, http, grpc, admin, ready, mut tasks, drains, stop, shutdown, .. } =
-            self;
+        let Self {
+            name,
+            settings,
+            http_listener,
+            grpc_listener,
+            internal_listener,
+            http,
+            grpc,
+            admin,
+            ready,
+            mut tasks,
+            drains,
+            stop,
+            shutdown,
+            ..
+        } = self;
         let routes = Routers::new(http, grpc, admin, &settings);
         let mut servers = Servers::default();
         servers.serve(http_listener, Services { http: Some(routes.http), grpc: Some(routes.grpc.clone()) }, &settings.http);
@@ -300,10 +314,12 @@ impl Process {
         let orderly = async {
             tokio::time::sleep(delay).await;
             let mut result = ended_by;
-            let within = Within { deadline: Instant::now() + settings.graceful_shutdown_timeout, timeout: settings.graceful_shutdown_timeout };
+            let within =
+                Within { deadline: Instant::now() + settings.graceful_shutdown_timeout, timeout: settings.graceful_shutdown_timeout };
             for (part, drain) in drains.into_iter().rev() {
                 tracing::info!(part, "draining");
-                let drained = within.run(&part, drain()).await.and_then(|drained| drained.with_context(|| format!("{part} could not drain")));
+                let drained =
+                    within.run(&part, drain()).await.and_then(|drained| drained.with_context(|| format!("{part} could not drain")));
                 result = result.and(drained);
             }
             stop.cancel();

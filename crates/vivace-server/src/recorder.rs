@@ -16,7 +16,18 @@ const BUCKETS: &[(&str, &[f64])] = &[
     ("tempo_ingester_flush_duration_seconds", &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0]),
     (
         "tempo_ingester_flush_size_bytes",
-        &[1_048_576.0, 2_097_152.0, 4_194_304.0, 8_388_608.0, 16_777_216.0, 33_554_432.0, 67_108_864.0, 134_217_728.0, 268_435_456.0, 536_870_912.0],
+        &[
+            1_048_576.0,
+            2_097_152.0,
+            4_194_304.0,
+            8_388_608.0,
+            16_777_216.0,
+            33_554_432.0,
+            67_108_864.0,
+            134_217_728.0,
+            268_435_456.0,
+            536_870_912.0,
+        ],
     ),
     ("tempo_query_frontend_actual_batch_size", &[1.0, 2.4, 3.8, 5.2, 6.6]),
     ("tempo_query_frontend_retries", &[0.0, 1.0, 2.0, 3.0, 4.0, 5.0]),
@@ -27,7 +38,10 @@ const BUCKETS: &[(&str, &[f64])] = &[
 /// The recorder, installed at the first call. Tests run several processes' worth of parts in one; they share it.
 pub(crate) fn install() -> anyhow::Result<PrometheusHandle> {
     static HANDLE: OnceLock<Result<PrometheusHandle, String>> = OnceLock::new();
-    HANDLE.get_or_init(|| build().map_err(|e| e.to_string())).clone().map_err(|e| anyhow::anyhow!("cannot install the metrics recorder: {e}"))
+    HANDLE
+        .get_or_init(|| build().map_err(|e| e.to_string()))
+        .clone()
+        .map_err(|e| anyhow::anyhow!("cannot install the metrics recorder: {e}"))
 }
 
 fn build() -> Result<PrometheusHandle, BuildError> {
