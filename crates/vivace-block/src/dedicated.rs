@@ -1,3 +1,5 @@
+//! Attributes that have a column of their own, as configured per tenant and listed in `meta.json`.
+
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh64::Xxh64;
 

@@ -1,16 +1,23 @@
 //! One block: its columns in Parquet, bloom filters, `meta.json`; and live spans answered as a block would.
 //!
 //! The crate opens no bucket and lists none: it is handed bytes and hands out bytes.
-//! Start with [`BlockMeta`] and [`schema`].
+//! Start with [`BlockWriter`], [`BlockReader`], [`BlockMeta`] and [`schema`].
 
 pub mod bloom;
 pub mod dedicated;
 pub mod index;
 mod meta;
+pub mod nested_set;
 pub mod objects;
 mod read;
+mod row;
 pub mod schema;
+#[cfg(test)]
+mod testdata;
+mod write;
 
 pub use dedicated::{DedicatedColumn, DedicatedOption, DedicatedScope, DedicatedType};
 pub use meta::{BlockMeta, CorruptMeta, Format, parse_rfc3339, rfc3339};
 pub use read::{BlockReader, ReadAt, ReadError, Traces};
+pub use row::SpanRef;
+pub use write::{BlockOptions, BlockWriter, FinishedBlock, WriteError};

@@ -27,11 +27,11 @@ section! {
         /// Whether the server's certificate goes unchecked.
         used tls_insecure_skip_verify: bool = false;
         /// File with the client's certificate, PEM.
-        idle tls_cert_path: String = String::new();
+        used tls_cert_path: String = String::new();
         /// File with the client's key, PEM.
-        idle tls_key_path: String = String::new();
+        used tls_key_path: String = String::new();
         /// File with the authorities trusted, PEM.
-        idle tls_ca_path: String = String::new();
+        used tls_ca_path: String = String::new();
         /// Name expected in the server's certificate.
         idle tls_server_name: String = String::new();
         /// Cipher suites allowed, comma-separated.
@@ -43,33 +43,33 @@ section! {
         /// The same: 0 finds out, 1 names it in the host, 2 in the path.
         used bucket_lookup_type: u32 = 0;
         /// Bytes per part of an upload; 0 lets the client choose.
-        idle part_size: u64 = 0;
+        used part_size: u64 = 0;
         /// Wait before a read is tried a second time in parallel; 0 is never.
         idle hedge_requests_at: Duration = Duration::ZERO;
         /// Such reads in parallel at most.
         idle hedge_requests_up_to: usize = 2;
         /// Whether AWS is reached over IPv6 too.
-        idle enable_dual_stack: bool = false;
+        used enable_dual_stack: bool = false;
         /// Old signatures.
         idle signature_v2: bool = false;
         /// Ignored by Tempo too.
         idle native_aws_auth_enabled: bool = false;
         /// Tags set on objects.
-        idle tags: BTreeMap<String, String> = default();
+        used tags: BTreeMap<String, String> = default();
         /// Metadata set on objects.
-        idle metadata: BTreeMap<String, String> = default();
+        used metadata: BTreeMap<String, String> = default();
         /// Storage class of objects.
-        idle storage_class: String = String::new();
+        used storage_class: String = String::new();
         /// Listings at once.
         idle list_blocks_concurrency: usize = 3;
         /// Encryption by the server.
-        idle sse: Sse = default();
+        used sse: Sse = default();
         /// Tries of a failed request (3.x).
-        idle retry_max_attempts: usize = 10;
+        used retry_max_attempts: usize = 10;
         /// First pause between them (3.x).
-        idle retry_backoff_initial: Duration = millis(200);
+        used retry_backoff_initial: Duration = millis(200);
         /// Longest pause between them (3.x).
-        idle retry_backoff_max: Duration = secs(1);
+        used retry_backoff_max: Duration = secs(1);
     }
 }
 
@@ -83,7 +83,7 @@ section! {
         /// Context of `SSE-KMS`, JSON.
         used kms_encryption_context: String = String::new();
         /// Key of `SSE-C`.
-        used encryption_key: Secret = default();
+        idle encryption_key: Secret = default();
     }
 }
 
@@ -111,7 +111,7 @@ section! {
         /// Listings at once.
         idle list_blocks_concurrency: usize = 3;
         /// Tries of a failed request.
-        idle max_retries: usize = 3;
+        used max_retries: usize = 3;
     }
 }
 

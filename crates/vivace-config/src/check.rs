@@ -1,13 +1,222 @@
-use crate::reader::Reader;
-use crate::{Config, Limits};
+use std::collections::{BTreeMap, HashSet};
 
-/// Checks values that stand alone.
+use crate::reader::Reader;
+use crate::{Backend, BlockVersion, CacheRole, ColumnScope, ColumnType, Config, DedicatedColumn, KvStore, Limits, ServiceRing, Target};
+
+/// Checks values that stand alone, or that stand beside each other in one block.
 pub(crate) fn values(config: &Config, reader: &mut Reader) {
     limits(&config.overrides.defaults, "overrides.defaults", reader);
+    if !config.http_api_prefix.is_empty() && !config.http_api_prefix.starts_with('/') {
+        reader.problem_at("http_api_prefix", format!("expected a path that starts with /; got {:?}", config.http_api_prefix));
+    }
+    if config.ingester.lifecycler.ring.replication_factor == 0 {
+        reader.problem_at("ingester.lifecycler.ring.replication_factor", "expected at least 1; got 0".to_owned());
+    }
+    let search = &config.query_frontend.search;
+    if search.query_backend_after > search.query_ingesters_until {
+        let message = format!(
+            "expected at most query_ingesters_until ({}), or spans of that age are found nowhere; got {}",
+            crate::format_duration(search.query_ingesters_until),
+            crate::format_duration(search.query_backend_after)
+        );
+        reader.problem_at("query_frontend.search.query_backend_after", message);
+    }
+    stores(config, reader);
+    blocks(config, reader);
+    caches(config, reader);
+    forwarders(config, reader);
+    let processor = &config.metrics_generator.processor;
+    buckets(&processor.span_metrics.histogram_buckets, "metrics_generator.processor.span_metrics.histogram_buckets", reader);
+    buckets(&processor.service_graphs.histogram_buckets, "metrics_generator.processor.service_graphs.histogram_buckets", reader);
+    for (index, target) in config.metrics_generator.storage.remote_write.iter().enumerate() {
+        let url = target.url.expose();
+        if !url.starts_with("http://") && !url.starts_with("https://") {
+            let path = format!("metrics_generator.storage.remote_write[{index}].url");
+            reader.problem_at(&path, format!("expected a URL with http:// or https://; got {:?}", target.url.masked()));
+        }
+    }
+    if config.usage_report.reporting_enabled {
+        reader.note_at("usage_report.reporting_enabled", "accepted, without effect: Vivace sends no reports".to_owned());
+    }
+}
+
+/// Membership is by gossip, whatever store Tempo was told to use.
+fn stores(config: &Config, reader: &mut Reader) {
+    let rings: [(&str, KvStore); 4] = [
+        ("distributor.ring", store(&config.distributor.ring)),
+        ("ingester.lifecycler.ring", config.ingester.lifecycler.ring.kvstore.store),
+        ("metrics_generator.ring", store(&config.metrics_generator.ring)),
+        ("compactor.ring", store(&config.compactor.ring)),
+    ];
+    for (ring, store) in rings {
+        if matches!(store, KvStore::Consul | KvStore::Etcd | KvStore::Multi) {
+            let message = format!("{store} is not used; the ring is kept by gossip (set memberlist.join_members)");
+            reader.advise_at(&format!("{ring}.kvstore.store"), message);
+        }
+    }
+}
+
+fn store(ring: &ServiceRing) -> KvStore {
+    ring.kvstore.store
+}
+
+fn blocks(config: &Config, reader: &mut Reader) {
+    let block = &config.storage.trace.block;
+    if block.version != BlockVersion::VParquet4 {
+        reader.advise_at(
+            "storage.trace.block.version",
+            format!("blocks are written as vParquet4, which Tempo 2.x and 3.x read; got {}", block.version),
+        );
+    }
+    let share = block.bloom_filter_false_positive;
+    if share <= 0.0 || share >= 1.0 {
+        reader.problem_at("storage.trace.block.bloom_filter_false_positive", format!("expected a share above 0 and below 1; got {share}"));
+    }
+    for (key, bytes) in [
+        ("bloom_filter_shard_size_bytes", block.bloom_filter_shard_size_bytes),
+        ("parquet_row_group_size_bytes", block.parquet_row_group_size_bytes),
+    ] {
+        if bytes == 0 {
+            reader.problem_at(&format!("storage.trace.block.{key}"), "expected at least 1; got 0".to_owned());
+        }
+    }
+    columns(&block.parquet_dedicated_columns, "storage.trace.block.parquet_dedicated_columns", reader);
+}
+
+fn caches(config: &Config, reader: &mut Reader) {
+    let mut claimed: HashSet<CacheRole> = HashSet::new();
+    for (index, cache) in config.cache.caches.iter().enumerate() {
+        let path = format!("cache.caches[{index}]");
+        if cache.memcached.is_some() == cache.redis.is_some() {
+            reader.problem_at(&path, "expected either memcached or redis".to_owned());
+        }
+        if cache.roles.is_empty() {
+            reader.problem_at(&path, "expected at least one role in roles".to_owned());
+        }
+        for role in &cache.roles {
+            if !claimed.insert(*role) {
+                reader.problem_at(&format!("{path}.roles"), format!("role {role} is claimed by another cache already"));
+            }
+        }
+    }
+}
+
+fn forwarders(config: &Config, reader: &mut Reader) {
+    let mut names = HashSet::new();
+    for (index, forwarder) in config.distributor.forwarders.iter().enumerate() {
+        let path = format!("distributor.forwarders[{index}]");
+        if forwarder.name.is_empty() || !names.insert(&forwarder.name) {
+            reader.problem_at(&path, format!("expected a name that no other forwarder has; got {:?}", forwarder.name));
+        }
+        if forwarder.backend != "otlpgrpc" {
+            reader.problem_at(&path, format!("expected backend otlpgrpc; got {:?}", forwarder.backend));
+        }
+    }
 }
 
 /// Checks the limits of a tenant, or the defaults, which are at `path`.
-pub(crate) fn limits(_limits: &Limits, _path: &str, _reader: &mut Reader) {}
+pub(crate) fn limits(limits: &Limits, path: &str, reader: &mut Reader) {
+    let generator = &limits.metrics_generator;
+    if generator.native_histogram_bucket_factor <= 1.0 {
+        let message = format!("expected a number above 1; got {}", generator.native_histogram_bucket_factor);
+        reader.problem_at(&format!("{path}.metrics_generator.native_histogram_bucket_factor"), message);
+    }
+    let processor = &generator.processor;
+    for (name, bounds) in
+        [("service_graphs", &processor.service_graphs.histogram_buckets), ("span_metrics", &processor.span_metrics.histogram_buckets)]
+    {
+        buckets(bounds.as_deref().unwrap_or_default(), &format!("{path}.metrics_generator.processor.{name}.histogram_buckets"), reader);
+    }
+    columns(&limits.storage.parquet_dedicated_columns, &format!("{path}.storage.parquet_dedicated_columns"), reader);
+}
 
-/// Checks relations between values, for the target that the process runs.
-pub(crate) fn relations(_config: &Config, _reader: &mut Reader) {}
+fn buckets(bounds: &[f64], path: &str, reader: &mut Reader) {
+    if let Some(pair) = bounds.windows(2).find(|pair| pair[0] >= pair[1]) {
+        reader.problem_at(path, format!("expected bounds that increase; got {} before {}", pair[0], pair[1]));
+    }
+}
+
+/// At most ten text and five number columns per scope, each attribute once.
+fn columns(columns: &[DedicatedColumn], path: &str, reader: &mut Reader) {
+    let mut names: HashSet<(ColumnScope, &str)> = HashSet::new();
+    let mut counts: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    for (index, column) in columns.iter().enumerate() {
+        let path = format!("{path}[{index}]");
+        if column.name.is_empty() {
+            reader.problem_at(&path, "expected a name".to_owned());
+        } else if !names.insert((column.scope, &column.name)) {
+            reader.problem_at(&path, format!("{} attribute {:?} has a column already", column.scope, column.name));
+        }
+        *counts.entry((column.scope.as_str(), column.column_type.as_str())).or_default() += 1;
+    }
+    for ((scope, column_type), count) in counts {
+        let most = if column_type == ColumnType::Int.as_str() { 5 } else { 10 };
+        if count > most {
+            reader.problem_at(path, format!("expected at most {most} columns of scope {scope} and type {column_type}; got {count}"));
+        }
+    }
+}
+
+/// Checks relations between blocks, for the target that the process runs.
+pub(crate) fn relations(config: &Config, reader: &mut Reader) {
+    let target = config.target;
+    let runs = |services: &[Target]| services.iter().any(|service| target.includes(*service));
+    if runs(&[Target::Ingester, Target::Querier, Target::QueryFrontend, Target::Compactor]) {
+        bucket(config, reader);
+    }
+    let trace = &config.storage.trace;
+    if runs(&[Target::Ingester]) && trace.wal.path.is_empty() {
+        reader.problem_at("storage.trace.wal.path", "is not set; expected a folder for the ingester's log".to_owned());
+    }
+    if target == Target::Querier && config.querier.frontend_worker.frontend_address.is_empty() {
+        let message = "is not set; expected host:port of the query-frontends' gRPC listener".to_owned();
+        reader.problem_at("querier.frontend_worker.frontend_address", message);
+    }
+    if target == Target::MetricsGenerator && config.metrics_generator.storage.path.is_empty() {
+        reader.problem_at("metrics_generator.storage.path", "is not set; expected a folder for the generator".to_owned());
+    }
+    if trace.backend == Backend::Local && target != Target::All {
+        reader.advise_at("storage.trace.backend", format!("local folders are not shared between processes, and this one is {target} only"));
+    }
+    let poll = trace.blocklist_poll;
+    if runs(&[Target::Ingester]) && config.ingester.complete_block_timeout < poll {
+        let message = "is shorter than storage.trace.blocklist_poll; a flushed block may be found nowhere for a while".to_owned();
+        reader.advise_at("ingester.complete_block_timeout", message);
+    }
+    if runs(&[Target::Compactor]) {
+        let compaction = &config.compactor.compaction;
+        for (key, retention) in
+            [("block_retention", compaction.block_retention), ("compacted_block_retention", compaction.compacted_block_retention)]
+        {
+            if retention < poll {
+                let message = "is shorter than storage.trace.blocklist_poll; queriers may look for blocks that are deleted".to_owned();
+                reader.advise_at(&format!("compactor.compaction.{key}"), message);
+            }
+        }
+    }
+    let by_id = &config.query_frontend.trace_by_id;
+    if by_id.concurrent_shards > by_id.query_shards {
+        let message = format!("is more than query_shards; {} are in flight at most", by_id.query_shards);
+        reader.advise_at("query_frontend.trace_by_id.concurrent_shards", message);
+    }
+}
+
+/// Whether the bucket is named at all.
+fn bucket(config: &Config, reader: &mut Reader) {
+    let trace = &config.storage.trace;
+    let (key, value, what) = match trace.backend {
+        Backend::Unset => {
+            if !reader.is_refused("storage.trace.backend") {
+                reader.problem_at("storage.trace.backend", "is not set; expected local, s3, gcs or azure".to_owned());
+            }
+            return;
+        }
+        Backend::Local => ("local.path", &trace.local.path, "a folder for blocks"),
+        Backend::S3 => ("s3.bucket", &trace.s3.bucket, "the name of a bucket"),
+        Backend::Gcs => ("gcs.bucket_name", &trace.gcs.bucket_name, "the name of a bucket"),
+        Backend::Azure => ("azure.container_name", &trace.azure.container_name, "the name of a container"),
+    };
+    if value.is_empty() {
+        reader.problem_at(&format!("storage.trace.{key}"), format!("is not set; expected {what}, as the backend is {}", trace.backend));
+    }
+}

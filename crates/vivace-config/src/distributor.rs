@@ -17,13 +17,13 @@ section! {
         /// Other systems that spans are copied to.
         idle forwarders: Vec<Forwarder> = vec![];
         /// Counting of bytes by attribute.
-        idle usage: Usage = default();
+        used usage: Usage = default();
         /// Logging of every span received.
-        idle log_received_spans: LogSpans = default();
+        used log_received_spans: LogSpans = default();
         /// Logging of every span refused.
-        idle log_discarded_spans: LogSpans = default();
+        used log_discarded_spans: LogSpans = default();
         /// Counting of received spans by name.
-        idle metric_received_spans: MetricReceivedSpans = default();
+        used metric_received_spans: MetricReceivedSpans = default();
         /// Whether writes go to another ingester when one is leaving.
         idle extend_writes: bool = true;
         /// Hint after how long a refused request may be tried again; 0 gives none.
@@ -102,11 +102,11 @@ section! {
     /// `distributor.usage.cost_attribution`: counting of bytes by attribute.
     pub struct CostAttribution {
         /// Whether bytes are counted.
-        used enabled: bool = false;
+        idle enabled: bool = false;
         /// Series at most.
-        used max_cardinality: usize = 10000;
+        idle max_cardinality: usize = 10000;
         /// Quiet time after which a series is dropped.
-        used stale_duration: Duration = mins(15);
+        idle stale_duration: Duration = mins(15);
     }
 }
 
@@ -114,11 +114,11 @@ section! {
     /// `distributor.log_received_spans`, `distributor.log_discarded_spans`.
     pub struct LogSpans {
         /// Whether spans are logged.
-        used enabled: bool = false;
+        idle enabled: bool = false;
         /// Whether their attributes are logged too.
-        used include_all_attributes: bool = false;
+        idle include_all_attributes: bool = false;
         /// Whether only spans with an error are logged.
-        used filter_by_status_error: bool = false;
+        idle filter_by_status_error: bool = false;
     }
 }
 
@@ -126,8 +126,8 @@ section! {
     /// `distributor.metric_received_spans`.
     pub struct MetricReceivedSpans {
         /// Whether spans are counted by name.
-        used enabled: bool = false;
+        idle enabled: bool = false;
         /// Whether only roots are counted.
-        used root_only: bool = false;
+        idle root_only: bool = false;
     }
 }

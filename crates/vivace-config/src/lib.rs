@@ -66,6 +66,7 @@ pub use receivers::{
     OtlpReceiver, Receivers, UdpReceiver, ZipkinHttp, ZipkinReceiver,
 };
 pub use remote_write::{Authorization, BasicAuth, QueueConfig, RemoteWrite, RemoteWriteTls};
+pub use render::reference;
 pub use ring::{IngesterRing, Kv, KvStore, Lifecycler, ServiceRing};
 pub use server::{ClusterValidation, ClusterValidationGrpc, ClusterValidationHttp, InternalServer, LogFormat, LogLevel, Server, ServerTls};
 pub use storage::{Backend, Block, BlockSearch, BlockVersion, CacheControl, LocalBackend, Pool, Storage, TraceStorage, Wal};
@@ -104,7 +105,7 @@ section! {
         /// Listeners, their limits, and the log.
         used server: Server = default();
         /// A second HTTP listener for `/ready` and `/metrics`.
-        idle internal_server: InternalServer = default();
+        used internal_server: InternalServer = default();
         /// Receives spans and gives them to ingesters.
         used distributor: Distributor = default();
         /// Calls to ingesters.
@@ -128,7 +129,7 @@ section! {
         /// Gossip between the processes.
         used memberlist: Memberlist = default();
         /// Reports to Tempo's authors; Vivace sends none.
-        idle usage_report: UsageReport = default();
+        used usage_report: UsageReport = default();
         /// Caches beside the processes.
         idle cache: Cache = default();
         /// Kafka installations.
@@ -159,7 +160,7 @@ section! {
         /// Whether they are sent.
         used reporting_enabled: bool = false;
         /// Pauses between tries.
-        used backoff: Backoff = Backoff { min_period: millis(100), max_period: secs(10), max_retries: 0 };
+        idle backoff: Backoff = Backoff { min_period: millis(100), max_period: secs(10), max_retries: 0 };
     }
 }
 
@@ -217,6 +218,7 @@ impl Config {
 
     /// Values that follow from others.
     fn settle(&mut self) {
+        self.multitenancy_enabled = self.is_multitenant();
         if self.target == Target::All {
             self.ingester.lifecycler.ring.replication_factor = 1;
         }

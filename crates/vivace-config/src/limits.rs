@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::section::{choice, section};
-use crate::value::{default, mins};
+use crate::value::{Value, default, mins};
 use crate::{DedicatedColumn, DimensionMapping, FilterPolicy, IntrinsicDimensions, Secret};
 
 section! {
@@ -310,5 +310,29 @@ pub(crate) fn flat_path(key: &str) -> Option<String> {
     match processor {
         Some((processor, leaf)) => Some(format!("metrics_generator.processor.{processor}.{leaf}")),
         None => Some(format!("metrics_generator.{rest}")),
+    }
+}
+
+/// The names of all limits in the flat form.
+pub(crate) fn flat_names() -> Vec<String> {
+    let mut paths = vec![];
+    collect(&Limits::default(), "", &mut paths);
+    paths
+        .into_iter()
+        .filter_map(|path| {
+            let (_, leaf) = path.split_once('.')?;
+            [leaf.to_owned(), path.replace('.', "_")].into_iter().find(|name| flat_path(name).as_deref() == Some(&path))
+        })
+        .collect()
+}
+
+fn collect(block: &dyn Value, path: &str, paths: &mut Vec<String>) {
+    for field in block.fields() {
+        let path = if path.is_empty() { field.key.to_owned() } else { format!("{path}.{}", field.key) };
+        if field.value.fields().is_empty() {
+            paths.push(path);
+        } else {
+            collect(field.value, &path, paths);
+        }
     }
 }

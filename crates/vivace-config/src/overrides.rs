@@ -6,12 +6,12 @@ use serde_yaml::Value as Yaml;
 use vivace_core::TenantId;
 
 use crate::error::{ConfigErrors, Warning, WarningKind};
-use crate::limits::flat_path;
+use crate::limits::{flat_names, flat_path};
 use crate::node::{self, Node};
 use crate::reader::{Entry, Reader};
 use crate::section::section;
 use crate::value::{Field, Value, default, mins, secs, write_fields};
-use crate::{Azure, Backend, Gcs, Limits, LocalBackend, S3};
+use crate::{Azure, Backend, Gcs, Limits, LocalBackend, S3, suggest};
 
 /// `overrides`: limits of tenants. Tempo's older, flat form is understood too.
 #[derive(Clone, Debug, PartialEq)]
@@ -108,7 +108,7 @@ impl Value for OverridesConfig {
                         if read_flat(&mut self.defaults, entry, reader) {
                             flat.push(entry);
                         } else {
-                            reader.unknown(entry, &KEYS);
+                            unknown_limit(entry, &KEYS, reader);
                         }
                     }
                 },
@@ -193,10 +193,19 @@ fn read_limits(limits: &mut Limits, node: &Node, reader: &mut Reader) {
             Some((used, value)) => reader.field(&entry, used, value),
             None => {
                 if !read_flat(limits, &entry, reader) {
-                    reader.unknown(&entry, &known);
+                    unknown_limit(&entry, &known, reader);
                 }
             }
         }
+    }
+}
+
+/// Refuses a key; perhaps it was meant to be a limit in the flat form.
+fn unknown_limit(entry: &Entry<'_>, known: &[&str], reader: &mut Reader) {
+    let flat = flat_names();
+    match suggest::nearest(&entry.key, &flat.iter().map(String::as_str).collect::<Vec<_>>()) {
+        Some(near) => reader.unknown(entry, &[near]),
+        None => reader.unknown(entry, known),
     }
 }
 

@@ -31,7 +31,7 @@ section! {
         /// Time from which blocks are read that Tempo writes once only.
         idle rf1_after: String = String::new();
         /// The tool server for language models.
-        idle mcp_server: McpServer = default();
+        used mcp_server: McpServer = default();
         /// Weights of jobs in the queue.
         idle weights: Weights = default();
         /// Search.
@@ -54,7 +54,7 @@ section! {
     /// `query_frontend.mcp_server`.
     pub struct McpServer {
         /// Whether it is served.
-        used enabled: bool = false;
+        idle enabled: bool = false;
     }
 }
 

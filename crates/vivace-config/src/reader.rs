@@ -48,14 +48,17 @@ impl Reader {
     pub(crate) fn field(&mut self, entry: &Entry<'_>, used: bool, value: &mut dyn Value) {
         self.path.push(entry.key.clone());
         self.places.insert(self.here(), entry.at);
-        if !used && self.quiet == 0 {
-            self.warn(WarningKind::NoEffect, entry.at, "accepted, without effect in Vivace".to_owned());
-        }
+        let before = self.warnings.len();
         self.quiet += usize::from(!used);
         if !entry.value.is_null() {
             value.read(entry.value, self);
         }
         self.quiet -= usize::from(!used);
+        // A switch that is left off asks for nothing.
+        if !used && value.write() != serde_yaml::Value::Bool(false) {
+            debug_assert_eq!(before, self.warnings.len(), "a part without effect is warned of once");
+            self.warn(WarningKind::NoEffect, entry.at, "accepted, without effect in Vivace".to_owned());
+        }
         self.path.pop();
     }
 
@@ -101,6 +104,7 @@ impl Reader {
         for (index, item) in items.iter().enumerate() {
             let mut value = T::default();
             self.path.push(format!("[{index}]"));
+            self.places.insert(self.here(), item.at);
             value.read(item, self);
             self.path.pop();
             values.push(value);
@@ -166,9 +170,15 @@ impl Reader {
         self.warnings.push(Warning { kind: WarningKind::Advice, path: path.to_owned(), line: at.line, message });
     }
 
-    /// Whether the file sets a key.
-    pub(crate) fn is_set(&self, path: &str) -> bool {
-        self.places.contains_key(path)
+    /// A key without effect, found once everything was read.
+    pub(crate) fn note_at(&mut self, path: &str, message: String) {
+        let at = self.place(path);
+        self.warnings.push(Warning { kind: WarningKind::NoEffect, path: path.to_owned(), line: at.line, message });
+    }
+
+    /// Whether a key's value was refused already.
+    pub(crate) fn is_refused(&self, path: &str) -> bool {
+        self.problems.iter().any(|problem| problem.path == path)
     }
 
     /// The line of a key, or of the nearest block around it.
@@ -204,11 +214,11 @@ impl Reader {
 
 /// `a, b or c`.
 fn one_of(words: &[&str]) -> String {
-    let shown = words.iter().map(|word| if word.is_empty() { "\"\"" } else { word }).collect::<Vec<_>>();
+    let shown: Vec<&str> = words.iter().copied().filter(|word| !word.is_empty()).collect();
     match shown.as_slice() {
         [] => "no key".to_owned(),
         [one] => (*one).to_owned(),
         [first @ .., last] if first.len() < 12 => format!("{} or {last}", first.join(", ")),
-        [first @ ..] => format!("{}, ... ({} in all)", first[..8].join(", "), first.len()),
+        all => format!("{}, ... ({} in all)", all[..8].join(", "), all.len()),
     }
 }

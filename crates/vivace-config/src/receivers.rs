@@ -338,7 +338,14 @@ impl Value for Receivers {
 
     fn write(&self) -> Yaml {
         let mut map = serde_yaml::Mapping::new();
-        let protocols = |value: Yaml| Yaml::Mapping([(Yaml::from("protocols"), value)].into_iter().collect());
+        // A protocol that is off is left out: read again, its name alone would switch it on.
+        let protocols = |named: Yaml| {
+            let named = match named {
+                Yaml::Mapping(named) => Yaml::Mapping(named.into_iter().filter(|(_, value)| !value.is_null()).collect()),
+                other => other,
+            };
+            Yaml::Mapping([(Yaml::from("protocols"), named)].into_iter().collect())
+        };
         for receiver in &self.otlp {
             map.insert(receiver.id.as_str().into(), protocols(receiver.protocols.write()));
         }

@@ -37,7 +37,7 @@ section! {
         /// Network of the HTTP listener.
         idle http_listen_network: String = text("tcp");
         /// Open HTTP connections at most; 0 is no limit.
-        idle http_listen_conn_limit: usize = 0;
+        used http_listen_conn_limit: usize = 0;
         /// Address the gRPC listener binds; empty is every interface.
         used grpc_listen_address: String = String::new();
         /// Port of the gRPC listener; 0 takes a free one.
@@ -45,7 +45,7 @@ section! {
         /// Network of the gRPC listener.
         idle grpc_listen_network: String = text("tcp");
         /// Open gRPC connections at most; 0 is no limit.
-        idle grpc_listen_conn_limit: usize = 0;
+        used grpc_listen_conn_limit: usize = 0;
         /// Whether the most streams of a connection are measured.
         idle grpc_collect_max_streams_by_conn: bool = true;
         /// Whether the PROXY protocol is read.
@@ -65,9 +65,9 @@ section! {
         /// Longest wait for open requests when the process stops.
         used graceful_shutdown_timeout: Duration = secs(30);
         /// Longest time to read an HTTP request.
-        idle http_server_read_timeout: Duration = secs(30);
+        used http_server_read_timeout: Duration = secs(30);
         /// Longest time to read the headers of an HTTP request; 0 is no limit of its own.
-        idle http_server_read_header_timeout: Duration = Duration::ZERO;
+        used http_server_read_header_timeout: Duration = Duration::ZERO;
         /// Longest time to answer an HTTP request.
         idle http_server_write_timeout: Duration = secs(30);
         /// How long an HTTP connection may idle.
@@ -79,7 +79,7 @@ section! {
         /// Largest gRPC message sent, in bytes.
         used grpc_server_max_send_msg_size: u64 = 16 << 20;
         /// Open streams per gRPC connection at most; 0 is no limit.
-        idle grpc_server_max_concurrent_streams: u32 = 100;
+        used grpc_server_max_concurrent_streams: u32 = 100;
         /// How long a gRPC connection may idle.
         idle grpc_server_max_connection_idle: Duration = INFINITE;
         /// How old a gRPC connection may become.
@@ -87,9 +87,9 @@ section! {
         /// Time for open calls once a gRPC connection is too old.
         idle grpc_server_max_connection_age_grace: Duration = INFINITE;
         /// Pause before an idle gRPC connection is pinged.
-        idle grpc_server_keepalive_time: Duration = mins(120);
+        used grpc_server_keepalive_time: Duration = mins(120);
         /// Longest wait for the answer to such a ping.
-        idle grpc_server_keepalive_timeout: Duration = secs(20);
+        used grpc_server_keepalive_timeout: Duration = secs(20);
         /// Shortest pause a client must leave between pings.
         idle grpc_server_min_time_between_pings: Duration = secs(10);
         /// Whether clients may ping without an open call.
@@ -129,7 +129,7 @@ section! {
         /// Whether requests without a trace context start one (3.x).
         idle create_new_traces: bool = false;
         /// Prefix of every HTTP path.
-        idle http_path_prefix: String = String::new();
+        used http_path_prefix: String = String::new();
         /// Refusal of calls that come from another cluster.
         idle cluster_validation: ClusterValidation = default();
     }
@@ -203,24 +203,24 @@ section! {
         /// Its port.
         used http_listen_port: u16 = 3101;
         /// Its network.
-        used http_listen_network: String = text("tcp");
+        idle http_listen_network: String = text("tcp");
         /// Open connections at most; 0 is no limit.
         used http_listen_conn_limit: usize = 0;
         /// Its TLS.
-        used http_tls_config: ServerTls = default();
+        idle http_tls_config: ServerTls = default();
         /// Longest wait for open requests when the process stops.
-        used graceful_shutdown_timeout: Duration = secs(30);
+        idle graceful_shutdown_timeout: Duration = secs(30);
         /// Longest time to read a request.
-        used http_server_read_timeout: Duration = secs(30);
+        idle http_server_read_timeout: Duration = secs(30);
         /// Longest time to read the headers of a request; 0 is no limit of its own.
-        used http_server_read_header_timeout: Duration = Duration::ZERO;
+        idle http_server_read_header_timeout: Duration = Duration::ZERO;
         /// Longest time to answer a request.
-        used http_server_write_timeout: Duration = secs(30);
+        idle http_server_write_timeout: Duration = secs(30);
         /// How long a connection may idle.
-        used http_server_idle_timeout: Duration = mins(2);
+        idle http_server_idle_timeout: Duration = mins(2);
         /// Form of a log line.
-        used log_format: LogFormat = default();
+        idle log_format: LogFormat = default();
         /// How much is logged.
-        used log_level: LogLevel = default();
+        idle log_level: LogLevel = default();
     }
 }

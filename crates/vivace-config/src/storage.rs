@@ -82,9 +82,9 @@ section! {
         /// Tries for one tenant in a poll.
         idle blocklist_poll_tolerate_tenant_failures: usize = 1;
         /// Whether the folder of a tenant without blocks is deleted.
-        idle empty_tenant_deletion_enabled: bool = false;
+        used empty_tenant_deletion_enabled: bool = false;
         /// Age at which such a folder is deleted; 0 is 12h.
-        idle empty_tenant_deletion_age: Duration = Duration::ZERO;
+        used empty_tenant_deletion_age: Duration = Duration::ZERO;
         /// Tempo's older form of the cache: `memcached` or `redis`.
         idle cache: String = String::new();
         /// Writes to the cache.

@@ -6,13 +6,13 @@ pub(crate) fn nearest<'w>(got: &str, known: &[&'w str]) -> Option<&'w str> {
     let allowed = (got.chars().count() / 3).clamp(1, 3);
     let plain = |text: &str| text.to_lowercase().replace('-', "_");
     let got = plain(got);
-    known
-        .iter()
-        .filter(|word| !word.is_empty())
-        .map(|word| (distance(&got, &plain(word)), *word))
+    let words = || known.iter().copied().filter(|word| !word.is_empty());
+    words()
+        .map(|word| (distance(&got, &plain(word)), word))
         .filter(|(distance, _)| *distance <= allowed)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, word)| word)
+        .or_else(|| words().filter(|word| got.len() >= 4 && plain(word).contains(&got)).min_by_key(|word| word.len()))
 }
 
 /// The paths of the whole configuration that end in `key`; empty if there are none, or so many that they do not help.

@@ -3,22 +3,29 @@
 //! The crate declares what must be fetched ([`Fetch`]) and evaluates what it is given ([`Batch`]); how data is stored is
 //! not its business. Live data and blocks fill the same [`Batch`], so an answer never depends on where data lives.
 
+mod arithmetic;
+pub mod ast;
 mod attribute;
 mod batch;
 mod compare;
 mod duration;
 mod error;
 mod fetch;
+mod fold;
 mod lexer;
 mod parser;
 mod pattern;
+mod print;
+mod types;
+mod validate;
 mod value;
 
+pub use ast::Query;
 pub use attribute::{Attribute, Intrinsic, Scope};
 pub use batch::{Batch, ChildRows, ServiceStat, SpanRow, TraceRow};
 pub use compare::CompareOp;
 pub use error::{ParseError, QueryError};
 pub use fetch::{Comparison, Condition, Fetch, SpanFilter, TraceFilter};
-pub use parser::parse_attribute;
+pub use parser::{MAX_HEIGHT, MAX_NESTING, MAX_QUERY_BYTES, parse, parse_attribute};
 pub use pattern::compile as compile_pattern;
 pub use value::{Kind, Status, Value};

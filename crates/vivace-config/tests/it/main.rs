@@ -1,3 +1,7 @@
 //! The crate's public door: texts in, configurations and reports out.
 
+mod flags;
+mod overrides;
 mod parse;
+mod problems;
+mod reference;

@@ -1,0 +1,333 @@
+//! Writing a block: traces in ascending order become row groups of columns.
+
+mod chunk;
+mod columns;
+mod encode;
+mod values;
+
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use parquet::errors::ParquetError;
+use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
+use parquet::file::writer::SerializedFileWriter;
+use vivace_core::{BlockId, TenantId, TraceId};
+
+use crate::bloom;
+use crate::dedicated::{DedicatedColumn, default_columns, for_vparquet4};
+use crate::index::RowGroupIndex;
+use crate::meta::{BlockMeta, Format};
+use crate::row::{Layout, Row, SpanRef};
+use crate::schema::{Leaf, vparquet4};
+use chunk::Compressor;
+use columns::Columns;
+
+/// How a block is written.
+#[derive(Debug, Clone)]
+pub struct BlockOptions {
+    /// As configured for the tenant; what vParquet4 cannot hold is left out.
+    pub dedicated_columns: Vec<DedicatedColumn>,
+    /// Share of lookups for absent traces that pass the bloom filter.
+    pub bloom_false_positive: f64,
+    /// A filter is cut into shards of at most so many bytes.
+    pub bloom_shard_size_bytes: u64,
+    /// A row group ends when its estimated size, in the unit of Tempo's `parquet_row_group_size_bytes`, exceeds this.
+    pub row_group_size_bytes: u64,
+    /// A row group ends when so many bytes of OTLP have gone into it; about an eighth of that is written.
+    /// Bounds the memory of the writer.
+    pub row_group_otlp_bytes: u64,
+    /// A row group of so many traces ends even if it is smaller, once it holds an eighth of `row_group_otlp_bytes`.
+    pub row_group_traces: u32,
+    /// 1 to 22.
+    pub zstd_level: i32,
+    /// 0 for fresh blocks.
+    pub compaction_level: u32,
+    /// For `meta.json`: 0 makes Tempo 2.x answer trace lookups from the block, 1 its metrics queries.
+    pub replication_factor: u32,
+}
+
+impl Default for BlockOptions {
+    fn default() -> Self {
+        Self {
+            dedicated_columns: default_columns(),
+            bloom_false_positive: 0.01,
+            bloom_shard_size_bytes: 100 * 1024,
+            row_group_size_bytes: 100_000_000,
+            row_group_otlp_bytes: 48 << 20,
+            row_group_traces: 2000,
+            zstd_level: 1,
+            compaction_level: 0,
+            replication_factor: 0,
+        }
+    }
+}
+
+/// Writes one block's `data.parquet`. Holds one row group in memory.
+pub struct BlockWriter<W: Write + Send> {
+    options: BlockOptions,
+    tenant: TenantId,
+    block_id: BlockId,
+    dedicated_columns: Vec<DedicatedColumn>,
+    layout: Layout,
+    file: SerializedFileWriter<Counted<W>>,
+    columns: Columns,
+    compressor: Compressor,
+    bloom: bloom::Builder,
+    bloom_params: bloom::Params,
+    index: RowGroupIndex,
+    last_id: Option<TraceId>,
+    /// Of the current row group.
+    group: Group,
+    traces: u64,
+    spans: u64,
+    invalid_spans: u64,
+    start_unix_nanos: u64,
+    end_unix_nanos: u64,
+}
+
+#[derive(Default)]
+struct Group {
+    traces: u32,
+    otlp_bytes: u64,
+    estimate: u64,
+}
+
+/// What was written, and the objects that go beside `data.parquet`.
+#[derive(Debug)]
+pub struct FinishedBlock<W> {
+    /// For `meta.json`. Its times are those of the spans, widened to whole seconds.
+    pub meta: BlockMeta,
+    /// `bloom-0`, `bloom-1`, ….
+    pub blooms: Vec<Vec<u8>>,
+    /// `index`.
+    pub index: Vec<u8>,
+    /// Spans in the block; copies of a span are dropped.
+    pub spans: u64,
+    /// Spans that are left out because their bytes are no message. Each was logged.
+    pub invalid_spans: u64,
+    /// Where the columns were written to, flushed.
+    pub out: W,
+}
+
+/// Why a block could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// Traces must come in ascending order, each once.
+    #[error("trace {given} was given after trace {previous}")]
+    Order {
+        /// The one before.
+        previous: TraceId,
+        /// The one refused.
+        given: TraceId,
+    },
+    /// There is no block without a trace. Nothing but file marks was written.
+    #[error("no trace with a valid span was given, {invalid_spans} invalid ones were left out")]
+    Empty {
+        /// Spans whose bytes are no message.
+        invalid_spans: u64,
+    },
+    /// The writer that was given failed.
+    #[error("could not write the columns of block {block}")]
+    Io {
+        /// The block.
+        block: BlockId,
+        /// From the writer, or from Parquet.
+        #[source]
+        source: ParquetError,
+    },
+}
+
+impl<W: Write + Send> BlockWriter<W> {
+    /// Starts a block. `expected_traces` decides the size of the bloom filter; too few makes it less sharp.
+    ///
+    /// # Errors
+    /// [`WriteError::Io`] when the head of the file cannot be written, or zstd does not know the level.
+    pub fn new(options: BlockOptions, tenant: TenantId, block_id: BlockId, out: W, expected_traces: u64) -> Result<Self, WriteError> {
+        let failed = |source| WriteError::Io { block: block_id, source };
+        let dedicated_columns = for_vparquet4(&options.dedicated_columns);
+        let properties = WriterProperties::builder()
+            .set_writer_version(WriterVersion::PARQUET_1_0)
+            .set_created_by(concat!("vivace version ", env!("CARGO_PKG_VERSION")).to_owned())
+            .set_statistics_enabled(EnabledStatistics::None)
+            .build();
+        let schema = vparquet4().root_schema_ptr();
+        let file = SerializedFileWriter::new(Counted::new(out), schema, Arc::new(properties)).map_err(failed)?;
+        let compressor = Compressor::new(options.zstd_level).map_err(|e| failed(ParquetError::External(Box::new(e))))?;
+        let bloom_params = bloom::Params::fitting(expected_traces, options.bloom_false_positive, options.bloom_shard_size_bytes);
+        Ok(Self {
+            layout: Layout::vparquet4(&dedicated_columns),
+            options,
+            tenant,
+            block_id,
+            dedicated_columns,
+            file,
+            columns: Columns::new(),
+            compressor,
+            bloom: bloom::Builder::new(bloom_params),
+            bloom_params,
+            index: RowGroupIndex::default(),
+            last_id: None,
+            group: Group::default(),
+            traces: 0,
+            spans: 0,
+            invalid_spans: 0,
+            start_unix_nanos: u64::MAX,
+            end_unix_nanos: 0,
+        })
+    }
+
+    /// Adds a trace: all its spans in the order of their arrival. A trace without a valid span adds nothing.
+    ///
+    /// # Errors
+    /// [`WriteError::Order`] for an id that is not above the one before. [`WriteError::Io`] when a row group is complete
+    /// and cannot be written; the block is lost then.
+    pub fn push_trace(&mut self, id: TraceId, spans: &[SpanRef<'_>]) -> Result<(), WriteError> {
+        if let Some(previous) = self.last_id.filter(|last| *last >= id) {
+            return Err(WriteError::Order { previous, given: id });
+        }
+        let row = Row::build(&self.layout, id, spans);
+        for (position, error) in &row.invalid {
+            tracing::warn!(tenant = %self.tenant, block_id = %self.block_id, trace_id = %id, position, %error, "span left out of block");
+        }
+        self.invalid_spans += row.invalid.len() as u64;
+        if row.spans.is_empty() {
+            return Ok(());
+        }
+        self.columns.push_row(&row);
+        self.bloom.insert(id);
+        self.last_id = Some(id);
+        self.traces += 1;
+        self.spans += row.spans.len() as u64;
+        self.start_unix_nanos = self.start_unix_nanos.min(row.start);
+        self.end_unix_nanos = self.end_unix_nanos.max(row.end);
+        self.group.traces += 1;
+        self.group.otlp_bytes += spans.iter().map(|span| span.span.len() as u64).sum::<u64>();
+        self.group.estimate += estimate(&row);
+        if self.is_group_full() {
+            self.end_row_group()?;
+        }
+        Ok(())
+    }
+
+    /// Bytes of columns written so far.
+    #[must_use]
+    pub fn written_bytes(&self) -> u64 {
+        self.file.bytes_written() as u64
+    }
+
+    /// Writes the rest and the footer.
+    ///
+    /// # Errors
+    /// [`WriteError::Empty`] when there was no trace. [`WriteError::Io`] when the file could not be completed.
+    pub fn finish(mut self) -> Result<FinishedBlock<W>, WriteError> {
+        if self.traces == 0 {
+            return Err(WriteError::Empty { invalid_spans: self.invalid_spans });
+        }
+        if self.group.traces > 0 {
+            self.end_row_group()?;
+        }
+        let block = self.block_id;
+        let out = self.file.into_inner().map_err(|source| WriteError::Io { block, source })?;
+        const SECOND: u64 = 1_000_000_000;
+        let meta = BlockMeta {
+            format: Format::VParquet4,
+            block_id: self.block_id,
+            tenant_id: self.tenant,
+            start_unix_nanos: self.start_unix_nanos / SECOND * SECOND,
+            // Rounded up: a bounded lookup that begins in the block's last second must find it.
+            end_unix_nanos: self.end_unix_nanos.div_ceil(SECOND).saturating_mul(SECOND),
+            total_objects: self.traces,
+            size_bytes: out.written,
+            compaction_level: self.options.compaction_level,
+            row_groups: self.index.last_ids.len() as u32,
+            bloom_shards: self.bloom_params.shards,
+            footer_bytes: out.footer_bytes(),
+            dedicated_columns: self.dedicated_columns,
+            replication_factor: self.options.replication_factor,
+        };
+        Ok(FinishedBlock {
+            meta,
+            blooms: self.bloom.finish(),
+            index: self.index.to_json(),
+            spans: self.spans,
+            invalid_spans: self.invalid_spans,
+            out: out.inner,
+        })
+    }
+
+    fn is_group_full(&self) -> bool {
+        let (group, options) = (&self.group, &self.options);
+        group.estimate > options.row_group_size_bytes
+            || group.otlp_bytes >= options.row_group_otlp_bytes
+            || (group.traces >= options.row_group_traces && group.otlp_bytes >= options.row_group_otlp_bytes / 8)
+    }
+
+    fn end_row_group(&mut self) -> Result<(), WriteError> {
+        let block = self.block_id;
+        self.try_end_row_group().map_err(|source| WriteError::Io { block, source })
+    }
+
+    fn try_end_row_group(&mut self) -> Result<(), ParquetError> {
+        self.columns.cut_last_pages();
+        let mut row_group = self.file.next_row_group()?;
+        for (leaf, column) in Leaf::all().zip(&self.columns.columns) {
+            let (bytes, close) = chunk::encode(leaf, column, &mut self.compressor)?;
+            row_group.append_column(&bytes, close)?;
+        }
+        row_group.close()?;
+        self.columns.clear();
+        self.index.last_ids.extend(self.last_id);
+        self.group = Group::default();
+        Ok(())
+    }
+}
+
+/// A row's size in the unit of `parquet_row_group_size_bytes`.
+///
+/// Source: block format description, "Row order, row groups, pages".
+fn estimate(row: &Row<'_>) -> u64 {
+    let sum = 7
+        + 10 * row.resources.len()
+        + 2 * row.scopes.len()
+        + 14 * row.spans.len()
+        + 4 * row.events.len()
+        + 7 * (row.resource_attrs.len() + row.span_attrs.len())
+        + 4 * row.event_attrs.len();
+    sum as u64
+}
+
+/// Counts what passes, and remembers its end.
+struct Counted<W> {
+    inner: W,
+    written: u64,
+    tail: [u8; 8],
+}
+
+impl<W: Write> Counted<W> {
+    fn new(inner: W) -> Self {
+        Self { inner, written: 0, tail: [0; 8] }
+    }
+
+    /// A Parquet file ends with its footer's length and four magic bytes.
+    fn footer_bytes(&self) -> u32 {
+        u32::from_le_bytes([self.tail[0], self.tail[1], self.tail[2], self.tail[3]])
+    }
+}
+
+impl<W: Write> Write for Counted<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n = self.inner.write(bytes)?;
+        let last = &bytes[n.saturating_sub(8)..n];
+        self.tail.rotate_left(last.len());
+        self.tail[8 - last.len()..].copy_from_slice(last);
+        self.written += n as u64;
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests;

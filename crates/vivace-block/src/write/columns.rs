@@ -1,0 +1,451 @@
+//! The columns of one row group while rows are added.
+//!
+//! Leaves below one list share its levels, so levels are kept once per list. Pages of all leaves of a list are cut together,
+//! between rows.
+
+use std::sync::Arc;
+
+use parquet::basic::Type;
+
+use super::encode;
+use super::values::{Strings, Text, Values};
+use crate::row::{Attr, AttrValue, Row, Scalar, any_value_json};
+use crate::schema::{AttrLeaves, Leaf};
+
+/// The lists of the schema. `Root` is no list; it is where columns with one value per row stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum List {
+    Root,
+    Stats,
+    Resources,
+    ResourceAttrs,
+    Scopes,
+    ScopeAttrs,
+    Spans,
+    SpanAttrs,
+    Events,
+    EventAttrs,
+    Links,
+    LinkAttrs,
+}
+
+const LISTS: usize = 12;
+
+impl List {
+    fn is_of_attrs(self) -> bool {
+        matches!(self, Self::ResourceAttrs | Self::ScopeAttrs | Self::SpanAttrs | Self::EventAttrs | Self::LinkAttrs)
+    }
+}
+
+/// Entries of a page.
+const PAGE_ENTRIES: usize = 4096;
+/// The same for lists of attributes, of which a span has several.
+const PAGE_ATTRS: usize = 16_384;
+/// A page also ends after so many bytes of text in all leaves of its list together.
+const PAGE_BYTES: usize = 256 * 1024;
+
+/// The levels of a list's entries since its last page.
+#[derive(Debug, Default)]
+struct Levels {
+    repetition: Vec<u8>,
+    definition: Vec<u8>,
+    max_repetition: u8,
+    max_definition: u8,
+    /// A page is cut at the first row border after so many entries.
+    page_entries: usize,
+    /// Rows and bytes of text since the last page.
+    rows: u32,
+    bytes: usize,
+}
+
+/// One column.
+#[derive(Debug)]
+pub(super) struct Column {
+    list: List,
+    /// None: every entry of the list that exists has a value. Otherwise the entries that have, since the last page;
+    /// one that is named several times has several.
+    present: Option<Vec<u32>>,
+    max_repetition: u8,
+    max_definition: u8,
+    pub(super) values: Values,
+    pub(super) pages: Vec<Page>,
+}
+
+/// A page that is complete but not encoded: dictionaries are only known at the end of the row group.
+#[derive(Debug)]
+pub(super) struct Page {
+    /// Both kinds, encoded as they stand in a V1 page.
+    pub(super) levels: Arc<[u8]>,
+    /// Entries, nulls included.
+    pub(super) entries: u32,
+    pub(super) rows: u32,
+    /// The page's values end here; they start where the page before ends.
+    pub(super) values_end: usize,
+}
+
+/// All columns of a row group.
+#[derive(Debug)]
+pub(super) struct Columns {
+    lists: [Levels; LISTS],
+    pub(super) columns: Vec<Column>,
+}
+
+impl Columns {
+    pub(super) fn new() -> Self {
+        let columns: Vec<Column> = Leaf::all().map(Column::new).collect();
+        let mut lists: [Levels; LISTS] = Default::default();
+        for column in columns.iter().filter(|column| column.present.is_none()) {
+            let list = &mut lists[column.list as usize];
+            list.max_repetition = column.max_repetition;
+            list.max_definition = column.max_definition;
+            list.page_entries = if column.list.is_of_attrs() { PAGE_ATTRS } else { PAGE_ENTRIES };
+        }
+        Self { lists, columns }
+    }
+
+    /// Forgets all rows.
+    pub(super) fn clear(&mut self) {
+        for column in &mut self.columns {
+            column.values.clear();
+            column.pages.clear();
+        }
+    }
+
+    pub(super) fn push_row(&mut self, row: &Row<'_>) {
+        self.entry(List::Root, 0, 0);
+        self.ids(Leaf::TRACE_ID, &row.trace_id.0);
+        self.text(Leaf::TRACE_ID_TEXT, row.trace_id.trimmed_hex().as_bytes());
+        self.i64(Leaf::START, row.start as i64);
+        self.i64(Leaf::END, row.end as i64);
+        self.i64(Leaf::DURATION, row.end.saturating_sub(row.start) as i64);
+        self.text(Leaf::ROOT_SERVICE_NAME, row.root_service);
+        self.text(Leaf::ROOT_SPAN_NAME, row.root_name);
+        for (i, stat) in row.stats.iter().enumerate() {
+            self.entry(List::Stats, u8::from(i > 0), 1);
+            self.text(Leaf::STATS_SERVICE, stat.service);
+            self.i32(Leaf::STATS_SPANS, stat.spans as i32);
+            self.i32(Leaf::STATS_ERRORS, stat.errors as i32);
+        }
+        for (i, resource) in row.resources.iter().enumerate() {
+            let level = u8::from(i > 0);
+            let at = self.entry(List::Resources, level, 1);
+            self.attrs(List::ResourceAttrs, &Leaf::RESOURCE_ATTRS, level, &row.resource_attrs[resource.attrs.clone()]);
+            self.i32(Leaf::RESOURCE_DROPPED_ATTRS, resource.dropped_attrs);
+            self.text(Leaf::SERVICE_NAME, resource.service_name);
+            for (leaf, value) in &row.resource_columns[resource.columns.clone()] {
+                self.present(*leaf, at);
+                self.text(*leaf, value);
+            }
+            for (i, scope) in row.scopes[resource.scopes.clone()].iter().enumerate() {
+                let level = if i > 0 { 2 } else { level };
+                self.entry(List::Scopes, level, 2);
+                self.text(Leaf::SCOPE_NAME, scope.name);
+                self.text(Leaf::SCOPE_VERSION, scope.version);
+                self.attrs(List::ScopeAttrs, &Leaf::SCOPE_ATTRS, level, &row.scope_attrs[scope.attrs.clone()]);
+                self.i32(Leaf::SCOPE_DROPPED_ATTRS, scope.dropped_attrs);
+                for (i, at) in scope.spans.clone().enumerate() {
+                    self.span(row, at, if i > 0 { 3 } else { level });
+                }
+            }
+        }
+        for list in 0..LISTS {
+            let levels = &mut self.lists[list];
+            levels.rows += 1;
+            if levels.definition.len() >= levels.page_entries || levels.bytes >= PAGE_BYTES {
+                self.cut_page(list);
+            }
+        }
+    }
+
+    /// Makes pages of what is left. To be called before the columns are written.
+    pub(super) fn cut_last_pages(&mut self) {
+        for list in 0..LISTS {
+            if self.lists[list].rows > 0 {
+                self.cut_page(list);
+            }
+        }
+    }
+
+    fn span(&mut self, row: &Row<'_>, index: usize, level: u8) {
+        let span = &row.spans[index];
+        let at = self.entry(List::Spans, level, 3);
+        self.ids(Leaf::SPAN_ID, span.id);
+        self.ids(Leaf::PARENT_SPAN_ID, span.parent_id);
+        self.i32(Leaf::NESTED_SET_PARENT, span.position.parent);
+        self.i32(Leaf::NESTED_SET_LEFT, span.position.left);
+        self.i32(Leaf::NESTED_SET_RIGHT, span.position.right);
+        self.text(Leaf::SPAN_NAME, span.name);
+        self.i64(Leaf::SPAN_KIND, span.kind);
+        self.text(Leaf::SPAN_TRACE_STATE, span.trace_state);
+        self.i64(Leaf::SPAN_START, span.start as i64);
+        self.i64(Leaf::SPAN_DURATION, span.duration as i64);
+        self.i64(Leaf::STATUS_CODE, span.status_code);
+        self.text(Leaf::STATUS_MESSAGE, span.status_message);
+        self.attrs(List::SpanAttrs, &Leaf::SPAN_ATTRS, level, &row.span_attrs[span.attrs.clone()]);
+        self.i32(Leaf::SPAN_DROPPED_ATTRS, span.dropped_attrs);
+        self.i32(Leaf::DROPPED_EVENTS, span.dropped_events);
+        self.i32(Leaf::DROPPED_LINKS, span.dropped_links);
+        for (leaf, value) in &row.span_columns[span.columns.clone()] {
+            self.present(*leaf, at);
+            self.text(*leaf, value);
+        }
+        if let Some(code) = span.http_status_code {
+            self.present(Leaf::HTTP_STATUS_CODE, at);
+            self.i64(Leaf::HTTP_STATUS_CODE, code);
+        }
+        for (i, event) in row.events[span.events.clone()].iter().enumerate() {
+            let level = if i > 0 { 4 } else { level };
+            self.entry(List::Events, level, 4);
+            self.i64(Leaf::EVENT_TIME_SINCE_START, event.time_since_start as i64);
+            self.text(Leaf::EVENT_NAME, event.name);
+            self.attrs(List::EventAttrs, &Leaf::EVENT_ATTRS, level, &row.event_attrs[event.attrs.clone()]);
+            self.i32(Leaf::EVENT_DROPPED_ATTRS, event.dropped_attrs);
+        }
+        if span.events.is_empty() {
+            self.entry(List::Events, level, 3);
+            self.entry(List::EventAttrs, level, 3);
+        }
+        for (i, link) in row.links[span.links.clone()].iter().enumerate() {
+            let level = if i > 0 { 4 } else { level };
+            self.entry(List::Links, level, 4);
+            self.ids(Leaf::LINK_TRACE_ID, link.trace_id);
+            self.ids(Leaf::LINK_SPAN_ID, link.span_id);
+            self.text(Leaf::LINK_TRACE_STATE, link.trace_state);
+            self.attrs(List::LinkAttrs, &Leaf::LINK_ATTRS, level, &row.link_attrs[link.attrs.clone()]);
+            self.i32(Leaf::LINK_DROPPED_ATTRS, link.dropped_attrs);
+        }
+        if span.links.is_empty() {
+            self.entry(List::Links, level, 3);
+            self.entry(List::LinkAttrs, level, 3);
+        }
+    }
+
+    fn attrs(&mut self, list: List, leaves: &AttrLeaves, level: u8, attrs: &[Attr<'_>]) {
+        let (repetition, definition) = (self.lists[list as usize].max_repetition, self.lists[list as usize].max_definition);
+        if attrs.is_empty() {
+            self.entry(list, level, definition - 1);
+            return;
+        }
+        for (i, attr) in attrs.iter().enumerate() {
+            let at = self.entry(list, if i > 0 { repetition } else { level }, definition);
+            self.text(leaves.key, attr.key);
+            self.bool(leaves.is_array, matches!(attr.value, AttrValue::Array(_)));
+            match attr.value {
+                AttrValue::Scalar(scalar) => self.scalar(leaves, at, scalar),
+                AttrValue::Array(array) => array.elements().for_each(|scalar| self.scalar(leaves, at, scalar)),
+                AttrValue::Unsupported(message) => {
+                    self.present(leaves.unsupported, at);
+                    self.text(leaves.unsupported, any_value_json(message).as_bytes());
+                }
+            }
+        }
+    }
+
+    fn scalar(&mut self, leaves: &AttrLeaves, at: u32, scalar: Scalar<'_>) {
+        match scalar {
+            Scalar::Str(v) => {
+                self.present(leaves.string, at);
+                self.text(leaves.string, v);
+            }
+            Scalar::Int(v) => {
+                self.present(leaves.int, at);
+                self.i64(leaves.int, v);
+            }
+            Scalar::Double(v) => {
+                self.present(leaves.double, at);
+                match &mut self.columns[leaves.double.index()].values {
+                    Values::F64(values) => values.push(v),
+                    other => wrong_type(leaves.double, other),
+                }
+            }
+            Scalar::Bool(v) => {
+                self.present(leaves.bool, at);
+                self.bool(leaves.bool, v);
+            }
+        }
+    }
+
+    /// Adds an entry to a list and says where it stands in the current page.
+    #[inline]
+    fn entry(&mut self, list: List, repetition: u8, definition: u8) -> u32 {
+        let levels = &mut self.lists[list as usize];
+        levels.repetition.push(repetition);
+        levels.definition.push(definition);
+        levels.definition.len() as u32 - 1
+    }
+
+    #[inline]
+    fn present(&mut self, leaf: Leaf, at: u32) {
+        self.columns[leaf.index()].present.as_mut().expect("the column is optional or a list").push(at);
+    }
+
+    #[inline]
+    fn text(&mut self, leaf: Leaf, value: &[u8]) {
+        let column = &mut self.columns[leaf.index()];
+        self.lists[column.list as usize].bytes += value.len();
+        match &mut column.values {
+            Values::Text(values) => values.push(value),
+            other => wrong_type(leaf, other),
+        }
+    }
+
+    #[inline]
+    fn ids(&mut self, leaf: Leaf, value: &[u8]) {
+        let column = &mut self.columns[leaf.index()];
+        self.lists[column.list as usize].bytes += value.len();
+        match &mut column.values {
+            Values::Ids(values) => values.push(value),
+            other => wrong_type(leaf, other),
+        }
+    }
+
+    #[inline]
+    fn i64(&mut self, leaf: Leaf, value: i64) {
+        match &mut self.columns[leaf.index()].values {
+            Values::I64(values) => values.push(value),
+            other => wrong_type(leaf, other),
+        }
+    }
+
+    #[inline]
+    fn i32(&mut self, leaf: Leaf, value: i32) {
+        match &mut self.columns[leaf.index()].values {
+            Values::I32(values) => values.push(value),
+            other => wrong_type(leaf, other),
+        }
+    }
+
+    #[inline]
+    fn bool(&mut self, leaf: Leaf, value: bool) {
+        match &mut self.columns[leaf.index()].values {
+            Values::Bool(values) => values.push(value),
+            other => wrong_type(leaf, other),
+        }
+    }
+
+    fn cut_page(&mut self, list: usize) {
+        let levels = &mut self.lists[list];
+        let shared: Arc<[u8]> = levels.encode(None, levels.max_repetition, levels.max_definition).into();
+        for column in self.columns.iter_mut().filter(|column| column.list as usize == list) {
+            let mut entries = levels.definition.len();
+            let encoded = match &mut column.present {
+                None => Arc::clone(&shared),
+                Some(present) => {
+                    let more = present.windows(2).filter(|pair| pair[0] == pair[1]).count();
+                    entries += more;
+                    let encoded = levels.encode(Some(present), column.max_repetition, column.max_definition).into();
+                    present.clear();
+                    encoded
+                }
+            };
+            let values_end = column.values.len();
+            column.pages.push(Page { levels: encoded, entries: entries as u32, rows: levels.rows, values_end });
+        }
+        levels.repetition.clear();
+        levels.definition.clear();
+        levels.rows = 0;
+        levels.bytes = 0;
+    }
+}
+
+#[cold]
+fn wrong_type(leaf: Leaf, values: &Values) -> ! {
+    panic!("column {} holds other values: {values:?}", leaf.column().path())
+}
+
+impl Levels {
+    /// Both kinds of levels for a column of this list, each behind its length; kinds that have a single level are absent.
+    ///
+    /// `present` are the entries with a value; see [`Column::present`].
+    fn encode(&self, present: Option<&[u32]>, max_repetition: u8, max_definition: u8) -> Vec<u8> {
+        let mut out = Vec::with_capacity(64 + self.definition.len() / 4);
+        let mut put = |levels: &[u8], max: u8| {
+            if max > 0 {
+                let at = out.len();
+                out.extend_from_slice(&[0; 4]);
+                encode::hybrid(levels, encode::bit_width(u64::from(max)), &mut out);
+                let len = (out.len() - at - 4) as u32;
+                out[at..at + 4].copy_from_slice(&len.to_le_bytes());
+            }
+        };
+        let Some(present) = present else {
+            put(&self.repetition, max_repetition);
+            put(&self.definition, max_definition);
+            return out;
+        };
+        let is_array = present.windows(2).any(|pair| pair[0] == pair[1]);
+        if !is_array {
+            put(&self.repetition, max_repetition);
+            let mut definition = self.definition.clone();
+            present.iter().for_each(|at| definition[*at as usize] = max_definition);
+            put(&definition, max_definition);
+            return out;
+        }
+        let mut repetition = Vec::with_capacity(self.repetition.len() + present.len());
+        let mut definition = Vec::with_capacity(self.repetition.len() + present.len());
+        let mut present = present.iter().copied().peekable();
+        for at in 0..self.definition.len() {
+            repetition.push(self.repetition[at]);
+            if present.next_if_eq(&(at as u32)).is_none() {
+                definition.push(self.definition[at]);
+                continue;
+            }
+            definition.push(max_definition);
+            while present.next_if_eq(&(at as u32)).is_some() {
+                repetition.push(max_repetition);
+                definition.push(max_definition);
+            }
+        }
+        put(&repetition, max_repetition);
+        put(&definition, max_definition);
+        out
+    }
+}
+
+impl Column {
+    fn new(leaf: Leaf) -> Self {
+        let descriptor = leaf.column();
+        let path = descriptor.path().string();
+        let list = list_of(&path);
+        let is_required = {
+            let in_value_list =
+                ["Value", "ValueInt", "ValueDouble", "ValueBool"].iter().any(|name| path.ends_with(&format!(".{name}.list.element")));
+            !in_value_list && !descriptor.self_type().is_optional()
+        };
+        let values = match descriptor.physical_type() {
+            Type::BOOLEAN => Values::Bool(Vec::new()),
+            Type::INT32 => Values::I32(Vec::new()),
+            Type::INT64 => Values::I64(Vec::new()),
+            Type::DOUBLE => Values::F64(Vec::new()),
+            _ if descriptor.logical_type_ref().is_some() => Values::Text(Text::default()),
+            _ => Values::Ids(Strings::default()),
+        };
+        Self {
+            list,
+            present: (!is_required).then(Vec::new),
+            max_repetition: descriptor.max_rep_level() as u8,
+            max_definition: descriptor.max_def_level() as u8,
+            values,
+            pages: Vec::new(),
+        }
+    }
+}
+
+/// The innermost list of entries that a column describes; the lists of values below an attribute belong to it.
+fn list_of(path: &str) -> List {
+    let has = |part: &str| path.contains(part);
+    match () {
+        () if has("Links.list") && has("Attrs.list") => List::LinkAttrs,
+        () if has("Links.list") => List::Links,
+        () if has("Events.list") && has("Attrs.list") => List::EventAttrs,
+        () if has("Events.list") => List::Events,
+        () if has("Spans.list") && has("Attrs.list") => List::SpanAttrs,
+        () if has("Spans.list") => List::Spans,
+        () if has("Scope.Attrs.list") => List::ScopeAttrs,
+        () if has("ss.list") => List::Scopes,
+        () if has("Resource.Attrs.list") => List::ResourceAttrs,
+        () if has("rs.list") => List::Resources,
+        () if has("ServiceStats") => List::Stats,
+        () => List::Root,
+    }
+}

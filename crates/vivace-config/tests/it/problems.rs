@@ -1,0 +1,119 @@
+use vivace_config::Config;
+use vivace_config::flags::Flags;
+
+#[track_caller]
+fn reports(yaml: &str, want: &str) {
+    let errors = Config::load(Some((yaml, "tempo.yaml")), &Flags::default()).expect_err("something is wrong");
+    assert_eq!(errors.to_string(), want.trim(), "\n--- got:\n{errors}\n");
+}
+
+#[test]
+fn everything_wrong_is_reported_at_once() {
+    reports(
+        r#"
+server:
+  http_listen_prot: 3200
+  http_listen_port: "3200"
+  log_level: Info
+ingester:
+  max_block_byts: 6.5
+  max_block_bytes: 6.5
+  trace_idle_period: 5 parsecs
+  lifecycler:
+    replication_factor: 3
+memberlist:
+  join_members: a:7946
+  join_members: [b:7946]
+compactor: [a]
+distributor:
+  receivers:
+    oltp: {protocols: {grpc: }}
+    otlp: {protocols: {gprc: }}
+stream_over_http_enabled: "true"
+storage:
+  trace:
+    backend: S3
+nonsense: 1
+query_frontend: {search: {query_backend_after: 1h}}
+"#,
+        "
+tempo.yaml: 16 problems
+  line 3: server.http_listen_prot: unknown key; did you mean http_listen_port?
+  line 4: server.http_listen_port: expected a whole number from 0 to 65535; got the quoted text \"3200\"
+  line 5: server.log_level: expected info, debug, warn or error; got \"Info\"; did you mean info?
+  line 7: ingester.max_block_byts: unknown key; did you mean max_block_bytes?
+  line 8: ingester.max_block_bytes: expected a whole number that is not negative; got \"6.5\"
+  line 9: ingester.trace_idle_period: expected a duration such as 30s, 5m or 1h30m; got \"5 parsecs\", whose unit is none of ns, us, ms, s, m, h, d, w and y
+  line 11: ingester.lifecycler.replication_factor: unknown key here; there is ingester.lifecycler.ring.replication_factor
+  line 13: memberlist.join_members: expected a list, such as [a, b]; got \"a:7946\"
+  line 14: join_members: this key is already set in line 13
+  line 15: compactor: expected a block with keys such as disabled, ring, compaction, override_ring_key; got a list
+  line 18: distributor.receivers.oltp: unknown key; did you mean otlp?
+  line 19: distributor.receivers.otlp.protocols.gprc: unknown key; did you mean grpc?
+  line 20: stream_over_http_enabled: expected true or false without quotes; got the quoted text \"true\"
+  line 23: storage.trace.backend: expected local, s3, gcs or azure; got \"S3\"; did you mean s3?
+  line 24: nonsense: unknown key; expected target, multitenancy_enabled, auth_enabled, http_api_prefix, stream_over_http_enabled, shutdown_delay, enable_go_runtime_metrics, partition_ring_live_store, ... (32 in all)
+  line 25: query_frontend.search.query_backend_after: expected at most query_ingesters_until (30m0s), or spans of that age are found nowhere; got 1h0m0s
+",
+    );
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    reports(
+        "target: querier\n",
+        "
+tempo.yaml: 2 problems
+  storage.trace.backend: is not set; expected local, s3, gcs or azure
+  querier.frontend_worker.frontend_address: is not set; expected host:port of the query-frontends' gRPC listener
+",
+    );
+    reports(
+        "storage:\n  trace:\n    backend: s3\n",
+        "
+tempo.yaml: 1 problem
+  line 2: storage.trace.s3.bucket: is not set; expected the name of a bucket, as the backend is s3
+",
+    );
+}
+
+#[test]
+fn broken_yaml_names_its_line() {
+    for yaml in ["a: [1,\n", "server:\n\tport: 1\n", "a: b: c\n", "{{{{", "a: *nothing\n", "? [a]\n: b\n"] {
+        let errors = Config::parse(yaml, "t").expect_err(yaml);
+        assert!(errors.problems.iter().any(|problem| problem.line > 0), "{yaml:?}: {errors}");
+    }
+    let deep = "[".repeat(100_000);
+    Config::parse(&deep, "t").expect_err("nested too deeply");
+}
+
+#[test]
+fn relations_within_lists_name_the_item() {
+    reports(
+        "
+storage: {trace: {backend: local, local: {path: /tmp}}}
+cache:
+  caches:
+    - roles: [bloom]
+      memcached: {host: a}
+    - roles: [bloom]
+metrics_generator:
+  storage:
+    remote_write:
+      - url: prometheus:9090
+overrides:
+  defaults:
+    storage:
+      parquet_dedicated_columns:
+        - {name: a, scope: span}
+        - {name: a, scope: span}
+",
+        "
+tempo.yaml: 4 problems
+  line 7: cache.caches[1]: expected either memcached or redis
+  line 7: cache.caches[1].roles: role bloom is claimed by another cache already
+  line 11: metrics_generator.storage.remote_write[0].url: expected a URL with http:// or https://; got \"prometheus:9090\"
+  line 17: overrides.defaults.storage.parquet_dedicated_columns[1]: span attribute \"a\" has a column already
+",
+    );
+}
