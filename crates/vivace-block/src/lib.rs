@@ -6,6 +6,7 @@
 pub mod bloom;
 pub mod dedicated;
 pub mod index;
+pub mod live;
 mod meta;
 pub mod nested_set;
 pub mod objects;

@@ -189,6 +189,17 @@ impl<'a> Row<'a> {
         row
     }
 
+    /// The scope and the resource of a span.
+    pub(crate) fn context(&self, span: &Span<'a>) -> (&Scope<'a>, &Resource<'a>) {
+        let scope = &self.scopes[span.scope];
+        (scope, &self.resources[scope.resource])
+    }
+
+    /// Counts the trace's resources.
+    pub(crate) fn resource_index(&self, span: &Span<'a>) -> usize {
+        self.scopes[span.scope].resource
+    }
+
     fn push(
         &mut self,
         layout: &Layout,
@@ -234,14 +245,17 @@ impl<'a> Row<'a> {
             scopes.push(Scope { spans: at..at + first_span[*old], ..self.scopes[*old].clone() });
             at += first_span[*old];
         }
-        self.spans.sort_by_key(|span| rank[span.scope]);
+        self.spans.iter_mut().for_each(|span| span.scope = rank[span.scope]);
+        self.spans.sort_by_key(|span| span.scope);
         let mut resources: Vec<Resource<'a>> = Vec::with_capacity(self.resources.len());
-        for (new, scope) in scopes.iter().enumerate() {
-            let is_next = new > 0 && scopes[new - 1].resource == scope.resource;
+        let mut last_old = None;
+        for (new, scope) in scopes.iter_mut().enumerate() {
             match resources.last_mut() {
-                Some(last) if is_next => last.scopes.end = new + 1,
+                Some(last) if last_old == Some(scope.resource) => last.scopes.end = new + 1,
                 _ => resources.push(Resource { scopes: new..new + 1, ..self.resources[scope.resource].clone() }),
             }
+            last_old = Some(scope.resource);
+            scope.resource = resources.len() - 1;
         }
         for scope in resources.iter().filter(|resource| resource.scopes.len() > 1).flat_map(|resource| &scopes[resource.scopes.clone()]) {
             self.scope_attrs[scope.attrs.clone()].sort_by_key(|attr| attr.key);
@@ -273,6 +287,37 @@ impl<'a> Row<'a> {
         for (span, position) in self.spans.iter_mut().zip(nested_set::number(&nodes)) {
             span.position = position;
         }
+    }
+}
+
+/// Reads spans one by one, each with its resource and scope, as if each were alone in its trace.
+pub(crate) struct SpanScan<'a, 'l> {
+    layout: &'l Layout,
+    row: Row<'a>,
+    groups: Groups<'a>,
+}
+
+impl<'a, 'l> SpanScan<'a, 'l> {
+    pub(crate) fn new(layout: &'l Layout) -> Self {
+        Self { layout, row: Row::default(), groups: Groups::default() }
+    }
+
+    /// Reads one span. Its position in its trace and all that is the trace's own are unknown.
+    ///
+    /// # Errors
+    /// The bytes of the span, its scope or its resource are no message.
+    pub(crate) fn visit<T>(
+        &mut self,
+        trace_id: TraceId,
+        span_ref: &SpanRef<'a>,
+        visit: impl FnOnce(&Row<'a>, &Span<'a>) -> T,
+    ) -> Result<T, WireError> {
+        self.row.trace_id = trace_id;
+        let scope = self.groups.scope_of(&mut self.row, self.layout, span_ref)?;
+        let parsed = self.row.read_span(self.layout, span_ref.span)?;
+        let result = visit(&self.row, &Span { scope, ..parsed.span });
+        parsed.mark.roll_back(&mut self.row);
+        Ok(result)
     }
 }
 

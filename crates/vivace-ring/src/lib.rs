@@ -7,14 +7,16 @@ mod instance;
 mod membership;
 mod pages;
 mod pool;
+mod registration;
 mod ring;
 mod seeds;
 mod snapshot;
 
 pub use instance::{Instance, Role, State};
-pub use membership::{GossipOptions, Membership, MembershipError, Registration};
+pub use membership::{GossipOptions, Membership, MembershipError};
 pub use pages::router;
 pub use pool::{ClientPool, PoolError, PoolOptions};
+pub use registration::Registration;
 pub use ring::Ring;
 pub use seeds::Seed;
 pub use snapshot::Snapshot;

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::seeds::outbound_ip;
-use crate::{Instance, Ring, Role, Seed, Snapshot, State};
+use crate::{Instance, Registration, Ring, Role, Seed, Snapshot, State};
 
 /// A member counts as dead when its heartbeat has not moved for this many gossip intervals.
 ///
@@ -133,17 +133,6 @@ impl GossipOptions {
             left_timeout: Duration::from_secs(300),
         }
     }
-}
-
-/// How a process appears in one ring.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Registration {
-    /// Unique within the role.
-    pub id: String,
-    /// `host:port` of its gRPC listener.
-    pub addr: String,
-    /// Availability zone or empty.
-    pub zone: String,
 }
 
 /// What is gossiped under `role/<name>`.

@@ -25,6 +25,7 @@
 mod admin;
 mod build;
 pub mod clock;
+mod host;
 mod instrument;
 mod listen;
 mod load;
@@ -39,6 +40,7 @@ mod settings;
 pub mod tenant;
 
 pub use build::VERSION;
+pub use host::host_name;
 pub use load::load;
 pub use overrides::Overrides;
 pub use process::{GrpcLimits, Process, Shutdown};

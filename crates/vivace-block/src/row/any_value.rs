@@ -252,7 +252,7 @@ mod tests {
     fn unsupported_values_are_protobuf_json() {
         let array = |values| any(V::ArrayValue(ArrayValue { values }));
         let pairs = |values| any(V::KvlistValue(KeyValueList { values }));
-        let pair = |key: &str, value| KeyValue { key: key.to_owned(), value: Some(value), ..Default::default() };
+        let pair = |key: &str, value| KeyValue { key: key.to_owned(), value: Some(value) };
         let mixed = array(vec![any(V::StringValue("a<b".to_owned())), any(V::IntValue(1)), any(V::BoolValue(true))]);
         assert_eq!(json(&mixed), r#"{"arrayValue":{"values":[{"stringValue":"a\u003cb"},{"intValue":"1"},{"boolValue":true}]}}"#);
         let pairs_json = json(&pairs(vec![pair("a", any(V::DoubleValue(1.5))), pair("", any(V::DoubleValue(f64::NAN)))]));

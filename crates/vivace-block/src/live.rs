@@ -1,0 +1,134 @@
+//! Live spans, answered as a block with the same spans would answer.
+
+mod filter;
+mod lookup;
+mod tags;
+
+use prost::{DecodeError, Message};
+use vivace_core::{SpanId, TraceId};
+use vivace_proto::otlp::{InstrumentationScope, Resource, ResourceSpans, ScopeSpans, Span};
+use vivace_traceql::{Batch, Fetch, ServiceStat, SpanRow, TraceRow, Value};
+
+pub use filter::Candidates;
+pub use tags::{tag_names, tag_values};
+
+use crate::row::{Layout, Row, SpanRef};
+use lookup::Lookup;
+
+/// The traces that overlap the query's time range and pass its filter, with what the query asks for.
+///
+/// Each trace comes with all its spans in the order of their arrival; copies of a span count once.
+/// Spans that are no message are left out, as they are from blocks.
+#[must_use]
+pub fn batch(fetch: &Fetch, traces: &[(TraceId, Vec<SpanRef<'_>>)]) -> Batch {
+    let layout = Layout::vparquet4(&[]);
+    let mut lookup = Lookup::new(&layout);
+    let mut batch = Batch { columns: vec![Vec::new(); fetch.span_attributes.len()], ..Batch::default() };
+    let mut events = Children::new(fetch.event_attributes.len());
+    let mut links = Children::new(fetch.link_attributes.len());
+    for (id, spans) in traces {
+        let row = Row::build(&layout, *id, spans);
+        if row.spans.is_empty() || !is_in_time(&row, fetch) || !filter::row_passes(&mut lookup, &row, &fetch.filter) {
+            continue;
+        }
+        batch.traces.push(trace_row(&mut lookup, &row, batch.spans.len()));
+        for span in &row.spans {
+            batch.spans.push(SpanRow {
+                id: SpanId::from_slice(span.id),
+                start_unix_nanos: span.start,
+                duration_nanos: span.duration,
+                nested_set_left: span.position.left,
+                nested_set_right: span.position.right,
+                nested_set_parent: span.position.parent,
+                child_count: span.position.child_count,
+                resource: row.resource_index(span) as u32,
+            });
+            for (attribute, column) in fetch.span_attributes.iter().zip(&mut batch.columns) {
+                column.push(lookup.of_span(&row, span, attribute));
+            }
+            events.push(row.events[span.events.clone()].iter(), |event, i| lookup.of_event(&row, event, &fetch.event_attributes[i]));
+            links.push(row.links[span.links.clone()].iter(), |link, i| lookup.of_link(&row, link, &fetch.link_attributes[i]));
+        }
+    }
+    batch.events = events.finish();
+    batch.links = links.finish();
+    batch
+}
+
+/// Decodes spans, which stay in the given order. Neighbours of one resource and scope share them.
+///
+/// # Errors
+/// A message that is none, or a text that is not UTF-8.
+pub fn resource_spans(spans: &[SpanRef<'_>]) -> Result<Vec<ResourceSpans>, DecodeError> {
+    let mut result: Vec<ResourceSpans> = Vec::new();
+    let mut last: Option<&SpanRef<'_>> = None;
+    for span in spans {
+        let same_resource = last.is_some_and(|last| last.resource == span.resource);
+        if !same_resource {
+            result.push(ResourceSpans { resource: Some(Resource::decode(span.resource)?), ..Default::default() });
+        }
+        let resource = result.last_mut().expect("one was pushed");
+        if !same_resource || last.is_some_and(|last| last.scope != span.scope) {
+            let scope = InstrumentationScope::decode(span.scope)?;
+            resource.scope_spans.push(ScopeSpans { scope: Some(scope), ..Default::default() });
+        }
+        resource.scope_spans.last_mut().expect("one was pushed").spans.push(Span::decode(span.span)?);
+        last = Some(span);
+    }
+    Ok(result)
+}
+
+fn is_in_time(row: &Row<'_>, fetch: &Fetch) -> bool {
+    (fetch.start_unix_nanos == 0 || row.end >= fetch.start_unix_nanos) && (fetch.end_unix_nanos == 0 || row.start <= fetch.end_unix_nanos)
+}
+
+fn trace_row<'a>(lookup: &mut Lookup<'a, '_>, row: &Row<'a>, first_span: usize) -> TraceRow {
+    let mut stat = |count: &crate::row::ServiceCount<'a>| ServiceStat {
+        service: lookup.text(count.service),
+        spans: count.spans,
+        errors: count.errors,
+    };
+    TraceRow {
+        trace_id: row.trace_id,
+        start_unix_nanos: row.start,
+        end_unix_nanos: row.end,
+        services: row.stats.iter().map(&mut stat).collect(),
+        root_name: lookup.text(row.root_name),
+        root_service: lookup.text(row.root_service),
+        spans: first_span..first_span + row.spans.len(),
+    }
+}
+
+/// Fills [`vivace_traceql::ChildRows`].
+struct Children {
+    offsets: Vec<u32>,
+    columns: Vec<Vec<Value>>,
+    rows: u32,
+}
+
+impl Children {
+    fn new(columns: usize) -> Self {
+        Self { offsets: if columns > 0 { vec![0] } else { Vec::new() }, columns: vec![Vec::new(); columns], rows: 0 }
+    }
+
+    /// Adds the rows of the next span. Does nothing when no column was asked for.
+    fn push<T>(&mut self, children: impl Iterator<Item = T>, mut value: impl FnMut(&T, usize) -> Value) {
+        if self.columns.is_empty() {
+            return;
+        }
+        for child in children {
+            for (i, column) in self.columns.iter_mut().enumerate() {
+                column.push(value(&child, i));
+            }
+            self.rows += 1;
+        }
+        self.offsets.push(self.rows);
+    }
+
+    fn finish(self) -> vivace_traceql::ChildRows {
+        vivace_traceql::ChildRows { offsets: self.offsets, columns: self.columns }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,144 @@
+//! Whether a trace may match a query, decided on its raw spans.
+
+use rustc_hash::FxHashMap;
+use vivace_core::TraceId;
+use vivace_core::otlp::walk_spans;
+use vivace_core::wire::WireError;
+use vivace_traceql::{Attribute, Condition, Fetch, Intrinsic, SpanFilter, TraceFilter};
+
+use super::lookup::Lookup;
+use crate::row::{Layout, Row, Span, SpanRef, SpanScan};
+
+/// How much of the trace is at hand.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Known {
+    /// All of it.
+    Trace,
+    /// This span alone: conditions on the trace pass.
+    Span,
+}
+
+/// Finds the traces that may match a query in many segments, without bringing their spans together.
+///
+/// The spans of a trace may lie in several segments, so conditions on different spans are joined at the end.
+/// The query's time range plays no part here: it is about whole traces.
+pub struct Candidates<'f> {
+    fetch: &'f Fetch,
+    layout: Layout,
+    leaves: Vec<&'f SpanFilter>,
+    /// Per trace, which of the leaves some span passes.
+    passed: FxHashMap<TraceId, Box<[bool]>>,
+}
+
+impl<'f> Candidates<'f> {
+    /// Nothing looked at.
+    #[must_use]
+    pub fn new(fetch: &'f Fetch) -> Self {
+        let mut leaves = Vec::new();
+        collect_leaves(&fetch.filter, &mut leaves);
+        Self { fetch, layout: Layout::vparquet4(&[]), leaves, passed: FxHashMap::default() }
+    }
+
+    /// Looks at the spans of one segment, a `TracesData` message. Spans that are no message pass nothing.
+    ///
+    /// # Errors
+    /// The payload is no `TracesData` message; spans before the offending place have been looked at.
+    pub fn add(&mut self, payload: &[u8]) -> Result<(), WireError> {
+        let mut scan = SpanScan::new(&self.layout);
+        let mut lookup = Lookup::new(&self.layout);
+        walk_spans(payload, |at, head| {
+            let trace_id = head.trace();
+            let known = self.passed.get(&trace_id);
+            if known.is_some_and(|passed| passed.iter().all(|p| *p)) {
+                return;
+            }
+            if self.leaves.is_empty() {
+                self.passed.insert(trace_id, Box::default());
+                return;
+            }
+            let span_ref = SpanRef { resource: at.resource, scope: at.scope, span: head.bytes };
+            let leaves = &self.leaves;
+            let now = scan.visit(trace_id, &span_ref, |row, span| {
+                let passes = |leaf: &&SpanFilter| span_passes(&mut lookup, row, span, leaf, Known::Span);
+                leaves.iter().map(passes).collect::<Vec<bool>>()
+            });
+            let Ok(now) = now else { return };
+            if now.iter().any(|p| *p) {
+                let passed = self.passed.entry(trace_id).or_insert_with(|| vec![false; leaves.len()].into());
+                passed.iter_mut().zip(now).for_each(|(before, now)| *before |= now);
+            }
+        })
+    }
+
+    /// The traces that may match, ascending.
+    #[must_use]
+    pub fn finish(self) -> Vec<TraceId> {
+        let may_match = |passed: &[bool]| trace_may_match(&self.fetch.filter, &mut passed.iter().copied());
+        let mut ids: Vec<TraceId> = self.passed.iter().filter(|(_, passed)| may_match(passed)).map(|(id, _)| *id).collect();
+        ids.sort_unstable();
+        ids
+    }
+}
+
+fn collect_leaves<'f>(filter: &'f TraceFilter, leaves: &mut Vec<&'f SpanFilter>) {
+    match filter {
+        TraceFilter::All | TraceFilter::Nothing => {}
+        TraceFilter::AnySpan(leaf) => leaves.push(leaf),
+        TraceFilter::And(filters) | TraceFilter::Or(filters) => filters.iter().for_each(|f| collect_leaves(f, leaves)),
+    }
+}
+
+/// `passed` gives the leaves' answers in the order of [`collect_leaves`]; all of a branch are taken whatever its answer.
+fn trace_may_match(filter: &TraceFilter, passed: &mut dyn Iterator<Item = bool>) -> bool {
+    match filter {
+        TraceFilter::All => true,
+        TraceFilter::Nothing => false,
+        TraceFilter::AnySpan(_) => passed.next().unwrap_or(false),
+        TraceFilter::And(filters) => filters.iter().fold(true, |all, f| trace_may_match(f, passed) && all),
+        TraceFilter::Or(filters) => filters.iter().fold(false, |any, f| trace_may_match(f, passed) || any),
+    }
+}
+
+/// Whether a whole trace passes.
+pub(super) fn row_passes<'a>(lookup: &mut Lookup<'a, '_>, row: &Row<'a>, filter: &TraceFilter) -> bool {
+    match filter {
+        TraceFilter::All => true,
+        TraceFilter::Nothing => false,
+        TraceFilter::AnySpan(leaf) => row.spans.iter().any(|span| span_passes(lookup, row, span, leaf, Known::Trace)),
+        TraceFilter::And(filters) => filters.iter().all(|f| row_passes(lookup, row, f)),
+        TraceFilter::Or(filters) => filters.iter().any(|f| row_passes(lookup, row, f)),
+    }
+}
+
+/// Whether a span passes. Conditions on events and links hold when one of them satisfies them.
+pub(super) fn span_passes<'a>(lookup: &mut Lookup<'a, '_>, row: &Row<'a>, span: &Span<'a>, filter: &SpanFilter, known: Known) -> bool {
+    match filter {
+        SpanFilter::Maybe => true,
+        SpanFilter::Leaf(condition) => condition_holds(lookup, row, span, condition, known),
+        SpanFilter::And(filters) => filters.iter().all(|f| span_passes(lookup, row, span, f, known)),
+        SpanFilter::Or(filters) => filters.iter().any(|f| span_passes(lookup, row, span, f, known)),
+    }
+}
+
+fn condition_holds<'a>(lookup: &mut Lookup<'a, '_>, row: &Row<'a>, span: &Span<'a>, condition: &Condition, known: Known) -> bool {
+    let Condition { attribute, comparison } = condition;
+    if known == Known::Span && is_of_trace(attribute) {
+        return true;
+    }
+    if attribute.is_of_events() {
+        return row.events[span.events.clone()].iter().any(|event| comparison.matches(&lookup.of_event(row, event, attribute)));
+    }
+    if attribute.is_of_links() {
+        return row.links[span.links.clone()].iter().any(|link| comparison.matches(&lookup.of_link(row, link, attribute)));
+    }
+    comparison.matches(&lookup.of_span(row, span, attribute))
+}
+
+/// Known only with all spans of the trace at hand.
+fn is_of_trace(attribute: &Attribute) -> bool {
+    use Intrinsic::{ChildCount, NestedSetLeft, NestedSetParent, NestedSetRight, RootName, RootService, TraceDuration};
+    matches!(
+        attribute,
+        Attribute::Intrinsic(ChildCount | NestedSetLeft | NestedSetParent | NestedSetRight | RootName | RootService | TraceDuration)
+    )
+}

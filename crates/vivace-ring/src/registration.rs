@@ -1,0 +1,53 @@
+use std::net::{IpAddr, SocketAddr};
+
+use vivace_config::{Lifecycler, ServiceRing};
+
+use crate::Membership;
+
+/// How a process appears in one ring.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Registration {
+    /// Unique within the role.
+    pub id: String,
+    /// `host:port` of its gRPC listener.
+    pub addr: String,
+    /// Availability zone or empty.
+    pub zone: String,
+}
+
+impl Registration {
+    /// An ingester, as `ingester.lifecycler` says. `grpc` is the listener's address, `host_name` the id where none is set.
+    #[must_use]
+    pub fn of_ingester(lifecycler: &Lifecycler, membership: &Membership, host_name: &str, grpc: SocketAddr) -> Self {
+        Self {
+            id: or(&lifecycler.id, host_name),
+            addr: advertised(membership, &lifecycler.address, lifecycler.port, grpc),
+            zone: lifecycler.availability_zone.clone(),
+        }
+    }
+
+    /// A member of another ring, such as `compactor.ring`.
+    #[must_use]
+    pub fn of_service(ring: &ServiceRing, membership: &Membership, host_name: &str, grpc: SocketAddr) -> Self {
+        Self {
+            id: or(&ring.instance_id, host_name),
+            addr: advertised(membership, &ring.instance_addr, ring.instance_port, grpc),
+            zone: String::new(),
+        }
+    }
+}
+
+fn or(text: &str, default: &str) -> String {
+    if text.is_empty() { default.to_owned() } else { text.to_owned() }
+}
+
+/// The configured address and port, or those that others can be expected to reach.
+fn advertised(membership: &Membership, address: &str, port: u16, grpc: SocketAddr) -> String {
+    let port = if port == 0 { grpc.port() } else { port };
+    // Without gossip, only this process itself asks.
+    let ip = |known: IpAddr| if known.is_unspecified() { membership.advertise_ip() } else { known };
+    match address {
+        "" => SocketAddr::new(ip(grpc.ip()), port).to_string(),
+        address => format!("{address}:{port}"),
+    }
+}
