@@ -4,6 +4,6 @@ mod names;
 mod search;
 mod trace;
 
-pub(crate) use names::{TagCombiner, ValueCombiner};
+pub(crate) use names::{Limits, TagCombiner, ValueCombiner, flat, untyped};
 pub(crate) use search::SearchResult;
-pub(crate) use trace::TraceCombiner;
+pub(crate) use trace::{CombinedTrace, TraceCombiner};

@@ -1,6 +1,5 @@
 //! The parameters of the query API, with the errors that its clients know. Source: HTTP API facts, 4.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use vivace_config::{format_duration, parse_duration};
@@ -169,58 +168,6 @@ pub(crate) fn trace_id(text: &str) -> Result<TraceId, QueryError> {
     })
 }
 
-/// `k=v k2="v w"`: the tags of a legacy search.
-pub(crate) fn logfmt_tags(text: &str) -> Result<BTreeMap<String, String>, QueryError> {
-    let invalid = |why: String| QueryError::Invalid(format!("invalid tags: {why}"));
-    let mut tags = BTreeMap::new();
-    let mut rest = text.trim_start();
-    while !rest.is_empty() {
-        let key_end = rest.find(|c: char| c == '=' || c.is_whitespace()).unwrap_or(rest.len());
-        let key = &rest[..key_end];
-        let position = text.len() - rest.len() + 1;
-        if key.is_empty() || key.contains('"') {
-            return Err(invalid(format!("unexpected {:?} at pos {position}", rest.chars().next().unwrap_or(' '))));
-        }
-        rest = &rest[key_end..];
-        let value = match rest.strip_prefix('=') {
-            None => String::new(),
-            Some(after) if after.starts_with('"') => {
-                let (value, tail) = quoted(after).ok_or_else(|| invalid(format!("unterminated quoted value at pos {}", text.len() + 1)))?;
-                rest = tail;
-                value
-            }
-            Some(after) => {
-                let end = after.find(char::is_whitespace).unwrap_or(after.len());
-                rest = &after[end..];
-                after[..end].to_owned()
-            }
-        };
-        if tags.insert(key.to_owned(), value).is_some() {
-            return Err(invalid(format!("tag {key} has been set twice")));
-        }
-        rest = rest.trim_start();
-    }
-    Ok(tags)
-}
-
-/// The text in quotes at the begin, and what follows it.
-fn quoted(text: &str) -> Option<(String, &str)> {
-    let mut value = String::new();
-    let mut chars = text.char_indices().skip(1);
-    while let Some((at, c)) = chars.next() {
-        match c {
-            '"' => return Some((value, &text[at + 1..])),
-            '\\' => match chars.next()?.1 {
-                'n' => value.push('\n'),
-                't' => value.push('\t'),
-                other => value.push(other),
-            },
-            other => value.push(other),
-        }
-    }
-    None
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -258,14 +205,5 @@ mod tests {
         assert_eq!(trace_id("AbC").unwrap().trimmed_hex(), "abc");
         assert_eq!(trace_id("xyz").unwrap_err().to_string(), "trace IDs can only contain hex characters: invalid character 'x' at position 1");
         assert_eq!(trace_id(&"0".repeat(33)).unwrap_err().to_string(), "trace IDs can't be larger than 128 bits");
-    }
-
-    #[test]
-    fn legacy_tags_are_logfmt() {
-        let tags = logfmt_tags(r#"a=b  c="d \"e\"" f"#).unwrap();
-        assert_eq!(tags.into_iter().collect::<Vec<_>>(), [("a", "b"), ("c", "d \"e\""), ("f", "")].map(|(k, v)| (k.to_owned(), v.to_owned())));
-        assert_eq!(logfmt_tags(r#"a="b"#).unwrap_err().to_string(), "invalid tags: unterminated quoted value at pos 5");
-        assert_eq!(logfmt_tags("a=1 a=2").unwrap_err().to_string(), "invalid tags: tag a has been set twice");
-        assert!(logfmt_tags("=x").is_err());
     }
 }

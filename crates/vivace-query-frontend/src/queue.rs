@@ -109,6 +109,11 @@ impl Queue {
         Ok(())
     }
 
+    /// Whether the tenant may add a job.
+    pub(crate) fn has_room(&self, tenant: &TenantId) -> bool {
+        self.0.state.lock().tenants.get(tenant).is_none_or(|queue| queue.len < self.0.max_outstanding)
+    }
+
     /// Puts a job back that failed on a querier: to the front, beyond the limit, since it has been admitted already.
     pub(crate) fn retry(&self, pending: Pending) {
         let mut state = self.0.state.lock();

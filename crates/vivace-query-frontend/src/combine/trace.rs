@@ -22,8 +22,8 @@ pub(crate) struct TraceCombiner {
 pub(crate) struct CombinedTrace {
     pub(crate) trace: Trace,
     pub(crate) inspected_bytes: u64,
-    /// The limit was exceeded: spans are missing.
-    pub(crate) too_large: bool,
+    /// The limit in bytes, where it was exceeded: spans are missing.
+    pub(crate) too_large_for: Option<u64>,
     /// Why spans are missing; empty where none are.
     pub(crate) message: String,
 }
@@ -65,6 +65,11 @@ impl TraceCombiner {
         }
     }
 
+    /// The limit is crossed: nothing more will be taken.
+    pub(crate) fn is_full(&self) -> bool {
+        self.too_large
+    }
+
     pub(crate) fn finish(self) -> CombinedTrace {
         let mut resource_spans = combine(self.parts);
         tell_shared_spans_apart(&mut resource_spans);
@@ -72,7 +77,7 @@ impl TraceCombiner {
         CombinedTrace {
             trace: Trace { resource_spans },
             inspected_bytes: self.inspected_bytes,
-            too_large: self.too_large,
+            too_large_for: self.too_large.then_some(self.max_bytes),
             message: self.reasons.join("; "),
         }
     }
@@ -188,7 +193,7 @@ mod tests {
             combiner.add(part(vec![span(id, 0, SpanKind::Server)])); // the copy is not counted
         }
         let combined = combiner.finish();
-        assert!(combined.too_large);
+        assert_eq!(combined.too_large_for, Some(one));
         assert_eq!(combined.message, format!("trace exceeds max size (max bytes: {one})"));
         let ids: Vec<u8> =
             combined.trace.resource_spans.iter().flat_map(|r| &r.scope_spans).flat_map(|s| &s.spans).map(|s| s.span_id[0]).collect();
