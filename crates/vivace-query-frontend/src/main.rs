@@ -1,0 +1,23 @@
+//! The query-frontend as a process of its own.
+
+use vivace_server::{Process, clock};
+use vivace_storage::{Bucket, PollOptions, Poller};
+
+vivace_server::allocator!();
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let config = vivace_server::load(std::env::args_os());
+    let mut process = Process::start(&config, "vivace-query-frontend").await?;
+    let overrides = process.overrides(&config)?;
+    let bucket = vivace_storage::Bucket::open(&config.storage.trace, Default::default()).await?;
+    let poller = Poller::reader(bucket, PollOptions::from(&config.storage.trace), clock::unix_nanos);
+    let blocklist = poller.blocklist();
+    let stop = process.stop_token();
+    process.spawn("blocklist poller", async move {
+        poller.run(stop).await;
+        Ok(())
+    });
+    vivace_query_frontend::start(&config, blocklist, overrides, &mut process);
+    process.run().await
+}
