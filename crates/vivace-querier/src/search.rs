@@ -79,7 +79,7 @@ impl Blocks {
             .with_block(meta.clone(), move |block, cancelled| {
                 let mut names: BTreeMap<&'static str, BTreeSet<String>> = BTreeMap::new();
                 if filter.passes_everything() || any_span_passes(block, &filter)? {
-                    block.tag_names(scope, &mut |scope, name| {
+                    block.tag_names(scope, None, 0..usize::MAX, &mut |scope, name| {
                         if let Some((of, _)) = SCOPES.iter().find(|(_, known)| *known == scope) {
                             let names = names.entry(*of).or_default();
                             if names.len() < most {
@@ -127,7 +127,7 @@ impl Blocks {
                     stop_if(values.len() >= most || cancelled.is_cancelled())
                 };
                 if filter.passes_everything() {
-                    block.tag_values(&attribute, None, &mut |value| take(&value))?;
+                    block.tag_values(&attribute, None, row_groups, &mut |value| take(&value))?;
                 } else if !filter.passes_nothing() {
                     values_of_spans(block, row_groups, &attribute, &filter, &mut take)?;
                 }
