@@ -329,8 +329,9 @@ impl Membership {
         self.shared.inner.gossip.as_ref().map(|g| g.options.gossip_interval * (INTERVALS_UNTIL_DEAD + 1))
     }
 
-    /// Everything known of one ring, heartbeats up to date.
+    /// Everything known of one ring, heartbeats up to date. The ring itself is never behind what this shows.
     pub(crate) async fn instances(&self, role: Role) -> Vec<Instance> {
+        self.shared.inner.refresh().await;
         self.shared.inner.gather().await.remove(&role).map(|s| s.instances().to_vec()).unwrap_or_default()
     }
 
