@@ -12,7 +12,7 @@ use vivace_traceql::{Batch, Fetch, ServiceStat, SpanRow, TraceRow, Value};
 pub use filter::Candidates;
 pub use tags::{tag_names, tag_values};
 
-use crate::row::{Layout, Row, SpanRef};
+use crate::row::{Layout, ResourceCache, Row, SpanRef};
 use lookup::Lookup;
 
 /// The traces that overlap the query's time range and pass its filter, with what the query asks for.
@@ -22,12 +22,13 @@ use lookup::Lookup;
 #[must_use]
 pub fn batch(fetch: &Fetch, traces: &[(TraceId, Vec<SpanRef<'_>>)]) -> Batch {
     let layout = Layout::vparquet4(&[]);
+    let mut cache = ResourceCache::default();
     let mut lookup = Lookup::new(&layout);
     let mut batch = Batch { columns: vec![Vec::new(); fetch.span_attributes.len()], ..Batch::default() };
     let mut events = Children::new(fetch.event_attributes.len());
     let mut links = Children::new(fetch.link_attributes.len());
     for (id, spans) in traces {
-        let row = Row::build(&layout, *id, spans);
+        let row = Row::build(&layout, &mut cache, *id, spans);
         if row.spans.is_empty() || !is_in_time(&row, fetch) || !filter::row_passes(&mut lookup, &row, &fetch.filter) {
             continue;
         }

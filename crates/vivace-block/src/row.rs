@@ -4,6 +4,7 @@
 
 mod any_value;
 mod parse;
+mod resources;
 
 use std::ops::Range;
 
@@ -12,6 +13,7 @@ use vivace_core::wire::WireError;
 use vivace_core::{SpanId, TraceId};
 
 pub(crate) use any_value::{Attr, AttrValue, Scalar, any_value_json};
+pub(crate) use resources::ResourceCache;
 
 use crate::dedicated::{DedicatedColumn, DedicatedScope, VPARQUET4_RESOURCE_COLUMNS, vparquet4_slots};
 use crate::nested_set::{self, Node, Position};
@@ -104,6 +106,8 @@ pub(crate) struct ServiceCount<'a> {
 
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Resource<'a> {
+    /// Equal for equal content, as far as the [`ResourceCache`] remembers; never equal for different content.
+    pub(crate) content: u32,
     pub(crate) service_name: &'a [u8],
     pub(crate) dropped_attrs: i32,
     pub(crate) attrs: Range<usize>,
@@ -171,15 +175,16 @@ impl<'a> Row<'a> {
     ///
     /// Copies of a span (same id and kind) are dropped. Spans that are no message are left out and listed in `invalid`:
     /// one bad client must not keep a block from being built.
-    pub(crate) fn build(layout: &Layout, trace_id: TraceId, spans: &[SpanRef<'a>]) -> Self {
+    pub(crate) fn build(layout: &Layout, cache: &mut ResourceCache, trace_id: TraceId, spans: &[SpanRef<'a>]) -> Self {
         let mut row = Self { trace_id, ..Self::default() };
+        cache.make_room();
         let mut groups = Groups::default();
         let mut seen: FxHashSet<(SpanId, i64)> = FxHashSet::default();
         seen.reserve(spans.len());
         row.spans.reserve(spans.len());
         row.span_attrs.reserve(8 * spans.len());
         for (i, span) in spans.iter().enumerate() {
-            if let Err(error) = row.push(layout, &mut groups, &mut seen, span) {
+            if let Err(error) = row.push(layout, cache, &mut groups, &mut seen, span) {
                 row.invalid.push((i, error));
             }
         }
@@ -203,11 +208,12 @@ impl<'a> Row<'a> {
     fn push(
         &mut self,
         layout: &Layout,
+        cache: &mut ResourceCache,
         groups: &mut Groups<'a>,
         seen: &mut FxHashSet<(SpanId, i64)>,
         span_ref: &SpanRef<'a>,
     ) -> Result<(), WireError> {
-        let scope = groups.scope_of(self, layout, span_ref)?;
+        let scope = groups.scope_of(self, layout, cache, span_ref)?;
         let parsed = self.read_span(layout, span_ref.span)?;
         let identity = (SpanId::from_slice(parsed.span.id), if (0..=7).contains(&parsed.span.kind) { parsed.span.kind } else { 0 });
         if !seen.insert(identity) {
@@ -293,13 +299,14 @@ impl<'a> Row<'a> {
 /// Reads spans one by one, each with its resource and scope, as if each were alone in its trace.
 pub(crate) struct SpanScan<'a, 'l> {
     layout: &'l Layout,
+    cache: ResourceCache,
     row: Row<'a>,
     groups: Groups<'a>,
 }
 
 impl<'a, 'l> SpanScan<'a, 'l> {
     pub(crate) fn new(layout: &'l Layout) -> Self {
-        Self { layout, row: Row::default(), groups: Groups::default() }
+        Self { layout, cache: ResourceCache::default(), row: Row::default(), groups: Groups::default() }
     }
 
     /// Reads one span. Its position in its trace and all that is the trace's own are unknown.
@@ -313,7 +320,7 @@ impl<'a, 'l> SpanScan<'a, 'l> {
         visit: impl FnOnce(&Row<'a>, &Span<'a>) -> T,
     ) -> Result<T, WireError> {
         self.row.trace_id = trace_id;
-        let scope = self.groups.scope_of(&mut self.row, self.layout, span_ref)?;
+        let scope = self.groups.scope_of(&mut self.row, self.layout, &mut self.cache, span_ref)?;
         let parsed = self.row.read_span(self.layout, span_ref.span)?;
         let result = visit(&self.row, &Span { scope, ..parsed.span });
         parsed.mark.roll_back(&mut self.row);
@@ -325,35 +332,21 @@ impl<'a, 'l> SpanScan<'a, 'l> {
 #[derive(Default)]
 struct Groups<'a> {
     last: Option<(&'a [u8], &'a [u8], usize)>,
-    resource_by_bytes: FxHashMap<&'a [u8], usize>,
-    resource_by_content: FxHashMap<Vec<u8>, usize>,
+    resource_by_address: FxHashMap<(usize, usize), usize>,
+    resource_by_content: FxHashMap<u32, usize>,
     scope_by_bytes: FxHashMap<(usize, &'a [u8]), usize>,
     scope_by_content: FxHashMap<(usize, Vec<u8>), usize>,
 }
 
 impl<'a> Groups<'a> {
-    fn scope_of(&mut self, row: &mut Row<'a>, layout: &Layout, span: &SpanRef<'a>) -> Result<usize, WireError> {
+    fn scope_of(&mut self, row: &mut Row<'a>, layout: &Layout, cache: &mut ResourceCache, span: &SpanRef<'a>) -> Result<usize, WireError> {
         if let Some((resource, scope, index)) = self.last
             && std::ptr::eq(resource, span.resource)
             && std::ptr::eq(scope, span.scope)
         {
             return Ok(index);
         }
-        let resource = match self.resource_by_bytes.get(span.resource) {
-            Some(index) => *index,
-            None => {
-                let resource = row.read_resource(layout, span.resource)?;
-                let index = *self.resource_by_content.entry(row.resource_content(&resource)).or_insert(row.resources.len());
-                if index == row.resources.len() {
-                    row.resources.push(resource);
-                } else {
-                    row.resource_attrs.truncate(resource.attrs.start);
-                    row.resource_columns.truncate(resource.columns.start);
-                }
-                self.resource_by_bytes.insert(span.resource, index);
-                index
-            }
-        };
+        let resource = self.resource_of(row, layout, cache, span.resource)?;
         let scope = match self.scope_by_bytes.get(&(resource, span.scope)) {
             Some(index) => *index,
             None => {
@@ -371,6 +364,30 @@ impl<'a> Groups<'a> {
         };
         self.last = Some((span.resource, span.scope, scope));
         Ok(scope)
+    }
+
+    fn resource_of(
+        &mut self,
+        row: &mut Row<'a>,
+        layout: &Layout,
+        cache: &mut ResourceCache,
+        message: &'a [u8],
+    ) -> Result<usize, WireError> {
+        // All messages outlive the row, so an address stands for one content.
+        let address = (message.as_ptr().addr(), message.len());
+        if let Some(index) = self.resource_by_address.get(&address) {
+            return Ok(*index);
+        }
+        let resource = cache.read(row, layout, message)?;
+        let index = *self.resource_by_content.entry(resource.content).or_insert(row.resources.len());
+        if index == row.resources.len() {
+            row.resources.push(resource);
+        } else {
+            row.resource_attrs.truncate(resource.attrs.start);
+            row.resource_columns.truncate(resource.columns.start);
+        }
+        self.resource_by_address.insert(address, index);
+        Ok(index)
     }
 }
 

@@ -3,6 +3,7 @@
 mod chunk;
 mod columns;
 mod encode;
+mod stamp;
 mod values;
 
 use std::io::{self, Write};
@@ -17,7 +18,7 @@ use crate::bloom;
 use crate::dedicated::{DedicatedColumn, default_columns, for_vparquet4};
 use crate::index::RowGroupIndex;
 use crate::meta::{BlockMeta, Format};
-use crate::row::{Layout, Row, SpanRef};
+use crate::row::{Layout, ResourceCache, Row, SpanRef};
 use crate::schema::{Leaf, vparquet4};
 use chunk::Compressor;
 use columns::Columns;
@@ -69,6 +70,7 @@ pub struct BlockWriter<W: Write + Send> {
     block_id: BlockId,
     dedicated_columns: Vec<DedicatedColumn>,
     layout: Layout,
+    resources: ResourceCache,
     file: SerializedFileWriter<Counted<W>>,
     columns: Columns,
     compressor: Compressor,
@@ -156,6 +158,7 @@ impl<W: Write + Send> BlockWriter<W> {
         let bloom_params = bloom::Params::fitting(expected_traces, options.bloom_false_positive, options.bloom_shard_size_bytes);
         Ok(Self {
             layout: Layout::vparquet4(&dedicated_columns),
+            resources: ResourceCache::default(),
             options,
             tenant,
             block_id,
@@ -185,7 +188,7 @@ impl<W: Write + Send> BlockWriter<W> {
         if let Some(previous) = self.last_id.filter(|last| *last >= id) {
             return Err(WriteError::Order { previous, given: id });
         }
-        let row = Row::build(&self.layout, id, spans);
+        let row = Row::build(&self.layout, &mut self.resources, id, spans);
         for (position, error) in &row.invalid {
             tracing::warn!(tenant = %self.tenant, block_id = %self.block_id, trace_id = %id, position, %error, "span left out of block");
         }

@@ -1,1 +1,77 @@
-//! Runs one query job: a trace by id, or one search over a block range or the ingesters
+//! Runs query jobs: a trace by id, a search, tags or their values, in the ingesters or in a part of the bucket.
+//!
+//! Jobs are pulled from query-frontends over one stream each. How a query is split, queued and limited is theirs; the
+//! results of several jobs are combined there. Start with [`start`].
+
+mod blocks;
+mod error;
+mod querier;
+mod recent;
+mod search;
+mod worker;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use vivace_config::Config;
+use vivace_ring::{ClientPool, PoolOptions, Ring};
+use vivace_server::Process;
+use vivace_storage::{Bucket, Poller};
+
+use crate::blocks::Blocks;
+use crate::querier::{Querier, Timeouts};
+use crate::recent::Ingesters;
+use crate::worker::{Worker, WorkerOptions};
+
+pub use crate::error::JobError;
+
+/// Adds a querier to a process: it pulls jobs until the process stops.
+///
+/// `poller` keeps the block list that lookups by trace id use. It is the caller who runs it, so that services in one
+/// process share one. `name` tells this querier from others.
+pub fn start(config: &Config, name: &str, ingesters: Ring, bucket: Bucket, poller: Poller, process: &mut Process) {
+    let settings = &config.querier;
+    let client = &config.ingester_client;
+    let pool = ClientPool::new(ingesters.clone(), PoolOptions::default());
+    let bytes = |limit: u64| usize::try_from(limit).unwrap_or(usize::MAX);
+    let replication_factor = config.ingester.lifecycler.ring.replication_factor;
+    let blocklist = poller.blocklist();
+    let querier = Querier {
+        ingesters: Ingesters::new(ingesters, pool, replication_factor, bytes(client.grpc_client_config.max_recv_msg_size)),
+        blocks: Blocks::new(bucket, poller, settings.max_concurrent_queries),
+        timeouts: Timeouts {
+            trace_by_id: settings.trace_by_id.query_timeout,
+            search: settings.search.query_timeout,
+            ingester: client.remote_timeout,
+        },
+    };
+    let frontend = &settings.frontend_worker;
+    let grpc = &frontend.grpc_client_config;
+    let frontend_address = match frontend.frontend_address.as_str() {
+        "" => process.grpc_loopback().to_string(),
+        address => address.to_owned(),
+    };
+    let options = WorkerOptions {
+        frontend_address,
+        dns_lookup_duration: frontend.dns_lookup_duration,
+        max_concurrent_jobs: settings.max_concurrent_queries.max(1),
+        min_backoff: grpc.backoff_config.min_period,
+        max_backoff: grpc.backoff_config.max_period,
+        max_result_bytes: bytes(grpc.max_send_msg_size),
+        max_job_bytes: bytes(grpc.max_recv_msg_size),
+        name: if frontend.id.is_empty() { name.to_owned() } else { frontend.id.clone() },
+    };
+    let connected = Arc::new(AtomicUsize::new(0));
+    let worker = Worker { options: options.clone(), querier: Arc::new(querier), connected: connected.clone() };
+    let stop = process.stop_token();
+    process.spawn("querier", worker.run(stop));
+    process.ready_check("querier", move || {
+        if connected.load(Ordering::Relaxed) == 0 {
+            return Err(format!("not connected to a query-frontend at {}", options.frontend_address));
+        }
+        if !blocklist.is_polled() {
+            return Err("the bucket has not been listed yet".to_owned());
+        }
+        Ok(())
+    });
+}

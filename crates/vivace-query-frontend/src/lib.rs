@@ -1,1 +1,59 @@
-//! The query API: parse, split into jobs, queue fairly per tenant, retry, combine
+//! The query API: parse, split into jobs, queue fairly per tenant, let queriers pull, retry, combine.
+//!
+//! Data is read by queriers only; this crate knows the list of blocks and what a request means.
+//! Start with [`start`]; a request's way is `http` or `streaming`, `frontend`, `split`, `run`, `queue`, `pull`, `combine`, `render`.
+
+mod combine;
+mod error;
+mod frontend;
+mod http;
+mod metrics;
+mod params;
+mod pull;
+mod queue;
+mod render;
+mod run;
+mod split;
+mod streaming;
+
+use std::sync::Arc;
+
+use vivace_config::Config;
+use vivace_proto::tempopb::streaming_querier_server::StreamingQuerierServer;
+use vivace_proto::vivace::v1::job_queue_server::JobQueueServer;
+use vivace_server::{Overrides, Process, add_grpc};
+use vivace_storage::Blocklist;
+
+/// Adds the query-frontend to a process: the HTTP query API, `tempopb.StreamingQuerier`, and `vivace.v1.JobQueue` for queriers.
+///
+/// `blocklist` is kept up to date by the caller. The process is ready once a querier is connected; at shutdown it takes no
+/// further queries and waits for those it has.
+pub fn start(config: &Config, blocklist: Blocklist, overrides: Arc<Overrides>, process: &mut Process) {
+    metrics::register();
+    let queue = queue::Queue::new(config.query_frontend.max_outstanding_per_tenant);
+    let frontend = frontend::Frontend {
+        config: config.query_frontend.clone(),
+        queue: queue.clone(),
+        blocklist,
+        overrides,
+        clock: vivace_server::clock::unix_nanos,
+    };
+    let door = http::Door { frontend: Arc::new(frontend), tenancy: process.tenancy() };
+    process.add_api(http::routes(door.clone()));
+    add_grpc!(process, StreamingQuerierServer::new(door));
+    let pull = pull::Pull { queue: queue.clone(), max_attempts: config.query_frontend.max_retries, stop: process.stop_token() };
+    add_grpc!(process, JobQueueServer::new(pull));
+    let connected = queue.clone();
+    process.ready_check(
+        "query-frontend",
+        move || {
+            if connected.has_queriers() { Ok(()) } else { Err("no querier is connected".to_owned()) }
+        },
+    );
+    process.on_drain("query-frontend", move || {
+        Box::pin(async move {
+            queue.drain().await;
+            Ok(())
+        })
+    });
+}

@@ -55,8 +55,6 @@ pub struct ListedBlock {
     pub id: BlockId,
     /// When `meta.compacted.json` was written, nanoseconds since the epoch; none: the block is live.
     pub compacted_unix_nanos: Option<u64>,
-    /// Carries `nocompact.flg`.
-    pub no_compact: bool,
 }
 
 /// What lies below a tenant's folder.
@@ -135,7 +133,6 @@ impl Bucket {
         struct Found {
             live: bool,
             compacted_unix_nanos: Option<u64>,
-            no_compact: bool,
         }
         let mut found: BTreeMap<BlockId, Found> = BTreeMap::new();
         let mut listing = Listing::default();
@@ -146,7 +143,6 @@ impl Bucket {
             match keys::parse(&object.location) {
                 Key::Meta(id) => found.entry(id).or_default().live = true,
                 Key::Compacted(id) => found.entry(id).or_default().compacted_unix_nanos = Some(written),
-                Key::NoCompact(id) => found.entry(id).or_default().no_compact = true,
                 Key::Part(id) => drop(found.entry(id).or_default()),
                 Key::TenantIndex => listing.has_index = true,
                 Key::Foreign => {
@@ -155,9 +151,9 @@ impl Bucket {
                 }
             }
         }
-        for (id, Found { live, compacted_unix_nanos, no_compact }) in found {
+        for (id, Found { live, compacted_unix_nanos }) in found {
             if live || compacted_unix_nanos.is_some() {
-                listing.blocks.push(ListedBlock { id, compacted_unix_nanos, no_compact });
+                listing.blocks.push(ListedBlock { id, compacted_unix_nanos });
             } else {
                 listing.unfinished_blocks += 1;
             }
@@ -199,6 +195,19 @@ impl Bucket {
     /// [`BucketError`].
     pub async fn compacted_meta(&self, tenant: &TenantId, block: BlockId) -> Result<BlockMeta, BucketError> {
         self.read_meta(tenant, block, objects::META_COMPACTED).await
+    }
+
+    /// Whether the block carries `nocompact.flg`.
+    ///
+    /// # Errors
+    /// [`BucketError::Unavailable`].
+    pub async fn must_not_compact(&self, tenant: &TenantId, block: BlockId) -> Result<bool, BucketError> {
+        let location = keys::object(tenant, block, objects::NO_COMPACT);
+        match self.inner.store.head(&location).await.map_err(|e| BucketError::of_store("read", location.as_ref(), e)) {
+            Ok(_) => Ok(true),
+            Err(BucketError::Gone { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     async fn read_meta(&self, tenant: &TenantId, block: BlockId, name: &str) -> Result<BlockMeta, BucketError> {
@@ -377,8 +386,8 @@ fn into_store_error(error: std::io::Error) -> object_store::Error {
     }
 }
 
-/// Counts and names an object that is not what it should be.
-pub(crate) fn report_bad_object(tenant: &TenantId, key: &str, reason: &str) {
+/// Counts an object that is not what it should be in `vivace_storage_bad_objects_total`, and names it in the log.
+pub fn report_bad_object(tenant: &TenantId, key: &str, reason: &str) {
     metrics::counter!("vivace_storage_bad_objects_total", "tenant" => tenant.to_string()).increment(1);
     tracing::warn!(%tenant, key, reason, "skipped an object in the bucket that could not be used");
 }

@@ -19,7 +19,6 @@ pub(crate) const INDEX_JSON: &str = "index.json.gz";
 pub(crate) enum Key {
     Meta(BlockId),
     Compacted(BlockId),
-    NoCompact(BlockId),
     /// Another object of a block.
     Part(BlockId),
     TenantIndex,
@@ -62,7 +61,6 @@ pub(crate) fn parse(key: &Path) -> Key {
             Ok(block) if block.to_string() == folder => match name {
                 objects::META => Key::Meta(block),
                 objects::META_COMPACTED => Key::Compacted(block),
-                objects::NO_COMPACT => Key::NoCompact(block),
                 _ => Key::Part(block),
             },
             _ => Key::Foreign,

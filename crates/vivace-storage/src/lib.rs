@@ -15,7 +15,7 @@ mod s3;
 mod tenant_index;
 
 pub use blocklist::{Blocklist, Change, Snapshot, TenantBlocks, overlaps};
-pub use bucket::{Bucket, ListedBlock, Listing};
+pub use bucket::{Bucket, ListedBlock, Listing, report_bad_object};
 pub use error::{BucketError, OpenError};
 pub use open::Environment;
 pub use poller::{PollError, PollOptions, PollReport, Poller};

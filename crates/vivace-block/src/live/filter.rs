@@ -94,8 +94,8 @@ fn trace_may_match(filter: &TraceFilter, passed: &mut dyn Iterator<Item = bool>)
         TraceFilter::All => true,
         TraceFilter::Nothing => false,
         TraceFilter::AnySpan(_) => passed.next().unwrap_or(false),
-        TraceFilter::And(filters) => filters.iter().fold(true, |all, f| trace_may_match(f, passed) && all),
-        TraceFilter::Or(filters) => filters.iter().fold(false, |any, f| trace_may_match(f, passed) || any),
+        TraceFilter::And(filters) => filters.iter().fold(true, |all, f| trace_may_match(f, passed) & all),
+        TraceFilter::Or(filters) => filters.iter().fold(false, |any, f| trace_may_match(f, passed) | any),
     }
 }
 

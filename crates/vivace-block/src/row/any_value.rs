@@ -36,7 +36,7 @@ pub(crate) enum Scalar<'a> {
 /// An `ArrayValue` message that was checked to hold scalars of one kind.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Array<'a> {
-    message: &'a [u8],
+    pub(super) message: &'a [u8],
     pub(crate) len: usize,
 }
 

@@ -159,9 +159,10 @@ fn equals_the_reference(meta: &[u8], rows_gz: &[u8]) {
     let layout = Layout::vparquet4(&meta.dedicated_columns);
     let traces = traces(EDGE_A);
     let expected = rows(rows_gz);
+    let mut cache = ResourceCache::default();
     assert_eq!(traces.len(), expected.len());
     for ((id, spans), mut expected) in traces.iter().zip(expected) {
-        let row = Row::build(&layout, *id, spans);
+        let row = Row::build(&layout, &mut cache, *id, spans);
         assert!(row.invalid.is_empty());
         let mut row = to_json(&row);
         // The reference sorts spans when it combines parts.

@@ -88,6 +88,7 @@ impl<'a> Row<'a> {
         self.resource_attrs[attrs..].sort_by_key(|attr| attr.key);
         self.resource_columns[columns..].sort_by_key(|(leaf, _)| *leaf);
         Ok(Resource {
+            content: 0,
             service_name,
             dropped_attrs,
             attrs: attrs..self.resource_attrs.len(),

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use parquet::basic::Type;
 
 use super::encode;
+use super::stamp::{Mark, Stamps};
 use super::values::{Strings, Text, Values};
-use crate::row::{Attr, AttrValue, Row, Scalar, any_value_json};
+use crate::row::{Attr, AttrValue, Resource, Row, Scalar, any_value_json};
 use crate::schema::{AttrLeaves, Leaf};
 
 /// The lists of the schema. `Root` is no list; it is where columns with one value per row stand.
@@ -61,10 +62,10 @@ struct Levels {
 /// One column.
 #[derive(Debug)]
 pub(super) struct Column {
-    list: List,
+    pub(super) list: List,
     /// None: every entry of the list that exists has a value. Otherwise the entries that have, since the last page;
     /// one that is named several times has several.
-    present: Option<Vec<u32>>,
+    pub(super) present: Option<Vec<u32>>,
     max_repetition: u8,
     max_definition: u8,
     pub(super) values: Values,
@@ -88,6 +89,7 @@ pub(super) struct Page {
 pub(super) struct Columns {
     lists: [Levels; LISTS],
     pub(super) columns: Vec<Column>,
+    stamps: Stamps,
 }
 
 impl Columns {
@@ -100,11 +102,12 @@ impl Columns {
             list.max_definition = column.max_definition;
             list.page_entries = if column.list.is_of_attrs() { PAGE_ATTRS } else { PAGE_ENTRIES };
         }
-        Self { lists, columns }
+        Self { lists, columns, stamps: Stamps::default() }
     }
 
     /// Forgets all rows.
     pub(super) fn clear(&mut self) {
+        self.stamps.clear();
         for column in &mut self.columns {
             column.values.clear();
             column.pages.clear();
@@ -129,13 +132,7 @@ impl Columns {
         for (i, resource) in row.resources.iter().enumerate() {
             let level = u8::from(i > 0);
             let at = self.entry(List::Resources, level, 1);
-            self.attrs(List::ResourceAttrs, &Leaf::RESOURCE_ATTRS, level, &row.resource_attrs[resource.attrs.clone()]);
-            self.i32(Leaf::RESOURCE_DROPPED_ATTRS, resource.dropped_attrs);
-            self.text(Leaf::SERVICE_NAME, resource.service_name);
-            for (leaf, value) in &row.resource_columns[resource.columns.clone()] {
-                self.present(*leaf, at);
-                self.text(*leaf, value);
-            }
+            self.resource(row, resource, level, at);
             for (i, scope) in row.scopes[resource.scopes.clone()].iter().enumerate() {
                 let level = if i > 0 { 2 } else { level };
                 self.entry(List::Scopes, level, 2);
@@ -164,6 +161,48 @@ impl Columns {
                 self.cut_page(list);
             }
         }
+    }
+
+    fn resource(&mut self, row: &Row<'_>, resource: &Resource<'_>, level: u8, at: u32) {
+        self.i32(Leaf::RESOURCE_DROPPED_ATTRS, resource.dropped_attrs);
+        // Taken out meanwhile, since they fill the columns they stand beside.
+        let mut stamps = std::mem::take(&mut self.stamps);
+        match stamps.get(resource.content) {
+            Some(stamp) => stamp.press(self, level, at),
+            None => {
+                let mark = Mark::of(self);
+                self.attrs(List::ResourceAttrs, &Leaf::RESOURCE_ATTRS, level, &row.resource_attrs[resource.attrs.clone()]);
+                self.text(Leaf::SERVICE_NAME, resource.service_name);
+                for (leaf, value) in &row.resource_columns[resource.columns.clone()] {
+                    self.present(*leaf, at);
+                    self.text(*leaf, value);
+                }
+                stamps.learn(resource.content, self, &mark, at);
+            }
+        }
+        self.stamps = stamps;
+    }
+
+    /// Entries of a list since its last page.
+    pub(super) fn entries(&self, list: List) -> usize {
+        self.lists[list as usize].definition.len()
+    }
+
+    /// Bytes of text below a list since its last page.
+    pub(super) fn bytes(&self, list: List) -> usize {
+        self.lists[list as usize].bytes
+    }
+
+    /// Adds the entries of one list of attributes, without their values, and says where the first stands.
+    pub(super) fn extend_attrs(&mut self, list: List, level: u8, entries: u32, has_attrs: bool, bytes: usize) -> u32 {
+        let levels = &mut self.lists[list as usize];
+        let first = levels.definition.len();
+        let last = first + entries as usize;
+        levels.bytes += bytes;
+        levels.repetition.push(level);
+        levels.repetition.resize(last, levels.max_repetition);
+        levels.definition.resize(last, levels.max_definition - u8::from(!has_attrs));
+        first as u32
     }
 
     fn span(&mut self, row: &Row<'_>, index: usize, level: u8) {

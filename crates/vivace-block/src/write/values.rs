@@ -34,8 +34,6 @@ pub(super) struct Text {
     codes: Vec<u32>,
     by_text: HashTable<u32>,
     hasher: DefaultHashBuilder,
-    /// Of all values together.
-    bytes: usize,
 }
 
 impl Strings {
@@ -65,7 +63,11 @@ impl Strings {
 
 impl Text {
     pub(super) fn push(&mut self, value: &[u8]) {
-        self.bytes += value.len();
+        // Neighbours are often equal, and many columns hold nothing but empty texts.
+        if let Some(last) = self.codes.last().filter(|last| self.distinct.get(**last as usize) == value) {
+            self.codes.push(*last);
+            return;
+        }
         let hash = self.hasher.hash_one(value);
         let distinct = &mut self.distinct;
         let entry = self.by_text.entry(
@@ -97,7 +99,51 @@ impl Text {
 /// A dictionary up to this size is always worth its price: it says what a chunk does not contain.
 const DICTIONARY_FREE_BYTES: usize = 16 * 1024;
 
+/// Values taken out of a column, to be added to it again before it is cleared.
+#[derive(Debug)]
+pub(super) enum Part {
+    Codes(Vec<u32>),
+    I64(Vec<i64>),
+    F64(Vec<f64>),
+    Bool(Vec<bool>),
+    /// No column of resources is of another type.
+    Other,
+}
+
+impl Part {
+    pub(super) fn is_empty(&self) -> bool {
+        match self {
+            Self::Codes(v) => v.is_empty(),
+            Self::I64(v) => v.is_empty(),
+            Self::F64(v) => v.is_empty(),
+            Self::Bool(v) => v.is_empty(),
+            Self::Other => true,
+        }
+    }
+}
+
 impl Values {
+    /// The values from position `from` on.
+    pub(super) fn part(&self, from: usize) -> Part {
+        match self {
+            Self::Text(v) => Part::Codes(v.codes[from..].to_vec()),
+            Self::I64(v) => Part::I64(v[from..].to_vec()),
+            Self::F64(v) => Part::F64(v[from..].to_vec()),
+            Self::Bool(v) => Part::Bool(v[from..].to_vec()),
+            Self::I32(_) | Self::Ids(_) => Part::Other,
+        }
+    }
+
+    pub(super) fn extend(&mut self, part: &Part) {
+        match (self, part) {
+            (Self::Text(v), Part::Codes(part)) => v.codes.extend_from_slice(part),
+            (Self::I64(v), Part::I64(part)) => v.extend_from_slice(part),
+            (Self::F64(v), Part::F64(part)) => v.extend_from_slice(part),
+            (Self::Bool(v), Part::Bool(part)) => v.extend_from_slice(part),
+            (values, part) => unreachable!("{part:?} was taken from another column than {values:?}"),
+        }
+    }
+
     pub(super) fn len(&self) -> usize {
         match self {
             Self::Ids(v) => v.len(),
@@ -116,7 +162,6 @@ impl Values {
                 v.distinct.clear();
                 v.codes.clear();
                 v.by_text.clear();
-                v.bytes = 0;
             }
             Self::I64(v) => v.clear(),
             Self::I32(v) => v.clear(),

@@ -1,4 +1,6 @@
 //! What the crate promises, through its public doors.
 
 mod read;
+mod read_broken;
 mod read_search;
+mod read_written;

@@ -1,0 +1,312 @@
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use parking_lot::Mutex;
+use rustc_hash::FxHashSet;
+use tokio_util::sync::CancellationToken;
+use vivace_block::{BlockMeta, BlockOptions};
+use vivace_config::{Compaction, Config};
+use vivace_core::{BlockId, TenantId};
+use vivace_server::{Overrides, clock};
+use vivace_storage::{Blocklist, Bucket, BucketError, Change};
+
+use crate::Owner;
+use crate::merge::{self, Input, MergeError, Merged};
+use crate::retention::{self, Action, Retention};
+use crate::select::{self, Job, Limits};
+
+/// Merges and deletes blocks of all tenants, as far as they are this process' own.
+pub struct Compactor {
+    bucket: Bucket,
+    blocklist: Blocklist,
+    owner: Owner,
+    overrides: Arc<Overrides>,
+    settings: Compaction,
+    block: vivace_config::Block,
+    work_dir: PathBuf,
+    /// Blocks that could not be read: other blocks of their group are merged without them. Forgotten at a restart.
+    bad: Mutex<FxHashSet<BlockId>>,
+}
+
+/// What came of a job.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The inputs are one block now.
+    Merged(Box<BlockMeta>),
+    /// An input is not live any more, or must not be compacted: somebody else deals with it.
+    Abandoned,
+}
+
+/// Why a job failed. Its inputs stay live, unless noted.
+#[derive(Debug, thiserror::Error)]
+pub enum CompactError {
+    /// No merged block.
+    #[error(transparent)]
+    Merge(#[from] MergeError),
+    /// The bucket failed. When the merged block is stored already, its spans are there twice until the next merge.
+    #[error(transparent)]
+    Bucket(#[from] BucketError),
+    /// A bug in merging.
+    #[error("merging panicked")]
+    Panicked(#[source] tokio::task::JoinError),
+}
+
+impl Compactor {
+    /// `work_dir` takes the merged block while it grows; its old content is deleted.
+    ///
+    /// # Errors
+    /// The folder cannot be made or emptied.
+    pub fn new(
+        config: &Config,
+        bucket: Bucket,
+        blocklist: Blocklist,
+        owner: Owner,
+        overrides: Arc<Overrides>,
+        work_dir: PathBuf,
+    ) -> std::io::Result<Self> {
+        match std::fs::remove_dir_all(&work_dir) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        std::fs::create_dir_all(&work_dir)?;
+        let (settings, block) = (config.compactor.compaction.clone(), config.storage.trace.block.clone());
+        Ok(Self { bucket, blocklist, owner, overrides, settings, block, work_dir, bad: Mutex::default() })
+    }
+
+    /// Merges what can be merged, tenant after tenant, again and again until stopped.
+    pub async fn run_compaction(&self, stop: CancellationToken) {
+        let cycle = if self.settings.compaction_cycle.is_zero() { Duration::from_secs(30) } else { self.settings.compaction_cycle };
+        let mut tick = tokio::time::interval(cycle);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = tick.tick() => {}
+                () = stop.cancelled() => return,
+            }
+            if !self.blocklist.is_polled() {
+                continue;
+            }
+            for tenant in self.blocklist.snapshot().tenants.keys() {
+                self.compact_tenant(tenant, &stop).await;
+                if stop.is_cancelled() {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Does the jobs of one tenant until none is left or its time is up.
+    pub async fn compact_tenant(&self, tenant: &TenantId, stop: &CancellationToken) {
+        let limits = self.overrides.limits(tenant);
+        if limits.compaction.compaction_disabled {
+            return;
+        }
+        let window = limits.compaction.compaction_window;
+        let limits = Limits {
+            window: if window.is_zero() { self.settings.compaction_window } else { window },
+            max_objects: self.settings.max_compaction_objects,
+            max_bytes: self.settings.max_block_bytes,
+        };
+        let begun = Instant::now();
+        let live = self.blocklist.live(tenant);
+        let usable: Vec<BlockMeta> = {
+            let bad = self.bad.lock();
+            live.iter().filter(|b| !bad.contains(&b.block_id)).cloned().collect()
+        };
+        let jobs: Vec<Job> =
+            select::select(&usable, limits, clock::unix_nanos()).into_iter().filter(|job| self.owner.owns(&job.owner_key)).collect();
+        let mut outstanding: usize = jobs.iter().map(|job| job.inputs.len()).sum();
+        for job in jobs {
+            if begun.elapsed() >= self.settings.max_time_per_tenant || stop.is_cancelled() {
+                break;
+            }
+            outstanding -= job.inputs.len();
+            if let Err(error) = self.compact(&job, stop).await {
+                if matches!(error, CompactError::Merge(MergeError::Stopped)) {
+                    break;
+                }
+                metrics::counter!("tempodb_compaction_errors_total").increment(1);
+                tracing::error!(%tenant, error = &error as &dyn std::error::Error, "could not merge blocks; they stay as they are");
+                if let CompactError::Merge(merge) = &error
+                    && let Some(block) = merge.bad_input()
+                {
+                    self.bad.lock().insert(block);
+                    vivace_storage::report_bad_object(tenant, &format!("{tenant}/{block}"), &merge.to_string());
+                }
+            }
+        }
+        metrics::gauge!("tempodb_compaction_outstanding_blocks", "tenant" => tenant.to_string()).set(outstanding as f64);
+    }
+
+    /// Merges the inputs of one job: stores the merged block first, and marks its inputs only then.
+    ///
+    /// # Errors
+    /// [`CompactError`]
+    pub async fn compact(&self, job: &Job, stop: &CancellationToken) -> Result<Outcome, CompactError> {
+        let Some(first) = job.inputs.first() else { return Ok(Outcome::Abandoned) };
+        let tenant = &first.tenant_id;
+        if !self.still_live(job).await? {
+            return Ok(Outcome::Abandoned);
+        }
+        let block_id = BlockId(uuid::Uuid::new_v4().into_bytes());
+        let file = Scratch(self.work_dir.join(format!("{block_id}.parquet")));
+        let options = BlockOptions {
+            dedicated_columns: first.dedicated_columns.clone(),
+            bloom_false_positive: self.block.bloom_filter_false_positive,
+            bloom_shard_size_bytes: self.block.bloom_filter_shard_size_bytes,
+            row_group_size_bytes: self.block.parquet_row_group_size_bytes,
+            compaction_level: job.inputs.iter().map(|b| b.compaction_level).max().unwrap_or_default().saturating_add(1),
+            replication_factor: first.replication_factor,
+            ..BlockOptions::default()
+        };
+        let inputs = job.inputs.iter().map(|meta| Input { meta: meta.clone(), source: self.bucket.reader(meta) }).collect();
+        let (path, stopped) = (file.0.clone(), stop.clone());
+        let Merged { block, traces_combined, spans_combined } =
+            tokio::task::spawn_blocking(move || merge::merge(inputs, options, block_id, &path, &stopped))
+                .await
+                .map_err(CompactError::Panicked)??;
+        // A merge can take long; what another has done meanwhile is not done again.
+        if stop.is_cancelled() || !self.owner.owns(&job.owner_key) || !self.still_live(job).await? {
+            return Ok(Outcome::Abandoned);
+        }
+        let meta = block.meta;
+        self.bucket.put_block(&meta, &file.0, block.blooms, block.index).await?;
+        let mut change = Change { added: vec![meta.clone()], ..Change::default() };
+        let mut failed = None;
+        for input in &job.inputs {
+            match self.bucket.mark_compacted(tenant, input.block_id).await {
+                Ok(()) | Err(BucketError::Gone { .. }) => change.compacted.push(input.block_id),
+                Err(error) => failed = Some(error),
+            }
+        }
+        self.blocklist.apply(tenant, change);
+        count(&meta, job, traces_combined, spans_combined);
+        tracing::info!(
+            %tenant,
+            block_id = %meta.block_id,
+            level = meta.compaction_level,
+            inputs = job.inputs.len(),
+            traces = meta.total_objects,
+            bytes = meta.size_bytes,
+            spans_combined,
+            "merged blocks"
+        );
+        failed.map_or(Ok(Outcome::Merged(Box::new(meta))), |error| Err(error.into()))
+    }
+
+    async fn still_live(&self, job: &Job) -> Result<bool, BucketError> {
+        for input in &job.inputs {
+            let (tenant, block) = (&input.tenant_id, input.block_id);
+            match self.bucket.meta(tenant, block).await {
+                Ok(_) if self.bucket.must_not_compact(tenant, block).await? => return Ok(false),
+                Ok(_) => {}
+                Err(BucketError::Gone { .. }) => {
+                    // The list is old: do not select it again before the next poll.
+                    self.blocklist.apply(tenant, Change { compacted: vec![block], ..Change::default() });
+                    return Ok(false);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Applies retention once per poll interval until stopped.
+    pub async fn run_retention(&self, interval: Duration, stop: CancellationToken) {
+        let mut tick = tokio::time::interval(interval);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut lists = self.blocklist.watch();
+        // Nothing is old before the first look.
+        tokio::select! {
+            result = lists.wait_for(|list| list.polls > 0) => if result.is_err() { return },
+            () = stop.cancelled() => return,
+        }
+        loop {
+            tokio::select! {
+                _ = tick.tick() => {}
+                () = stop.cancelled() => return,
+            }
+            let begun = Instant::now();
+            let tenants: Vec<TenantId> = self.blocklist.snapshot().tenants.keys().cloned().collect();
+            let work = futures::stream::iter(tenants)
+                .map(|tenant| async move { self.retain_tenant(&tenant).await })
+                .buffer_unordered(self.settings.retention_concurrency.max(1))
+                .collect::<()>();
+            tokio::select! {
+                () = work => {}
+                () = stop.cancelled() => return,
+            }
+            metrics::histogram!("tempodb_retention_duration_seconds").record(begun.elapsed().as_secs_f64());
+        }
+    }
+
+    /// Marks a tenant's expired blocks, and deletes those that were marked long enough ago.
+    pub async fn retain_tenant(&self, tenant: &TenantId) {
+        let limits = self.overrides.limits(tenant);
+        if limits.compaction.compaction_disabled {
+            return;
+        }
+        let own = limits.compaction.block_retention;
+        let retention = Retention {
+            live: if own.is_zero() { self.settings.block_retention } else { own },
+            compacted: self.settings.compacted_block_retention,
+        };
+        let Some(blocks) = self.blocklist.snapshot().tenants.get(tenant).cloned() else { return };
+        for action in retention::plan(&blocks, retention, clock::unix_nanos()) {
+            let (Action::Expire(block) | Action::Delete(block)) = action;
+            if !self.owner.owns(&block.to_string()) {
+                continue;
+            }
+            let result = match action {
+                Action::Expire(_) => match self.bucket.mark_compacted(tenant, block).await {
+                    Ok(()) | Err(BucketError::Gone { .. }) => Ok(Change { compacted: vec![block], ..Change::default() }),
+                    Err(error) => Err(error),
+                },
+                Action::Delete(_) => {
+                    self.bucket.delete_block(tenant, block).await.map(|()| Change { deleted: vec![block], ..Change::default() })
+                }
+            };
+            match (result, action) {
+                (Ok(change), Action::Expire(_)) => {
+                    self.blocklist.apply(tenant, change);
+                    metrics::counter!("tempodb_retention_marked_for_deletion_total").increment(1);
+                    tracing::info!(%tenant, block_id = %block, "block is older than its retention");
+                }
+                (Ok(change), Action::Delete(_)) => {
+                    self.blocklist.apply(tenant, change);
+                    metrics::counter!("tempodb_retention_deleted_total").increment(1);
+                    tracing::info!(%tenant, block_id = %block, "deleted block");
+                }
+                (Err(error), _) => {
+                    metrics::counter!("tempodb_retention_errors_total").increment(1);
+                    tracing::error!(%tenant, block_id = %block, error = &error as &dyn std::error::Error, "retention failed for a block");
+                }
+            }
+        }
+    }
+}
+
+fn count(meta: &BlockMeta, job: &Job, traces_combined: u64, spans_combined: u64) {
+    let level = (meta.compaction_level - 1).to_string();
+    metrics::counter!("tempodb_compaction_blocks_total", "level" => level.clone()).increment(job.inputs.len() as u64);
+    metrics::counter!("tempodb_compaction_objects_written_total", "level" => level.clone()).increment(meta.total_objects);
+    metrics::counter!("tempodb_compaction_bytes_written_total", "level" => level.clone()).increment(meta.size_bytes);
+    metrics::counter!("tempodb_compaction_objects_combined_total", "level" => level).increment(traces_combined);
+    let replication_factor = meta.replication_factor.to_string();
+    metrics::counter!("tempodb_compaction_spans_combined_total", "replication_factor" => replication_factor).increment(spans_combined);
+}
+
+/// A file that is deleted with its owner.
+struct Scratch(PathBuf);
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.0)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %self.0.display(), %error, "could not delete a merged block's file");
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! Compaction and retention over a bucket in memory.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions, PutOptions,
+    PutPayload, PutResult, Result,
+};
+use prost::Message;
+use tokio_util::sync::CancellationToken;
+use vivace_block::{BlockMeta, BlockOptions, BlockReader, BlockWriter, SpanRef};
+use vivace_compactor::{Compactor, Owner};
+use vivace_config::{Config, Limits};
+use vivace_core::{BlockId, SpanId, TenantId, TraceId};
+use vivace_server::{Overrides, clock};
+use vivace_storage::{Bucket, PollOptions, Poller};
+use vivace_testkit::TraceBuilder;
+
+/// Forgets what it is told about compacted blocks, when asked to: a process that dies between its two steps.
+#[derive(Debug)]
+struct Forgetful {
+    store: InMemory,
+    forget: Arc<AtomicBool>,
+}
+
+impl std::fmt::Display for Forgetful {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("forgetful")
+    }
+}
+
+#[async_trait]
+impl ObjectStore for Forgetful {
+    async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+        if self.forget.load(Ordering::Relaxed) && location.filename() == Some("meta.compacted.json") {
+            return Err(Error::Generic { store: "forgetful", source: "the process is gone".into() });
+        }
+        self.store.put_opts(location, payload, options).await
+    }
+
+    async fn put_multipart_opts(&self, location: &Path, options: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+        self.store.put_multipart_opts(location, options).await
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        self.store.get_opts(location, options).await
+    }
+
+    async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<bytes::Bytes>> {
+        self.store.get_ranges(location, ranges).await
+    }
+
+    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        self.store.delete_stream(locations)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.store.list(prefix)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.store.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.store.copy_opts(from, to, options).await
+    }
+}
+
+/// A bucket, its block list and a compactor.
+struct Upkeep {
+    bucket: Bucket,
+    poller: Poller,
+    compactor: Compactor,
+    forget: Arc<AtomicBool>,
+    _work: tempfile::TempDir,
+}
+
+fn config(change: impl FnOnce(&mut Config)) -> Config {
+    let mut config = Config::default();
+    change(&mut config);
+    config
+}
+
+async fn upkeep(config: &Config) -> Upkeep {
+    let forget = Arc::new(AtomicBool::new(false));
+    let bucket = Bucket::of_store(Arc::new(Forgetful { store: InMemory::new(), forget: forget.clone() }));
+    over(config, bucket, forget).await
+}
+
+async fn over(config: &Config, bucket: Bucket, forget: Arc<AtomicBool>) -> Upkeep {
+    let poller = Poller::builder(bucket.clone(), PollOptions::from(&config.storage.trace), clock::unix_nanos, |_| true);
+    let work = tempfile::tempdir().expect("a folder");
+    let overrides = Overrides::fixed(Limits::default());
+    let compactor =
+        Compactor::new(config, bucket.clone(), poller.blocklist(), Owner::of_everything(), overrides, work.path().join("compaction"))
+            .expect("a folder for work");
+    Upkeep { bucket, poller, compactor, forget, _work: work }
+}
+
+/// One trace with spans `first..end`; equal numbers are equal spans.
+fn trace(number: u64, spans: Range<u64>) -> Vec<u8> {
+    let start = clock::unix_nanos() / 3_600_000_000_000 * 3_600_000_000_000;
+    let mut builder = TraceBuilder::new(number, "shop", start);
+    for n in 0..spans.end {
+        builder = builder.span(&format!("span {n}"), &[vivace_testkit::attribute("n", &n.to_string())]);
+    }
+    let mut data = builder.build();
+    data.resource_spans[0].scope_spans[0].spans.drain(..usize::try_from(spans.start).expect("few"));
+    data.encode_to_vec()
+}
+
+impl Upkeep {
+    /// Stores a block of these traces.
+    async fn store(&self, block: u8, traces: &[Vec<u8>]) -> BlockMeta {
+        let mut by_id: BTreeMap<TraceId, Vec<SpanRef<'_>>> = BTreeMap::new();
+        for bytes in traces {
+            vivace_core::otlp::walk_spans(bytes, |at, span| {
+                by_id.entry(span.trace()).or_default().push(SpanRef { resource: at.resource, scope: at.scope, span: span.bytes });
+            })
+            .expect("valid");
+        }
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let out = std::fs::File::create(file.path()).expect("a file");
+        let mut writer = BlockWriter::new(BlockOptions::default(), TenantId::single(), BlockId([block; 16]), out, 10).expect("starts");
+        for (id, spans) in &by_id {
+            writer.push_trace(*id, spans).expect("ascending");
+        }
+        let finished = writer.finish().expect("finished");
+        self.bucket.put_block(&finished.meta, file.path(), finished.blooms, finished.index).await.expect("stored");
+        finished.meta
+    }
+
+    async fn live(&self) -> Vec<BlockMeta> {
+        self.bucket.blocks(&TenantId::single()).await.expect("listed")
+    }
+
+    /// Every span of the live blocks: trace, span, name and attributes as text; and how many copies there are in all.
+    async fn spans(&self) -> (BTreeSet<(TraceId, SpanId, String)>, usize) {
+        let sources: Vec<_> = self.live().await.into_iter().map(|meta| (meta.clone(), self.bucket.reader(&meta))).collect();
+        tokio::task::spawn_blocking(move || {
+            let (mut spans, mut copies) = (BTreeSet::new(), 0);
+            for (meta, source) in sources {
+                let reader = BlockReader::open(meta, source).expect("opens");
+                for trace in reader.traces() {
+                    let (id, resources) = trace.expect("readable");
+                    for resource in resources {
+                        let service = format!("{:?}", resource.resource);
+                        for span in resource.scope_spans.into_iter().flat_map(|s| s.spans) {
+                            copies += 1;
+                            let id_of_span = SpanId::from_slice(&span.span_id);
+                            spans.insert((id, id_of_span, format!("{service} {} {:?}", span.name, span.attributes)));
+                        }
+                    }
+                }
+            }
+            (spans, copies)
+        })
+        .await
+        .expect("no panic")
+    }
+
+    async fn compact(&self) {
+        self.poller.poll_once().await.expect("polled");
+        self.compactor.compact_tenant(&TenantId::single(), &CancellationToken::new()).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn merging_keeps_every_span_once() {
+    let upkeep = upkeep(&Config::default()).await;
+    let first = upkeep.store(1, &[trace(1, 0..3), trace(2, 0..2), trace(5, 0..1)]).await;
+    let second = upkeep.store(2, &[trace(1, 1..5), trace(3, 0..1), trace(5, 0..1)]).await;
+    upkeep.store(3, &[trace(4, 0..7)]).await;
+    let (before, copies) = upkeep.spans().await;
+    assert_eq!((before.len(), copies), (16, 19));
+
+    upkeep.compact().await;
+    let live = upkeep.live().await;
+    let [merged] = live.as_slice() else { panic!("one block, not {live:?}") };
+    assert_eq!((merged.compaction_level, merged.total_objects), (1, 5));
+    assert_eq!(merged.start_unix_nanos, first.start_unix_nanos.min(second.start_unix_nanos));
+    assert_eq!(merged.dedicated_columns, first.dedicated_columns);
+    let (after, copies) = upkeep.spans().await;
+    assert_eq!(after, before);
+    assert_eq!(copies, 16);
+    for number in 1..=5 {
+        let id = TraceId(TraceBuilder::new(number, "", 0).trace_id());
+        assert!(upkeep.bucket.bloom_may_contain(merged, id).await.expect("read"));
+    }
+    // Known at once in this process, and for others through the index.
+    assert_eq!(*upkeep.poller.blocklist().live(&TenantId::single()), live);
+    assert_eq!(upkeep.poller.blocklist().recently_compacted(&TenantId::single()).len(), 3);
+    upkeep.compact().await;
+    assert_eq!(upkeep.live().await, live, "nothing is left to do");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dying_between_storing_and_marking_leaves_copies_only() {
+    let config = Config::default();
+    let upkeep = upkeep(&config).await;
+    upkeep.store(1, &[trace(1, 0..3), trace(2, 0..2)]).await;
+    upkeep.store(2, &[trace(1, 2..4)]).await;
+    let (before, _) = upkeep.spans().await;
+    upkeep.forget.store(true, Ordering::Relaxed);
+    upkeep.compact().await;
+    assert_eq!(upkeep.live().await.len(), 3, "the merged block and both inputs");
+    assert_eq!(upkeep.spans().await.0, before);
+
+    // A new process finds the inputs still there, and merges them once more.
+    upkeep.forget.store(false, Ordering::Relaxed);
+    let restarted = over(&config, upkeep.bucket.clone(), upkeep.forget.clone()).await;
+    restarted.compact().await;
+    restarted.compact().await;
+    let live = restarted.live().await;
+    assert_eq!(live.iter().map(|b| b.compaction_level).collect::<Vec<_>>(), [2]);
+    let (after, copies) = restarted.spans().await;
+    assert_eq!(after, before);
+    assert_eq!(copies, before.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_block_does_not_keep_the_others_apart() {
+    let upkeep = upkeep(&Config::default()).await;
+    for n in 1..=3 {
+        upkeep.store(n, &[trace(u64::from(n), 0..2)]).await;
+    }
+    // Same length, other bytes.
+    let broken = upkeep.live().await.remove(1);
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), vec![1; usize::try_from(broken.size_bytes).expect("small")]).expect("written");
+    upkeep.bucket.put_block(&broken, file.path(), Vec::new(), Vec::new()).await.expect("stored");
+
+    upkeep.compact().await;
+    assert_eq!(upkeep.live().await.len(), 3, "the first try meets the broken block");
+    upkeep.compact().await;
+    let live = upkeep.live().await;
+    assert_eq!(live.len(), 2);
+    assert!(live.contains(&broken));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_block_with_a_flag_is_left_alone() {
+    let store = Arc::new(InMemory::new());
+    let upkeep = over(&Config::default(), Bucket::of_store(store.clone()), Arc::default()).await;
+    upkeep.store(1, &[trace(1, 0..2)]).await;
+    upkeep.store(2, &[trace(2, 0..2)]).await;
+    let flag = Path::from(format!("single-tenant/{}/nocompact.flg", BlockId([1; 16])));
+    store.put_opts(&flag, PutPayload::new(), PutOptions::default()).await.expect("written");
+    upkeep.compact().await;
+    assert_eq!(upkeep.live().await.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn blocks_expire_and_are_deleted() {
+    let config = config(|c| {
+        c.compactor.compaction.block_retention = Duration::from_nanos(1);
+        c.compactor.compaction.compacted_block_retention = Duration::from_nanos(1);
+    });
+    let upkeep = upkeep(&config).await;
+    let tenant = TenantId::single();
+    upkeep.store(1, &[trace(1, 0..2)]).await;
+    // An empty list does nothing, and neither does one that has not seen the block.
+    upkeep.compactor.retain_tenant(&tenant).await;
+    upkeep.poller.poll_once().await.expect("polled");
+    upkeep.compactor.retain_tenant(&tenant).await;
+    assert!(upkeep.live().await.is_empty());
+    assert_eq!(upkeep.bucket.list(&tenant).await.expect("listed").blocks.len(), 1, "marked, still readable");
+    upkeep.compactor.retain_tenant(&tenant).await;
+    assert!(upkeep.bucket.list(&tenant).await.expect("listed").blocks.is_empty());
+    upkeep.poller.poll_once().await.expect("polled");
+    assert!(upkeep.poller.blocklist().snapshot().tenants.is_empty());
+}

@@ -1,0 +1,182 @@
+//! Looks into blocks of the bucket.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use futures::StreamExt;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use vivace_block::{BlockMeta, BlockReader, ReadAt};
+use vivace_core::{BlockId, TenantId, TraceId};
+use vivace_proto::otlp::ResourceSpans;
+use vivace_proto::tempopb::{Trace, TraceByIdMetrics, TraceByIdResponse};
+use vivace_proto::vivace::v1::{BlockPart, FindInBlocks};
+use vivace_storage::{Blocklist, Bucket, Poller, overlaps};
+
+use crate::JobError;
+use crate::error::BlockFault;
+
+/// Blocks that one lookup by trace id looks into at the same time.
+const BLOCKS_AT_ONCE: usize = 16;
+
+/// The bucket, as jobs see it.
+pub(crate) struct Blocks {
+    bucket: Bucket,
+    poller: Poller,
+    blocklist: Blocklist,
+    /// Bounds the threads that read and decode.
+    cpu: Arc<Semaphore>,
+}
+
+/// A result, and what is missing in it.
+#[derive(Debug)]
+pub(crate) struct Found<T> {
+    pub(crate) result: T,
+    pub(crate) warnings: Vec<String>,
+}
+
+impl Blocks {
+    pub(crate) fn new(bucket: Bucket, poller: Poller, threads: usize) -> Self {
+        Self { bucket, blocklist: poller.blocklist(), poller, cpu: Arc::new(Semaphore::new(threads.max(1))) }
+    }
+
+    /// The parts of a trace in the live and lately compacted blocks of a range of ids.
+    pub(crate) async fn find(&self, tenant: &TenantId, job: &FindInBlocks) -> Result<Found<TraceByIdResponse>, JobError> {
+        let id = trace_id(&job.trace_id)?;
+        let (first, last) = (block_id("first_block", &job.first_block)?, block_id("last_block", &job.last_block)?);
+        if let Err(error) = self.poller.ensure(tenant).await {
+            return Err(JobError::Unavailable(format!("could not list the blocks of tenant {tenant}: {error}")));
+        }
+        let (start, end) = (u64::from(job.start) * 1_000_000_000, u64::from(job.end) * 1_000_000_000);
+        let live = self.blocklist.live(tenant);
+        let compacted = self.blocklist.recently_compacted(tenant);
+        let candidates = live.iter().chain(&compacted).filter(|m| first <= m.block_id && m.block_id <= last && overlaps(m, start, end));
+        let mut looks = futures::stream::iter(candidates.cloned().collect::<Vec<_>>())
+            .map(|meta| async move {
+                let found = self.find_in_block(&meta, id).await;
+                (meta, found)
+            })
+            .buffer_unordered(BLOCKS_AT_ONCE);
+        let (mut parts, mut warnings, mut inspected_bytes) = (Vec::new(), Vec::new(), 0);
+        while let Some((meta, found)) = looks.next().await {
+            match found? {
+                Ok((part, bytes)) => {
+                    parts.extend(part);
+                    inspected_bytes += bytes;
+                }
+                Err(fault) => warnings.push(skipped(&meta, fault)?),
+            }
+        }
+        let trace = Trace { resource_spans: vivace_core::combine::combine(parts) };
+        let metrics = Some(TraceByIdMetrics { inspected_bytes });
+        let result = TraceByIdResponse { trace: Some(trace), metrics, ..Default::default() };
+        Ok(Found { result, warnings })
+    }
+
+    async fn find_in_block(
+        &self,
+        meta: &BlockMeta,
+        id: TraceId,
+    ) -> Result<Result<(Option<Vec<ResourceSpans>>, u64), BlockFault>, JobError> {
+        match self.bucket.bloom_may_contain(meta, id).await {
+            Ok(true) => {}
+            Ok(false) => return Ok(Ok((None, 0))),
+            // A filter only saves work: without it the block is looked into.
+            Err(error) => match BlockFault::from(error) {
+                BlockFault::Broken(reason) => {
+                    vivace_storage::report_bad_object(&meta.tenant_id, &meta.block_id.to_string(), &reason);
+                }
+                unavailable @ BlockFault::Unavailable(_) => return Ok(Err(unavailable)),
+            },
+        }
+        self.with_block(meta.clone(), move |block, _| Ok(block.find(id, None)?)).await
+    }
+
+    /// Opens the block on a thread that may block, and works there. Gives the bytes that were read too.
+    ///
+    /// When the caller is dropped the work is told by its token, and ends at its next look.
+    pub(crate) async fn with_block<T: Send + 'static>(
+        &self,
+        meta: BlockMeta,
+        work: impl FnOnce(&BlockReader, &CancellationToken) -> Result<T, BlockFault> + Send + 'static,
+    ) -> Result<Result<(T, u64), BlockFault>, JobError> {
+        let permit = self.cpu.clone().acquire_owned().await.map_err(|e| JobError::Internal(e.to_string()))?;
+        let cancelled = CancellationToken::new();
+        let _cancel_on_drop = cancelled.clone().drop_guard();
+        let block = meta.block_id;
+        let source = Arc::new(Counted { source: self.bucket.reader(&meta), bytes: AtomicU64::new(0) });
+        let done = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            let reader = BlockReader::open(meta, source.clone())?;
+            let result = work(&reader, &cancelled)?;
+            Ok((result, source.bytes.load(Ordering::Relaxed)))
+        });
+        done.await.map_err(|e| JobError::Internal(format!("block {block}: {e}")))
+    }
+}
+
+/// The warning for a block that could not be read, which is also counted and logged; an error where another try may help.
+pub(crate) fn skipped(meta: &BlockMeta, fault: BlockFault) -> Result<String, JobError> {
+    match fault {
+        BlockFault::Unavailable(reason) => Err(JobError::Unavailable(reason)),
+        BlockFault::Broken(reason) => {
+            let key = format!("{}/{}/{}", meta.tenant_id, meta.block_id, vivace_block::objects::DATA);
+            vivace_storage::report_bad_object(&meta.tenant_id, &key, &reason);
+            Ok(format!("skipped {key}: {reason}"))
+        }
+    }
+}
+
+/// The meta that travelled with a job, and the row groups it names.
+pub(crate) fn part(tenant: &TenantId, part: Option<&BlockPart>) -> Result<(BlockMeta, Range<usize>), JobError> {
+    let part = part.ok_or_else(|| JobError::Invalid("the job names no block".to_owned()))?;
+    let meta = BlockMeta::from_json(&part.meta_json, "the job").map_err(|e| JobError::Invalid(e.to_string()))?;
+    if meta.tenant_id != *tenant {
+        return Err(JobError::Invalid(format!("a job of tenant {tenant} names a block of tenant {}", meta.tenant_id)));
+    }
+    let first = part.first_row_group as usize;
+    let end = if part.row_groups == 0 { usize::MAX } else { first.saturating_add(part.row_groups as usize) };
+    Ok((meta, first..end))
+}
+
+pub(crate) fn trace_id(bytes: &[u8]) -> Result<TraceId, JobError> {
+    if bytes.is_empty() || bytes.len() > 16 {
+        return Err(JobError::Invalid(format!("a trace id has 1 to 16 bytes, this one has {}", bytes.len())));
+    }
+    Ok(TraceId::from_slice(bytes))
+}
+
+fn block_id(field: &str, bytes: &[u8]) -> Result<BlockId, JobError> {
+    let id = bytes.try_into().map_err(|_| JobError::Invalid(format!("{field} has {} bytes, expected 16", bytes.len())))?;
+    Ok(BlockId(id))
+}
+
+/// Counts what is read.
+struct Counted {
+    source: Arc<dyn ReadAt>,
+    bytes: AtomicU64,
+}
+
+impl Counted {
+    fn count(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+impl ReadAt for Counted {
+    fn read(&self, range: Range<u64>) -> std::io::Result<Bytes> {
+        self.count(range.end.saturating_sub(range.start));
+        self.source.read(range)
+    }
+
+    fn len(&self) -> u64 {
+        self.source.len()
+    }
+
+    fn read_many(&self, ranges: &[Range<u64>]) -> std::io::Result<Vec<Bytes>> {
+        self.count(ranges.iter().map(|r| r.end.saturating_sub(r.start)).sum());
+        self.source.read_many(ranges)
+    }
+}

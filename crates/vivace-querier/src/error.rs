@@ -1,0 +1,89 @@
+use std::time::Duration;
+
+use tonic::Code;
+use vivace_block::ReadError;
+use vivace_proto::vivace::v1::Failure;
+use vivace_storage::BucketError;
+
+/// Why a job has no result.
+#[derive(Debug, thiserror::Error)]
+pub enum JobError {
+    /// The job itself makes no sense; no querier can run it.
+    #[error("{0}")]
+    Invalid(String),
+    /// What is asked for is larger than what may be sent.
+    #[error("the result has {bytes} bytes, more than the {max_bytes} of querier.frontend_worker.grpc_client_config.max_send_msg_size")]
+    TooLarge {
+        /// Of the result.
+        bytes: usize,
+        /// The setting.
+        max_bytes: usize,
+    },
+    /// It took too long.
+    #[error("the job took longer than {setting} ({limit:?})")]
+    TimedOut {
+        /// Which limit.
+        setting: &'static str,
+        /// Its value.
+        limit: Duration,
+    },
+    /// Ingesters or the bucket did not answer.
+    #[error("{0}")]
+    Unavailable(String),
+    /// A bug, such as a panic while a block was read.
+    #[error("{0}")]
+    Internal(String),
+}
+
+impl JobError {
+    /// What the query-frontend is told.
+    pub(crate) fn failure(&self) -> Failure {
+        let (code, retryable) = match self {
+            Self::Invalid(_) => (Code::InvalidArgument, false),
+            Self::TooLarge { .. } => (Code::ResourceExhausted, false),
+            Self::TimedOut { .. } => (Code::DeadlineExceeded, true),
+            Self::Unavailable(_) => (Code::Unavailable, true),
+            Self::Internal(_) => (Code::Internal, true),
+        };
+        Failure { code: code.into(), message: self.to_string(), retryable }
+    }
+}
+
+/// What is wrong with one block.
+#[derive(Debug)]
+pub(crate) enum BlockFault {
+    /// Reading it again gives the same. The job goes on without it and says so.
+    Broken(String),
+    /// The bucket failed; another try may succeed.
+    Unavailable(String),
+}
+
+impl From<ReadError> for BlockFault {
+    fn from(error: ReadError) -> Self {
+        match &error {
+            ReadError::Format { .. } | ReadError::Corrupt { .. } | ReadError::Unsupported { .. } => Self::Broken(error.to_string()),
+            ReadError::Io { source, .. } => {
+                let text = format!("{error}: {source}");
+                match source.kind() {
+                    std::io::ErrorKind::NotFound | std::io::ErrorKind::UnexpectedEof | std::io::ErrorKind::InvalidInput => {
+                        Self::Broken(text)
+                    }
+                    _ => Self::Unavailable(text),
+                }
+            }
+        }
+    }
+}
+
+impl From<BucketError> for BlockFault {
+    fn from(error: BucketError) -> Self {
+        let text = match std::error::Error::source(&error) {
+            Some(source) => format!("{error}: {source}"),
+            None => error.to_string(),
+        };
+        match error {
+            BucketError::Gone { .. } | BucketError::Corrupt { .. } => Self::Broken(text),
+            BucketError::Unavailable { .. } | BucketError::LocalFile { .. } => Self::Unavailable(text),
+        }
+    }
+}

@@ -1,0 +1,163 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use vivace_core::TenantId;
+use vivace_proto::tempopb::{
+    MetadataMetrics, PartialStatus, SearchTagValuesV2Response, SearchTagsV2Response, SearchTagsV2Scope, TagValue, Trace, TraceByIdMetrics,
+    TraceByIdRequest, TraceByIdResponse,
+};
+use vivace_proto::vivace::v1::job::Work;
+use vivace_proto::vivace::v1::{Job, JobResult, job_result::Outcome};
+
+use crate::JobError;
+use crate::blocks::{self, Blocks, Found};
+use crate::recent::Ingesters;
+
+/// How long jobs may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Timeouts {
+    /// `querier.trace_by_id.query_timeout`
+    pub(crate) trace_by_id: Duration,
+    /// `querier.search.query_timeout`, for tags too.
+    pub(crate) search: Duration,
+    /// `ingester_client.remote_timeout`
+    pub(crate) ingester: Duration,
+}
+
+/// Runs jobs, one call each.
+pub(crate) struct Querier {
+    pub(crate) ingesters: Ingesters,
+    pub(crate) blocks: Blocks,
+    pub(crate) timeouts: Timeouts,
+}
+
+impl Querier {
+    /// Runs one job to its end. Dropping the future stops it.
+    pub(crate) async fn run(&self, job: Job) -> Result<JobResult, JobError> {
+        let begun = Instant::now();
+        let tenant = TenantId::new(&job.tenant).map_err(|e| JobError::Invalid(e.to_string()))?;
+        let work = job.work.ok_or_else(|| JobError::Invalid("the job has no work that this version knows".to_owned()))?;
+        let (kind, setting, limit) = match &work {
+            Work::FindRecent(_) => ("find_recent", "querier.trace_by_id.query_timeout", self.timeouts.trace_by_id),
+            Work::FindInBlocks(_) => ("find_in_blocks", "querier.trace_by_id.query_timeout", self.timeouts.trace_by_id),
+            Work::SearchRecent(_) => ("search_recent", "querier.search.query_timeout", self.timeouts.search),
+            Work::SearchBlock(_) => ("search_block", "querier.search.query_timeout", self.timeouts.search),
+            Work::TagsRecent(_) => ("tags_recent", "querier.search.query_timeout", self.timeouts.search),
+            Work::TagsBlock(_) => ("tags_block", "querier.search.query_timeout", self.timeouts.search),
+            Work::TagValuesRecent(_) => ("tag_values_recent", "querier.search.query_timeout", self.timeouts.search),
+            Work::TagValuesBlock(_) => ("tag_values_block", "querier.search.query_timeout", self.timeouts.search),
+        };
+        // Half: what a failing ingester leaves is enough to ask the others once more.
+        let call = self.timeouts.ingester.max(limit / 2);
+        let result =
+            tokio::time::timeout(limit, self.work(&tenant, work, call)).await.unwrap_or(Err(JobError::TimedOut { setting, limit }));
+        let status = if result.is_ok() { "ok" } else { "error" };
+        metrics::histogram!("vivace_querier_job_duration_seconds", "job" => kind, "status" => status).record(begun.elapsed().as_secs_f64());
+        result
+    }
+
+    async fn work(&self, tenant: &TenantId, work: Work, call: Duration) -> Result<JobResult, JobError> {
+        let (outcome, warnings) = match work {
+            Work::FindRecent(request) => {
+                let Found { result, warnings } = self.find_recent(tenant, request, call).await?;
+                (Outcome::Trace(result), warnings)
+            }
+            Work::FindInBlocks(job) => {
+                let Found { result, warnings } = self.blocks.find(tenant, &job).await?;
+                (Outcome::Trace(result), warnings)
+            }
+            Work::SearchRecent(request) => {
+                let limit = request.limit as usize;
+                let answers = self.ingesters.ask(tenant, request, call, |mut c, r| async move { c.search_recent(r).await }).await?;
+                (Outcome::Search(crate::search::combined(answers.parts, limit)), answers.warning.into_iter().collect())
+            }
+            Work::SearchBlock(job) => {
+                let (meta, row_groups) = blocks::part(tenant, job.part.as_ref())?;
+                let request = job.request.unwrap_or_default();
+                let Found { result, warnings } = self.blocks.search(meta, row_groups, &request).await?;
+                (Outcome::Search(result), warnings)
+            }
+            Work::TagsRecent(request) => {
+                let answers = self.ingesters.ask(tenant, request, call, |mut c, r| async move { c.search_tags_v2(r).await }).await?;
+                (Outcome::Tags(combined_tags(answers.parts)), answers.warning.into_iter().collect())
+            }
+            Work::TagsBlock(job) => {
+                let (meta, _) = blocks::part(tenant, job.part.as_ref())?;
+                let Found { result, warnings } = self.blocks.tags(meta, &job.request.unwrap_or_default()).await?;
+                (Outcome::Tags(result), warnings)
+            }
+            Work::TagValuesRecent(request) => {
+                let answers = self.ingesters.ask(tenant, request, call, |mut c, r| async move { c.search_tag_values_v2(r).await }).await?;
+                (Outcome::TagValues(combined_tag_values(answers.parts)), answers.warning.into_iter().collect())
+            }
+            Work::TagValuesBlock(job) => {
+                let (meta, row_groups) = blocks::part(tenant, job.part.as_ref())?;
+                let request = job.request.unwrap_or_default();
+                let Found { result, warnings } = self.blocks.tag_values(meta, row_groups, &request).await?;
+                (Outcome::TagValues(result), warnings)
+            }
+        };
+        Ok(JobResult { id: 0, outcome: Some(outcome), warnings })
+    }
+
+    async fn find_recent(
+        &self,
+        tenant: &TenantId,
+        request: TraceByIdRequest,
+        call: Duration,
+    ) -> Result<Found<TraceByIdResponse>, JobError> {
+        blocks::trace_id(&request.trace_id)?;
+        let answers = self.ingesters.ask(tenant, request, call, |mut c, r| async move { c.find_trace_by_id(r).await }).await?;
+        let mut messages: BTreeSet<String> = answers.warning.iter().cloned().collect();
+        let mut inspected_bytes = 0;
+        let mut parts = Vec::with_capacity(answers.parts.len());
+        for answer in answers.parts {
+            if answer.status() == PartialStatus::Partial {
+                messages.insert(answer.message);
+            }
+            inspected_bytes += answer.metrics.map_or(0, |m| m.inspected_bytes);
+            parts.extend(answer.trace.map(|t| t.resource_spans));
+        }
+        let status = if messages.is_empty() { PartialStatus::Complete } else { PartialStatus::Partial };
+        let result = TraceByIdResponse {
+            trace: Some(Trace { resource_spans: vivace_core::combine::combine(parts) }),
+            metrics: Some(TraceByIdMetrics { inspected_bytes }),
+            status: status.into(),
+            message: messages.into_iter().collect::<Vec<_>>().join("; "),
+        };
+        Ok(Found { result, warnings: answers.warning.into_iter().collect() })
+    }
+}
+
+fn combined_tags(parts: Vec<SearchTagsV2Response>) -> SearchTagsV2Response {
+    let mut scopes: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut metrics = MetadataMetrics::default();
+    for part in parts {
+        add_metrics(&mut metrics, part.metrics);
+        for scope in part.scopes {
+            scopes.entry(scope.name).or_default().extend(scope.tags);
+        }
+    }
+    let scopes = scopes.into_iter().map(|(name, tags)| SearchTagsV2Scope { name, tags: tags.into_iter().collect() }).collect();
+    SearchTagsV2Response { scopes, metrics: Some(metrics) }
+}
+
+fn combined_tag_values(parts: Vec<SearchTagValuesV2Response>) -> SearchTagValuesV2Response {
+    let mut values: BTreeSet<(String, String)> = BTreeSet::new();
+    let mut metrics = MetadataMetrics::default();
+    for part in parts {
+        add_metrics(&mut metrics, part.metrics);
+        values.extend(part.tag_values.into_iter().map(|v| (v.r#type, v.value)));
+    }
+    let tag_values = values.into_iter().map(|(r#type, value)| TagValue { r#type, value }).collect();
+    SearchTagValuesV2Response { tag_values, metrics: Some(metrics) }
+}
+
+fn add_metrics(sum: &mut MetadataMetrics, part: Option<MetadataMetrics>) {
+    let part = part.unwrap_or_default();
+    sum.inspected_bytes += part.inspected_bytes;
+    sum.total_jobs += part.total_jobs;
+    sum.completed_jobs += part.completed_jobs;
+    sum.total_blocks += part.total_blocks;
+    sum.total_block_bytes += part.total_block_bytes;
+}

@@ -1,0 +1,173 @@
+//! Asks the ingesters for what is not in the bucket yet.
+
+use std::time::Duration;
+
+use futures::stream::{FuturesUnordered, StreamExt};
+use tonic::transport::Channel;
+use tonic::{Code, Request, Response, Status};
+use vivace_core::TenantId;
+use vivace_proto::tempopb::querier_client::QuerierClient;
+use vivace_proto::tempopb::{SearchRequest, SearchTagValuesRequest, SearchTagsRequest, TraceByIdRequest};
+use vivace_ring::{ClientPool, Instance, Ring, State};
+
+use crate::JobError;
+
+/// Clients of the ingesters' ring.
+pub(crate) struct Ingesters {
+    ring: Ring,
+    pool: ClientPool,
+    /// Logs that have a segment when it is acknowledged, the primary's included.
+    quorum: usize,
+    replication_factor: usize,
+    max_answer_bytes: usize,
+}
+
+/// What the ingesters said together.
+#[derive(Debug)]
+pub(crate) struct Answers<T> {
+    pub(crate) parts: Vec<T>,
+    /// Whose data may be missing, and why.
+    pub(crate) warning: Option<String>,
+}
+
+/// Requests that can ask an ingester for what it holds on behalf of others.
+pub(crate) trait HeldFor: Clone {
+    fn held_for(&mut self) -> &mut Vec<String>;
+}
+
+macro_rules! held_for {
+    ($($request:ty)*) => {$(
+        impl HeldFor for $request {
+            fn held_for(&mut self) -> &mut Vec<String> {
+                &mut self.held_for
+            }
+        }
+    )*};
+}
+
+held_for!(TraceByIdRequest SearchRequest SearchTagsRequest SearchTagValuesRequest);
+
+/// An ingester whose own data is not, or not all, in the answers.
+struct Missing {
+    id: String,
+    why: String,
+}
+
+impl Ingesters {
+    pub(crate) fn new(ring: Ring, pool: ClientPool, replication_factor: usize, max_answer_bytes: usize) -> Self {
+        let replication_factor = replication_factor.max(1);
+        Self { ring, pool, quorum: replication_factor / 2 + 1, replication_factor, max_answer_bytes }
+    }
+
+    /// Asks all live ingesters at once. Where one is dead, still replaying its log, or fails, the others also answer
+    /// from the segments they hold for it.
+    ///
+    /// Without a quorum's worth of ingesters every acknowledged segment is still in some answering log; from there on
+    /// the answer carries a warning.
+    pub(crate) async fn ask<Req, Resp, F, Fut>(
+        &self,
+        tenant: &TenantId,
+        request: Req,
+        timeout: Duration,
+        call: F,
+    ) -> Result<Answers<Resp>, JobError>
+    where
+        Req: HeldFor,
+        F: Fn(QuerierClient<Channel>, Request<Req>) -> Fut,
+        Fut: Future<Output = Result<Response<Resp>, Status>>,
+    {
+        let snapshot = self.ring.snapshot();
+        let mut missing: Vec<Missing> =
+            snapshot.dead().map(|i| Missing { id: i.id.clone(), why: "has not been heard of lately".to_owned() }).collect();
+        let replaying = |i: &&Instance| matches!(i.state, State::Pending | State::Joining);
+        missing
+            .extend(snapshot.live().filter(replaying).map(|i| Missing { id: i.id.clone(), why: "is still replaying its log".to_owned() }));
+        let live: Vec<&Instance> = snapshot.live().collect();
+        if live.is_empty() {
+            return Err(JobError::Unavailable(format!("no live ingester in the ring{}", listed(&missing))));
+        }
+
+        let (mut answered, mut parts, failed) = self.round(&live, tenant, &request, &missing, timeout, &call).await?;
+        if !failed.is_empty() && !answered.is_empty() && self.replication_factor > 1 {
+            let (again, more, failed_again) = self.round(&answered, tenant, &request, &failed, timeout, &call).await?;
+            answered = again;
+            parts.extend(more);
+            missing.extend(failed_again);
+        }
+        for failure in failed {
+            metrics::counter!("vivace_querier_ingester_failures_total").increment(1);
+            tracing::warn!(ingester = failure.id, error = failure.why, "an ingester did not answer");
+            if missing.iter().all(|m| m.id != failure.id) {
+                missing.push(failure);
+            }
+        }
+        if answered.is_empty() && parts.is_empty() {
+            return Err(JobError::Unavailable(format!("no ingester answered{}", listed(&missing))));
+        }
+        let warning = (missing.len() >= self.quorum).then(|| format!("recent spans may be missing{}", listed(&missing)));
+        Ok(Answers { parts, warning })
+    }
+
+    /// One call to each; gives those that answered, what they said, and those that failed.
+    async fn round<'a, Req, Resp, F, Fut>(
+        &self,
+        instances: &[&'a Instance],
+        tenant: &TenantId,
+        request: &Req,
+        held_for: &[Missing],
+        timeout: Duration,
+        call: &F,
+    ) -> Result<(Vec<&'a Instance>, Vec<Resp>, Vec<Missing>), JobError>
+    where
+        Req: HeldFor,
+        F: Fn(QuerierClient<Channel>, Request<Req>) -> Fut,
+        Fut: Future<Output = Result<Response<Resp>, Status>>,
+    {
+        let mut calls: FuturesUnordered<_> = instances
+            .iter()
+            .map(|instance| {
+                let mut message = request.clone();
+                *message.held_for() = held_for.iter().map(|m| m.id.clone()).filter(|id| *id != instance.id).collect();
+                let mut request = Request::new(message);
+                vivace_server::tenant::insert(request.metadata_mut(), tenant);
+                request.set_timeout(timeout);
+                async move {
+                    let channel = self.pool.channel(&instance.addr).map_err(|e| Status::unavailable(e.to_string()));
+                    let result = match channel {
+                        Ok(channel) => {
+                            let client = QuerierClient::new(channel).max_decoding_message_size(self.max_answer_bytes);
+                            let slow = |_| Status::deadline_exceeded(format!("no answer within {timeout:?}"));
+                            tokio::time::timeout(timeout, call(client, request)).await.map_err(slow).flatten()
+                        }
+                        Err(status) => Err(status),
+                    };
+                    (*instance, result)
+                }
+            })
+            .collect();
+        let (mut answered, mut parts, mut failed) = (Vec::new(), Vec::new(), Vec::new());
+        while let Some((instance, result)) = calls.next().await {
+            match result {
+                Ok(response) => {
+                    answered.push(instance);
+                    parts.push(response.into_inner());
+                }
+                // The request itself is wrong: every other ingester would say so too.
+                Err(status) if status.code() == Code::InvalidArgument => return Err(JobError::Invalid(status.message().to_owned())),
+                Err(status) => {
+                    failed.push(Missing { id: instance.id.clone(), why: format!("answered {}: {}", status.code(), status.message()) })
+                }
+            }
+        }
+        Ok((answered, parts, failed))
+    }
+}
+
+/// `: ingester-1 …, ingester-2 …`, or nothing.
+fn listed(missing: &[Missing]) -> String {
+    if missing.is_empty() {
+        return String::new();
+    }
+    let each: Vec<String> = missing.iter().map(|m| format!("{} {}", m.id, m.why)).collect();
+    format!(": {}", each.join(", "))
+}

@@ -1,0 +1,9 @@
+//! Bringing the jobs' answers together. Order-free and repeatable: retries and overlapping sources are harmless.
+
+mod names;
+mod search;
+mod trace;
+
+pub(crate) use names::{Limits, TagCombiner, ValueCombiner, flat, untyped};
+pub(crate) use search::SearchResult;
+pub(crate) use trace::{CombinedTrace, TraceCombiner};

@@ -1,0 +1,209 @@
+//! Tag names and tag values.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use vivace_proto::tempopb::{SearchTagValuesV2Response, SearchTagsV2Response, SearchTagsV2Scope, TagValue};
+
+/// Where an answer ends although there is more. 0: nowhere.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Limits {
+    /// Bytes of all names or values.
+    pub(crate) max_bytes: usize,
+    /// Names per scope, or values.
+    pub(crate) max_items: usize,
+    /// Consecutive known ones after which it is enough.
+    pub(crate) max_stale: usize,
+}
+
+/// What has been counted against [`Limits`].
+#[derive(Debug, Default)]
+struct Count {
+    limits: Limits,
+    bytes: usize,
+    stale: usize,
+    full: bool,
+}
+
+impl Count {
+    /// Counts one that is known already.
+    fn known(&mut self) {
+        self.stale += 1;
+        self.full |= self.limits.max_stale > 0 && self.stale >= self.limits.max_stale;
+    }
+
+    /// Whether a new one of so many bytes still fits, and if so counts it.
+    fn admits(&mut self, bytes: usize) -> bool {
+        self.stale = 0;
+        if self.limits.max_bytes > 0 && self.bytes + bytes > self.limits.max_bytes {
+            self.full = true;
+            return false;
+        }
+        self.bytes += bytes;
+        true
+    }
+}
+
+/// Names of tags by scope.
+#[derive(Debug, Default)]
+pub(crate) struct TagCombiner {
+    scopes: BTreeMap<String, BTreeSet<String>>,
+    unsent: BTreeMap<String, BTreeSet<String>>,
+    count: Count,
+    pub(crate) inspected_bytes: u64,
+}
+
+impl TagCombiner {
+    pub(crate) fn new(limits: Limits) -> Self {
+        Self { count: Count { limits, ..Default::default() }, ..Default::default() }
+    }
+
+    pub(crate) fn add(&mut self, answer: SearchTagsV2Response) {
+        self.inspected_bytes += answer.metrics.map_or(0, |metrics| metrics.inspected_bytes);
+        for scope in answer.scopes {
+            for tag in scope.tags {
+                self.add_tag(&scope.name, tag);
+            }
+        }
+    }
+
+    fn add_tag(&mut self, scope: &str, tag: String) {
+        if self.count.full {
+            return;
+        }
+        let tags = self.scopes.entry(scope.to_owned()).or_default();
+        if tags.contains(&tag) {
+            return self.count.known();
+        }
+        if self.count.admits(tag.len()) {
+            self.unsent.entry(scope.to_owned()).or_default().insert(tag.clone());
+            tags.insert(tag);
+            self.count.full |= self.count.limits.max_items > 0 && tags.len() >= self.count.limits.max_items;
+        }
+    }
+
+    /// Nothing more will be taken.
+    pub(crate) fn is_full(&self) -> bool {
+        self.count.full
+    }
+
+    /// Everything, sorted; scopes without tags are left out.
+    pub(crate) fn scopes(&self) -> Vec<SearchTagsV2Scope> {
+        scopes(&self.scopes)
+    }
+
+    /// What has come since the last call.
+    pub(crate) fn take_unsent(&mut self) -> Vec<SearchTagsV2Scope> {
+        scopes(&std::mem::take(&mut self.unsent))
+    }
+}
+
+fn scopes(scopes: &BTreeMap<String, BTreeSet<String>>) -> Vec<SearchTagsV2Scope> {
+    let filled = scopes.iter().filter(|(_, tags)| !tags.is_empty());
+    filled.map(|(name, tags)| SearchTagsV2Scope { name: name.clone(), tags: tags.iter().cloned().collect() }).collect()
+}
+
+/// The names of several scopes as one sorted list.
+pub(crate) fn flat(scopes: Vec<SearchTagsV2Scope>) -> Vec<String> {
+    scopes.into_iter().flat_map(|scope| scope.tags).collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// Values of one tag.
+#[derive(Debug, Default)]
+pub(crate) struct ValueCombiner {
+    /// Type and value.
+    values: BTreeSet<(String, String)>,
+    unsent: BTreeSet<(String, String)>,
+    count: Count,
+    pub(crate) inspected_bytes: u64,
+}
+
+impl ValueCombiner {
+    pub(crate) fn new(limits: Limits) -> Self {
+        Self { count: Count { limits, ..Default::default() }, ..Default::default() }
+    }
+
+    pub(crate) fn add(&mut self, answer: SearchTagValuesV2Response) {
+        self.inspected_bytes += answer.metrics.map_or(0, |metrics| metrics.inspected_bytes);
+        for value in answer.tag_values {
+            self.add_value(value.r#type, value.value);
+        }
+    }
+
+    pub(crate) fn add_value(&mut self, kind: String, value: String) {
+        if self.count.full {
+            return;
+        }
+        let bytes = value.len();
+        let value = (kind, value);
+        if self.values.contains(&value) {
+            return self.count.known();
+        }
+        if self.count.admits(bytes) {
+            self.unsent.insert(value.clone());
+            self.values.insert(value);
+            self.count.full |= self.count.limits.max_items > 0 && self.values.len() >= self.count.limits.max_items;
+        }
+    }
+
+    /// Nothing more will be taken.
+    pub(crate) fn is_full(&self) -> bool {
+        self.count.full
+    }
+
+    /// Everything, sorted by type and value.
+    pub(crate) fn values(&self) -> Vec<TagValue> {
+        typed(self.values.clone())
+    }
+
+    /// What has come since the last call.
+    pub(crate) fn take_unsent(&mut self) -> Vec<TagValue> {
+        typed(std::mem::take(&mut self.unsent))
+    }
+}
+
+fn typed(values: BTreeSet<(String, String)>) -> Vec<TagValue> {
+    values.into_iter().map(|(r#type, value)| TagValue { r#type, value }).collect()
+}
+
+/// The values without their types, sorted, each once.
+pub(crate) fn untyped(values: Vec<TagValue>) -> Vec<String> {
+    values.into_iter().map(|value| value.value).collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tags(scope: &str, tags: &[&str]) -> SearchTagsV2Response {
+        let tags = tags.iter().map(|tag| (*tag).to_owned()).collect();
+        SearchTagsV2Response { scopes: vec![SearchTagsV2Scope { name: scope.to_owned(), tags }], metrics: None }
+    }
+
+    #[test]
+    fn limits_end_the_list() {
+        let mut combiner = TagCombiner::new(Limits { max_items: 2, ..Default::default() });
+        combiner.add(tags("span", &["c", "a", "b"]));
+        assert!(combiner.is_full());
+        assert_eq!(combiner.scopes()[0].tags, ["a", "c"]);
+
+        let mut combiner = TagCombiner::new(Limits { max_bytes: 3, ..Default::default() });
+        combiner.add(tags("span", &["aa", "b", "c"]));
+        assert_eq!(combiner.scopes()[0].tags, ["aa", "b"]);
+
+        let mut combiner = TagCombiner::new(Limits { max_stale: 2, ..Default::default() });
+        combiner.add(tags("span", &["a", "b", "a", "b", "c"]));
+        assert_eq!(combiner.scopes()[0].tags, ["a", "b"]);
+    }
+
+    #[test]
+    fn a_diff_has_only_what_is_new() {
+        let mut combiner = TagCombiner::new(Limits::default());
+        combiner.add(tags("span", &["a"]));
+        assert_eq!(combiner.take_unsent().len(), 1);
+        combiner.add(tags("span", &["a"]));
+        assert_eq!(combiner.take_unsent().len(), 0);
+        combiner.add(tags("resource", &["a"]));
+        assert_eq!(combiner.take_unsent()[0].name, "resource");
+        assert_eq!(flat(combiner.scopes()), ["a"]);
+    }
+}

@@ -1,0 +1,354 @@
+//! Checks requests, plans them as jobs, and follows those to the answer. HTTP and streaming gRPC are two doors to this.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use vivace_config::QueryFrontend;
+use vivace_core::{BlockId, TenantId};
+use vivace_proto::tempopb::{SearchMetrics, SearchRequest, SearchTagValuesRequest, SearchTagsRequest, SearchTagsV2Scope};
+use vivace_proto::vivace::v1::job::Work;
+use vivace_proto::vivace::v1::job_result::Outcome;
+use vivace_server::Overrides;
+use vivace_storage::Blocklist;
+use vivace_traceql::{Attribute, TagFilter};
+
+use crate::combine::{CombinedTrace, Limits, SearchResult, TagCombiner, TraceCombiner, ValueCombiner};
+use crate::error::QueryError;
+use crate::params::{RangeRules, TimeRange};
+use crate::queue::Queue;
+use crate::run::Run;
+use crate::split::{self, Lookup, Request, SplitRules};
+
+/// The scopes of tags, as requests name them.
+const SCOPES: [&str; 6] = ["resource", "span", "event", "link", "instrumentation", "intrinsic"];
+
+/// What all queries share.
+pub(crate) struct Frontend {
+    pub(crate) config: QueryFrontend,
+    pub(crate) queue: Queue,
+    pub(crate) blocklist: Blocklist,
+    pub(crate) overrides: Arc<Overrides>,
+    /// Unix nanoseconds.
+    pub(crate) clock: fn() -> u64,
+}
+
+/// The jobs of a query over all its tenants.
+#[derive(Default)]
+struct Plan {
+    jobs: Vec<(TenantId, Work)>,
+    /// Per job: no trace of it starts after this.
+    newest_unix_nanos: Vec<u64>,
+    blocks: u32,
+    block_bytes: u64,
+}
+
+/// A query on its way.
+pub(crate) struct Running<R> {
+    run: Run,
+    pub(crate) result: R,
+}
+
+/// A search on its way.
+pub(crate) type Search = Running<SearchResult>;
+/// Tag names on their way.
+pub(crate) type Tags = Running<TagCombiner>;
+/// Tag values on their way.
+pub(crate) type TagValues = Running<ValueCombiner>;
+
+/// Takes in what one job found.
+pub(crate) trait Collect {
+    /// Whether more jobs are needed.
+    ///
+    /// # Errors
+    /// The outcome is not of this query's kind.
+    fn collect(&mut self, job: usize, outcome: Outcome) -> Result<bool, QueryError>;
+}
+
+impl<R: Collect> Running<R> {
+    /// Waits for one more job; false when the answer is complete.
+    ///
+    /// # Errors
+    /// A job failed for good, or there is no room for the first one.
+    pub(crate) async fn step(&mut self) -> Result<bool, QueryError> {
+        match self.run.next().await? {
+            Some((job, outcome)) => self.result.collect(job, outcome),
+            None => Ok(false),
+        }
+    }
+
+    /// Waits for the answer, with what is missing in it.
+    ///
+    /// # Errors
+    /// As [`Running::step`].
+    pub(crate) async fn finish(mut self) -> Result<(R, Vec<String>), QueryError> {
+        while self.step().await? {}
+        Ok((self.result, self.run.take_warnings()))
+    }
+}
+
+impl Collect for SearchResult {
+    fn collect(&mut self, job: usize, outcome: Outcome) -> Result<bool, QueryError> {
+        let Outcome::Search(answer) = outcome else { return Err(unexpected(&outcome)) };
+        self.add(job, answer);
+        Ok(!self.is_complete())
+    }
+}
+
+impl Collect for TagCombiner {
+    fn collect(&mut self, _: usize, outcome: Outcome) -> Result<bool, QueryError> {
+        let Outcome::Tags(answer) = outcome else { return Err(unexpected(&outcome)) };
+        self.add(answer);
+        Ok(!self.is_full())
+    }
+}
+
+impl Collect for ValueCombiner {
+    fn collect(&mut self, _: usize, outcome: Outcome) -> Result<bool, QueryError> {
+        let Outcome::TagValues(answer) = outcome else { return Err(unexpected(&outcome)) };
+        self.add(answer);
+        Ok(!self.is_full())
+    }
+}
+
+impl Collect for TraceCombiner {
+    fn collect(&mut self, _: usize, outcome: Outcome) -> Result<bool, QueryError> {
+        let Outcome::Trace(answer) = outcome else { return Err(unexpected(&outcome)) };
+        self.add(answer);
+        // Parts may be anywhere: only a trace that is too large anyhow needs no more.
+        Ok(!self.is_full())
+    }
+}
+
+fn unexpected(outcome: &Outcome) -> QueryError {
+    let kind = match outcome {
+        Outcome::Failure(_) => "a failure",
+        Outcome::Trace(_) => "a trace",
+        Outcome::Search(_) => "search results",
+        Outcome::Tags(_) => "tag names",
+        Outcome::TagValues(_) => "tag values",
+    };
+    QueryError::Job(format!("a querier answered with {kind}, which was not asked for"))
+}
+
+impl Frontend {
+    pub(crate) fn now(&self) -> u64 {
+        (self.clock)()
+    }
+
+    /// The rules of searches and tag queries; of several tenants the strictest.
+    pub(crate) fn range_rules(&self, tenants: &[TenantId]) -> RangeRules {
+        let of_tenants = tenants.iter().map(|tenant| self.overrides.limits(tenant).read.max_search_duration).filter(|max| !max.is_zero());
+        RangeRules {
+            default_look_back: self.config.search.query_backend_after,
+            max: of_tenants.min().unwrap_or(self.config.search.max_duration),
+        }
+    }
+
+    /// Begins a search. Zero fields of the request have their defaults.
+    ///
+    /// # Errors
+    /// What is wrong with the request.
+    pub(crate) fn search(&self, tenants: &[TenantId], mut request: SearchRequest) -> Result<Search, QueryError> {
+        let search = &self.config.search;
+        let range = self.range_rules(tenants).check(request.start, request.end, self.now())?;
+        (request.start, request.end) = (range.start, range.end);
+        if request.limit == 0 {
+            request.limit = u32::try_from(search.default_result_limit).unwrap_or(u32::MAX);
+        }
+        if search.max_result_limit > 0 && request.limit as usize > search.max_result_limit {
+            return Err(QueryError::Invalid(format!("limit {} exceeds max limit {}", request.limit, search.max_result_limit)));
+        }
+        if search.max_spans_per_span_set > 0 && request.spans_per_span_set as usize > search.max_spans_per_span_set {
+            let (max, got) = (search.max_spans_per_span_set, request.spans_per_span_set);
+            return Err(QueryError::Invalid(format!("spans per span set exceeds {max}. received {got}")));
+        }
+        if request.spans_per_span_set == 0 {
+            request.spans_per_span_set = u32::try_from(search.default_spans_per_span_set).unwrap_or(u32::MAX);
+        }
+        if request.max_duration_ms > 0 && request.max_duration_ms < request.min_duration_ms {
+            return Err(QueryError::Invalid("invalid maxDuration: must be greater than minDuration".to_owned()));
+        }
+        let mut most_recent = false;
+        if !request.query.is_empty() {
+            if !request.tags.is_empty() {
+                return Err(QueryError::Invalid("invalid request: can't specify tags and q in the same query".to_owned()));
+            }
+            self.check_size(&request.query)?;
+            let invalid = |error: vivace_traceql::QueryError| QueryError::Invalid(format!("invalid TraceQL query: {error}"));
+            let query = vivace_traceql::parse(&request.query).map_err(invalid)?;
+            query.search_plan(0, 0).map_err(invalid)?;
+            most_recent = query.most_recent();
+        }
+        let limit = request.limit as usize;
+        let plan = self.plan(tenants, &Request::Search(request), range);
+        let metrics = SearchMetrics {
+            total_blocks: plan.blocks,
+            total_block_bytes: plan.block_bytes,
+            total_jobs: u32::try_from(plan.jobs.len()).unwrap_or(u32::MAX),
+            ..Default::default()
+        };
+        let result = SearchResult::new(limit, most_recent, metrics, plan.newest_unix_nanos.into_iter());
+        Ok(Running { run: Run::new(&self.queue, plan.jobs, search.concurrent_jobs), result })
+    }
+
+    /// Begins a query for tag names. The scope `intrinsic` needs no data: see [`intrinsics`].
+    ///
+    /// # Errors
+    /// What is wrong with the request.
+    pub(crate) fn tags(&self, tenants: &[TenantId], mut request: SearchTagsRequest) -> Result<Tags, QueryError> {
+        if !request.scope.is_empty() && request.scope != "none" && !SCOPES.contains(&request.scope.as_str()) {
+            return Err(QueryError::Invalid(format!("invalid scope: {}", request.scope)));
+        }
+        let range = self.tag_range(tenants, request.start, request.end)?;
+        (request.start, request.end) = (range.start, range.end);
+        self.check_size(&request.query)?;
+        let limits = self.tag_limits(tenants, request.max_tags_per_scope, request.stale_values_threshold);
+        let only_intrinsics = request.scope == "intrinsic";
+        let jobs = if only_intrinsics { Vec::new() } else { self.plan(tenants, &Request::Tags(request), range).jobs };
+        Ok(Running { run: Run::new(&self.queue, jobs, self.config.search.concurrent_jobs), result: TagCombiner::new(limits) })
+    }
+
+    /// Begins a query for the values of the attribute that `request.tag_name` names in TraceQL's form.
+    ///
+    /// # Errors
+    /// What is wrong with the request.
+    pub(crate) fn tag_values(&self, tenants: &[TenantId], mut request: SearchTagValuesRequest) -> Result<TagValues, QueryError> {
+        let range = self.tag_range(tenants, request.start, request.end)?;
+        (request.start, request.end) = (range.start, range.end);
+        self.check_size(&request.query)?;
+        let limits = self.tag_limits(tenants, request.max_tag_values, request.stale_value_threshold);
+        let mut result = ValueCombiner::new(limits);
+        let mut jobs = Vec::new();
+        match vivace_traceql::parse_attribute(&request.tag_name) {
+            Ok(attribute) => {
+                if !self.answer_without_data(&attribute, &request, &mut result)? {
+                    jobs = self.plan(tenants, &Request::TagValues(request), range).jobs;
+                }
+            }
+            // Editors ask while a name is being typed; it has no values yet.
+            Err(_) if request.tag_name.is_empty() || request.tag_name.ends_with('.') => {}
+            Err(error) => {
+                let name = request.tag_name;
+                return Err(QueryError::Invalid(format!("please provide a valid tagName: failed to parse identifier {name}: {error}")));
+            }
+        }
+        Ok(Running { run: Run::new(&self.queue, jobs, self.config.search.concurrent_jobs), result })
+    }
+
+    /// Whether the values follow from the request alone; then they are added.
+    fn answer_without_data(
+        &self,
+        attribute: &Attribute,
+        request: &SearchTagValuesRequest,
+        result: &mut ValueCombiner,
+    ) -> Result<bool, QueryError> {
+        if let Some(values) = vivace_traceql::fixed_tag_values(attribute) {
+            values.into_iter().for_each(|value| result.add_value(value.kind.to_owned(), value.value));
+            return Ok(true);
+        }
+        let filter = TagFilter::parse(&request.query, Some(attribute), 0, 0).map_err(|error| QueryError::Invalid(error.to_string()))?;
+        if filter.passes_nothing() {
+            let pinned = filter.pinned().iter().flat_map(vivace_traceql::TagValue::of);
+            pinned.for_each(|value| result.add_value(value.kind.to_owned(), value.value));
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// Looks a trace up.
+    ///
+    /// # Errors
+    /// A job failed for good, or there is no room for it.
+    pub(crate) async fn trace(&self, tenants: &[TenantId], lookup: Lookup) -> Result<CombinedTrace, QueryError> {
+        let max_jobs = self.config.trace_by_id.query_shards;
+        let mut jobs = Vec::new();
+        for tenant in tenants {
+            let split = split::by_id(&lookup, self.blocklist.live(tenant).len(), max_jobs);
+            jobs.extend(split.jobs.into_iter().map(|job| (tenant.clone(), job.work)));
+        }
+        let limits = tenants.iter().map(|tenant| self.overrides.limits(tenant).global.max_bytes_per_trace).filter(|max| *max > 0);
+        let result = TraceCombiner::new(limits.min().unwrap_or(0));
+        let running = Running { run: Run::new(&self.queue, jobs, self.config.trace_by_id.concurrent_shards), result };
+        let (mut combiner, warnings) = running.finish().await?;
+        warnings.into_iter().for_each(|warning| combiner.missing(warning));
+        // Sorting and comparing the spans of a large trace takes a while.
+        tokio::task::spawn_blocking(move || combiner.finish()).await.map_err(|error| QueryError::Job(error.to_string()))
+    }
+
+    /// The jobs of all tenants, newest data first.
+    fn plan(&self, tenants: &[TenantId], request: &Request, range: TimeRange) -> Plan {
+        let seconds = self.now() / 1_000_000_000;
+        let rules = SplitRules {
+            target_bytes_per_job: self.config.search.target_bytes_per_job,
+            ingesters_since: seconds.saturating_sub(self.config.search.query_ingesters_until.as_secs()),
+        };
+        let mut plan = Plan::default();
+        let mut jobs = Vec::new();
+        for tenant in tenants {
+            let split = split::by_range(request, range, &self.blocklist.live(tenant), rules);
+            plan.blocks += split.blocks;
+            plan.block_bytes += split.block_bytes;
+            jobs.extend(split.jobs.into_iter().map(|job| (tenant.clone(), job)));
+        }
+        jobs.sort_by_key(|(_, job)| std::cmp::Reverse(job.newest_unix_nanos));
+        for (tenant, job) in jobs {
+            plan.newest_unix_nanos.push(job.newest_unix_nanos);
+            plan.jobs.push((tenant, job.work));
+        }
+        plan
+    }
+
+    fn tag_range(&self, tenants: &[TenantId], start: u32, end: u32) -> Result<TimeRange, QueryError> {
+        self.range_rules(tenants).check(start, end, self.now())
+    }
+
+    fn tag_limits(&self, tenants: &[TenantId], max_items: u32, max_stale: u32) -> Limits {
+        let bytes = tenants.iter().map(|tenant| self.overrides.limits(tenant).read.max_bytes_per_tag_values_query).filter(|max| *max > 0);
+        Limits { max_bytes: bytes.min().unwrap_or(0), max_items: max_items as usize, max_stale: max_stale as usize }
+    }
+
+    fn check_size(&self, query: &str) -> Result<(), QueryError> {
+        let max = self.config.max_query_expression_size_bytes;
+        if max > 0 && query.len() > max {
+            let bytes = query.len();
+            return Err(QueryError::Invalid(format!("query expression of {bytes} bytes exceeds the maximum of {max} bytes")));
+        }
+        Ok(())
+    }
+
+    /// `query_frontend.api_timeout`; none: no limit.
+    pub(crate) fn timeout(&self) -> Option<Duration> {
+        Some(self.config.api_timeout).filter(|timeout| !timeout.is_zero())
+    }
+}
+
+/// The scope `intrinsic`, where the request asks for it or for every scope.
+pub(crate) fn intrinsics(scope: &str) -> Option<SearchTagsV2Scope> {
+    matches!(scope, "" | "none" | "intrinsic").then(|| SearchTagsV2Scope {
+        name: "intrinsic".to_owned(),
+        tags: vivace_traceql::INTRINSIC_TAGS.iter().map(|tag| (*tag).to_owned()).collect(),
+    })
+}
+
+/// The attribute that a bare tag name of the first version means, and values that are added to what is stored.
+///
+/// Source: TraceQL description, 8.2.
+pub(crate) fn attribute_of_v1(name: &str) -> (String, &'static [&'static str]) {
+    let known: (&str, &[&str]) = match name {
+        "name" => ("name", &[]),
+        "status.code" => ("status", &["error", "ok", "unset"]),
+        "error" => (".error", &["true"]),
+        "rootName" | "root.name" => ("rootName", &[]),
+        "rootServiceName" | "root.service.name" => ("rootServiceName", &[]),
+        "service.name" => ("resource.service.name", &[]),
+        _ => {
+            let plain = name.chars().all(|c| c.is_alphanumeric() || "._-/:".contains(c));
+            let identifier = if plain { format!(".{name}") } else { format!(".{name:?}") };
+            return (identifier, &[]);
+        }
+    };
+    (known.0.to_owned(), known.1)
+}
+
+/// All block ids.
+pub(crate) const ALL_BLOCKS: (BlockId, BlockId) = (BlockId([0; 16]), BlockId([0xff; 16]));

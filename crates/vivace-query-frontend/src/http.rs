@@ -1,0 +1,322 @@
+//! The HTTP API: parameters in, answers out. Source: HTTP API facts, 4.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Path, Request, State};
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
+use axum::routing::any;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use vivace_core::{TenantError, TenantId};
+use vivace_proto::tempopb::{
+    MetadataMetrics, PartialStatus, SearchRequest, SearchTagValuesRequest, SearchTagValuesResponse, SearchTagValuesV2Response,
+    SearchTagsRequest, SearchTagsResponse, SearchTagsV2Response, SearchTagsV2Scope, TagValue, TraceByIdMetrics, TraceByIdResponse,
+};
+use vivace_server::{Tenancy, tenant};
+
+use crate::combine::{CombinedTrace, TagCombiner, ValueCombiner, flat, untyped};
+use crate::error::QueryError;
+use crate::frontend::{ALL_BLOCKS, Frontend, attribute_of_v1, intrinsics};
+use crate::metrics::{Op, QueryTimer};
+use crate::params::{self, Params};
+use crate::render::{Accepts, Answer, respond};
+use crate::split::{Lookup, LookupMode};
+
+/// What handlers need.
+#[derive(Clone)]
+pub(crate) struct Door {
+    pub(crate) frontend: Arc<Frontend>,
+    pub(crate) tenancy: Tenancy,
+}
+
+/// All routes of the API. Every method is taken; only the query string counts.
+pub(crate) fn routes(door: Door) -> Router {
+    Router::new()
+        .route("/api/traces/{traceID}", any(trace_v1))
+        .route("/api/v2/traces/{traceID}", any(trace_v2))
+        .route("/api/search", any(search))
+        .route("/api/search/tags", any(tags_v1))
+        .route("/api/v2/search/tags", any(tags_v2))
+        // Tag names may hold slashes, which clients do not escape: everything up to the last part belongs to the name.
+        .route("/api/search/tag/{*tagName_values}", any(tag_values_v1))
+        .route("/api/v2/search/tag/{*tagName_values}", any(tag_values_v2))
+        .route("/api/metrics/query_range", any(metrics_query))
+        .route("/api/metrics/query", any(metrics_query))
+        .layer(from_fn(vary))
+        .with_state(door)
+        .route("/api/echo", any(|| async { "echo\n" }))
+}
+
+/// Answers differ by what a client can uncompress.
+async fn vary(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+    response
+}
+
+/// What every query begins with.
+struct Asked {
+    tenants: Vec<TenantId>,
+    accepts: Accepts,
+    params: Params,
+}
+
+impl Door {
+    fn asked(&self, request: &Request) -> Result<Asked, Response> {
+        let tenants = self.tenants(request.headers()).map_err(|error| tenant::http_error(&error))?;
+        Ok(Asked { tenants, accepts: Accepts::of(request.headers()), params: Params::of(request.uri().query()) })
+    }
+
+    pub(crate) fn tenants(&self, headers: &HeaderMap) -> Result<Vec<TenantId>, TenantError> {
+        match self.frontend.config.multi_tenant_queries_enabled {
+            true => self.tenancy.many(headers),
+            false => self.tenancy.one(headers).map(|tenant| vec![tenant]),
+        }
+    }
+
+    /// Runs a query within `api_timeout` and counts it.
+    pub(crate) async fn timed<T>(
+        &self,
+        tenants: &[TenantId],
+        op: Op,
+        inspected: impl FnOnce(&T) -> u64,
+        query: impl Future<Output = Result<T, QueryError>>,
+    ) -> Result<T, QueryError> {
+        let timer = QueryTimer::start(tenants, op);
+        let result = match self.frontend.timeout() {
+            Some(timeout) => tokio::time::timeout(timeout, query).await.unwrap_or(Err(QueryError::Timeout)),
+            None => query.await,
+        };
+        match &result {
+            Ok(answer) => timer.end(inspected(answer), true),
+            Err(error) => timer.end(0, !error.http_status().is_server_error()),
+        }
+        result
+    }
+}
+
+async fn trace_v1(State(door): State<Door>, Path(id): Path<String>, request: Request) -> Response {
+    let asked = match door.asked(&request) {
+        Ok(asked) => asked,
+        Err(refusal) => return refusal,
+    };
+    match lookup(&door, &asked, &id).await {
+        Err(error) => error.into_response(),
+        Ok(CombinedTrace { too_large_for: Some(max_bytes), .. }) => QueryError::TraceTooLarge { max_bytes }.into_response(),
+        Ok(found) if found.trace.resource_spans.is_empty() => StatusCode::NOT_FOUND.into_response(),
+        Ok(found) => {
+            let warnings: Vec<String> = Some(found.message).filter(|message| !message.is_empty()).into_iter().collect();
+            respond(Answer::TraceV1(found.trace), asked.accepts, &warnings).await
+        }
+    }
+}
+
+async fn trace_v2(State(door): State<Door>, Path(id): Path<String>, request: Request) -> Response {
+    let asked = match door.asked(&request) {
+        Ok(asked) => asked,
+        Err(refusal) => return refusal,
+    };
+    match lookup(&door, &asked, &id).await {
+        Err(error) => error.into_response(),
+        Ok(found) => {
+            let status = if found.message.is_empty() { PartialStatus::Complete } else { PartialStatus::Partial };
+            let metrics = Some(TraceByIdMetrics { inspected_bytes: found.inspected_bytes });
+            // Not found is an empty trace, not 404: clients would ask the first version again.
+            let answer = TraceByIdResponse { trace: Some(found.trace), metrics, status: status as i32, message: found.message };
+            respond(Answer::Trace(answer), asked.accepts, &[]).await
+        }
+    }
+}
+
+async fn lookup(door: &Door, asked: &Asked, id: &str) -> Result<CombinedTrace, QueryError> {
+    let lookup = async {
+        let (start, end) = asked.params.open_range()?;
+        let lookup = Lookup {
+            trace_id: params::trace_id(id)?,
+            mode: lookup_mode(asked.params.get("mode"))?,
+            start,
+            end,
+            blocks: (
+                asked.params.block_id("blockStart")?.unwrap_or(ALL_BLOCKS.0),
+                asked.params.block_id("blockEnd")?.unwrap_or(ALL_BLOCKS.1),
+            ),
+        };
+        door.frontend.trace(&asked.tenants, lookup).await
+    };
+    door.timed(&asked.tenants, Op::Traces, |trace: &CombinedTrace| trace.inspected_bytes, lookup).await
+}
+
+fn lookup_mode(mode: Option<&str>) -> Result<LookupMode, QueryError> {
+    match mode {
+        None | Some("all") => Ok(LookupMode::All),
+        Some("ingesters") => Ok(LookupMode::Ingesters),
+        Some("blocks") => Ok(LookupMode::Blocks),
+        Some(other) => Err(QueryError::Invalid(format!("invalid mode {other:?}: there are all, ingesters and blocks"))),
+    }
+}
+
+async fn search(State(door): State<Door>, request: Request) -> Response {
+    let asked = match door.asked(&request) {
+        Ok(asked) => asked,
+        Err(refusal) => return refusal,
+    };
+    let query = async {
+        let request = search_request(&door, &asked)?;
+        let (result, warnings) = door.frontend.search(&asked.tenants, request)?.finish().await?;
+        Ok((result.finish(), warnings))
+    };
+    let inspected = |(answer, _): &(_, _)| inspected_by_search(answer);
+    match door.timed(&asked.tenants, Op::Search, inspected, query).await {
+        Err(error) => error.into_response(),
+        Ok((answer, warnings)) => respond(Answer::Search(answer), asked.accepts, &warnings).await,
+    }
+}
+
+fn inspected_by_search(answer: &vivace_proto::tempopb::SearchResponse) -> u64 {
+    answer.metrics.map_or(0, |metrics| metrics.inspected_bytes)
+}
+
+fn search_request(door: &Door, asked: &Asked) -> Result<SearchRequest, QueryError> {
+    let params = &asked.params;
+    let limit = params.int("limit")?;
+    if limit.is_some_and(|limit| limit <= 0) {
+        return Err(QueryError::Invalid("invalid limit: must be a positive number".to_owned()));
+    }
+    let spss = params.int("spss")?;
+    if spss.is_some_and(|spss| spss < 0) {
+        return Err(QueryError::Invalid("invalid spss: must be a non-negative number".to_owned()));
+    }
+    let number = |value: Option<i64>| u32::try_from(value.unwrap_or(0)).unwrap_or(u32::MAX);
+    let range = params.range(door.frontend.now(), door.frontend.range_rules(&asked.tenants))?;
+    let query = params.get("q").unwrap_or_default().to_owned();
+    let tags = params.get("tags").map(vivace_traceql::parse_tags).transpose().map_err(|error| QueryError::Invalid(error.to_string()))?;
+    if tags.is_some() && !query.is_empty() {
+        return Err(QueryError::Invalid("invalid request: can't specify tags and q in the same query".to_owned()));
+    }
+    Ok(SearchRequest {
+        tags: tags.into_iter().flatten().collect(),
+        min_duration_ms: params.millis("minDuration")?,
+        max_duration_ms: params.millis("maxDuration")?,
+        limit: number(limit),
+        start: range.start,
+        end: range.end,
+        query,
+        spans_per_span_set: number(spss),
+        held_for: Vec::new(),
+    })
+}
+
+async fn tags_v1(State(door): State<Door>, request: Request) -> Response {
+    tags(&door, door.asked(&request), |scope, mut scopes, metrics| {
+        if scope == "intrinsic" {
+            scopes.extend(intrinsics(scope));
+        }
+        Answer::Tags(SearchTagsResponse { tag_names: flat(scopes), metrics })
+    })
+    .await
+}
+
+async fn tags_v2(State(door): State<Door>, request: Request) -> Response {
+    tags(&door, door.asked(&request), |scope, mut scopes, metrics| {
+        scopes.extend(intrinsics(scope));
+        Answer::TagsV2(SearchTagsV2Response { scopes, metrics })
+    })
+    .await
+}
+
+/// `answer` is made of the requested scope, the scopes found, and the metrics.
+async fn tags(
+    door: &Door,
+    asked: Result<Asked, Response>,
+    answer: impl FnOnce(&str, Vec<SearchTagsV2Scope>, Option<MetadataMetrics>) -> Answer,
+) -> Response {
+    let asked = match asked {
+        Ok(asked) => asked,
+        Err(refusal) => return refusal,
+    };
+    let scope = asked.params.get("scope").unwrap_or_default().to_owned();
+    let query = async {
+        let range = asked.params.range(door.frontend.now(), door.frontend.range_rules(&asked.tenants))?;
+        let request = SearchTagsRequest {
+            scope: scope.clone(),
+            query: asked.params.get("q").unwrap_or_default().to_owned(),
+            start: range.start,
+            end: range.end,
+            max_tags_per_scope: asked.params.lenient_u32("limit"),
+            stale_values_threshold: asked.params.lenient_u32("maxStaleValues"),
+            held_for: Vec::new(),
+        };
+        door.frontend.tags(&asked.tenants, request)?.finish().await
+    };
+    match door.timed(&asked.tenants, Op::Metadata, |(found, _): &(TagCombiner, _)| found.inspected_bytes, query).await {
+        Err(error) => error.into_response(),
+        Ok((found, warnings)) => respond(answer(&scope, found.scopes(), inspected(found.inspected_bytes)), asked.accepts, &warnings).await,
+    }
+}
+
+async fn tag_values_v1(State(door): State<Door>, Path(path): Path<String>, request: Request) -> Response {
+    let Some(name) = tag_name(&path) else { return StatusCode::NOT_FOUND.into_response() };
+    let (identifier, added) = attribute_of_v1(name);
+    tag_values(&door, door.asked(&request), identifier, |values, metrics| {
+        let mut tag_values = untyped(values);
+        tag_values.extend(added.iter().map(|value| (*value).to_owned()));
+        tag_values.sort_unstable();
+        tag_values.dedup();
+        Answer::TagValues(SearchTagValuesResponse { tag_values, metrics })
+    })
+    .await
+}
+
+async fn tag_values_v2(State(door): State<Door>, Path(path): Path<String>, request: Request) -> Response {
+    let Some(name) = tag_name(&path) else { return StatusCode::NOT_FOUND.into_response() };
+    tag_values(&door, door.asked(&request), name.to_owned(), |tag_values, metrics| {
+        Answer::TagValuesV2(SearchTagValuesV2Response { tag_values, metrics })
+    })
+    .await
+}
+
+/// What stands before `/values`. The name `.` is cleaned away by clients; what they mean is an empty name.
+fn tag_name(path: &str) -> Option<&str> {
+    if path == "values" { Some("") } else { path.strip_suffix("/values") }
+}
+
+async fn tag_values(
+    door: &Door,
+    asked: Result<Asked, Response>,
+    tag_name: String,
+    answer: impl FnOnce(Vec<TagValue>, Option<MetadataMetrics>) -> Answer,
+) -> Response {
+    let asked = match asked {
+        Ok(asked) => asked,
+        Err(refusal) => return refusal,
+    };
+    let query = async {
+        let range = asked.params.range(door.frontend.now(), door.frontend.range_rules(&asked.tenants))?;
+        let request = SearchTagValuesRequest {
+            tag_name,
+            query: asked.params.get("q").unwrap_or_default().to_owned(),
+            start: range.start,
+            end: range.end,
+            max_tag_values: asked.params.lenient_u32("limit"),
+            stale_value_threshold: asked.params.lenient_u32("maxStaleValues"),
+            held_for: Vec::new(),
+        };
+        door.frontend.tag_values(&asked.tenants, request)?.finish().await
+    };
+    match door.timed(&asked.tenants, Op::Metadata, |(found, _): &(ValueCombiner, _)| found.inspected_bytes, query).await {
+        Err(error) => error.into_response(),
+        Ok((found, warnings)) => respond(answer(found.values(), inspected(found.inspected_bytes)), asked.accepts, &warnings).await,
+    }
+}
+
+fn inspected(inspected_bytes: u64) -> Option<MetadataMetrics> {
+    Some(MetadataMetrics { inspected_bytes, ..Default::default() })
+}
+
+async fn metrics_query(State(door): State<Door>, request: Request) -> Response {
+    match door.asked(&request) {
+        Ok(_) => QueryError::Invalid("TraceQL metrics are not supported yet".to_owned()).into_response(),
+        Err(refusal) => refusal,
+    }
+}

@@ -1,0 +1,213 @@
+//! The parameters of the query API, with the errors that its clients know. Source: HTTP API facts, 4.
+
+use std::time::Duration;
+
+use vivace_config::{format_duration, parse_duration};
+use vivace_core::{BlockId, ParseIdError, TraceId};
+
+use crate::error::QueryError;
+
+const NANOS: u64 = 1_000_000_000;
+
+/// A URL's query string. Of several parameters of one name the first counts.
+pub(crate) struct Params(Vec<(String, String)>);
+
+/// Whole Unix seconds, start before end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TimeRange {
+    pub(crate) start: u32,
+    pub(crate) end: u32,
+}
+
+/// What the configuration says about time ranges.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RangeRules {
+    /// Of a query that names no time.
+    pub(crate) default_look_back: Duration,
+    /// Zero: any.
+    pub(crate) max: Duration,
+}
+
+impl Params {
+    pub(crate) fn of(query: Option<&str>) -> Self {
+        // A string of pairs always parses; what is no escape stands for itself.
+        Self(axum::extract::Query::try_from_uri(&uri_of(query)).map(|axum::extract::Query(pairs)| pairs).unwrap_or_default())
+    }
+
+    /// The parameter's value, if it is given and not empty.
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
+    }
+
+    /// A number of Go's type int.
+    pub(crate) fn int(&self, name: &str) -> Result<Option<i64>, QueryError> {
+        let Some(text) = self.get(name) else { return Ok(None) };
+        let number =
+            text.parse().map_err(|_| QueryError::Invalid(format!("invalid {name}: strconv.Atoi: parsing {text:?}: invalid syntax")))?;
+        Ok(Some(number))
+    }
+
+    /// A number where nonsense counts as absent.
+    pub(crate) fn lenient_u32(&self, name: &str) -> u32 {
+        self.get(name).and_then(|text| text.parse().ok()).unwrap_or(0)
+    }
+
+    /// A duration in milliseconds.
+    pub(crate) fn millis(&self, name: &str) -> Result<u32, QueryError> {
+        let Some(text) = self.get(name) else { return Ok(0) };
+        let duration = parse_duration(text).map_err(|_| QueryError::Invalid(format!("invalid {name}: time: invalid duration {text:?}")))?;
+        Ok(u32::try_from(duration.as_millis()).unwrap_or(u32::MAX))
+    }
+
+    /// `start`, `end` or `since`, in nanoseconds; none where the query names no time.
+    fn times(&self, now: u64) -> Result<Option<(u64, u64)>, QueryError> {
+        if let Some(text) = self.get("since") {
+            let since = parse_duration(text).map_err(|why| QueryError::Invalid(format!("invalid since: {text:?}, {why}")))?;
+            return Ok(Some((now.saturating_sub(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)), now)));
+        }
+        match (self.time("start")?, self.time("end")?) {
+            (None, None) | (Some(0), Some(0)) => Ok(None),
+            (Some(start), Some(end)) => Ok(Some((start, end))),
+            (Some(_), None) => Err(QueryError::Invalid("start and end must be given together: end is missing".to_owned())),
+            (None, Some(_)) => Err(QueryError::Invalid("start and end must be given together: start is missing".to_owned())),
+        }
+    }
+
+    fn time(&self, name: &str) -> Result<Option<u64>, QueryError> {
+        let Some(text) = self.get(name) else { return Ok(None) };
+        let nanos = parse_time(text)
+            .ok_or_else(|| QueryError::Invalid(format!("invalid {name}: strconv.ParseInt: parsing {text:?}: invalid syntax")))?;
+        Ok(Some(nanos))
+    }
+
+    /// The range of a search or a tag query.
+    pub(crate) fn range(&self, now: u64, rules: RangeRules) -> Result<TimeRange, QueryError> {
+        let range = match self.times(now)? {
+            // Ends are rounded outwards, so that nothing in the range is lost.
+            Some((start, end)) => (seconds(start), seconds(end.saturating_add(NANOS - 1))),
+            None => (0, 0),
+        };
+        rules.check(range.0, range.1, now)
+    }
+
+    /// The range of a lookup by id, which may be open at one end or both; 0 is open.
+    pub(crate) fn open_range(&self) -> Result<(u32, u32), QueryError> {
+        let (start, end) = (self.time("start")?.map_or(0, seconds), self.time("end")?.map_or(0, seconds));
+        if start != 0 && end != 0 && start >= end {
+            return Err(start_after_end(start, end));
+        }
+        Ok((start, end))
+    }
+
+    /// A block id, where one is given.
+    pub(crate) fn block_id(&self, name: &str) -> Result<Option<BlockId>, QueryError> {
+        self.get(name).map(str::parse).transpose().map_err(|error: ParseIdError| QueryError::Invalid(format!("invalid {name}: {error}")))
+    }
+}
+
+impl RangeRules {
+    /// Fills in the default range where both ends are 0.
+    pub(crate) fn check(self, start: u32, end: u32, now: u64) -> Result<TimeRange, QueryError> {
+        if start == 0 && end == 0 {
+            let look_back = u64::try_from(self.default_look_back.as_nanos()).unwrap_or(u64::MAX).max(NANOS);
+            return Ok(TimeRange { start: seconds(now.saturating_sub(look_back)), end: seconds(now.saturating_add(NANOS - 1)) });
+        }
+        if start == 0 || end == 0 {
+            let missing = if start == 0 { "start" } else { "end" };
+            return Err(QueryError::Invalid(format!("start and end must be given together: {missing} is missing")));
+        }
+        if start >= end {
+            return Err(start_after_end(start, end));
+        }
+        if !self.max.is_zero() && Duration::from_secs(u64::from(end - start)) > self.max {
+            // The UI looks for these words.
+            let max = format_duration(self.max);
+            return Err(QueryError::Invalid(format!("range specified by start and end exceeds {max}. received start={start} end={end}")));
+        }
+        Ok(TimeRange { start, end })
+    }
+}
+
+fn start_after_end(start: u32, end: u32) -> QueryError {
+    QueryError::Invalid(format!("http parameter start must be before end. received start={start} end={end}"))
+}
+
+fn seconds(nanos: u64) -> u32 {
+    u32::try_from(nanos / NANOS).unwrap_or(u32::MAX)
+}
+
+fn uri_of(query: Option<&str>) -> http::Uri {
+    http::Uri::builder().path_and_query(format!("/?{}", query.unwrap_or_default())).build().unwrap_or_default()
+}
+
+/// Unix nanoseconds from seconds, fractional seconds, nanoseconds (more than ten digits) or RFC 3339.
+fn parse_time(text: &str) -> Option<u64> {
+    if let Ok(number) = text.parse::<u64>() {
+        return if text.len() <= 10 { number.checked_mul(NANOS) } else { Some(number) };
+    }
+    if let Some((whole, fraction)) = text.split_once('.')
+        && fraction.bytes().all(|b| b.is_ascii_digit())
+        && let Ok(whole) = whole.parse::<u64>()
+    {
+        let millis: u64 = format!("{fraction:0<3}")[..3].parse().ok()?;
+        return whole.checked_mul(NANOS)?.checked_add(millis * 1_000_000);
+    }
+    let time = time::OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339).ok()?;
+    u64::try_from(time.unix_timestamp_nanos()).ok()
+}
+
+/// A trace id from a path: 1 to 32 hex digits.
+pub(crate) fn trace_id(text: &str) -> Result<TraceId, QueryError> {
+    text.parse().map_err(|error| {
+        QueryError::Invalid(match error {
+            ParseIdError::Length { .. } => "trace IDs can't be larger than 128 bits".to_owned(),
+            ParseIdError::Digit { character, position } => {
+                format!("trace IDs can only contain hex characters: invalid character '{character}' at position {position}")
+            }
+            ParseIdError::Uuid { .. } => error.to_string(),
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RULES: RangeRules = RangeRules { default_look_back: Duration::from_secs(900), max: Duration::from_secs(168 * 3600) };
+    const NOW: u64 = 1_700_000_000 * NANOS;
+
+    fn range(query: &str) -> Result<TimeRange, String> {
+        Params::of(Some(query)).range(NOW, RULES).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn times_come_in_four_forms() {
+        let want = Ok(TimeRange { start: 1_699_990_000, end: 1_700_000_000 });
+        assert_eq!(range("start=1699990000&end=1700000000"), want);
+        assert_eq!(range("start=1699990000000000000&end=1700000000000000000"), want);
+        assert_eq!(range("start=1699990000.5&end=1699999999.5"), want);
+        assert_eq!(range("start=2023-11-14T19:26:40Z&end=2023-11-14T23:13:20%2B01:00").unwrap().start, 1_699_990_000);
+        assert_eq!(range("since=1h"), Ok(TimeRange { start: 1_699_996_400, end: 1_700_000_000 }));
+        assert_eq!(range(""), Ok(TimeRange { start: 1_699_999_100, end: 1_700_000_000 }));
+        assert_eq!(range("start=0&end=0"), range(""));
+    }
+
+    #[test]
+    fn wrong_times_are_named() {
+        let error = |query: &str| range(query).unwrap_err();
+        assert_eq!(error("start=yesterday&end=1700000000"), "invalid start: strconv.ParseInt: parsing \"yesterday\": invalid syntax");
+        assert_eq!(error("start=20&end=10"), "http parameter start must be before end. received start=20 end=10");
+        assert_eq!(error("start=1&end=1700000000"), "range specified by start and end exceeds 168h0m0s. received start=1 end=1700000000");
+        assert_eq!(error("start=10"), "start and end must be given together: end is missing");
+    }
+
+    #[test]
+    fn ids_are_loose_hex() {
+        assert_eq!(trace_id("AbC").unwrap().trimmed_hex(), "abc");
+        assert_eq!(
+            trace_id("xyz").unwrap_err().to_string(),
+            "trace IDs can only contain hex characters: invalid character 'x' at position 1"
+        );
+        assert_eq!(trace_id(&"0".repeat(33)).unwrap_err().to_string(), "trace IDs can't be larger than 128 bits");
+    }
+}

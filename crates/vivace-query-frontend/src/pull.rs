@@ -1,0 +1,154 @@
+//! `vivace.v1.JobQueue`: queriers connect and take jobs by their free slots.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, Stream, StreamExt as _};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+use vivace_proto::vivace::v1::job_queue_server::JobQueue;
+use vivace_proto::vivace::v1::{FromQuerier, Job, JobResult, ToQuerier, from_querier, job_result, to_querier};
+
+use crate::error::QueryError;
+use crate::queue::{Done, Pending, Queue};
+
+/// How long a querier may take to say who it is.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The service.
+pub(crate) struct Pull {
+    pub(crate) queue: Queue,
+    /// Tries of a job, the first included.
+    pub(crate) max_attempts: usize,
+    /// Ends all streams.
+    pub(crate) stop: CancellationToken,
+}
+
+#[tonic::async_trait]
+impl JobQueue for Pull {
+    type PullStream = Pin<Box<dyn Stream<Item = Result<ToQuerier, Status>> + Send>>;
+
+    async fn pull(&self, request: Request<Streaming<FromQuerier>>) -> Result<Response<Self::PullStream>, Status> {
+        let mut inbound = request.into_inner();
+        let first = tokio::time::timeout(HELLO_TIMEOUT, inbound.message())
+            .await
+            .map_err(|_| Status::deadline_exceeded("no hello within 10 s"))??
+            .and_then(|first| first.message);
+        let Some(from_querier::Message::Hello(hello)) = first else {
+            return Err(Status::invalid_argument("the first message must be hello"));
+        };
+        let name = if hello.querier.is_empty() { "unnamed".to_owned() } else { hello.querier };
+        let slots = usize::try_from(hello.concurrency).unwrap_or(1).max(1);
+        self.queue.connected(&name);
+        tracing::info!(querier = name, slots, "querier connected");
+        let stream = QuerierStream {
+            name,
+            slots,
+            inbound,
+            queue: self.queue.clone(),
+            max_attempts: self.max_attempts.max(1),
+            stop: self.stop.clone(),
+            running: HashMap::new(),
+            cancels: FuturesUnordered::new(),
+        };
+        let outbound =
+            futures::stream::unfold(stream, |mut stream| async move { stream.next().await.map(|message| (Ok(message), stream)) });
+        Ok(Response::new(Box::pin(outbound)))
+    }
+}
+
+/// One querier's stream. Whatever it has not answered when it ends goes back into the queue.
+struct QuerierStream {
+    name: String,
+    slots: usize,
+    inbound: Streaming<FromQuerier>,
+    queue: Queue,
+    max_attempts: usize,
+    stop: CancellationToken,
+    running: HashMap<u64, Pending>,
+    /// Ids of running jobs whose result nobody wants any more.
+    cancels: FuturesUnordered<BoxFuture<'static, u64>>,
+}
+
+impl QuerierStream {
+    /// The next message for the querier; none ends the stream.
+    async fn next(&mut self) -> Option<ToQuerier> {
+        loop {
+            tokio::select! {
+                message = self.inbound.message() => match message {
+                    Ok(Some(FromQuerier { message: Some(from_querier::Message::Result(result)) })) => self.take_result(result),
+                    Ok(Some(_)) => {}
+                    Ok(None) => return None,
+                    Err(error) => {
+                        tracing::debug!(querier = self.name, %error, "a querier's stream broke");
+                        return None;
+                    }
+                },
+                Some(id) = self.cancels.next() => {
+                    if self.running.remove(&id).is_some() {
+                        self.queue.ended();
+                        return Some(ToQuerier { message: Some(to_querier::Message::Cancel(id)) });
+                    }
+                }
+                pending = self.queue.next(&self.name), if self.running.len() < self.slots => {
+                    return Some(ToQuerier { message: Some(to_querier::Message::Job(self.begin(pending))) });
+                }
+                () = self.stop.cancelled() => return None,
+            }
+        }
+    }
+
+    fn begin(&mut self, pending: Pending) -> Job {
+        let id = self.queue.next_id();
+        let job = Job { id, tenant: pending.tenant.to_string(), work: Some(pending.work.clone()) };
+        let cancelled = pending.cancel.clone().cancelled_owned();
+        self.cancels.push(Box::pin(async move {
+            cancelled.await;
+            id
+        }));
+        self.running.insert(id, pending);
+        job
+    }
+
+    fn take_result(&mut self, result: JobResult) {
+        let Some(pending) = self.running.remove(&result.id) else { return }; // cancelled meanwhile
+        match &result.outcome {
+            Some(job_result::Outcome::Failure(failure)) => {
+                let (message, retryable) = (failure.message.clone(), failure.retryable);
+                self.failed(pending, message, retryable);
+            }
+            Some(_) => self.end(pending, Ok(result)),
+            None => self.failed(pending, "the querier sent an empty result".to_owned(), true),
+        }
+    }
+
+    fn failed(&mut self, mut pending: Pending, message: String, retryable: bool) {
+        pending.tried.push(self.name.clone());
+        if retryable && pending.tried.len() < self.max_attempts && !pending.cancel.is_cancelled() {
+            tracing::debug!(querier = self.name, tenant = %pending.tenant, error = message, "a job failed and is tried again");
+            self.queue.retry(pending);
+        } else {
+            self.end(pending, Err(QueryError::Job(message)));
+        }
+    }
+
+    fn end(&mut self, pending: Pending, result: Result<JobResult, QueryError>) {
+        let tries = pending.tried.len() + usize::from(result.is_ok());
+        metrics::histogram!("tempo_query_frontend_retries").record(tries.saturating_sub(1) as f64);
+        self.queue.ended();
+        // The query may have ended meanwhile; then nobody wants the result.
+        let _ = pending.reply.send(Done { index: pending.index, result });
+    }
+}
+
+impl Drop for QuerierStream {
+    fn drop(&mut self) {
+        self.queue.disconnected(&self.name);
+        tracing::info!(querier = self.name, unanswered = self.running.len(), "querier disconnected");
+        for (_, pending) in std::mem::take(&mut self.running) {
+            self.failed(pending, format!("querier {} went away", self.name), true);
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! One query's jobs on their way: a bounded number of them waits or runs at a time.
+
+use std::time::Instant;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use vivace_core::TenantId;
+use vivace_proto::vivace::v1::job::Work;
+use vivace_proto::vivace::v1::job_result::Outcome;
+
+use crate::error::QueryError;
+use crate::queue::{Done, Pending, Queue};
+
+/// The jobs of one query. Dropping it cancels those that have not ended.
+pub(crate) struct Run {
+    queue: Queue,
+    query: u64,
+    jobs: std::iter::Peekable<std::iter::Enumerate<std::vec::IntoIter<(TenantId, Work)>>>,
+    outstanding: usize,
+    concurrency: usize,
+    reply: mpsc::UnboundedSender<Done>,
+    done: mpsc::UnboundedReceiver<Done>,
+    cancel: CancellationToken,
+    _cancel_when_dropped: DropGuard,
+    /// What jobs that ended well could not look at.
+    warnings: Vec<String>,
+}
+
+impl Run {
+    /// `concurrency` 0: all jobs at once.
+    pub(crate) fn new(queue: &Queue, jobs: Vec<(TenantId, Work)>, concurrency: usize) -> Self {
+        // Bounded by the jobs that are outstanding.
+        let (reply, done) = mpsc::unbounded_channel();
+        let cancel = CancellationToken::new();
+        Self {
+            queue: queue.clone(),
+            query: queue.next_id(),
+            jobs: jobs.into_iter().enumerate().peekable(),
+            outstanding: 0,
+            concurrency: if concurrency == 0 { usize::MAX } else { concurrency },
+            reply,
+            done,
+            _cancel_when_dropped: cancel.clone().drop_guard(),
+            cancel,
+            warnings: Vec::new(),
+        }
+    }
+
+    /// The next job that has ended, by its place among the jobs; none when all have.
+    ///
+    /// # Errors
+    /// A job failed for good, or the first of them finds no room in the queue.
+    pub(crate) async fn next(&mut self) -> Result<Option<(usize, Outcome)>, QueryError> {
+        self.fill()?;
+        if self.outstanding == 0 {
+            return Ok(None);
+        }
+        let Some(Done { index, result }) = self.done.recv().await else { return Ok(None) };
+        self.outstanding -= 1;
+        let result = result?;
+        for warning in result.warnings {
+            tracing::warn!(warning, "a query's answer is not complete");
+            if !self.warnings.contains(&warning) {
+                self.warnings.push(warning);
+            }
+        }
+        match result.outcome {
+            Some(outcome) => Ok(Some((index, outcome))),
+            None => Err(QueryError::Job("a querier sent an empty result".to_owned())),
+        }
+    }
+
+    /// What is missing in the answer, each reason once.
+    pub(crate) fn take_warnings(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.warnings)
+    }
+
+    fn fill(&mut self) -> Result<(), QueryError> {
+        while self.outstanding < self.concurrency
+            && let Some((_, (tenant, _))) = self.jobs.peek()
+        {
+            // A query that has begun waits for its own jobs rather than fail midway.
+            if self.outstanding > 0 && !self.queue.has_room(tenant) {
+                return Ok(());
+            }
+            let Some((index, (tenant, work))) = self.jobs.next() else { return Ok(()) };
+            self.queue.push(Pending {
+                index,
+                tenant,
+                work,
+                query: self.query,
+                cancel: self.cancel.clone(),
+                reply: self.reply.clone(),
+                tried: Vec::new(),
+                since: Instant::now(),
+            })?;
+            self.outstanding += 1;
+        }
+        Ok(())
+    }
+}
