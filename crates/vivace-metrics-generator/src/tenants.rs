@@ -42,6 +42,8 @@ struct Tenant {
 
 impl Tenants {
     pub(crate) fn new(section: &MetricsGenerator, targets: Vec<Target>, overrides: Arc<Overrides>) -> anyhow::Result<Self> {
+        // The client is built without a provider of its own. A second installation in one process is refused, which is fine.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         Ok(Self {
             section: section.clone(),
             targets,

@@ -82,8 +82,9 @@ impl Querier {
                 (Outcome::Tags(combined_tags(answers.parts)), answers.warning.into_iter().collect())
             }
             Work::TagsBlock(job) => {
-                let (meta, _) = blocks::part(tenant, job.part.as_ref())?;
-                let Found { result, warnings } = self.blocks.tags(meta, &job.request.unwrap_or_default()).await?;
+                let (meta, row_groups) = blocks::part(tenant, job.part.as_ref())?;
+                let request = job.request.unwrap_or_default();
+                let Found { result, warnings } = self.blocks.tags(meta, row_groups, &request).await?;
                 (Outcome::Tags(result), warnings)
             }
             Work::TagValuesRecent(request) => {

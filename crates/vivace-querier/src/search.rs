@@ -9,7 +9,7 @@ use vivace_proto::tempopb::{
     SearchTagsV2Response, SearchTagsV2Scope, TagValue,
 };
 use vivace_traceql::{
-    Attribute, Batch, Intrinsic, LegacySearch, QueryError, Scope, SearchCombiner, SearchPlan, TagFilter, TraceRow, Value,
+    Attribute, Batch, Intrinsic, LegacySearch, QueryError, Scope, SearchCombiner, SearchPlan, TagFilter, TraceFilter, TraceRow, Value,
 };
 
 use crate::JobError;
@@ -61,8 +61,13 @@ impl Blocks {
         }
     }
 
-    /// The names of a block's attributes. With a filter: none when no span passes it, else all.
-    pub(crate) async fn tags(&self, meta: BlockMeta, request: &SearchTagsRequest) -> Result<Found<SearchTagsV2Response>, JobError> {
+    /// The names of attributes. With a filter, those that occur where it may pass, as far as the block's columns decide that.
+    pub(crate) async fn tags(
+        &self,
+        meta: BlockMeta,
+        row_groups: Range<usize>,
+        request: &SearchTagsRequest,
+    ) -> Result<Found<SearchTagsV2Response>, JobError> {
         let scope = match request.scope.as_str() {
             "" | "all" | "none" => None,
             // Intrinsics are the language's, not the block's.
@@ -78,17 +83,20 @@ impl Blocks {
         let read = self
             .with_block(meta.clone(), move |block, cancelled| {
                 let mut names: BTreeMap<&'static str, BTreeSet<String>> = BTreeMap::new();
-                if filter.passes_everything() || any_span_passes(block, &filter)? {
-                    block.tag_names(scope, None, 0..usize::MAX, &mut |scope, name| {
-                        if let Some((of, _)) = SCOPES.iter().find(|(_, known)| *known == scope) {
-                            let names = names.entry(*of).or_default();
-                            if names.len() < most {
-                                names.insert(name.to_owned());
-                            }
+                let spans = match &filter.fetch().filter {
+                    TraceFilter::Nothing => return Ok(names),
+                    TraceFilter::AnySpan(spans) => Some(spans),
+                    _ => None,
+                };
+                block.tag_names(scope, spans, row_groups, &mut |scope, name| {
+                    if let Some((of, _)) = SCOPES.iter().find(|(_, known)| *known == scope) {
+                        let names = names.entry(*of).or_default();
+                        if names.len() < most {
+                            names.insert(name.to_owned());
                         }
-                        stop_if(cancelled.is_cancelled())
-                    })?;
-                }
+                    }
+                    stop_if(cancelled.is_cancelled())
+                })?;
                 Ok(names)
             })
             .await?;
@@ -157,17 +165,6 @@ fn plan(request: &SearchRequest) -> Result<SearchPlan, JobError> {
         vivace_traceql::parse(&request.query).and_then(|query| query.search_plan(start, end))
     };
     planned.map_err(invalid)
-}
-
-fn any_span_passes(block: &BlockReader, filter: &TagFilter) -> Result<bool, BlockFault> {
-    let mut found = false;
-    if !filter.passes_nothing() {
-        block.search(filter.fetch(), 0..usize::MAX, &mut |batch| {
-            found = batch.traces.iter().any(|trace| trace.spans.clone().any(|span| filter.matches(&batch, trace, span)));
-            stop_if(found)
-        })?;
-    }
-    Ok(found)
 }
 
 /// Hands out the attribute's value of every span that passes the filter, copies included.

@@ -149,23 +149,23 @@ pub(crate) fn literal(attribute: &Attribute, op: CompareOp, literal: &Value) -> 
     }
 }
 
-/// The attribute of a direct comparison with a literal or a pattern, and what it is compared with if values can be told apart by it.
-pub(crate) fn direct_comparison(field: &Field) -> Option<(&Attribute, Option<Comparison>)> {
+/// The attribute of a direct comparison with a literal or a pattern, and how it is compared.
+pub(crate) fn direct_comparison(field: &Field) -> Option<(&Attribute, Literal)> {
     let Field::Binary { op, left, right } = field else { return None };
-    let typed = |attribute, op, value: &Value| match literal(attribute, op, value) {
-        Literal::Typed(comparison) => Some(comparison),
-        Literal::Numeric | Literal::Never => None,
+    let matched = |text: &str, make: fn(Arc<regex::Regex>) -> Comparison| match regex(text) {
+        Ok(pattern) => Literal::Typed(make(pattern)),
+        Err(_) => Literal::Never,
     };
     match (op, &**left, &**right) {
-        (FieldOp::Compare(op), Field::Attribute(attribute), Field::Literal(value)) => Some((attribute, typed(attribute, *op, value))),
+        (FieldOp::Compare(op), Field::Attribute(attribute), Field::Literal(value)) => Some((attribute, literal(attribute, *op, value))),
         (FieldOp::Compare(op), Field::Literal(value), Field::Attribute(attribute)) => {
-            Some((attribute, typed(attribute, op.flipped(), value)))
+            Some((attribute, literal(attribute, op.flipped(), value)))
         }
         (FieldOp::Regex, Field::Attribute(attribute), Field::Literal(Value::Str(text))) => {
-            Some((attribute, regex(text).ok().map(Comparison::Regex)))
+            Some((attribute, matched(text, Comparison::Regex)))
         }
         (FieldOp::NotRegex, Field::Attribute(attribute), Field::Literal(Value::Str(text))) => {
-            Some((attribute, regex(text).ok().map(Comparison::NotRegex)))
+            Some((attribute, matched(text, Comparison::NotRegex)))
         }
         _ => None,
     }
@@ -238,23 +238,13 @@ impl Expr {
                 let comparison = if *op == FieldOp::Regex { Comparison::Regex(pattern) } else { Comparison::NotRegex(pattern) };
                 Self::Match(Box::new(Self::new(left, columns)?), comparison)
             }
-            Field::Binary { op: FieldOp::Compare(op), left, right } => {
-                let (attribute, op, value) = match (&**left, &**right) {
-                    (Field::Attribute(attribute), Field::Literal(value)) => (Some(attribute), *op, value),
-                    (Field::Literal(value), Field::Attribute(attribute)) => (Some(attribute), op.flipped(), value),
-                    _ => (None, *op, &Value::Nil),
-                };
-                match attribute.map(|attribute| (attribute, literal(attribute, op, value))) {
-                    Some((attribute, Literal::Typed(comparison))) => {
-                        Self::Match(Box::new(Self::Operand(columns.operand(attribute))), comparison)
-                    }
-                    Some((_, Literal::Never)) => Self::Constant(Value::Bool(false)),
-                    Some((attribute, Literal::Numeric)) => {
-                        Self::Compare(op, Box::new((Self::Operand(columns.operand(attribute)), Self::Constant(value.clone()))))
-                    }
-                    None => Self::Compare(op, Box::new((Self::new(left, columns)?, Self::new(right, columns)?))),
+            Field::Binary { op: FieldOp::Compare(op), left, right } => match direct_comparison(field) {
+                Some((attribute, Literal::Typed(comparison))) => {
+                    Self::Match(Box::new(Self::Operand(columns.operand(attribute))), comparison)
                 }
-            }
+                Some((_, Literal::Never)) => Self::Constant(Value::Bool(false)),
+                Some((_, Literal::Numeric)) | None => Self::Compare(*op, Box::new((Self::new(left, columns)?, Self::new(right, columns)?))),
+            },
             Field::Binary { op: FieldOp::Arithmetic(op), left, right } => {
                 Self::Arithmetic(*op, Box::new((Self::new(left, columns)?, Self::new(right, columns)?)))
             }

@@ -102,8 +102,7 @@ impl LegacySearch {
     /// # Errors
     /// [`QueryError::Invalid`] when the shortest duration is above the longest.
     pub fn search_plan(&self, start_unix_nanos: u64, end_unix_nanos: u64) -> Result<SearchPlan, QueryError> {
-        const MILLISECOND: u64 = 1_000_000;
-        let nanos = |ms: u64| i64::try_from(ms.saturating_mul(MILLISECOND)).unwrap_or(i64::MAX);
+        let nanos = |ms: u64| i64::try_from(ms.saturating_mul(1_000_000)).unwrap_or(i64::MAX);
         let (min, max) = (self.min_duration_ms.unwrap_or(0), self.max_duration_ms.unwrap_or(u64::MAX));
         if min > max {
             return Err(QueryError::Invalid(format!("minDuration of {min}ms is above maxDuration of {max}ms")));
@@ -119,14 +118,14 @@ impl LegacySearch {
             trace_duration(Comparison::GreaterEqual(Value::Duration(nanos(min))));
         }
         if let Some(max) = self.max_duration_ms {
-            trace_duration(Comparison::Less(Value::Duration(nanos(max.saturating_add(1)))));
+            trace_duration(Comparison::LessEqual(Value::Duration(nanos(max))));
         }
         let program = LegacyProgram {
             tests: tests
                 .into_iter()
                 .map(|test| test.0.into_iter().map(|c| (columns.operand(&c.attribute), c.comparison)).collect())
                 .collect(),
-            duration_ms: (min, max),
+            duration_nanos: (min.saturating_mul(1_000_000), max.saturating_mul(1_000_000)),
         };
         let fetch = Fetch {
             start_unix_nanos: start_unix_nanos / 1_000_000_000 * 1_000_000_000,
@@ -184,13 +183,14 @@ impl Test {
 #[derive(Debug, Clone)]
 pub(crate) struct LegacyProgram {
     tests: Vec<Vec<(Operand, Comparison)>>,
-    duration_ms: (u64, u64),
+    /// Shortest and longest trace, both allowed.
+    duration_nanos: (u64, u64),
 }
 
 impl LegacyProgram {
     pub(crate) fn matches(&self, batch: &Batch, trace: &TraceRow) -> bool {
-        let duration_ms = trace.end_unix_nanos.saturating_sub(trace.start_unix_nanos) / 1_000_000;
-        if duration_ms < self.duration_ms.0 || duration_ms > self.duration_ms.1 {
+        let duration_nanos = trace.end_unix_nanos.saturating_sub(trace.start_unix_nanos);
+        if duration_nanos < self.duration_nanos.0 || duration_nanos > self.duration_nanos.1 {
             return false;
         }
         if self.tests.is_empty() {

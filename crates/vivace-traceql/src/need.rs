@@ -1,7 +1,6 @@
 //! The necessary condition of a query: what storage may use to skip traces.
 
 use crate::ast::{Field, FieldOp, Mode, Pipeline, SpansetOp, Spansets, Stage, UnaryOp};
-use crate::compare::CompareOp;
 use crate::expr::{self, Literal};
 use crate::{Attribute, Comparison, Condition, Intrinsic, Scope, SpanFilter, TraceFilter, Value};
 
@@ -72,6 +71,13 @@ pub(crate) enum Need {
 }
 
 pub(crate) fn of_field(field: &Field) -> Need {
+    if let Some((attribute, literal)) = expr::direct_comparison(field) {
+        return match literal {
+            Literal::Typed(comparison) => leaf(attribute, comparison),
+            Literal::Numeric => Need::Unknown,
+            Literal::Never => Need::Never,
+        };
+    }
     match field {
         Field::Literal(Value::Bool(true)) => Need::Unknown,
         Field::Literal(_) => Need::Never,
@@ -98,20 +104,8 @@ pub(crate) fn of_field(field: &Field) -> Need {
             let items = items.into_iter().rev().map(of_field);
             if *op == FieldOp::And { all_needs(items) } else { any_need(items) }
         }
-        Field::Binary { op: FieldOp::Compare(op), left, right } => match (&**left, &**right) {
-            (Field::Attribute(attribute), Field::Literal(value)) => compared(attribute, *op, value),
-            (Field::Literal(value), Field::Attribute(attribute)) => compared(attribute, op.flipped(), value),
-            _ => all_needs([operands_exist(left), operands_exist(right)]),
-        },
-        Field::Binary { op: op @ (FieldOp::Regex | FieldOp::NotRegex), left, right } => match (&**left, &**right) {
-            (Field::Attribute(attribute), Field::Literal(Value::Str(text))) => match expr::regex(text) {
-                Ok(pattern) if *op == FieldOp::Regex => leaf(attribute, Comparison::Regex(pattern)),
-                Ok(pattern) => leaf(attribute, Comparison::NotRegex(pattern)),
-                Err(_) => Need::Unknown,
-            },
-            _ => Need::Unknown,
-        },
-        Field::Binary { op: FieldOp::Arithmetic(_), .. } => Need::Unknown,
+        Field::Binary { op: FieldOp::Compare(_), left, right } => all_needs([operands_exist(left), operands_exist(right)]),
+        Field::Binary { op: FieldOp::Regex | FieldOp::NotRegex | FieldOp::Arithmetic(_), .. } => Need::Unknown,
     }
 }
 
@@ -151,14 +145,6 @@ pub(crate) fn any_need(needs: impl IntoIterator<Item = Need>) -> Need {
 
 fn leaf(attribute: &Attribute, comparison: Comparison) -> Need {
     Need::Span(SpanFilter::Leaf(Condition { attribute: attribute.clone(), comparison }))
-}
-
-fn compared(attribute: &Attribute, op: CompareOp, value: &Value) -> Need {
-    match expr::literal(attribute, op, value) {
-        Literal::Typed(comparison) => leaf(attribute, comparison),
-        Literal::Numeric => Need::Unknown,
-        Literal::Never => Need::Never,
-    }
 }
 
 /// Whether the attribute is there; what every span has needs no test.

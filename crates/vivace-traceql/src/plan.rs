@@ -1,14 +1,12 @@
 //! From a query to what must be fetched and to what it finds.
 
-use std::sync::Arc;
-
 use vivace_proto::otlp::KeyValue;
 use vivace_proto::tempopb;
 
-use crate::ast::{Aggregate, Field, Metrics, Pipeline, Query, Root, Scalar, Spansets, Stage};
+use crate::ast::{Aggregate, Field, Metrics, Pipeline, Query, Root, Scalar, Spansets, Stage, UnaryOp};
 use crate::compare::Val;
 use crate::error::QueryError;
-use crate::expr::{self, At, Columns, Filter, Operand, Uses, each_attribute};
+use crate::expr::{self, At, Columns, Filter, Literal, Operand, Uses, each_attribute};
 use crate::legacy::LegacyProgram;
 use crate::pipeline::{Program, Spanset};
 use crate::{Attribute, Batch, Comparison, Fetch, Intrinsic, TraceRow, Value, need};
@@ -155,7 +153,6 @@ fn metadata(trace: &TraceRow) -> tempopb::TraceSearchMetadata {
 /// What of a matching span is returned: the attributes that the query mentions.
 #[derive(Debug, Clone, Default)]
 struct Returned {
-    name: Option<Operand>,
     mentions: Vec<Mention>,
     /// The filters that look at events or links. The one that matched is returned.
     filters: Vec<Filter>,
@@ -170,10 +167,10 @@ struct Mention {
     asked_for_nil: bool,
     /// The filter that chooses among events and links, as an index.
     filter: Option<usize>,
-    /// What the query compares it with. Of an array the elements that satisfy one of these are returned.
+    /// What the query compares it with: values that satisfy one of these are returned, and such elements of arrays.
     comparisons: Vec<Comparison>,
-    /// The query also uses the value in other ways: then an array is returned whole.
-    whole: bool,
+    /// The query also uses the attribute in other ways: then its value is always returned.
+    always: bool,
 }
 
 impl Returned {
@@ -230,14 +227,18 @@ impl Returned {
         each_attribute(field, &mut |attribute| {
             self.mention(attribute, filter, columns);
         });
-        self.visit_uses(field);
+        self.visit_uses(field, false);
     }
 
     /// Notes how attributes are used that were mentioned before.
-    fn visit_uses(&mut self, field: &Field) {
-        if let Some((attribute, comparison)) = expr::direct_comparison(field) {
+    fn visit_uses(&mut self, field: &Field, negated: bool) {
+        if let Some((attribute, literal)) = expr::direct_comparison(field) {
             if let Some(mention) = self.mentioned(attribute) {
-                mention.comparisons.extend(comparison);
+                match literal {
+                    Literal::Typed(comparison) if !negated => mention.comparisons.push(comparison),
+                    Literal::Never => {}
+                    Literal::Typed(_) | Literal::Numeric => mention.always = true,
+                }
             }
             return;
         }
@@ -245,7 +246,7 @@ impl Returned {
             Field::Literal(_) => {}
             Field::Attribute(attribute) => {
                 if let Some(mention) = self.mentioned(attribute) {
-                    mention.whole = true;
+                    mention.always = true;
                 }
             }
             Field::Exists(of) | Field::NotExists(of) => {
@@ -254,12 +255,12 @@ impl Returned {
                 {
                     mention.asked_for_nil = true;
                 }
-                self.visit_uses(of);
+                self.visit_uses(of, negated);
             }
-            Field::Unary { of, .. } => self.visit_uses(of),
+            Field::Unary { op, of } => self.visit_uses(of, negated || *op == UnaryOp::Not),
             Field::Binary { left, right, .. } => {
-                self.visit_uses(left);
-                self.visit_uses(right);
+                self.visit_uses(left, negated);
+                self.visit_uses(right, negated);
             }
         }
     }
@@ -270,10 +271,6 @@ impl Returned {
 
     fn mention(&mut self, attribute: &Attribute, filter: Option<usize>, columns: &mut Columns) {
         let key = match attribute {
-            Attribute::Intrinsic(Intrinsic::Name) => {
-                self.name = Some(columns.operand(attribute));
-                return;
-            }
             // These have fields of their own in the result.
             Attribute::Intrinsic(
                 Intrinsic::Duration
@@ -298,7 +295,7 @@ impl Returned {
             asked_for_nil: false,
             filter,
             comparisons: Vec::new(),
-            whole: false,
+            always: false,
         });
     }
 
@@ -313,41 +310,42 @@ impl Returned {
     fn span(&self, batch: &Batch, trace: &TraceRow, span: usize) -> tempopb::Span {
         let first = At::first(batch, trace, span);
         let matched: Vec<At<'_>> = self.filters.iter().map(|filter| filter.find(batch, trace, span).unwrap_or(first)).collect();
-        let attributes = self.mentions.iter().filter_map(|mention| {
+        let mut name = String::new();
+        let mut attributes = Vec::new();
+        for mention in &self.mentions {
             let at = mention.filter.and_then(|filter| matched.get(filter)).unwrap_or(&first);
-            match mention.chosen(mention.operand.get(at).to_value()) {
-                Value::Nil if mention.asked_for_nil => key_value(&mention.key, &Value::Str("nil".into())),
-                value => key_value(&mention.key, &value),
+            match (mention.visible(mention.operand.get(at).to_value()), &mention.attribute) {
+                (Value::Str(text), Attribute::Intrinsic(Intrinsic::Name)) => text.as_ref().clone_into(&mut name),
+                (Value::Nil, _) if mention.asked_for_nil => attributes.extend(key_value(&mention.key, &Value::Str("nil".into()))),
+                (value, _) => attributes.extend(key_value(&mention.key, &value)),
             }
-        });
-        let name = match self.name.map(|name| name.get(&first).to_value()) {
-            Some(Value::Str(name)) => name,
-            _ => Arc::from(""),
-        };
+        }
         let row = &batch.spans[span];
         tempopb::Span {
             span_id: row.id.to_string(),
-            name: name.to_string(),
+            name,
             start_time_unix_nano: row.start_unix_nanos,
             duration_nanos: row.duration_nanos,
-            attributes: attributes.collect(),
+            attributes,
         }
     }
 }
 
 impl Mention {
-    /// Of an array the elements that were asked for, one alone as a scalar; all if none was or the query uses the whole.
-    fn chosen(&self, value: Value) -> Value {
-        let wanted = |element: Val<'_>| self.comparisons.iter().any(|comparison| comparison.accepts(element));
-        let chosen = match &value {
-            _ if self.whole => return value,
+    /// The value as far as the query asked for it: what satisfies none of its comparisons is nil; of an array the
+    /// elements that satisfy one are left, one alone as a scalar.
+    fn visible(&self, value: Value) -> Value {
+        let wanted = |value: Val<'_>| self.comparisons.iter().any(|comparison| comparison.accepts(value));
+        match &value {
+            _ if self.always => value,
             Value::IntArray(v) => Value::int_array(v.iter().copied().filter(|v| wanted(Val::Int(*v)))),
             Value::FloatArray(v) => Value::float_array(v.iter().copied().filter(|v| wanted(Val::Float(*v)))),
             Value::StrArray(v) => Value::str_array(v.iter().filter(|v| wanted(Val::Str(v))).cloned()),
             Value::BoolArray(v) => Value::bool_array(v.iter().copied().filter(|v| wanted(Val::Bool(*v)))),
-            _ => return value,
-        };
-        if chosen == Value::Opaque { value } else { chosen }
+            Value::Nil => value,
+            _ if wanted(Val::from(&value)) => value,
+            _ => Value::Opaque,
+        }
     }
 }
 

@@ -192,6 +192,7 @@ impl Finder<'_> {
     }
 
     /// Attributes with their own columns: of resources, spans and events.
+    #[allow(clippy::type_complexity)]
     fn own_columns(&self, meta: &BlockMeta) -> Result<(Vec<OwnColumn>, Vec<OwnColumn>, Vec<OwnColumn>), Fault> {
         let mut own = (Vec::new(), Vec::new(), Vec::new());
         let mut slots: FxHashMap<(DedicatedScope, DedicatedType), usize> = FxHashMap::default();

@@ -128,7 +128,7 @@ async fn tags_and_their_values_are_listed() {
     };
     let (resource, span) = (("resource".to_owned(), vec!["service.name".to_owned()]), ("span".to_owned(), vec!["n".to_owned()]));
     assert_eq!(scopes(cluster.frontend.run(tags("", "")).await), [resource.clone(), span.clone()]);
-    assert_eq!(scopes(cluster.frontend.run(tags("span", "")).await), [span.clone()]);
+    assert_eq!(scopes(cluster.frontend.run(tags("span", "")).await), std::slice::from_ref(&span));
     assert_eq!(scopes(cluster.frontend.run(tags("span", "{ name = `span 2` }")).await), [span]);
     assert_eq!(scopes(cluster.frontend.run(tags("", "{ name = `none` }")).await), []);
 

@@ -222,7 +222,7 @@ impl Cluster {
         let bucket = Bucket::memory();
         let poller = Poller::reader(bucket.clone(), PollOptions::from(&config.storage.trace), clock::unix_nanos);
         poller.poll_once().await.expect("polled");
-        let mut process = Process::test_with(&config, "vivace-querier").await.expect("starts");
+        let mut process = Box::pin(Process::test_with(&config, "vivace-querier")).await.expect("starts");
         let ring = Ring::fixed(Role::Ingester, members);
         vivace_querier::start(&config, "querier-a", ring, bucket.clone(), poller.clone(), &mut process);
         let shutdown = process.shutdown();

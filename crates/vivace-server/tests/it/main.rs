@@ -1,4 +1,5 @@
 //! A process through its listeners.
+#![allow(clippy::unwrap_used, clippy::field_reassign_with_default)]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -114,12 +114,17 @@ fn attributes_of_spans() {
     assert_eq!(attributes("{ span.tags = \"a\" }"), ["tags=a"], "the element that was asked for");
     assert_eq!(attributes("{ span.tags != \"z\" }"), ["tags=[2]"]);
     assert_eq!(attributes("{ span.tags = \"a\" } | select(span.tags)"), ["tags=[2]"]);
-    assert_eq!(attributes("{ span.tags = \"z\" || name = \"B\" }"), ["tags=[2]"]);
+    assert!(attributes("{ span.tags = \"z\" || name = \"B\" }").is_empty(), "a value that satisfies nothing was not asked for");
+    assert_eq!(attributes("{ name = \"A\" } > { kind = client && .region =~ \"e.\" }"), ["kind=client", "region=eu"]);
+    assert_eq!(attributes("{ !(kind = server) && name = \"B\" }"), ["kind=client"]);
+    assert_eq!(attributes("{ nestedSetLeft = 1.0 }"), ["nestedSetLeft=1"]);
     assert_eq!(attributes("{ .tier = \"silver\" && resource.tier != nil }"), ["tier=silver", "tier=prod"]);
     assert_eq!(attributes("{ event.code = 9 }"), ["code=9"], "of the event that matched");
     assert_eq!(attributes("{ event:name = \"exception\" } && { event.code = 9 }"), ["event:name=exception", "code=9"]);
     assert_eq!(attributes("{ name = \"C\" } | select(event:timeSinceStart)"), ["event:timeSinceStart=100ms"]);
     assert!(attributes("{}").is_empty());
+    let other = search("{ name = \"A\" } > { status = error }");
+    assert_eq!(other[0].span_sets[0].spans[0].name, "", "another name was asked for");
     let unnamed = search("{ span:id = \"A100000000000003\" }");
     assert_eq!(unnamed[0].span_sets[0].spans[0].name, "", "not mentioned");
 }
