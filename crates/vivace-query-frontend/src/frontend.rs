@@ -138,7 +138,10 @@ impl Frontend {
     /// The rules of searches and tag queries; of several tenants the strictest.
     pub(crate) fn range_rules(&self, tenants: &[TenantId]) -> RangeRules {
         let of_tenants = tenants.iter().map(|tenant| self.overrides.limits(tenant).read.max_search_duration).filter(|max| !max.is_zero());
-        RangeRules { default_look_back: self.config.search.query_backend_after, max: of_tenants.min().unwrap_or(self.config.search.max_duration) }
+        RangeRules {
+            default_look_back: self.config.search.query_backend_after,
+            max: of_tenants.min().unwrap_or(self.config.search.max_duration),
+        }
     }
 
     /// Begins a search. Zero fields of the request have their defaults.

@@ -44,9 +44,12 @@ pub fn start(config: &Config, blocklist: Blocklist, overrides: Arc<Overrides>, p
     let pull = pull::Pull { queue: queue.clone(), max_attempts: config.query_frontend.max_retries, stop: process.stop_token() };
     add_grpc!(process, JobQueueServer::new(pull));
     let connected = queue.clone();
-    process.ready_check("query-frontend", move || {
-        if connected.has_queriers() { Ok(()) } else { Err("no querier is connected".to_owned()) }
-    });
+    process.ready_check(
+        "query-frontend",
+        move || {
+            if connected.has_queriers() { Ok(()) } else { Err("no querier is connected".to_owned()) }
+        },
+    );
     process.on_drain("query-frontend", move || {
         Box::pin(async move {
             queue.drain().await;

@@ -10,7 +10,7 @@ async fn main() -> anyhow::Result<()> {
     let config = vivace_server::load(std::env::args_os());
     let mut process = Process::start(&config, "vivace-query-frontend").await?;
     let overrides = process.overrides(&config)?;
-    let bucket = vivace_storage::Bucket::open(&config.storage.trace, Default::default()).await?;
+    let bucket = Bucket::open(&config.storage.trace, &vivace_server::environment).await?;
     let poller = Poller::reader(bucket, PollOptions::from(&config.storage.trace), clock::unix_nanos);
     let blocklist = poller.blocklist();
     let stop = process.stop_token();

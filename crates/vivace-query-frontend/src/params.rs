@@ -42,7 +42,8 @@ impl Params {
     /// A number of Go's type int.
     pub(crate) fn int(&self, name: &str) -> Result<Option<i64>, QueryError> {
         let Some(text) = self.get(name) else { return Ok(None) };
-        let number = text.parse().map_err(|_| QueryError::Invalid(format!("invalid {name}: strconv.Atoi: parsing {text:?}: invalid syntax")))?;
+        let number =
+            text.parse().map_err(|_| QueryError::Invalid(format!("invalid {name}: strconv.Atoi: parsing {text:?}: invalid syntax")))?;
         Ok(Some(number))
     }
 
@@ -203,7 +204,10 @@ mod tests {
     #[test]
     fn ids_are_loose_hex() {
         assert_eq!(trace_id("AbC").unwrap().trimmed_hex(), "abc");
-        assert_eq!(trace_id("xyz").unwrap_err().to_string(), "trace IDs can only contain hex characters: invalid character 'x' at position 1");
+        assert_eq!(
+            trace_id("xyz").unwrap_err().to_string(),
+            "trace IDs can only contain hex characters: invalid character 'x' at position 1"
+        );
         assert_eq!(trace_id(&"0".repeat(33)).unwrap_err().to_string(), "trace IDs can't be larger than 128 bits");
     }
 }

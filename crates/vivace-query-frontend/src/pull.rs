@@ -53,7 +53,8 @@ impl JobQueue for Pull {
             running: HashMap::new(),
             cancels: FuturesUnordered::new(),
         };
-        let outbound = futures::stream::unfold(stream, |mut stream| async move { stream.next().await.map(|message| (Ok(message), stream)) });
+        let outbound =
+            futures::stream::unfold(stream, |mut stream| async move { stream.next().await.map(|message| (Ok(message), stream)) });
         Ok(Response::new(Box::pin(outbound)))
     }
 }

@@ -29,9 +29,7 @@ pub(crate) struct Accepts {
 
 impl Accepts {
     pub(crate) fn of(headers: &HeaderMap) -> Self {
-        let contains = |name, text: &str| {
-            headers.get_all(name).iter().any(|value| value.to_str().is_ok_and(|value| value.contains(text)))
-        };
+        let contains = |name, text: &str| headers.get_all(name).iter().any(|value| value.to_str().is_ok_and(|value| value.contains(text)));
         Self { protobuf: contains(header::ACCEPT, "application/protobuf"), gzip: contains(header::ACCEPT_ENCODING, "gzip") }
     }
 }
@@ -74,8 +72,11 @@ pub(crate) async fn respond(answer: Answer, accepts: Accepts, warnings: &[String
 }
 
 fn body(answer: Answer, accepts: Accepts) -> Result<(Vec<u8>, &'static str, bool), String> {
-    let (body, content_type) =
-        if accepts.protobuf { (protobuf(answer), "application/protobuf") } else { (json(&answer).map_err(|e| e.to_string())?, "application/json") };
+    let (body, content_type) = if accepts.protobuf {
+        (protobuf(answer), "application/protobuf")
+    } else {
+        (json(&answer).map_err(|e| e.to_string())?, "application/json")
+    };
     if !accepts.gzip || body.len() < MIN_COMPRESSED_BYTES {
         return Ok((body, content_type, false));
     }
@@ -109,7 +110,8 @@ fn protobuf(answer: Answer) -> Vec<u8> {
 ///
 /// Source: client facts, trap 3.
 fn name_nameless(resource_spans: &mut [ResourceSpans]) {
-    for resource in resource_spans.iter_mut().filter_map(|spans| spans.resource.as_mut()).filter(|resource| resource.attributes.is_empty()) {
+    for resource in resource_spans.iter_mut().filter_map(|spans| spans.resource.as_mut()).filter(|resource| resource.attributes.is_empty())
+    {
         let value = Some(AnyValue { value: Some(any_value::Value::StringValue("unknown_service".to_owned())) });
         resource.attributes.push(KeyValue { key: "service.name".to_owned(), value });
     }
@@ -213,7 +215,9 @@ mod tests {
             ..Default::default()
         };
         let scope = ScopeSpans { spans: vec![span], scope: Some(Default::default()), ..Default::default() };
-        Trace { resource_spans: vec![ResourceSpans { resource: Some(Resource::default()), scope_spans: vec![scope], ..Default::default() }] }
+        Trace {
+            resource_spans: vec![ResourceSpans { resource: Some(Resource::default()), scope_spans: vec![scope], ..Default::default() }],
+        }
     }
 
     /// The rules of 2.6: base64 ids, 64-bit numbers as text, enums by name, zero values absent, set messages present.
@@ -221,7 +225,8 @@ mod tests {
     fn traces_follow_the_rules_of_the_api() {
         let spans = r#"[{"resource":{},"scopeSpans":[{"scope":{},"spans":[{"traceId":"AAAAAAAAAAAAAAAAAAAAAQ==","spanId":"AAAAAAAAAAI=","name":"pay","kind":"SPAN_KIND_CLIENT","startTimeUnixNano":"1700000000000000000","endTimeUnixNano":"1700000000005000000","attributes":[{"key":"n","value":{"intValue":"3"}},{"key":"b","value":{"bytesValue":"AQL/"}},{"key":"none","value":{}}],"status":{}}]}]}]"#;
         assert_eq!(text(Answer::TraceV1(trace())), format!(r#"{{"batches":{spans}}}"#));
-        let found = TraceByIdResponse { trace: Some(trace()), metrics: Some(TraceByIdMetrics { inspected_bytes: 7 }), ..Default::default() };
+        let found =
+            TraceByIdResponse { trace: Some(trace()), metrics: Some(TraceByIdMetrics { inspected_bytes: 7 }), ..Default::default() };
         assert_eq!(text(Answer::Trace(found)), format!(r#"{{"trace":{{"resourceSpans":{spans}}},"metrics":{{"inspectedBytes":"7"}}}}"#));
     }
 

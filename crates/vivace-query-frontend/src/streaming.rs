@@ -46,7 +46,7 @@ impl StreamingQuerier for Door {
         let (tenants, request) = self.open(request)?;
         let added = intrinsics(&request.scope).filter(|_| request.scope == "intrinsic");
         let tags = self.frontend.tags(&tenants, request).map_err(|error| error.grpc_status())?;
-        let message = |mut answer: SearchTagsV2Response, is_last: bool| {
+        let message = move |mut answer: SearchTagsV2Response, is_last: bool| {
             answer.scopes.extend(added.clone().filter(|_| is_last));
             SearchTagsResponse { tag_names: flat(answer.scopes), metrics: answer.metrics }
         };
@@ -57,22 +57,19 @@ impl StreamingQuerier for Door {
         let (tenants, request) = self.open(request)?;
         let added = intrinsics(&request.scope);
         let tags = self.frontend.tags(&tenants, request).map_err(|error| error.grpc_status())?;
-        let message = |mut answer: SearchTagsV2Response, is_last: bool| {
+        let message = move |mut answer: SearchTagsV2Response, is_last: bool| {
             answer.scopes.extend(added.clone().filter(|_| is_last));
             answer
         };
         Ok(self.stream(tenants, Op::Metadata, |messages| run_tags(tags, messages, message)))
     }
 
-    async fn search_tag_values(
-        &self,
-        request: Request<SearchTagValuesRequest>,
-    ) -> Result<Response<Self::SearchTagValuesStream>, Status> {
+    async fn search_tag_values(&self, request: Request<SearchTagValuesRequest>) -> Result<Response<Self::SearchTagValuesStream>, Status> {
         let (tenants, mut request) = self.open(request)?;
         let (identifier, added) = attribute_of_v1(&request.tag_name);
         request.tag_name = identifier;
         let values = self.frontend.tag_values(&tenants, request).map_err(|error| error.grpc_status())?;
-        let message = |answer: SearchTagValuesV2Response, is_last: bool| {
+        let message = move |answer: SearchTagValuesV2Response, is_last: bool| {
             let mut tag_values = untyped(answer.tag_values);
             tag_values.extend(added.iter().filter(|_| is_last).map(|value| (*value).to_owned()));
             tag_values.sort_unstable();

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use vivace_proto::tempopb::{SearchTagsV2Response, SearchTagsV2Scope, SearchTagValuesV2Response, TagValue};
+use vivace_proto::tempopb::{SearchTagValuesV2Response, SearchTagsV2Response, SearchTagsV2Scope, TagValue};
 
 /// Where an answer ends although there is more. 0: nowhere.
 #[derive(Debug, Clone, Copy, Default)]
