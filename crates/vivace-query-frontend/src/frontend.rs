@@ -10,7 +10,7 @@ use vivace_proto::vivace::v1::job::Work;
 use vivace_proto::vivace::v1::job_result::Outcome;
 use vivace_server::Overrides;
 use vivace_storage::Blocklist;
-use vivace_traceql::{Attribute, Intrinsic, TagFilter};
+use vivace_traceql::{Attribute, TagFilter};
 
 use crate::combine::{CombinedTrace, Limits, SearchResult, TagCombiner, TraceCombiner, ValueCombiner};
 use crate::error::QueryError;

@@ -50,10 +50,13 @@ enum Outcome {
 }
 
 fn outcome(name: &str, args: Vec<String>) -> Outcome {
-    let flags = match parse(args) {
+    let flags = match Flags::parse(args) {
         Ok(flags) => flags,
-        Err(error) => return Outcome::End { code: 2, text: format!("{name}: {error}") },
+        Err(error) => return Outcome::End { code: 2, text: format!("{name}: {error}; {name} -help lists the flags") },
     };
+    if flags.help {
+        return Outcome::End { code: 0, text: Flags::usage(name) };
+    }
     if flags.version {
         return Outcome::End { code: 0, text: build::text(name) };
     }
@@ -73,17 +76,6 @@ fn outcome(name: &str, args: Vec<String>) -> Outcome {
         }
         Ok((config, warnings)) => Outcome::Run(Box::new(config), warnings),
     }
-}
-
-fn parse(args: Vec<String>) -> Result<Flags, String> {
-    let mut flags = Flags::default();
-    for arg in args {
-        match arg.trim_start_matches('-').split_once('=') {
-            Some(("config.file", file)) => flags.config_file = Some(file.to_owned()),
-            _ => return Err(format!("unknown flag {arg}")),
-        }
-    }
-    Ok(flags)
 }
 
 /// A file's text with the environment's variables in it, where the command line asks for that.
