@@ -14,9 +14,7 @@ async fn main() -> anyhow::Result<()> {
     let overrides = process.overrides(&config)?;
     let gossip = GossipOptions::from_config(&config.memberlist, &host_name(), clock::unix_nanos())?;
     let membership = Membership::start(gossip, clock::unix_nanos).await?;
-    #[expect(clippy::disallowed_methods, reason = "a bucket's credentials may come from the environment, under names that the store knows")]
-    let env = |name: &str| std::env::var(name).ok();
-    let bucket = Bucket::open(&config.storage.trace, &env).await.context("could not open the bucket")?;
+    let bucket = Bucket::open(&config.storage.trace, &vivace_server::environment).await.context("could not open the bucket")?;
     vivace_compactor::start(&config, &membership, bucket, overrides, &mut process).await?;
     process.add_http(vivace_ring::router(&membership, &[Role::Compactor]));
     process.run().await

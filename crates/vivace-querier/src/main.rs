@@ -17,9 +17,7 @@ async fn main() -> anyhow::Result<()> {
     let mut process = Process::start(&config, "vivace-querier").await?;
     let gossip = GossipOptions::from_config(&config.memberlist, &host_name(), clock::unix_nanos())?;
     let membership = Membership::start(gossip, clock::unix_nanos).await?;
-    #[expect(clippy::disallowed_methods, reason = "a bucket's credentials may come from the environment, under names that the store knows")]
-    let env = |name: &str| std::env::var(name).ok();
-    let bucket = Bucket::open(&config.storage.trace, &env).await.context("could not open the bucket")?;
+    let bucket = Bucket::open(&config.storage.trace, &vivace_server::environment).await.context("could not open the bucket")?;
     let poller = Poller::reader(bucket.clone(), PollOptions::from(&config.storage.trace), clock::unix_nanos);
     let (polling, stop) = (poller.clone(), process.stop_token());
     process.spawn("block list", async move {

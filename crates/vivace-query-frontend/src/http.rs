@@ -208,7 +208,7 @@ fn search_request(door: &Door, asked: &Asked) -> Result<SearchRequest, QueryErro
 }
 
 async fn tags_v1(State(door): State<Door>, request: Request) -> Response {
-    tags(&door, door.asked(&request), |scope, mut scopes, metrics| {
+    tags(&door, request, |scope, mut scopes, metrics| {
         if scope == "intrinsic" {
             scopes.extend(intrinsics(scope));
         }
@@ -218,7 +218,7 @@ async fn tags_v1(State(door): State<Door>, request: Request) -> Response {
 }
 
 async fn tags_v2(State(door): State<Door>, request: Request) -> Response {
-    tags(&door, door.asked(&request), |scope, mut scopes, metrics| {
+    tags(&door, request, |scope, mut scopes, metrics| {
         scopes.extend(intrinsics(scope));
         Answer::TagsV2(SearchTagsV2Response { scopes, metrics })
     })
@@ -228,10 +228,10 @@ async fn tags_v2(State(door): State<Door>, request: Request) -> Response {
 /// `answer` is made of the requested scope, the scopes found, and the metrics.
 async fn tags(
     door: &Door,
-    asked: Result<Asked, Response>,
+    request: Request,
     answer: impl FnOnce(&str, Vec<SearchTagsV2Scope>, Option<MetadataMetrics>) -> Answer,
 ) -> Response {
-    let asked = match asked {
+    let asked = match door.asked(&request) {
         Ok(asked) => asked,
         Err(refusal) => return refusal,
     };
@@ -258,7 +258,7 @@ async fn tags(
 async fn tag_values_v1(State(door): State<Door>, Path(path): Path<String>, request: Request) -> Response {
     let Some(name) = tag_name(&path) else { return StatusCode::NOT_FOUND.into_response() };
     let (identifier, added) = attribute_of_v1(name);
-    tag_values(&door, door.asked(&request), identifier, |values, metrics| {
+    tag_values(&door, request, identifier, |values, metrics| {
         let mut tag_values = untyped(values);
         tag_values.extend(added.iter().map(|value| (*value).to_owned()));
         tag_values.sort_unstable();
@@ -270,7 +270,7 @@ async fn tag_values_v1(State(door): State<Door>, Path(path): Path<String>, reque
 
 async fn tag_values_v2(State(door): State<Door>, Path(path): Path<String>, request: Request) -> Response {
     let Some(name) = tag_name(&path) else { return StatusCode::NOT_FOUND.into_response() };
-    tag_values(&door, door.asked(&request), name.to_owned(), |tag_values, metrics| {
+    tag_values(&door, request, name.to_owned(), |tag_values, metrics| {
         Answer::TagValuesV2(SearchTagValuesV2Response { tag_values, metrics })
     })
     .await
@@ -283,11 +283,11 @@ fn tag_name(path: &str) -> Option<&str> {
 
 async fn tag_values(
     door: &Door,
-    asked: Result<Asked, Response>,
+    request: Request,
     tag_name: String,
     answer: impl FnOnce(Vec<TagValue>, Option<MetadataMetrics>) -> Answer,
 ) -> Response {
-    let asked = match asked {
+    let asked = match door.asked(&request) {
         Ok(asked) => asked,
         Err(refusal) => return refusal,
     };

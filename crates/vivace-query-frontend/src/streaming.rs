@@ -69,7 +69,7 @@ impl StreamingQuerier for Door {
         let (identifier, added) = attribute_of_v1(&request.tag_name);
         request.tag_name = identifier;
         let values = self.frontend.tag_values(&tenants, request).map_err(|error| error.grpc_status())?;
-        let message = |answer: SearchTagValuesV2Response, is_last: bool| {
+        let message = move |answer: SearchTagValuesV2Response, is_last: bool| {
             let mut tag_values = untyped(answer.tag_values);
             tag_values.extend(added.iter().filter(|_| is_last).map(|value| (*value).to_owned()));
             tag_values.sort_unstable();

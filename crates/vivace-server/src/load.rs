@@ -52,7 +52,7 @@ enum Outcome {
 fn outcome(name: &str, args: Vec<String>) -> Outcome {
     let flags = match Flags::parse(args) {
         Ok(flags) => flags,
-        Err(error) => return Outcome::End { code: 2, text: format!("{name}: {error}\n{}", Flags::usage(name)) },
+        Err(error) => return Outcome::End { code: 2, text: format!("{name}: {error}; {name} -help lists the flags") },
     };
     if flags.help {
         return Outcome::End { code: 0, text: Flags::usage(name) };
@@ -91,9 +91,14 @@ fn read(file: &str, expand_env: bool) -> Result<String, String> {
     if !expand_env {
         return Ok(text);
     }
+    vivace_config::expand(&text, &environment).map_err(|error| format!("{file}: {error}"))
+}
+
+/// A variable of the environment; none where it is not set or not UTF-8.
+#[must_use]
+pub fn environment(name: &str) -> Option<String> {
     #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
-    let lookup = |name: &str| std::env::var(name).ok();
-    vivace_config::expand(&text, &lookup).map_err(|error| format!("{file}: {error}"))
+    std::env::var(name).ok()
 }
 
 #[expect(clippy::print_stderr, reason = "there is no log before the configuration says how")]

@@ -306,8 +306,10 @@ impl Poller {
         let mut metas: FxHashMap<BlockId, &BlockMeta> = known.live.iter().map(|m| (m.block_id, m)).collect();
         metas.extend(known.compacted.iter().map(|b| (b.meta.block_id, &b.meta)));
         let mut index = TenantIndex { created_unix_nanos: now, ..TenantIndex::default() };
-        let mut read = futures::stream::iter(listing.blocks.clone())
-            .map(|block| {
+        // By index: with references as items, the compiler cannot see that a poll is Send.
+        let mut read = futures::stream::iter(0..listing.blocks.len())
+            .map(|index| {
+                let block = &listing.blocks[index];
                 let known = metas.get(&block.id).map(|meta| (*meta).clone());
                 async move {
                     match known {
@@ -327,7 +329,7 @@ impl Poller {
         Ok(index)
     }
 
-    async fn read_meta(&self, tenant: &TenantId, block: ListedBlock) -> Result<Option<(BlockMeta, Option<u64>)>, BucketError> {
+    async fn read_meta(&self, tenant: &TenantId, block: &ListedBlock) -> Result<Option<(BlockMeta, Option<u64>)>, BucketError> {
         let bucket = &self.inner.bucket;
         let read = match block.compacted_unix_nanos {
             None => match bucket.meta(tenant, block.id).await {
