@@ -157,11 +157,6 @@ impl Gathered {
     pub(crate) fn is_empty(&self) -> bool {
         self.spans.is_empty()
     }
-
-    /// Bytes of the spans taken, without those of resources and scopes that were met before.
-    pub(crate) fn bytes(&self) -> usize {
-        self.bytes.len()
-    }
 }
 
 /// Gathers from many segments; those that cannot be read are logged and left out.

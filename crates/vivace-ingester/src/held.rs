@@ -57,11 +57,11 @@ impl Held {
         segments.filter(|s| s.header.tenant == *tenant).cloned().collect()
     }
 
-    /// The ids held for a primary that arrived before this.
-    pub(crate) fn older_than(&self, primary: &str, received_before_unix_seconds: u64) -> SegmentSet {
+    /// The ids held for a primary that arrived at this time or earlier.
+    pub(crate) fn received_until(&self, primary: &str, unix_seconds: u64) -> SegmentSet {
         let by_primary = self.by_primary.lock();
         let segments = by_primary.get(primary).into_iter().flat_map(BTreeMap::values);
-        segments.filter(|s| s.header.received_unix_seconds < received_before_unix_seconds).map(|s| s.header.id).collect()
+        segments.filter(|s| s.header.received_unix_seconds <= unix_seconds).map(|s| s.header.id).collect()
     }
 
     /// The segments of a primary that pass, oldest first. They stay held.

@@ -19,11 +19,15 @@ mod log;
 mod push;
 mod query;
 mod ranges;
+mod scan;
 mod search;
 mod segment;
 mod settings;
 mod summary;
+mod tags;
 mod takeover;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -122,6 +122,15 @@ impl Head {
         places.iter().map(|place| Arc::clone(&contents.segments[*place as usize])).collect()
     }
 
+    /// The segments with spans of any of these traces, each once, oldest first.
+    pub(crate) fn segments_of_all(&self, traces: &[TraceId]) -> Vec<Arc<Segment>> {
+        let contents = self.contents.read();
+        let mut places: Vec<u32> = traces.iter().filter_map(|t| contents.index.get(t)).flat_map(TraceEntry::segments).copied().collect();
+        places.sort_unstable();
+        places.dedup();
+        places.into_iter().map(|place| Arc::clone(&contents.segments[place as usize])).collect()
+    }
+
     pub(crate) fn size(&self) -> HeadSize {
         let contents = self.contents.read();
         HeadSize {
@@ -132,8 +141,8 @@ impl Head {
         }
     }
 
-    /// Returns the memory that this took.
-    fn insert(&self, segment: Arc<Segment>, traces: &[TraceSummary]) -> u64 {
+    /// Adds a segment; returns the memory that this took.
+    pub(crate) fn insert(&self, segment: Arc<Segment>, traces: &[TraceSummary]) -> u64 {
         let mut contents = self.contents.write();
         let contents = &mut *contents;
         let place = u32::try_from(contents.segments.len()).expect("a head is cut long before it has four billion segments");

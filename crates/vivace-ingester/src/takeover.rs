@@ -97,7 +97,7 @@ impl Takeover {
                 }
                 self.asked.insert(Arc::clone(primary), Instant::now());
                 let Some(addr) = instance.map(|i| i.addr.clone()) else { return };
-                let old = ingester.held.older_than(primary, now.saturating_sub(settings.max_block_duration.as_secs()));
+                let old = ingester.held.received_until(primary, now.saturating_sub(settings.max_block_duration.as_secs()));
                 match ask(pool, &addr, primary, &old).await {
                     Ok(answer) => apply(ingester, primary, &answer, now, rank).await,
                     Err(error) => {
@@ -131,7 +131,7 @@ async fn apply(ingester: &Arc<Ingester>, primary: &Arc<str>, answer: &Answer, no
     }
     // The primary never had the others: it was routed around, or lost its disk.
     let wait = ingester.settings.max_block_duration * (rank + 1);
-    let due = ingester.held.older_than(primary, now_unix_seconds.saturating_sub(wait.as_secs()));
+    let due = ingester.held.received_until(primary, now_unix_seconds.saturating_sub(wait.as_secs()));
     let unknown =
         |id: &SegmentId| answer.asked.contains(id) && due.contains(id) && !answer.covered.contains(id) && !answer.pending.contains(id);
     adopt(ingester, primary, unknown).await;

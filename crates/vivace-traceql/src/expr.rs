@@ -149,6 +149,28 @@ pub(crate) fn literal(attribute: &Attribute, op: CompareOp, literal: &Value) -> 
     }
 }
 
+/// The attribute of a direct comparison with a literal or a pattern, and what it is compared with if values can be told apart by it.
+pub(crate) fn direct_comparison(field: &Field) -> Option<(&Attribute, Option<Comparison>)> {
+    let Field::Binary { op, left, right } = field else { return None };
+    let typed = |attribute, op, value: &Value| match literal(attribute, op, value) {
+        Literal::Typed(comparison) => Some(comparison),
+        Literal::Numeric | Literal::Never => None,
+    };
+    match (op, &**left, &**right) {
+        (FieldOp::Compare(op), Field::Attribute(attribute), Field::Literal(value)) => Some((attribute, typed(attribute, *op, value))),
+        (FieldOp::Compare(op), Field::Literal(value), Field::Attribute(attribute)) => {
+            Some((attribute, typed(attribute, op.flipped(), value)))
+        }
+        (FieldOp::Regex, Field::Attribute(attribute), Field::Literal(Value::Str(text))) => {
+            Some((attribute, regex(text).ok().map(Comparison::Regex)))
+        }
+        (FieldOp::NotRegex, Field::Attribute(attribute), Field::Literal(Value::Str(text))) => {
+            Some((attribute, regex(text).ok().map(Comparison::NotRegex)))
+        }
+        _ => None,
+    }
+}
+
 /// What of a span's surroundings an expression looks at.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Uses {

@@ -6,11 +6,12 @@ use vivace_proto::otlp::KeyValue;
 use vivace_proto::tempopb;
 
 use crate::ast::{Aggregate, Field, Metrics, Pipeline, Query, Root, Scalar, Spansets, Stage};
+use crate::compare::Val;
 use crate::error::QueryError;
-use crate::expr::{At, Columns, Filter, Operand, Uses, each_attribute};
+use crate::expr::{self, At, Columns, Filter, Operand, Uses, each_attribute};
 use crate::legacy::LegacyProgram;
 use crate::pipeline::{Program, Spanset};
-use crate::{Attribute, Batch, Fetch, Intrinsic, TraceRow, Value, need};
+use crate::{Attribute, Batch, Comparison, Fetch, Intrinsic, TraceRow, Value, need};
 
 /// Spans per spanset when a request asks for none in particular.
 pub const DEFAULT_SPANS_PER_SPANSET: usize = 3;
@@ -169,6 +170,10 @@ struct Mention {
     asked_for_nil: bool,
     /// The filter that chooses among events and links, as an index.
     filter: Option<usize>,
+    /// What the query compares it with. Of an array the elements that satisfy one of these are returned.
+    comparisons: Vec<Comparison>,
+    /// The query also uses the value in other ways: then an array is returned whole.
+    whole: bool,
 }
 
 impl Returned {
@@ -184,7 +189,11 @@ impl Returned {
                 Stage::Spansets(spansets) => self.visit_spansets(spansets, columns)?,
                 Stage::Group(field) => self.visit_field(field, None, columns),
                 Stage::Coalesce => {}
-                Stage::Select(attributes) => attributes.iter().for_each(|attribute| self.mention(attribute, None, columns)),
+                Stage::Select(attributes) => {
+                    for attribute in attributes {
+                        self.visit_field(&Field::Attribute(attribute.clone()), None, columns);
+                    }
+                }
                 Stage::ScalarFilter(filter) => {
                     for side in [&filter.left, &filter.right] {
                         if let Scalar::Aggregate(Aggregate::Min(of) | Aggregate::Max(of) | Aggregate::Avg(of) | Aggregate::Sum(of)) = side {
@@ -218,12 +227,45 @@ impl Returned {
     }
 
     fn visit_field(&mut self, field: &Field, filter: Option<usize>, columns: &mut Columns) {
-        each_attribute(field, &mut |attribute| self.mention(attribute, filter, columns));
-        let mut nil_tests = Vec::new();
-        collect_nil_tests(field, &mut nil_tests);
-        for mention in &mut self.mentions {
-            mention.asked_for_nil |= nil_tests.contains(&&mention.attribute);
+        each_attribute(field, &mut |attribute| {
+            self.mention(attribute, filter, columns);
+        });
+        self.visit_uses(field);
+    }
+
+    /// Notes how attributes are used that were mentioned before.
+    fn visit_uses(&mut self, field: &Field) {
+        if let Some((attribute, comparison)) = expr::direct_comparison(field) {
+            if let Some(mention) = self.mentioned(attribute) {
+                mention.comparisons.extend(comparison);
+            }
+            return;
         }
+        match field {
+            Field::Literal(_) => {}
+            Field::Attribute(attribute) => {
+                if let Some(mention) = self.mentioned(attribute) {
+                    mention.whole = true;
+                }
+            }
+            Field::Exists(of) | Field::NotExists(of) => {
+                if let (Field::NotExists(_), Field::Attribute(attribute)) = (field, &**of)
+                    && let Some(mention) = self.mentioned(attribute)
+                {
+                    mention.asked_for_nil = true;
+                }
+                self.visit_uses(of);
+            }
+            Field::Unary { of, .. } => self.visit_uses(of),
+            Field::Binary { left, right, .. } => {
+                self.visit_uses(left);
+                self.visit_uses(right);
+            }
+        }
+    }
+
+    fn mentioned(&mut self, attribute: &Attribute) -> Option<&mut Mention> {
+        self.mentions.iter_mut().find(|mention| mention.attribute == *attribute)
     }
 
     fn mention(&mut self, attribute: &Attribute, filter: Option<usize>, columns: &mut Columns) {
@@ -244,12 +286,20 @@ impl Returned {
             Attribute::Intrinsic(intrinsic) => intrinsic.text().to_owned(),
             Attribute::Named { key, .. } => key.to_string(),
         };
-        if self.mentions.iter().any(|mention| mention.attribute == *attribute) {
+        if self.mentioned(attribute).is_some() {
             return;
         }
         let operand = columns.operand(attribute);
         let filter = filter.filter(|_| matches!(operand, Operand::Event(_) | Operand::Link(_)));
-        self.mentions.push(Mention { attribute: attribute.clone(), operand, key, asked_for_nil: false, filter });
+        self.mentions.push(Mention {
+            attribute: attribute.clone(),
+            operand,
+            key,
+            asked_for_nil: false,
+            filter,
+            comparisons: Vec::new(),
+            whole: false,
+        });
     }
 
     fn span_set(&self, batch: &Batch, trace: &TraceRow, set: &Spanset, max_spans: usize) -> tempopb::SpanSet {
@@ -265,7 +315,7 @@ impl Returned {
         let matched: Vec<At<'_>> = self.filters.iter().map(|filter| filter.find(batch, trace, span).unwrap_or(first)).collect();
         let attributes = self.mentions.iter().filter_map(|mention| {
             let at = mention.filter.and_then(|filter| matched.get(filter)).unwrap_or(&first);
-            match mention.operand.get(at).to_value() {
+            match mention.chosen(mention.operand.get(at).to_value()) {
                 Value::Nil if mention.asked_for_nil => key_value(&mention.key, &Value::Str("nil".into())),
                 value => key_value(&mention.key, &value),
             }
@@ -285,18 +335,19 @@ impl Returned {
     }
 }
 
-fn collect_nil_tests<'a>(field: &'a Field, found: &mut Vec<&'a Attribute>) {
-    match field {
-        Field::NotExists(of) => match &**of {
-            Field::Attribute(attribute) => found.push(attribute),
-            of => collect_nil_tests(of, found),
-        },
-        Field::Exists(of) | Field::Unary { of, .. } => collect_nil_tests(of, found),
-        Field::Binary { left, right, .. } => {
-            collect_nil_tests(left, found);
-            collect_nil_tests(right, found);
-        }
-        Field::Literal(_) | Field::Attribute(_) => {}
+impl Mention {
+    /// Of an array the elements that were asked for, one alone as a scalar; all if none was or the query uses the whole.
+    fn chosen(&self, value: Value) -> Value {
+        let wanted = |element: Val<'_>| self.comparisons.iter().any(|comparison| comparison.accepts(element));
+        let chosen = match &value {
+            _ if self.whole => return value,
+            Value::IntArray(v) => Value::int_array(v.iter().copied().filter(|v| wanted(Val::Int(*v)))),
+            Value::FloatArray(v) => Value::float_array(v.iter().copied().filter(|v| wanted(Val::Float(*v)))),
+            Value::StrArray(v) => Value::str_array(v.iter().filter(|v| wanted(Val::Str(v))).cloned()),
+            Value::BoolArray(v) => Value::bool_array(v.iter().copied().filter(|v| wanted(Val::Bool(*v)))),
+            _ => return value,
+        };
+        if chosen == Value::Opaque { value } else { chosen }
     }
 }
 

@@ -8,7 +8,7 @@ use crate::error::QueryError;
 use crate::expr::{Columns, Filter, each_attribute};
 use crate::lexer::{self, Token};
 use crate::need::{self, Need};
-use crate::{Attribute, Batch, Fetch, Intrinsic, Kind, Status, TraceFilter, TraceRow, Value, parse};
+use crate::{Attribute, Batch, Fetch, Intrinsic, Kind, SpanFilter, Status, TraceFilter, TraceRow, Value, parse};
 
 /// Ways to satisfy the `||`s of a tag filter above which it is refused.
 pub const MAX_TAG_FILTER_GROUPS: usize = 100;
@@ -185,6 +185,15 @@ impl TagFilter {
     #[must_use]
     pub fn fetch(&self) -> &Fetch {
         &self.fetch
+    }
+
+    /// The filter as far as it is made of conditions on single attributes; exact for comparisons joined by `&&` and `||`.
+    #[must_use]
+    pub fn span_filter(&self) -> &SpanFilter {
+        match &self.fetch.filter {
+            TraceFilter::AnySpan(filter) => filter,
+            _ => &SpanFilter::Maybe,
+        }
     }
 
     /// Whether the tags of a span count; `span` is its index in the batch.

@@ -5,4 +5,5 @@ mod flush;
 mod limits;
 mod push;
 mod running;
+mod search;
 mod takeover;

@@ -111,7 +111,10 @@ fn attributes_of_spans() {
     let attributes = |query: &str| shown(&search(query)[0].span_sets[0].spans[0].attributes);
     assert_eq!(attributes("{ status = error && kind = client && duration > 1ms }"), ["status=error", "kind=client"]);
     assert_eq!(attributes("{ span.tier = nil && resource.service.name = \"cart\" }"), ["tier=nil", "service.name=cart"]);
-    assert_eq!(attributes("{ span.tags = \"a\" }"), ["tags=[2]"]);
+    assert_eq!(attributes("{ span.tags = \"a\" }"), ["tags=a"], "the element that was asked for");
+    assert_eq!(attributes("{ span.tags != \"z\" }"), ["tags=[2]"]);
+    assert_eq!(attributes("{ span.tags = \"a\" } | select(span.tags)"), ["tags=[2]"]);
+    assert_eq!(attributes("{ span.tags = \"z\" || name = \"B\" }"), ["tags=[2]"]);
     assert_eq!(attributes("{ .tier = \"silver\" && resource.tier != nil }"), ["tier=silver", "tier=prod"]);
     assert_eq!(attributes("{ event.code = 9 }"), ["code=9"], "of the event that matched");
     assert_eq!(attributes("{ event:name = \"exception\" } && { event.code = 9 }"), ["event:name=exception", "code=9"]);
