@@ -19,6 +19,6 @@ mod write;
 
 pub use dedicated::{DedicatedColumn, DedicatedOption, DedicatedScope, DedicatedType};
 pub use meta::{BlockMeta, CorruptMeta, Format, parse_rfc3339, rfc3339};
-pub use read::{BlockReader, ReadAt, ReadError, Traces};
+pub use read::{BlockReader, ReadAt, ReadError, ScanStats, Traces};
 pub use row::SpanRef;
 pub use write::{BlockOptions, BlockWriter, FinishedBlock, WriteError};

@@ -4,17 +4,25 @@
 //! codes decoded into plain vectors, conditions decided once per dictionary entry, and texts made where they are handed out.
 
 mod assemble;
+mod attrs;
+mod bits;
 mod column;
+mod condition;
 mod encoding;
 mod fault;
 mod footer;
+mod gather;
 mod group;
 mod layout;
 mod page;
 mod reader;
+mod search;
+mod shape;
 mod source;
+mod tags;
 mod thrift;
 
 pub use fault::ReadError;
 pub use reader::{BlockReader, Traces};
+pub use search::ScanStats;
 pub use source::ReadAt;

@@ -1,1 +1,88 @@
-//! Asks a running Vivace questions, looks into blocks, checks configuration
+//! The command line: asks a running Vivace (or Tempo) questions, looks into blocks, checks configuration.
+//!
+//! Every command makes one text; the binary prints it. Start with [`Cli`] and [`run`].
+
+mod block;
+mod client;
+mod config;
+mod search;
+mod tags;
+mod text;
+mod times;
+mod trace;
+
+use clap::{Args, Parser, Subcommand};
+
+use client::Client;
+
+/// Asks a running Vivace questions, looks into blocks, checks configuration.
+#[derive(Debug, Parser)]
+#[command(name = "vivace-cli", version)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Ask a running process.
+    Query {
+        #[command(flatten)]
+        server: Server,
+        #[command(subcommand)]
+        query: Query,
+    },
+    /// Look into the bucket.
+    Block {
+        #[command(subcommand)]
+        block: block::Command,
+    },
+    /// Check configuration files.
+    Config {
+        #[command(subcommand)]
+        config: config::Command,
+    },
+}
+
+/// Where questions go.
+#[derive(Debug, Args)]
+struct Server {
+    /// Address of the HTTP listener of `vivace` or of a query-frontend.
+    #[arg(long, global = true, default_value = "http://127.0.0.1:3200")]
+    address: String,
+    /// Tenant; several are joined by `|`. Needed where multitenancy is on.
+    #[arg(long, global = true)]
+    org_id: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Query {
+    /// One trace as a tree, by its id.
+    Trace(trace::Command),
+    /// Traces that a TraceQL query finds, newest first.
+    Search(search::Command),
+    /// Names of attributes.
+    Tags(tags::Tags),
+    /// Values of an attribute, such as `resource.service.name`.
+    TagValues(tags::TagValues),
+}
+
+/// Runs one command.
+///
+/// # Errors
+/// What went wrong and what to do about it, for people.
+pub async fn run(cli: Cli) -> anyhow::Result<String> {
+    match cli.command {
+        Command::Query { server, query } => {
+            let client = Client::new(&server.address, server.org_id)?;
+            match query {
+                Query::Trace(command) => trace::run(command, &client).await,
+                Query::Search(command) => search::run(command, &client).await,
+                Query::Tags(command) => tags::names(command, &client).await,
+                Query::TagValues(command) => tags::values(command, &client).await,
+            }
+        }
+        Command::Block { block } => block::run(block).await,
+        Command::Config { config } => config::run(config),
+    }
+}

@@ -121,6 +121,7 @@ pub(crate) fn limits(limits: &Limits, path: &str, reader: &mut Reader) {
         let message = format!("expected a number above 1; got {}", generator.native_histogram_bucket_factor);
         reader.problem_at(&format!("{path}.metrics_generator.native_histogram_bucket_factor"), message);
     }
+    processors(&generator.processors, &format!("{path}.metrics_generator.processors"), reader);
     let processor = &generator.processor;
     for (name, bounds) in
         [("service_graphs", &processor.service_graphs.histogram_buckets), ("span_metrics", &processor.span_metrics.histogram_buckets)]
@@ -128,6 +129,20 @@ pub(crate) fn limits(limits: &Limits, path: &str, reader: &mut Reader) {
         buckets(bounds.as_deref().unwrap_or_default(), &format!("{path}.metrics_generator.processor.{name}.histogram_buckets"), reader);
     }
     columns(&limits.storage.parquet_dedicated_columns, &format!("{path}.storage.parquet_dedicated_columns"), reader);
+}
+
+/// Names of processors; an unknown one starts in Tempo too, and makes nothing.
+fn processors(names: &[String], path: &str, reader: &mut Reader) {
+    const BUILT: [&str; 4] = ["span-metrics", "span-metrics-count", "span-metrics-latency", "span-metrics-size"];
+    const KNOWN: [&str; 3] = ["service-graphs", "local-blocks", "host-info"];
+    let others = names.iter().map(String::as_str).filter(|name| !BUILT.contains(name));
+    let (known, unknown): (Vec<&str>, Vec<&str>) = others.partition(|name| KNOWN.contains(name));
+    if !known.is_empty() {
+        reader.note_at(path, format!("{} accepted, without effect in Vivace", known.join(", ")));
+    }
+    if !unknown.is_empty() {
+        reader.advise_at(path, format!("{} unknown; there are {} and {}", unknown.join(", "), BUILT.join(", "), KNOWN.join(", ")));
+    }
 }
 
 fn buckets(bounds: &[f64], path: &str, reader: &mut Reader) {

@@ -34,7 +34,7 @@ section! {
         /// Whether calls over the rate wait instead of failing.
         idle backoff_on_ratelimits: bool = false;
         /// Pauses between tries.
-        idle backoff_config: Backoff = default();
+        used backoff_config: Backoff = default();
         /// First HTTP/2 window of a stream.
         idle initial_stream_window_size: ByteString = ByteString(65535);
         /// First HTTP/2 window of a connection.
@@ -82,7 +82,7 @@ section! {
         /// Longest pause.
         used max_period: Duration = secs(10);
         /// Tries at most.
-        used max_retries: usize = 10;
+        idle max_retries: usize = 10;
     }
 }
 

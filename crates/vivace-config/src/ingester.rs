@@ -16,9 +16,9 @@ section! {
         /// Longest time to build and upload a block.
         used flush_op_timeout: Duration = mins(5);
         /// How long a trace may be quiet before it counts as done.
-        idle trace_idle_period: Duration = secs(5);
+        used trace_idle_period: Duration = secs(5);
         /// How long a trace counts as live at most.
-        idle trace_live_period: Duration = secs(30);
+        used trace_live_period: Duration = secs(30);
         /// How old the spans of a block may become before it is cut.
         used max_block_duration: Duration = mins(30);
         /// How large a block may become before it is cut, in bytes of spans.

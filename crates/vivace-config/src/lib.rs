@@ -91,7 +91,7 @@ section! {
         /// Prefix of the API's HTTP paths, such as `/tempo`.
         used http_api_prefix: String = String::new();
         /// Whether streaming queries are served on the HTTP port too.
-        used stream_over_http_enabled: bool = false;
+        idle stream_over_http_enabled: bool = false;
         /// How long a stopping process says that it is not ready before it stops.
         used shutdown_delay: Duration = Duration::ZERO;
         /// Metrics of Go's runtime.

@@ -171,7 +171,7 @@ section! {
         /// Whether trace state may say so too (3.x).
         idle enable_tracestate_span_multiplier: bool = false;
         /// The way from distributors to generators.
-        idle forwarder: GeneratorForwarderLimits = default();
+        used forwarder: GeneratorForwarderLimits = default();
         /// What is made, and how; unset is the generator's.
         used processor: ProcessorLimits = default();
     }
@@ -235,15 +235,15 @@ section! {
         /// Labels made from fields of the span.
         used intrinsic_dimensions: Option<IntrinsicDimensions> = None;
         /// Spans that count.
-        used filter_policies: Option<Vec<FilterPolicy>> = None;
+        idle filter_policies: Option<Vec<FilterPolicy>> = None;
         /// Labels made from several attributes.
-        used dimension_mappings: Option<Vec<DimensionMapping>> = None;
+        idle dimension_mappings: Option<Vec<DimensionMapping>> = None;
         /// Whether `traces_target_info` is made.
-        used enable_target_info: Option<bool> = None;
+        idle enable_target_info: Option<bool> = None;
         /// Resource attributes left out of `traces_target_info`.
-        used target_info_excluded_dimensions: Option<Vec<String>> = None;
+        idle target_info_excluded_dimensions: Option<Vec<String>> = None;
         /// Whether an instance label is set.
-        used enable_instance_label: Option<bool> = None;
+        idle enable_instance_label: Option<bool> = None;
         /// Attribute by which a span counts more than once (3.x).
         idle span_multiplier_key: Option<String> = None;
         /// Whether trace state may say so too (3.x).

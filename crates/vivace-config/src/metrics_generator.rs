@@ -114,17 +114,17 @@ section! {
         /// Attributes that become labels.
         used dimensions: Vec<String> = vec![];
         /// Labels made from several attributes.
-        used dimension_mappings: Vec<DimensionMapping> = vec![];
+        idle dimension_mappings: Vec<DimensionMapping> = vec![];
         /// Whether `traces_target_info` is made.
-        used enable_target_info: bool = false;
+        idle enable_target_info: bool = false;
         /// Whether an instance label is set.
-        used enable_instance_label: bool = true;
+        idle enable_instance_label: bool = true;
         /// Resource attributes left out of `traces_target_info`.
-        used target_info_excluded_dimensions: Vec<String> = vec![];
+        idle target_info_excluded_dimensions: Vec<String> = vec![];
         /// Spans that count.
-        used filter_policies: Vec<FilterPolicy> = vec![];
+        idle filter_policies: Vec<FilterPolicy> = vec![];
         /// Attribute by which a span counts more than once.
-        used span_multiplier_key: String = String::new();
+        idle span_multiplier_key: String = String::new();
         /// Whether trace state may say so too (3.x).
         idle enable_tracestate_span_multiplier: bool = false;
         /// Parts that are on, by number.

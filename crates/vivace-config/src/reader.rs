@@ -54,8 +54,8 @@ impl Reader {
             value.read(entry.value, self);
         }
         self.quiet -= usize::from(!used);
-        // A switch that is left off asks for nothing.
-        if !used && value.write() != serde_yaml::Value::Bool(false) {
+        // A key without a value, or a switch that is left off, asks for nothing.
+        if !used && !entry.value.is_null() && value.write() != serde_yaml::Value::Bool(false) {
             debug_assert_eq!(before, self.warnings.len(), "a part without effect is warned of once");
             self.warn(WarningKind::NoEffect, entry.at, "accepted, without effect in Vivace".to_owned());
         }

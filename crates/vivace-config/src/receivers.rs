@@ -89,8 +89,8 @@ section! {
         used endpoint: String = String::new();
         /// `tcp` or `unix`.
         idle transport: String = text("tcp");
-        /// TLS; absent is plain text.
-        idle tls: Option<CollectorTls> = None;
+        /// TLS; absent is plain text. Not supported yet: a receiver with it does not start.
+        used tls: Option<CollectorTls> = None;
         /// Largest message, in MiB; 0 is the limit of the `server` block.
         used max_recv_msg_size_mib: u64 = 0;
         /// Open streams per connection; 0 is no limit.
@@ -117,7 +117,7 @@ section! {
     pub struct HttpReceiver {
         /// `host:port`.
         used endpoint: String = String::new();
-        /// TLS; absent is plain text.
+        /// TLS; absent is plain text. Not supported yet: a receiver with it does not start.
         idle tls: Option<CollectorTls> = None;
         /// Requests from web pages.
         idle cors: Cors = default();
@@ -157,8 +157,8 @@ section! {
         idle metrics_url_path: String = text("/v1/metrics");
         /// Path that logs are posted to; they are refused.
         idle logs_url_path: String = text("/v1/logs");
-        /// TLS; absent is plain text.
-        idle tls: Option<CollectorTls> = None;
+        /// TLS; absent is plain text. Not supported yet: a receiver with it does not start.
+        used tls: Option<CollectorTls> = None;
         /// Requests from web pages.
         idle cors: Cors = default();
         /// Authentication extension.
@@ -193,7 +193,7 @@ section! {
         used endpoint: String = text("0.0.0.0:9411");
         /// Whether text tags that look like numbers become numbers.
         used parse_string_tags: bool = false;
-        /// TLS; absent is plain text.
+        /// TLS; absent is plain text. Not supported yet: a receiver with it does not start.
         idle tls: Option<CollectorTls> = None;
         /// Requests from web pages.
         idle cors: Cors = default();

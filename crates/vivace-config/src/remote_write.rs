@@ -19,15 +19,15 @@ section! {
         /// User and password.
         used basic_auth: Option<BasicAuth> = None;
         /// `Authorization` header.
-        used authorization: Option<Authorization> = None;
+        idle authorization: Option<Authorization> = None;
         /// Token of a `Bearer` header.
         used bearer_token: Secret = default();
         /// File with that token.
         used bearer_token_file: String = String::new();
         /// TLS.
-        used tls_config: RemoteWriteTls = default();
+        idle tls_config: RemoteWriteTls = default();
         /// Whether exemplars are sent.
-        idle send_exemplars: bool = false;
+        used send_exemplars: bool = false;
         /// Whether native histograms are sent.
         idle send_native_histograms: bool = false;
         /// Whether redirects are followed.
@@ -45,7 +45,7 @@ section! {
         /// Rules that change labels.
         idle write_relabel_configs: Ignored = default();
         /// Sending in parallel.
-        used queue_config: QueueConfig = default();
+        idle queue_config: QueueConfig = default();
         /// Sending of metadata.
         idle metadata_config: Ignored = default();
         /// Version of the protocol.
@@ -71,7 +71,7 @@ section! {
         /// User.
         used username: String = String::new();
         /// File with the user.
-        used username_file: String = String::new();
+        idle username_file: String = String::new();
         /// Password.
         used password: Secret = default();
         /// File with the password.

@@ -74,9 +74,9 @@ section! {
         /// The ring itself.
         used ring: IngesterRing = default();
         /// Tokens per ingester.
-        used num_tokens: usize = 128;
+        idle num_tokens: usize = 128;
         /// Pause between an ingester's signs of life.
-        used heartbeat_period: Duration = secs(5);
+        idle heartbeat_period: Duration = secs(5);
         /// Silence after which an ingester counts as gone.
         idle heartbeat_timeout: Duration = mins(1);
         /// Time to watch for token conflicts before joining.
@@ -86,7 +86,7 @@ section! {
         /// How long an ingester must run before it is ready.
         used min_ready_duration: Duration = secs(15);
         /// Interfaces whose address is advertised.
-        used interface_names: Vec<String> = vec![text("eth0")];
+        idle interface_names: Vec<String> = vec![text("eth0")];
         /// Whether IPv6 addresses are taken.
         idle enable_inet6: bool = false;
         /// Time to stay up for scrapes after everything stopped.
@@ -96,7 +96,7 @@ section! {
         /// Zone of this ingester; followers are chosen in other zones.
         used availability_zone: String = String::new();
         /// Whether a stopping ingester leaves the ring.
-        used unregister_on_shutdown: bool = true;
+        idle unregister_on_shutdown: bool = true;
         /// Whether readiness needs a healthy ring.
         idle readiness_check_ring_health: bool = true;
         /// Address that is advertised; empty is the address of an interface.
@@ -114,7 +114,7 @@ section! {
         /// Where the ring is kept.
         used kvstore: Kv = default();
         /// Silence after which an ingester counts as gone.
-        used heartbeat_timeout: Duration = mins(5);
+        idle heartbeat_timeout: Duration = mins(5);
         /// How many ingesters log each span; one of them builds the block.
         used replication_factor: usize = 1;
         /// Whether followers must be in other zones; they are wherever there are zones.

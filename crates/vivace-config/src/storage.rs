@@ -62,7 +62,7 @@ section! {
         /// How blocks are searched.
         idle search: BlockSearch = default();
         /// Reads of the bucket at once.
-        used pool: Pool = default();
+        idle pool: Pool = default();
         /// Pause between looks for new blocks.
         used blocklist_poll: Duration = mins(5);
         /// Reads of `meta.json` at once; 0 is the default.

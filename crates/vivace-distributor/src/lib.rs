@@ -1,1 +1,222 @@
-//! Receives spans, enforces limits, regroups by trace and writes to the replication set
+//! Receives spans, enforces limits, regroups by trace and writes to the replication set.
+//!
+//! Requests stay the client's own bytes: only ids and sizes are read. What ingesters do with segments, and what metrics
+//! are made, is theirs. Start with [`start`].
+
+mod budget;
+mod error;
+mod forward;
+mod limit;
+mod metrics;
+mod plan;
+mod push;
+mod receiver;
+mod replicate;
+mod status;
+mod truncate;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use axum::serve::ListenerExt as _;
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use vivace_config::{Config, GrpcReceiver, OtlpHttpReceiver};
+use vivace_ring::{ClientPool, Membership, PoolOptions, Registration, Role, State};
+use vivace_server::{Overrides, Process, host_name};
+
+use crate::budget::Budget;
+use crate::forward::GeneratorForwarder;
+use crate::limit::RateLimiter;
+use crate::push::Distributor;
+use crate::receiver::grpc::TraceService;
+use crate::receiver::http::OtlpHttp;
+use crate::replicate::{ReplicationOptions, Replicator};
+
+/// Longest time for a connection to an ingester: a write goes around one that does not answer.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// Longest time that shutdown waits for clients that are in the middle of a request.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+/// HTTP/2 windows of the gRPC receiver, bytes: a batch arrives without a round trip in between.
+const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+
+/// Where the receivers listen, in the order of the configuration.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Listening {
+    /// OTLP over gRPC.
+    pub otlp_grpc: Vec<SocketAddr>,
+    /// OTLP over HTTP.
+    pub otlp_http: Vec<SocketAddr>,
+}
+
+/// Starts the receivers and all behind them, in a process that is a member of the ingesters' and generators' cluster.
+///
+/// At shutdown the receivers stop first, then sends that are under way are waited for.
+///
+/// # Errors
+/// A receiver's address cannot be bound, or its TLS is asked for.
+pub async fn start(
+    config: &Config,
+    membership: &Membership,
+    overrides: Arc<Overrides>,
+    process: &mut Process,
+) -> anyhow::Result<Listening> {
+    let distributor = Arc::new(distributor(config, membership, overrides));
+    ready_once_ingesters_are_known(&distributor, process);
+
+    // Distributors know each other, to share a tenant's rate under the `global` strategy.
+    let registration = registration(config, membership, process);
+    membership.register(Role::Distributor, registration, State::Active).await;
+
+    let receivers = Receivers { distributor: distributor.clone(), stop: CancellationToken::new(), running: TaskTracker::new() };
+    let mut listening = Listening::default();
+    for receiver in &config.distributor.receivers.otlp {
+        if let Some(grpc) = &receiver.protocols.grpc {
+            listening.otlp_grpc.push(receivers.serve_grpc(&receiver.id, grpc, config, process).await?);
+        }
+        if let Some(http) = &receiver.protocols.http {
+            listening.otlp_http.push(receivers.serve_http(&receiver.id, http, process).await?);
+        }
+    }
+    let configured = &config.distributor.receivers;
+    for id in configured.jaeger.iter().map(|r| &r.id).chain(configured.zipkin.iter().map(|r| &r.id)) {
+        tracing::warn!(receiver = %id, "this receiver is configured and not supported yet: nothing listens there");
+    }
+    let membership = membership.clone();
+    process.on_drain("distributor", move || {
+        Box::pin(async move {
+            membership.set_state(Role::Distributor, State::Leaving).await;
+            receivers.stop().await;
+            distributor.replicator.drain().await;
+            distributor.forwarder.drain().await;
+            Ok(())
+        })
+    });
+    Ok(listening)
+}
+
+fn distributor(config: &Config, membership: &Membership, overrides: Arc<Overrides>) -> Distributor {
+    let pool = |role, client: &vivace_config::RingClient| {
+        let connect_timeout = CONNECT_TIMEOUT.min(client.remote_timeout);
+        ClientPool::new(membership.ring(role), PoolOptions { connect_timeout, ..PoolOptions::default() })
+    };
+    let bytes_max = |client: &vivace_config::RingClient| usize::try_from(client.grpc_client_config.max_send_msg_size).unwrap_or(usize::MAX);
+    let (ingesters, generators) = (&config.ingester_client, &config.metrics_generator_client);
+    let options = ReplicationOptions {
+        replication_factor: config.ingester.lifecycler.ring.replication_factor.max(1),
+        timeout: ingesters.remote_timeout,
+        message_bytes_max: bytes_max(ingesters),
+    };
+    let replicator = Replicator::new(membership.ring(Role::Ingester), pool(Role::Ingester, ingesters), options);
+    let forwarder = GeneratorForwarder::new(
+        membership.ring(Role::MetricsGenerator),
+        pool(Role::MetricsGenerator, generators),
+        generators.remote_timeout,
+        bytes_max(generators),
+    );
+    Distributor {
+        overrides,
+        distributors: membership.ring(Role::Distributor),
+        limiter: RateLimiter::default(),
+        budget: Budget::from_memory(),
+        replicator: Arc::new(replicator),
+        forwarder: Arc::new(forwarder),
+        retry_after: config.distributor.retry_after_on_resource_exhausted,
+        max_attribute_bytes: config.distributor.max_attribute_bytes,
+    }
+}
+
+fn registration(config: &Config, membership: &Membership, process: &Process) -> Registration {
+    let ring = &config.distributor.ring;
+    let id = if ring.instance_id.is_empty() { host_name() } else { ring.instance_id.clone() };
+    let host = if ring.instance_addr.is_empty() { membership.advertise_ip().to_string() } else { ring.instance_addr.clone() };
+    let port = if ring.instance_port == 0 { process.grpc_addr().port() } else { ring.instance_port };
+    Registration { id, addr: format!("{host}:{port}"), zone: String::new() }
+}
+
+/// Unready until a quorum of ingesters has been seen once. Losing them later is no reason to send clients away: they get an
+/// answer that says so, and no other distributor could do better.
+fn ready_once_ingesters_are_known(distributor: &Arc<Distributor>, process: &mut Process) {
+    let (replicator, seen) = (distributor.replicator.clone(), AtomicBool::new(false));
+    process.ready_check("distributor", move || {
+        if !seen.load(Ordering::Relaxed) {
+            replicator.check_ready().map_err(|error| error.to_string())?;
+            seen.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    });
+}
+
+/// The listeners.
+struct Receivers {
+    distributor: Arc<Distributor>,
+    stop: CancellationToken,
+    /// One task per listener.
+    running: TaskTracker,
+}
+
+impl Receivers {
+    async fn serve_grpc(&self, id: &str, config: &GrpcReceiver, whole: &Config, process: &mut Process) -> anyhow::Result<SocketAddr> {
+        anyhow::ensure!(config.tls.is_none(), "distributor.receivers.{id}.protocols.grpc.tls is not supported yet");
+        let (listener, addr) = bind(id, "grpc", &config.endpoint).await?;
+        let bytes_max = match config.max_recv_msg_size_mib {
+            0 => whole.server.grpc_server_max_recv_msg_size,
+            mib => mib.saturating_mul(1 << 20),
+        };
+        let service = TraceService {
+            distributor: self.distributor.clone(),
+            tenancy: process.tenancy(),
+            message_bytes_max: usize::try_from(bytes_max).unwrap_or(usize::MAX),
+        };
+        let server = tonic::transport::Server::builder()
+            .tcp_nodelay(true)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .add_service(service)
+            .serve_with_incoming_shutdown(TcpListenerStream::new(listener), self.stop.clone().cancelled_owned());
+        let server = self.running.track_future(server);
+        process.spawn(&format!("{id} receiver, gRPC"), async move { server.await.context("the OTLP gRPC receiver ended") });
+        Ok(addr)
+    }
+
+    async fn serve_http(&self, id: &str, config: &OtlpHttpReceiver, process: &mut Process) -> anyhow::Result<SocketAddr> {
+        anyhow::ensure!(config.tls.is_none(), "distributor.receivers.{id}.protocols.http.tls is not supported yet");
+        let (listener, addr) = bind(id, "http", &config.endpoint).await?;
+        let handler =
+            OtlpHttp { distributor: self.distributor.clone(), tenancy: process.tenancy(), body_bytes_max: config.max_request_body_size };
+        let router = receiver::http::router(&config.traces_url_path, handler);
+        let listener = listener.tap_io(|stream| {
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(%error, "could not switch off Nagle's algorithm");
+            }
+        });
+        let server = axum::serve(listener, router).with_graceful_shutdown(self.stop.clone().cancelled_owned());
+        let server = self.running.track_future(server.into_future());
+        process.spawn(&format!("{id} receiver, HTTP"), async move { server.await.context("the OTLP HTTP receiver ended") });
+        Ok(addr)
+    }
+
+    /// Takes no more requests and lets those under way end, for a while.
+    async fn stop(&self) {
+        self.stop.cancel();
+        self.running.close();
+        if tokio::time::timeout(STOP_TIMEOUT, self.running.wait()).await.is_err() {
+            tracing::warn!("some clients are still sending; their requests are cut off");
+        }
+    }
+}
+
+async fn bind(id: &str, protocol: &str, endpoint: &str) -> anyhow::Result<(TcpListener, SocketAddr)> {
+    let listener = TcpListener::bind(endpoint)
+        .await
+        .with_context(|| format!("cannot listen on {endpoint} (distributor.receivers.{id}.protocols.{protocol}.endpoint)"))?;
+    let addr = listener.local_addr().context("a bound listener has an address")?;
+    tracing::info!(receiver = id, protocol, %addr, "receives spans");
+    Ok((listener, addr))
+}

@@ -469,7 +469,9 @@ impl Gossip {
             })
             .await;
         let mut heard = self.heard.lock();
-        heard.retain(|id, _| nodes.iter().any(|(node, ..)| node == id));
+        if heard.len() > nodes.len() {
+            heard.retain(|id, _| nodes.iter().any(|(node, ..)| node == id));
+        }
         let mut found = Vec::new();
         for (id, heartbeat, entries) in nodes {
             let now = Instant::now();
@@ -478,6 +480,10 @@ impl Gossip {
                 *last = Heard { heartbeat, since: now, moved: true, unix_nanos: now_unix_nanos };
             }
             let alive = self.is_alive(last);
+            if !last.moved && last.since.elapsed() < self.options.gossip_interval * INTERVALS_UNTIL_DEAD {
+                // Heard of for the first time: nobody can tell yet whether it lives.
+                continue;
+            }
             for (role, entry) in entries {
                 let dead_max = match (entry.state, role) {
                     (State::Leaving, _) => self.options.left_timeout,

@@ -59,7 +59,6 @@ impl Seed {
 /// The address that others reach this host under: the one that packets to the outside would carry.
 ///
 /// Asks the routing table only, sends nothing. Loopback where there is no network.
-
 pub(crate) fn outbound_ip() -> IpAddr {
     let routed = || -> std::io::Result<IpAddr> {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;

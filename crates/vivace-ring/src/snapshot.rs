@@ -74,7 +74,7 @@ impl Snapshot {
         let at = self.position_after(token);
         let (before, after) = self.tokens.split_at(at);
         let mut seen = FxHashSet::default();
-        after.iter().chain(before).filter_map(move |(_, index)| seen.insert(*index).then(|| &self.instances[*index as usize]))
+        after.iter().chain(before).filter(move |(_, index)| seen.insert(*index)).map(|(_, index)| &self.instances[*index as usize])
     }
 
     /// The instances that hold the log of `primary` beside itself, at most `replication_factor - 1`.

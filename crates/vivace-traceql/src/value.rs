@@ -130,7 +130,30 @@ impl Kind {
     }
 }
 
+/// Makes the value of an OTLP array whose elements all have one type.
+macro_rules! array_of {
+    ($($name:ident $element:ty, $scalar:ident, $array:ident;)*) => {$(
+        /// The value of an array: opaque when empty, the scalar when it has one element.
+        #[must_use]
+        pub fn $name(elements: impl IntoIterator<Item = $element>) -> Self {
+            let elements: Arc<[$element]> = elements.into_iter().collect();
+            match &*elements {
+                [] => Self::Opaque,
+                [one] => Self::$scalar(one.clone()),
+                _ => Self::$array(elements),
+            }
+        }
+    )*};
+}
+
 impl Value {
+    array_of! {
+        int_array i64, Int, IntArray;
+        float_array f64, Float, FloatArray;
+        str_array Arc<str>, Str, StrArray;
+        bool_array bool, Bool, BoolArray;
+    }
+
     /// As query results carry it: durations in Go's notation, status and kind as their word. Nil and opaque have none.
     #[must_use]
     pub fn to_otlp(&self) -> Option<AnyValue> {

@@ -6,10 +6,12 @@ use vivace_proto::otlp::any_value::Value as AnyKind;
 use vivace_proto::otlp::span::{Event, Link};
 use vivace_proto::otlp::{AnyValue, ArrayValue, InstrumentationScope, KeyValue, Resource, ResourceSpans, ScopeSpans, Span, Status};
 
+use super::attrs::Lists;
 use super::column::{Column, Values};
 use super::fault::ReadError;
 use super::group::Group;
 use super::layout::{AttrLeaves, Layout, LeafId, OwnColumn};
+use super::shape::part;
 
 /// Turns decoded rows back into OTLP.
 ///
@@ -91,22 +93,9 @@ struct Attrs {
     unsupported: Option<Lists>,
 }
 
-/// Zero or more values per parent.
-struct Lists {
-    column: Rc<Column>,
-    of_parent: Rc<Vec<u32>>,
-}
-
 struct Own {
     key: String,
     values: Lists,
-}
-
-fn range(offsets: &[u32], index: usize) -> std::ops::Range<usize> {
-    match (offsets.get(index), offsets.get(index + 1)) {
-        (Some(start), Some(end)) => *start as usize..*end as usize,
-        _ => 0..0,
-    }
 }
 
 /// Loads columns and checks that they have one value per element.
@@ -131,17 +120,6 @@ impl Loader<'_> {
         }
     }
 
-    fn lists(&mut self, leaf: LeafId, depth: u8, parents: usize) -> Result<Option<Lists>, ReadError> {
-        if self.group.is_empty(leaf) {
-            return Ok(None);
-        }
-        let of_parent = self.group.value_offsets(leaf, depth)?;
-        if of_parent.len() != parents + 1 {
-            return Err(self.group.corrupt(leaf, format!("values of {} elements, there are {parents}", of_parent.len() - 1)));
-        }
-        Ok(Some(Lists { column: self.group.column(leaf)?, of_parent }))
-    }
-
     fn attrs(&mut self, leaves: &AttrLeaves, depth: u8, parents: usize) -> Result<Attrs, ReadError> {
         let of_parent = self.child_lists(leaves.key, depth, parents)?;
         let key = self.group.column(leaves.key)?;
@@ -150,18 +128,18 @@ impl Loader<'_> {
             of_parent,
             key,
             is_array: self.required(leaves.is_array, count)?,
-            text: self.lists(leaves.text, depth + 1, count)?,
-            int: self.lists(leaves.int, depth + 1, count)?,
-            double: self.lists(leaves.double, depth + 1, count)?,
-            boolean: self.lists(leaves.boolean, depth + 1, count)?,
-            unsupported: self.lists(leaves.unsupported, depth + 1, count)?,
+            text: self.group.lists(leaves.text, depth + 1, count)?,
+            int: self.group.lists(leaves.int, depth + 1, count)?,
+            double: self.group.lists(leaves.double, depth + 1, count)?,
+            boolean: self.group.lists(leaves.boolean, depth + 1, count)?,
+            unsupported: self.group.lists(leaves.unsupported, depth + 1, count)?,
         })
     }
 
     fn own(&mut self, columns: &[OwnColumn], depth: u8, parents: usize) -> Result<Vec<Own>, ReadError> {
         let mut own = Vec::with_capacity(columns.len());
         for column in columns {
-            if let Some(values) = self.lists(column.leaf, depth, parents)? {
+            if let Some(values) = self.group.lists(column.leaf, depth, parents)? {
                 own.push(Own { key: column.key.clone(), values });
             }
         }
@@ -252,12 +230,12 @@ impl Assembler {
         }
         let id = TraceId::from_slice(self.trace_id.values.bytes(row));
         let id_bytes = Bytes::copy_from_slice(&id.0);
-        let resources = range(&self.resources, row).map(|resource| ResourceSpans {
+        let resources = part(&self.resources, row).map(|resource| ResourceSpans {
             resource: Some(self.resource(resource)),
-            scope_spans: range(&self.scopes, resource)
+            scope_spans: part(&self.scopes, resource)
                 .map(|scope| ScopeSpans {
                     scope: Some(self.scope(scope)),
-                    spans: range(&self.spans, scope).map(|span| self.span(span, &id_bytes)).collect(),
+                    spans: part(&self.spans, scope).map(|span| self.span(span, &id_bytes)).collect(),
                     schema_url: String::new(),
                 })
                 .collect(),
@@ -305,9 +283,9 @@ impl Assembler {
             end_time_unix_nano: start.wrapping_add(columns.duration.values.i64(index).cast_unsigned()),
             attributes,
             dropped_attributes_count: count(&columns.dropped, index),
-            events: range(&self.event.of_span, index).map(|event| self.event(event, start)).collect(),
+            events: part(&self.event.of_span, index).map(|event| self.event(event, start)).collect(),
             dropped_events_count: count(&columns.dropped_events, index),
-            links: range(&self.link.of_span, index).map(|link| self.link(link)).collect(),
+            links: part(&self.link.of_span, index).map(|link| self.link(link)).collect(),
             dropped_links_count: count(&columns.dropped_links, index),
             status: Some(Status { message: text(&columns.status_message, index), code: narrow(columns.status.values.i64(index)) }),
             flags: 0,
@@ -340,7 +318,7 @@ impl Assembler {
 
     fn attributes(&self, attrs: &Attrs, parent: usize) -> Vec<KeyValue> {
         let mut out = Vec::new();
-        for index in range(&attrs.of_parent, parent) {
+        for index in part(&attrs.of_parent, parent) {
             let value = attrs.value(index);
             if value.is_some() || self.keeps_unset {
                 out.push(key_value(text(&attrs.key, index), value.flatten()));
@@ -354,7 +332,7 @@ impl Attrs {
     /// The value of an attribute: none when no column has one; none inside when it is stored as an unset value.
     fn value(&self, index: usize) -> Option<Option<AnyKind>> {
         if let Some(json) =
-            self.unsupported.as_ref().and_then(|lists| range(&lists.of_parent, index).next().map(|at| text(&lists.column, at)))
+            self.unsupported.as_ref().and_then(|lists| part(&lists.of_parent, index).next().map(|at| text(&lists.column, at)))
         {
             // What is nested too deep to be parsed is at least shown.
             return Some(match serde_json::from_str::<AnyValue>(&json) {
@@ -364,7 +342,7 @@ impl Attrs {
         }
         let lists = [&self.text, &self.int, &self.double, &self.boolean];
         let values = lists.into_iter().flatten().find_map(|lists| {
-            let at = range(&lists.of_parent, index);
+            let at = part(&lists.of_parent, index);
             (!at.is_empty()).then_some((lists, at))
         });
         match values {
@@ -378,7 +356,7 @@ impl Attrs {
 
 fn own(columns: &[Own], parent: usize, out: &mut Vec<KeyValue>) {
     for own in columns {
-        let at = range(&own.values.of_parent, parent);
+        let at = part(&own.values.of_parent, parent);
         let value = match at.len() {
             0 => continue,
             1 => scalar(&own.values.column.values, at.start),

@@ -10,6 +10,7 @@ use super::footer::{Chunk, Leaf, PageLocation};
 use super::layout::LeafId;
 use super::page::Decompressor;
 use super::reader::BlockReader;
+use super::shape::Shape;
 
 /// Two ranges closer than this are read as one.
 const GAP_BYTES: u64 = 64 << 10;
@@ -27,6 +28,7 @@ pub(crate) struct Group<'a> {
     /// Levels by list, of required columns of the whole row group.
     levels: FxHashMap<usize, Rc<Levels>>,
     offsets: FxHashMap<(LeafId, u8, u8), Rc<Vec<u32>>>,
+    pub(super) shape: Option<Shape>,
     fetched: Vec<(u64, Bytes)>,
     zip: Decompressor,
     /// Bytes read from the source.
@@ -44,6 +46,7 @@ impl<'a> Group<'a> {
             dictionaries: FxHashMap::default(),
             levels: FxHashMap::default(),
             offsets: FxHashMap::default(),
+            shape: None,
             fetched: Vec::new(),
             zip: Decompressor::default(),
             bytes_read: 0,
@@ -92,6 +95,20 @@ impl<'a> Group<'a> {
     pub(crate) fn is_empty(&self, leaf: LeafId) -> bool {
         let chunk = self.chunk(leaf);
         chunk.nulls.is_some_and(|nulls| nulls >= chunk.entries)
+    }
+
+    /// Whether [`Group::is_empty`] knows.
+    pub(crate) fn has_statistics(&self, leaf: LeafId) -> bool {
+        self.chunk(leaf).nulls.is_some()
+    }
+
+    /// What it takes to have a column: nothing if it is decoded, else about its bytes.
+    pub(crate) fn cost(&self, leaf: LeafId) -> u64 {
+        if self.columns.contains_key(&leaf) || self.whole.contains_key(&leaf) {
+            return 0;
+        }
+        let chunk = self.chunk(leaf);
+        chunk.data.end - chunk.dictionary.start
     }
 
     /// The pages to read for the wanted rows; none when they are not known or all are needed.

@@ -33,7 +33,6 @@ impl AttrLeaves {
 pub(crate) struct OwnColumn {
     pub(crate) key: String,
     pub(crate) leaf: LeafId,
-    pub(crate) kind: DedicatedType,
     /// Configured, as opposed to given by the format.
     pub(crate) dedicated: bool,
 }
@@ -212,7 +211,7 @@ impl Finder<'_> {
             // What has no slot stays a generic attribute.
             if self.by_path.contains_key(path.as_str()) {
                 let leaf = if self.v5 { self.leaf(&path, physical, depth + 1, 0)? } else { self.leaf(&path, physical, depth, 1)? };
-                list.push(OwnColumn { key: column.name.clone(), leaf, kind: column.kind, dedicated: true });
+                list.push(OwnColumn { key: column.name.clone(), leaf, dedicated: true });
             }
         }
         if !self.v5 {
@@ -220,15 +219,15 @@ impl Finder<'_> {
                 ["Cluster", "Namespace", "Pod", "Container", "K8sClusterName", "K8sNamespaceName", "K8sPodName", "K8sContainerName"];
             for (key, name) in VPARQUET4_RESOURCE_COLUMNS.iter().zip(names) {
                 let leaf = self.leaf(&format!("rs.Resource.{name}"), Physical::ByteArray, 1, 1)?;
-                own.0.push(OwnColumn { key: (*key).to_owned(), leaf, kind: DedicatedType::String, dedicated: false });
+                own.0.push(OwnColumn { key: (*key).to_owned(), leaf, dedicated: false });
             }
-            for (key, name, kind, physical) in [
-                ("http.method", "HttpMethod", DedicatedType::String, Physical::ByteArray),
-                ("http.url", "HttpUrl", DedicatedType::String, Physical::ByteArray),
-                ("http.status_code", "HttpStatusCode", DedicatedType::Int, Physical::Int64),
+            for (key, name, physical) in [
+                ("http.method", "HttpMethod", Physical::ByteArray),
+                ("http.url", "HttpUrl", Physical::ByteArray),
+                ("http.status_code", "HttpStatusCode", Physical::Int64),
             ] {
                 let leaf = self.leaf(&format!("rs.ss.Spans.{name}"), physical, 3, 1)?;
-                own.1.push(OwnColumn { key: key.to_owned(), leaf, kind, dedicated: false });
+                own.1.push(OwnColumn { key: key.to_owned(), leaf, dedicated: false });
             }
         }
         Ok(own)

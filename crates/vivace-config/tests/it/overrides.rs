@@ -15,7 +15,7 @@ overrides:
   b:
     max_traces_per_user: 5
     metrics_generator_processors: [span-metrics]
-    metrics_generator_processor_span_metrics_enable_target_info: true
+    metrics_generator_processor_span_metrics_dimensions: [a]
   "*":
     global: {max_bytes_per_trace: 7}
   c:
@@ -39,7 +39,7 @@ fn a_tenant_inherits_what_it_does_not_set() {
     let b = overrides.limits(&tenant("b"));
     assert_eq!(b.ingestion.max_traces_per_user, 5);
     assert_eq!(b.metrics_generator.processors, ["span-metrics"]);
-    assert_eq!(b.metrics_generator.processor.span_metrics.enable_target_info, Some(true));
+    assert_eq!(b.metrics_generator.processor.span_metrics.dimensions, Some(vec!["a".to_owned()]));
 
     assert_eq!(overrides.limits(&tenant("someone")).global.max_bytes_per_trace, 7);
     assert_eq!(*overrides.limits(&tenant("c")), config.overrides.defaults);

@@ -1,3 +1,9 @@
 //! The crate through its public door.
 
+mod combining;
+mod data;
+mod evaluation;
+mod examples;
 mod grammar;
+mod legacy;
+mod tags;

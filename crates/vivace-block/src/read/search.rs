@@ -1,0 +1,187 @@
+use std::ops::{AddAssign, ControlFlow, Range};
+
+use vivace_traceql::{Attribute, Batch, Fetch, Intrinsic, Scope, SpanFilter, TraceFilter};
+
+use super::bits::{Bits, Outcome};
+use super::fault::ReadError;
+use super::gather::Gather;
+use super::group::Group;
+use super::reader::BlockReader;
+use super::shape::Node;
+
+/// Traces in one batch.
+const BATCH_TRACES: usize = 256;
+
+/// What a scan took.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ScanStats {
+    /// Bytes of columns read. The footer and page locations, which stay in memory, do not count.
+    pub bytes: u64,
+    /// Spans of the traces that were handed out.
+    pub spans: u64,
+    /// Traces in the row groups that were looked at.
+    pub traces: u64,
+}
+
+impl AddAssign for ScanStats {
+    fn add_assign(&mut self, other: Self) {
+        self.bytes += other.bytes;
+        self.spans += other.spans;
+        self.traces += other.traces;
+    }
+}
+
+impl BlockReader {
+    /// Hands out the traces of these row groups that may match, in the order of the file, in batches of at most 256.
+    /// Row groups that do not exist are none. `each` may stop the scan.
+    ///
+    /// # Errors
+    /// Bytes that are not what the format says, or cannot be had. Batches may have been handed out before.
+    pub fn search(
+        &self,
+        fetch: &Fetch,
+        row_groups: Range<usize>,
+        each: &mut dyn FnMut(Batch) -> ControlFlow<()>,
+    ) -> Result<ScanStats, ReadError> {
+        let mut stats = ScanStats::default();
+        for index in row_groups.start..row_groups.end.min(self.row_groups()) {
+            let mut group = Group::new(self, index);
+            stats.traces += group.rows() as u64;
+            let rows: Vec<usize> = match group.candidates(fetch)? {
+                Outcome::None => Vec::new(),
+                Outcome::All => (0..group.rows()).collect(),
+                Outcome::Some(rows) => rows.iter().collect(),
+            };
+            let stop = scan(group, rows, fetch, &mut stats, each)?;
+            if stop.is_break() {
+                break;
+            }
+        }
+        Ok(stats)
+    }
+}
+
+fn scan(
+    mut group: Group<'_>,
+    mut rows: Vec<usize>,
+    fetch: &Fetch,
+    stats: &mut ScanStats,
+    each: &mut dyn FnMut(Batch) -> ControlFlow<()>,
+) -> Result<ControlFlow<()>, ReadError> {
+    if rows.is_empty() {
+        stats.bytes += group.bytes_read;
+        return Ok(ControlFlow::Continue(()));
+    }
+    // For few of the rows, only the pages that hold them are read, and only their part is kept.
+    if rows.len() < group.rows() / 4 * 3 {
+        let few = rows.len();
+        group = group.narrow(rows);
+        rows = (0..few).collect();
+    }
+    let gather = Gather::new(&mut group, fetch)?;
+    stats.bytes += group.bytes_read;
+    for some in rows.chunks(BATCH_TRACES) {
+        let batch = gather.batch(some);
+        stats.spans += batch.spans.len() as u64;
+        if each(batch).is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
+    }
+    Ok(ControlFlow::Continue(()))
+}
+
+impl Group<'_> {
+    /// The rows that may match.
+    fn candidates(&mut self, fetch: &Fetch) -> Result<Outcome, ReadError> {
+        let in_time = self.in_time(fetch.start_unix_nanos, fetch.end_unix_nanos)?;
+        if in_time == Outcome::None {
+            return Ok(Outcome::None);
+        }
+        Ok(in_time.and(self.trace_filter(&fetch.filter)?))
+    }
+
+    fn in_time(&mut self, start: u64, end: u64) -> Result<Outcome, ReadError> {
+        let layout = &self.block.layout;
+        let mut rows = Outcome::All;
+        if start > 0 {
+            let ends = self.column(layout.end)?;
+            rows = Bits::where_true(self.rows(), |row| ends.values.i64(row).cast_unsigned() >= start).into();
+        }
+        if end > 0 {
+            let starts = self.column(layout.start)?;
+            rows = rows.and(Bits::where_true(self.rows(), |row| starts.values.i64(row).cast_unsigned() <= end).into());
+        }
+        Ok(rows)
+    }
+
+    fn trace_filter(&mut self, filter: &TraceFilter) -> Result<Outcome, ReadError> {
+        match filter {
+            TraceFilter::All => Ok(Outcome::All),
+            TraceFilter::Nothing => Ok(Outcome::None),
+            TraceFilter::AnySpan(filter) => Ok(match self.span_filter(filter)? {
+                Outcome::Some(spans) => {
+                    let shape = self.shape()?;
+                    Bits::where_true(shape.count(Node::Trace), |row| spans.any_in(shape.spans_of_row(row))).into()
+                }
+                outcome => outcome,
+            }),
+            TraceFilter::And(filters) => all_of(filters, |filter| self.trace_filter(filter)),
+            TraceFilter::Or(filters) => one_of(filters, |filter| self.trace_filter(filter)),
+        }
+    }
+
+    /// The spans that may satisfy a filter.
+    pub(crate) fn span_filter(&mut self, filter: &SpanFilter) -> Result<Outcome, ReadError> {
+        match filter {
+            SpanFilter::Maybe => Ok(Outcome::All),
+            SpanFilter::Leaf(condition) => self.condition(condition),
+            SpanFilter::And(filters) => {
+                let mut cheap_first: Vec<&SpanFilter> = filters.iter().collect();
+                cheap_first.sort_by_key(|filter| cost(filter));
+                all_of(cheap_first, |filter| self.span_filter(filter))
+            }
+            SpanFilter::Or(filters) => one_of(filters, |filter| self.span_filter(filter)),
+        }
+    }
+}
+
+fn all_of<T>(filters: impl IntoIterator<Item = T>, mut eval: impl FnMut(T) -> Result<Outcome, ReadError>) -> Result<Outcome, ReadError> {
+    let mut outcome = Outcome::All;
+    for filter in filters {
+        outcome = outcome.and(eval(filter)?);
+        if outcome == Outcome::None {
+            break;
+        }
+    }
+    Ok(outcome)
+}
+
+fn one_of<T>(filters: impl IntoIterator<Item = T>, mut eval: impl FnMut(T) -> Result<Outcome, ReadError>) -> Result<Outcome, ReadError> {
+    let mut outcome = Outcome::None;
+    for filter in filters {
+        outcome = outcome.or(eval(filter)?);
+        if outcome == Outcome::All {
+            break;
+        }
+    }
+    Ok(outcome)
+}
+
+/// How much has to be read, roughly: 0 is least.
+fn cost(filter: &SpanFilter) -> u32 {
+    match filter {
+        SpanFilter::Maybe => 0,
+        SpanFilter::Leaf(condition) => match &condition.attribute {
+            Attribute::Intrinsic(intrinsic) => match intrinsic {
+                Intrinsic::TraceDuration | Intrinsic::RootName | Intrinsic::RootService | Intrinsic::TraceId => 1,
+                Intrinsic::Duration | Intrinsic::Status | Intrinsic::Kind | Intrinsic::Name => 3,
+                _ => 4,
+            },
+            Attribute::Named { scope: Scope::Resource, .. } => 2,
+            Attribute::Named { scope: Scope::Unscoped, .. } => 6,
+            Attribute::Named { .. } => 5,
+        },
+        SpanFilter::And(filters) => filters.iter().map(cost).min().unwrap_or(0),
+        SpanFilter::Or(filters) => filters.iter().map(cost).sum(),
+    }
+}

@@ -1,0 +1,80 @@
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use clap::Subcommand;
+use vivace_config::flags::Flags;
+use vivace_config::{Config, Overrides, Warning, WarningKind, expand};
+
+use crate::text::count;
+
+/// Check configuration files.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Check a file: all that is wrong, and all that has no effect.
+    Check {
+        /// The file, as given to -config.file.
+        file: PathBuf,
+        /// Replace ${VAR} as -config.expand-env does.
+        #[arg(long)]
+        expand_env: bool,
+        /// Flags that the process is started with, such as -target=ingester.
+        #[arg(last = true)]
+        flags: Vec<String>,
+    },
+    /// Check a file of limits per tenant (overrides.per_tenant_override_config).
+    CheckOverrides {
+        /// The file.
+        file: PathBuf,
+        /// Replace ${VAR} as -config.expand-env does.
+        #[arg(long)]
+        expand_env: bool,
+    },
+}
+
+pub(crate) fn run(command: Command) -> anyhow::Result<String> {
+    match command {
+        Command::Check { file, expand_env, flags } => {
+            let flags = Flags::parse(&flags).context("the flags after --")?;
+            let text = read(&file, expand_env)?;
+            match Config::load(Some((&text, &file.to_string_lossy())), &flags) {
+                Ok((_, warnings)) => Ok(report(&file, &warnings)),
+                Err(errors) => bail!("{errors}"),
+            }
+        }
+        Command::CheckOverrides { file, expand_env } => {
+            let text = read(&file, expand_env)?;
+            match Overrides::parse(&Config::default().overrides.defaults, &text, &file.to_string_lossy()) {
+                Ok((_, warnings)) => Ok(report(&file, &warnings)),
+                Err(errors) => bail!("{errors}"),
+            }
+        }
+    }
+}
+
+fn read(file: &PathBuf, expand_env: bool) -> anyhow::Result<String> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    if !expand_env {
+        return Ok(text);
+    }
+    #[expect(clippy::disallowed_methods, reason = "the user asks to check the file as this environment expands it")]
+    let lookup = |name: &str| std::env::var(name).ok();
+    Ok(expand(&text, &lookup)?)
+}
+
+fn report(file: &std::path::Path, warnings: &[Warning]) -> String {
+    let mut out = String::new();
+    for (kind, title) in [(WarningKind::Advice, "Worth a look"), (WarningKind::NoEffect, "Without effect")] {
+        let of_kind: Vec<&Warning> = warnings.iter().filter(|warning| warning.kind == kind).collect();
+        if of_kind.is_empty() {
+            continue;
+        }
+        let _ = writeln!(out, "{title}:");
+        for warning in of_kind {
+            let _ = writeln!(out, "  {warning}");
+        }
+    }
+    let remarks = if warnings.is_empty() { String::new() } else { format!(", with {}", count(warnings.len() as u64, "remark")) };
+    let _ = writeln!(out, "{} is valid{remarks}", file.display());
+    out
+}

@@ -1,0 +1,147 @@
+//! The copy of spans that metrics are made of, for tenants that want metrics.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
+use vivace_config::GeneratorForwarderLimits;
+use vivace_core::TenantId;
+use vivace_proto::tempopb::PushSpansRequest;
+use vivace_proto::tempopb::metrics_generator_client::MetricsGeneratorClient;
+use vivace_ring::{ClientPool, Ring};
+
+use crate::budget::Reservation;
+use crate::plan::plan;
+
+/// Where a limit is not set. Source: component behaviour of the reference, "Metrics-generator tee".
+const QUEUE_SIZE: usize = 100;
+const WORKERS: usize = 2;
+/// Longest time that shutdown waits for what is queued.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Sends spans to the metrics-generators. What does not fit into a tenant's queue is dropped and counted: metrics never hold up storing.
+#[derive(Debug)]
+pub(crate) struct GeneratorForwarder {
+    ring: Ring,
+    pool: ClientPool,
+    timeout: Duration,
+    message_bytes_max: usize,
+    queues: Mutex<FxHashMap<TenantId, Queue>>,
+    tasks: TaskTracker,
+}
+
+/// One tenant's queue.
+#[derive(Debug, Clone)]
+struct Queue {
+    limits: GeneratorForwarderLimits,
+    /// Free places.
+    places: Arc<Semaphore>,
+    /// Free workers.
+    workers: Arc<Semaphore>,
+}
+
+/// What is sent.
+pub(crate) struct Copy {
+    pub(crate) tenant: TenantId,
+    pub(crate) body: Bytes,
+    pub(crate) skip_metrics: bool,
+    pub(crate) max_attribute_bytes: usize,
+    /// The memory that the body takes, given back when it is sent.
+    pub(crate) hold: Arc<Reservation>,
+}
+
+impl GeneratorForwarder {
+    pub(crate) fn new(ring: Ring, pool: ClientPool, timeout: Duration, message_bytes_max: usize) -> Self {
+        Self { ring, pool, timeout, message_bytes_max, queues: Mutex::default(), tasks: TaskTracker::new() }
+    }
+
+    /// Queues a request. Never waits.
+    pub(crate) fn enqueue(self: &Arc<Self>, copy: Copy, limits: &GeneratorForwarderLimits) {
+        let tenant = copy.tenant.to_string();
+        let counter = |name: &'static str| metrics::counter!(name, "name" => "metrics-generator", "tenant" => tenant.clone());
+        counter("tempo_distributor_queue_pushes_total").increment(1);
+        let queue = self.queue(&copy.tenant, limits);
+        let Ok(place) = queue.places.try_acquire_owned() else {
+            counter("tempo_distributor_queue_pushes_failures_total").increment(1);
+            return;
+        };
+        let length = metrics::gauge!("tempo_distributor_queue_length", "name" => "metrics-generator", "tenant" => tenant.clone());
+        length.increment(1.0);
+        let this = self.clone();
+        self.tasks.spawn(async move {
+            let worker = queue.workers.acquire_owned().await;
+            length.decrement(1.0);
+            drop(place);
+            this.send(copy).await;
+            drop(worker);
+        });
+    }
+
+    /// Waits for what is queued, for a while.
+    pub(crate) async fn drain(&self) {
+        self.tasks.close();
+        if tokio::time::timeout(DRAIN_TIMEOUT, self.tasks.wait()).await.is_err() {
+            tracing::warn!(requests = self.tasks.len(), "spans for metrics are dropped at shutdown");
+        }
+    }
+
+    fn queue(&self, tenant: &TenantId, limits: &GeneratorForwarderLimits) -> Queue {
+        let mut queues = self.queues.lock();
+        if let Some(queue) = queues.get(tenant).filter(|q| q.limits == *limits) {
+            return queue.clone();
+        }
+        // A tenant whose limits change gets a new queue; what is in the old one is still sent.
+        let or = |value: usize, default: usize| if value == 0 { default } else { value }.min(Semaphore::MAX_PERMITS);
+        let queue = Queue {
+            limits: limits.clone(),
+            places: Arc::new(Semaphore::new(or(limits.queue_size, QUEUE_SIZE))),
+            workers: Arc::new(Semaphore::new(or(limits.workers, WORKERS))),
+        };
+        queues.insert(tenant.clone(), queue.clone());
+        queue
+    }
+
+    /// Sends each trace to the generator that owns it. No second try: metrics of late spans are worse than none.
+    async fn send(&self, copy: Copy) {
+        let snapshot = self.ring.snapshot();
+        let Copy { tenant, body, skip_metrics, max_attribute_bytes, hold } = copy;
+        let parts = {
+            let tenant = tenant.clone();
+            tokio::task::spawn_blocking(move || {
+                let plan = plan(&body, &tenant, max_attribute_bytes, |token| snapshot.primary(token));
+                plan.map(|plan| plan.parts.into_iter().map(|p| (p.owner.addr.clone(), p.payload)).collect::<Vec<_>>())
+            })
+            .await
+        };
+        let parts = match parts {
+            Ok(Ok(parts)) => parts,
+            Ok(Err(error)) => return tracing::warn!(%tenant, %error, "spans are missing in metrics"),
+            Err(_) => return,
+        };
+        let sends = parts.into_iter().map(|(addr, traces_data)| self.push(&tenant, addr, traces_data, skip_metrics));
+        futures::future::join_all(sends).await;
+        drop(hold);
+    }
+
+    async fn push(&self, tenant: &TenantId, addr: String, traces_data: Bytes, skip_metrics: bool) {
+        metrics::counter!("tempo_distributor_metrics_generator_pushes_total", "metrics_generator" => addr.clone()).increment(1);
+        let sent = async {
+            let channel = self.pool.channel(&addr)?;
+            metrics::gauge!("tempo_distributor_metrics_generator_clients").set(self.pool.len() as f64);
+            let mut client = MetricsGeneratorClient::new(channel).max_encoding_message_size(self.message_bytes_max);
+            let mut request = tonic::Request::new(PushSpansRequest { traces_data, skip_metrics_generation: skip_metrics });
+            vivace_server::tenant::insert(request.metadata_mut(), tenant);
+            tokio::time::timeout(self.timeout, client.push_spans(request)).await??;
+            anyhow::Ok(())
+        };
+        if let Err(error) = sent.await {
+            metrics::counter!("tempo_distributor_metrics_generator_pushes_failures_total", "metrics_generator" => addr.clone())
+                .increment(1);
+            tracing::warn!(%tenant, %addr, %error, "spans are missing in metrics");
+        }
+    }
+}

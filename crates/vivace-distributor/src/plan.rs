@@ -1,0 +1,239 @@
+//! One pass over a request: which spans are good, and which instance each trace belongs to.
+
+use bytes::Bytes;
+use rustc_hash::{FxHashMap, FxHashSet};
+use vivace_core::otlp::{Regroup, SpanContext, SpanHead, walk_spans};
+use vivace_core::wire::WireError;
+use vivace_core::{TenantId, Token, TraceId};
+use vivace_ring::Instance;
+
+use crate::truncate::{self, Message};
+
+/// A request, taken apart.
+#[derive(Debug)]
+pub(crate) struct Plan<'r> {
+    /// One per owner; empty when there is no good span.
+    pub(crate) parts: Vec<Part<'r>>,
+    pub(crate) survey: Survey,
+}
+
+/// The spans of one owner.
+#[derive(Debug)]
+pub(crate) struct Part<'r> {
+    pub(crate) owner: &'r Instance,
+    /// A serialised `TracesData`.
+    pub(crate) payload: Bytes,
+    pub(crate) spans: u32,
+}
+
+/// What was seen.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Survey {
+    /// Spans with valid ids.
+    pub(crate) spans: u32,
+    /// Spans whose trace id is not 16 bytes, or all zeros.
+    pub(crate) bad_trace_ids: u32,
+    /// Spans whose trace id is fine and whose span id is not 8 bytes, or all zeros.
+    pub(crate) bad_span_ids: u32,
+    /// Bits of the first id that is not valid.
+    pub(crate) bad_bits: usize,
+    /// Different traces among the valid spans.
+    pub(crate) traces: usize,
+    /// Attribute keys and values that were cut.
+    pub(crate) truncated: u64,
+}
+
+impl Survey {
+    pub(crate) fn rejected(&self) -> u32 {
+        self.bad_trace_ids + self.bad_span_ids
+    }
+}
+
+/// Why a request cannot be taken apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum PlanError {
+    #[error("the request is no ExportTraceServiceRequest: {0}")]
+    Malformed(#[from] WireError),
+    #[error("no instance owns token {}", .0.0)]
+    NoOwner(Token),
+}
+
+/// Spans in a request.
+pub(crate) fn count_spans(body: &[u8]) -> Result<u64, WireError> {
+    let mut spans = 0;
+    walk_spans(body, |_, _| spans += 1)?;
+    Ok(spans)
+}
+
+/// Takes a request apart. Where all of it goes to one owner unchanged, the payload is the request itself.
+///
+/// `max_attribute_bytes` 0 is no limit.
+pub(crate) fn plan<'r>(
+    body: &Bytes,
+    tenant: &TenantId,
+    max_attribute_bytes: usize,
+    owner: impl Fn(Token) -> Option<&'r Instance>,
+) -> Result<Plan<'r>, PlanError> {
+    let mut owners = Owners { tenant, owner, last: None };
+    let mut survey = Survey::default();
+    let mut rewrites = Rewrites { max: max_attribute_bytes, ..Rewrites::default() };
+    let mut traces: FxHashSet<TraceId> = FxHashSet::default();
+    let mut last_trace = None;
+    let mut only: Option<&Instance> = None;
+    let mut mixed = false;
+    let mut failure = None;
+    let mut ordinal = 0u32;
+    walk_spans(body, |at, span| {
+        ordinal += 1;
+        let Some(trace) = survey.check(&span) else { return };
+        if last_trace != Some(trace) {
+            last_trace = Some(trace);
+            traces.insert(trace);
+            if !mixed {
+                match (owners.of(trace), only) {
+                    (Ok(owner), None) => only = Some(owner),
+                    (Ok(owner), Some(first)) => mixed = !std::ptr::eq(owner, first),
+                    (Err(error), _) => failure = failure.or(Some(error)),
+                }
+            }
+        }
+        if let Err(error) = rewrites.look_at(ordinal, &at, &span) {
+            failure = failure.or(Some(error.into()));
+        }
+    })?;
+    if let Some(error) = failure {
+        return Err(error);
+    }
+    survey.traces = traces.len();
+    survey.truncated = rewrites.count;
+    let parts = match only {
+        None => Vec::new(),
+        Some(owner) if !mixed && survey.rejected() == 0 && rewrites.is_empty() => {
+            vec![Part { owner, payload: body.clone(), spans: survey.spans }]
+        }
+        Some(_) => regroup(body, &mut owners, &rewrites)?,
+    };
+    Ok(Plan { parts, survey })
+}
+
+/// The second pass, for requests that do not stay as they are.
+fn regroup<'r, F: Fn(Token) -> Option<&'r Instance>>(
+    body: &Bytes,
+    owners: &mut Owners<'_, 'r, F>,
+    rewrites: &Rewrites,
+) -> Result<Vec<Part<'r>>, PlanError> {
+    let mut groups: Vec<(&Instance, Regroup<'_>)> = Vec::new();
+    let mut survey = Survey::default();
+    let mut failure = None;
+    let mut ordinal = 0u32;
+    walk_spans(body, |at, span| {
+        ordinal += 1;
+        let Some(trace) = survey.check(&span) else { return };
+        let owner = match owners.of(trace) {
+            Ok(owner) => owner,
+            Err(error) => return failure = Some(error),
+        };
+        let index = groups.iter().position(|(o, _)| std::ptr::eq(*o, owner)).unwrap_or_else(|| {
+            groups.push((owner, Regroup::default()));
+            groups.len() - 1
+        });
+        let (at, bytes) = rewrites.apply(ordinal, at, span.bytes);
+        groups[index].1.push(at, bytes);
+    })?;
+    match failure {
+        Some(error) => Err(error),
+        None => Ok(groups.into_iter().map(|(owner, g)| Part { owner, spans: g.spans(), payload: g.encode().into() }).collect()),
+    }
+}
+
+impl Survey {
+    /// The trace of a span with valid ids; counts the others.
+    ///
+    /// Source: component behaviour of the reference, "Regrouping"; all zeros are refused in both ids, as its receivers do.
+    fn check(&mut self, span: &SpanHead<'_>) -> Option<TraceId> {
+        let valid = |id: &[u8], len: usize| id.len() == len && id.iter().any(|byte| *byte != 0);
+        let (bad, id) = match (valid(span.trace_id, 16), valid(span.span_id, 8)) {
+            (true, true) => {
+                self.spans += 1;
+                return Some(span.trace());
+            }
+            (false, _) => (&mut self.bad_trace_ids, span.trace_id),
+            (true, false) => (&mut self.bad_span_ids, span.span_id),
+        };
+        *bad += 1;
+        if self.rejected() == 1 {
+            self.bad_bits = if id.iter().all(|byte| *byte == 0) { 0 } else { id.len() * 8 };
+        }
+        None
+    }
+}
+
+/// Looks owners up; spans of one trace mostly stand together.
+struct Owners<'t, 'r, F> {
+    tenant: &'t TenantId,
+    owner: F,
+    last: Option<(TraceId, &'r Instance)>,
+}
+
+impl<'r, F: Fn(Token) -> Option<&'r Instance>> Owners<'_, 'r, F> {
+    fn of(&mut self, trace: TraceId) -> Result<&'r Instance, PlanError> {
+        if let Some((last, owner)) = self.last
+            && last == trace
+        {
+            return Ok(owner);
+        }
+        let token = trace.token(self.tenant);
+        let owner = (self.owner)(token).ok_or(PlanError::NoOwner(token))?;
+        self.last = Some((trace, owner));
+        Ok(owner)
+    }
+}
+
+/// Messages that had to be changed. Empty for nearly every request.
+#[derive(Debug, Default)]
+struct Rewrites {
+    max: usize,
+    count: u64,
+    spans: FxHashMap<u32, Vec<u8>>,
+    resources: FxHashMap<u32, Vec<u8>>,
+    scopes: FxHashMap<u32, Vec<u8>>,
+    /// Resource and scope looked at last.
+    seen: Option<(u32, u32)>,
+}
+
+impl Rewrites {
+    fn look_at(&mut self, ordinal: u32, at: &SpanContext<'_>, span: &SpanHead<'_>) -> Result<(), WireError> {
+        if self.max == 0 {
+            return Ok(());
+        }
+        let (max, here) = (self.max, (at.resource_index, at.scope_index));
+        let mut keep = |map: &mut FxHashMap<u32, Vec<u8>>, key, rewritten: Option<(Vec<u8>, u64)>| {
+            if let Some((bytes, count)) = rewritten {
+                self.count += count;
+                map.insert(key, bytes);
+            }
+        };
+        if self.seen.map(|(resource, _)| resource) != Some(here.0) {
+            keep(&mut self.resources, here.0, truncate::cut(Message::Resource, at.resource, max)?);
+        }
+        if self.seen != Some(here) {
+            keep(&mut self.scopes, here.1, truncate::cut(Message::Scope, at.scope, max)?);
+            self.seen = Some(here);
+        }
+        keep(&mut self.spans, ordinal, truncate::cut(Message::Span, span.bytes, max)?);
+        Ok(())
+    }
+
+    fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    fn apply<'a>(&'a self, ordinal: u32, mut at: SpanContext<'a>, span: &'a [u8]) -> (SpanContext<'a>, &'a [u8]) {
+        if self.is_empty() {
+            return (at, span);
+        }
+        at.resource = self.resources.get(&at.resource_index).map_or(at.resource, Vec::as_slice);
+        at.scope = self.scopes.get(&at.scope_index).map_or(at.scope, Vec::as_slice);
+        (at, self.spans.get(&ordinal).map_or(span, Vec::as_slice))
+    }
+}

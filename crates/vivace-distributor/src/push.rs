@@ -1,0 +1,182 @@
+//! What every receiver does with a request. Source: component behaviour of the reference, "Request sequence".
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+use vivace_config::{IngestionLimits, RateStrategy};
+use vivace_core::{TenantError, TenantId};
+use vivace_proto::vivace::v1::RefusedTrace;
+use vivace_proto::vivace::v1::refused_trace::Reason;
+use vivace_ring::Ring;
+use vivace_server::Overrides;
+
+use crate::budget::{Budget, Reservation};
+use crate::error::PushError;
+use crate::forward::{Copy, GeneratorForwarder};
+use crate::limit::{OverLimit, Rate, RateLimiter};
+use crate::metrics as count;
+use crate::plan::{Survey, count_spans};
+use crate::replicate::Replicator;
+
+/// The writing side of a distributor, behind all receivers.
+pub(crate) struct Distributor {
+    pub(crate) overrides: Arc<Overrides>,
+    pub(crate) distributors: Ring,
+    pub(crate) limiter: RateLimiter,
+    pub(crate) budget: Budget,
+    pub(crate) replicator: Arc<Replicator>,
+    pub(crate) forwarder: Arc<GeneratorForwarder>,
+    /// `distributor.retry_after_on_resource_exhausted`; zero gives no hint.
+    pub(crate) retry_after: Duration,
+    /// `distributor.max_attribute_bytes`
+    pub(crate) max_attribute_bytes: usize,
+}
+
+/// A request as a receiver has read it.
+pub(crate) struct Incoming {
+    pub(crate) receiver: count::Receiver,
+    pub(crate) tenant: Result<TenantId, TenantError>,
+    /// A serialised `ExportTraceServiceRequest`.
+    pub(crate) body: Bytes,
+    /// The client asks for no metrics of these spans.
+    pub(crate) skip_metrics: bool,
+}
+
+/// A request that was taken.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Accepted {
+    /// Spans that were not stored and never will be.
+    pub(crate) rejected_spans: i64,
+    /// Why; empty when there are none.
+    pub(crate) message: String,
+}
+
+impl Distributor {
+    /// Stores a request, or says why not.
+    pub(crate) async fn push(&self, incoming: Incoming) -> Result<Accepted, PushError> {
+        let (start, receiver, body) = (Instant::now(), incoming.receiver, incoming.body.clone());
+        let result = self.push_inner(incoming).await;
+        metrics::histogram!("tempo_distributor_push_duration_seconds").record(start.elapsed().as_secs_f64());
+        if result.is_err() {
+            receiver.refused(count_spans(&body).unwrap_or(0));
+        }
+        result
+    }
+
+    async fn push_inner(&self, incoming: Incoming) -> Result<Accepted, PushError> {
+        let Incoming { receiver, tenant, body, skip_metrics } = incoming;
+        let tenant = match tenant {
+            Ok(tenant) => tenant,
+            Err(_) if count_spans(&body) == Ok(0) => return Ok(Accepted::default()),
+            Err(error) => return Err(error.into()),
+        };
+        let limits = self.overrides.limits(&tenant);
+        let bytes = body.len() as u64;
+        count::ingress(&tenant, bytes);
+        if body.is_empty() {
+            return Ok(Accepted::default());
+        }
+        self.check_rate(&tenant, &body, &limits.ingestion)?;
+        // The request and, while it is sent, about as much again.
+        let hold = Arc::new(self.reserve(bytes * 2)?);
+
+        let max_attribute_bytes = match limits.ingestion.max_attribute_bytes {
+            0 => self.max_attribute_bytes,
+            bytes => bytes,
+        };
+        let prepared = self.replicator.prepare(body.clone(), &tenant, max_attribute_bytes).await?;
+        let survey = prepared.survey;
+        count::surveyed(&tenant, bytes, &survey);
+        if survey.spans == 0 && survey.rejected() == 0 {
+            return Ok(Accepted::default());
+        }
+        let mut rejections = Rejections::of(&survey);
+        if survey.spans == 0 {
+            return Err(PushError::NoValidSpans(rejections.message));
+        }
+        let refused = self.replicator.store(&tenant, prepared, hold.clone()).await?;
+        rejections.add_refused(&tenant, &refused);
+        if !limits.metrics_generator.processors.is_empty() {
+            let copy = Copy { tenant, body, skip_metrics, max_attribute_bytes, hold };
+            self.forwarder.enqueue(copy, &limits.metrics_generator.forwarder);
+        }
+        receiver.accepted(u64::from(survey.spans + survey.rejected()).saturating_sub(rejections.spans));
+        receiver.refused(rejections.spans);
+        Ok(Accepted { rejected_spans: i64::try_from(rejections.spans).unwrap_or(i64::MAX), message: rejections.message })
+    }
+
+    /// Takes a part of the memory that requests may use.
+    pub(crate) fn reserve(&self, bytes: u64) -> Result<Reservation, PushError> {
+        self.budget.reserve(bytes).ok_or(PushError::Overloaded { bytes, limit: self.budget.limit() })
+    }
+
+    fn check_rate(&self, tenant: &TenantId, body: &Bytes, limits: &IngestionLimits) -> Result<(), PushError> {
+        let (rate_limit_bytes, burst_bytes) = (limits.rate_limit_bytes, limits.burst_size_bytes);
+        let global = limits.rate_strategy == RateStrategy::Global;
+        let sharers = if global { self.distributors.snapshot().live().count().max(1) as u64 } else { 1 };
+        // A share never becomes zero, which would mean that there is no limit.
+        let local_bytes = if rate_limit_bytes == 0 { 0 } else { (rate_limit_bytes / sharers).max(1) };
+        let request_bytes = body.len() as u64;
+        let rate = Rate { bytes_per_second: local_bytes, burst_bytes };
+        let Err(over) = self.limiter.admit(tenant, request_bytes, rate, Instant::now()) else { return Ok(()) };
+        let spans = count_spans(body).map_err(|error| PushError::Malformed(error.to_string()))?;
+        count::discarded(tenant, "rate_limited", spans);
+        let tenant = tenant.clone();
+        Err(match over {
+            OverLimit::Always => PushError::LargerThanBurst { tenant, request_bytes, local_bytes, burst_bytes },
+            OverLimit::Now => {
+                let hint = !self.retry_after.is_zero() && limits.retry_info_enabled;
+                let global_bytes = if global { rate_limit_bytes } else { 0 };
+                let retry_after = hint.then_some(self.retry_after);
+                PushError::RateLimited { tenant, request_bytes, local_bytes, global_bytes, burst_bytes, retry_after }
+            }
+        })
+    }
+}
+
+/// Spans of a request that are not stored, and why.
+struct Rejections {
+    spans: u64,
+    message: String,
+}
+
+impl Rejections {
+    fn of(survey: &Survey) -> Self {
+        let mut this = Self { spans: 0, message: String::new() };
+        if survey.bad_trace_ids > 0 {
+            let rule = format!("trace ids must be 128 bit and not all zero, the first such id has {} bits", survey.bad_bits);
+            this.add(u64::from(survey.bad_trace_ids), &rule);
+        }
+        if survey.bad_span_ids > 0 {
+            this.add(u64::from(survey.bad_span_ids), "span ids must be 64 bit and not all zero");
+        }
+        this
+    }
+
+    fn add_refused(&mut self, tenant: &TenantId, refused: &[RefusedTrace]) {
+        let reasons = [
+            (Reason::LiveTracesExceeded, "live_traces_exceeded", "LIVE_TRACES_EXCEEDED: the tenant has too many live traces"),
+            (Reason::TraceTooLarge, "trace_too_large", "TRACE_TOO_LARGE: a trace is over the tenant's limit of bytes per trace"),
+            (Reason::Unspecified, "unknown_error", "refused by an ingester"),
+        ];
+        for (reason, name, text) in reasons {
+            let of_reason: Vec<&RefusedTrace> = refused.iter().filter(|t| t.reason() == reason).collect();
+            let spans = of_reason.iter().map(|t| u64::from(t.spans)).sum();
+            if spans > 0 {
+                count::discarded(tenant, name, spans);
+                let example = of_reason.first().map(|t| vivace_core::TraceId::from_slice(&t.trace_id)).unwrap_or_default();
+                self.add(spans, &format!("{text} ({} traces, such as {example})", of_reason.len()));
+            }
+        }
+    }
+
+    fn add(&mut self, spans: u64, why: &str) {
+        self.spans += spans;
+        let separator = if self.message.is_empty() { "" } else { "; " };
+        // Writing to a string does not fail.
+        let _ = write!(self.message, "{separator}{spans} spans rejected: {why}");
+    }
+}

@@ -1,0 +1,125 @@
+//! OTLP over gRPC. The request stays the bytes that it arrived in. Source: gRPC facts, "OTLP/gRPC receiver".
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, BufMut, Bytes};
+use futures::future::BoxFuture;
+use http::{HeaderValue, Request, Response};
+use tonic::body::Body;
+use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EnabledCompressionEncodings, EncodeBuf, Encoder};
+use tonic::server::{Grpc, NamedService, UnaryService};
+use tonic::{Code, Status};
+use vivace_server::Tenancy;
+
+use super::{NO_METRICS, response};
+use crate::metrics::Receiver;
+use crate::push::{Distributor, Incoming};
+use crate::status;
+
+/// `opentelemetry.proto.collector.trace.v1.TraceService`.
+#[derive(Clone)]
+pub(crate) struct TraceService {
+    pub(crate) distributor: Arc<Distributor>,
+    pub(crate) tenancy: Tenancy,
+    pub(crate) message_bytes_max: usize,
+}
+
+impl NamedService for TraceService {
+    const NAME: &'static str = "opentelemetry.proto.collector.trace.v1.TraceService";
+}
+
+impl tower_service::Service<Request<Body>> for TraceService {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let this = self.clone();
+        Box::pin(async move {
+            if request.uri().path() != "/opentelemetry.proto.collector.trace.v1.TraceService/Export" {
+                return Ok(Status::unimplemented("TraceService has the method Export only").into_http());
+            }
+            let mut accepted = EnabledCompressionEncodings::default();
+            accepted.enable(CompressionEncoding::Gzip);
+            accepted.enable(CompressionEncoding::Zstd);
+            let mut grpc = Grpc::new(RawCodec)
+                .apply_compression_config(accepted, EnabledCompressionEncodings::default())
+                .apply_max_message_size_config(Some(this.message_bytes_max), None);
+            let mut response = grpc.unary(this, request).await;
+            // The library calls a message over the limit OUT_OF_RANGE, which clients would try again.
+            if response.headers().get(Status::GRPC_STATUS).is_some_and(|code| code == code_value(Code::OutOfRange)) {
+                response.headers_mut().insert(Status::GRPC_STATUS, code_value(Code::ResourceExhausted));
+            }
+            Ok(response)
+        })
+    }
+}
+
+fn code_value(code: Code) -> HeaderValue {
+    HeaderValue::from(code as i32)
+}
+
+impl UnaryService<Bytes> for TraceService {
+    type Response = Bytes;
+    type Future = BoxFuture<'static, Result<tonic::Response<Bytes>, Status>>;
+
+    fn call(&mut self, request: tonic::Request<Bytes>) -> Self::Future {
+        let this = self.clone();
+        Box::pin(async move {
+            let incoming = Incoming {
+                receiver: Receiver::OtlpGrpc,
+                tenant: this.tenancy.one_of_metadata(request.metadata()),
+                skip_metrics: request.metadata().contains_key(NO_METRICS),
+                body: request.into_inner(),
+            };
+            match this.distributor.push(incoming).await {
+                Ok(accepted) => Ok(tonic::Response::new(response(&accepted))),
+                Err(error) => Err(status::grpc(&error)),
+            }
+        })
+    }
+}
+
+/// Messages as bytes.
+struct RawCodec;
+
+impl Codec for RawCodec {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for RawCodec {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, item: Bytes, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        out.put(item);
+        Ok(())
+    }
+}
+
+impl Decoder for RawCodec {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn decode(&mut self, message: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        // Shares the receive buffer, copies nothing.
+        Ok(Some(message.copy_to_bytes(message.remaining())))
+    }
+}

@@ -1,0 +1,162 @@
+//! OTLP over HTTP. Source: HTTP API facts 3.1, and its "worth improving".
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use bytes::Bytes;
+use http::header::{ALLOW, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderMap, HeaderValue, Request, StatusCode};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use prost::Message;
+use serde_json::json;
+use vivace_server::Tenancy;
+
+use super::decode::Encoding;
+use super::{NO_METRICS, json, response};
+use crate::error::PushError;
+use crate::metrics::Receiver;
+use crate::push::{Accepted, Distributor, Incoming};
+use crate::status::{self, RpcStatus};
+
+/// Bodies up to this size are decompressed where they arrive.
+const INLINE_BYTES_MAX: usize = 16 << 10;
+
+/// What the handler knows.
+#[derive(Clone)]
+pub(crate) struct OtlpHttp {
+    pub(crate) distributor: Arc<Distributor>,
+    pub(crate) tenancy: Tenancy,
+    /// Before and after decompression.
+    pub(crate) body_bytes_max: u64,
+}
+
+/// The one route.
+pub(crate) fn router(path: &str, receiver: OtlpHttp) -> Router {
+    let not_post = || async { (StatusCode::METHOD_NOT_ALLOWED, [(ALLOW, "POST")], "405 method not allowed, supported: [POST]") };
+    Router::new().route(path, post(export).fallback(not_post)).with_state(receiver)
+}
+
+/// The format of a request and of its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Protobuf,
+    Json,
+}
+
+impl Format {
+    fn of(headers: &HeaderMap) -> Option<Self> {
+        let media_type = headers.get(CONTENT_TYPE)?.to_str().ok()?.split(';').next()?.trim().to_ascii_lowercase();
+        match media_type.as_str() {
+            "application/x-protobuf" => Some(Self::Protobuf),
+            "application/json" => Some(Self::Json),
+            _ => None,
+        }
+    }
+
+    fn content_type(self) -> HeaderValue {
+        HeaderValue::from_static(match self {
+            Self::Protobuf => "application/x-protobuf",
+            Self::Json => "application/json",
+        })
+    }
+
+    fn accepted(self, accepted: &Accepted) -> Response {
+        let body = match self {
+            Self::Protobuf => response(accepted),
+            Self::Json if accepted.rejected_spans == 0 => Bytes::from_static(br#"{"partialSuccess":{}}"#),
+            Self::Json => {
+                let rejected = accepted.rejected_spans.to_string();
+                json!({ "partialSuccess": { "rejectedSpans": rejected, "errorMessage": accepted.message } }).to_string().into()
+            }
+        };
+        ([(CONTENT_TYPE, self.content_type())], body).into_response()
+    }
+
+    fn refused(self, error: &PushError) -> Response {
+        let status = match error {
+            PushError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            other => StatusCode::from_u16(status::http(other.code())).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+        };
+        let body: Bytes = match self {
+            Self::Protobuf => RpcStatus::from(error).encode_to_vec().into(),
+            Self::Json => status::json(error).to_string().into(),
+        };
+        let mut response = (status, [(CONTENT_TYPE, self.content_type())], body).into_response();
+        if let Some(delay) = error.retry_after() {
+            // Whole seconds, rounded up: a client that comes back too early is refused again.
+            let seconds = delay.as_secs() + u64::from(delay.subsec_nanos() > 0);
+            response.headers_mut().insert(RETRY_AFTER, seconds.into());
+        }
+        response
+    }
+}
+
+async fn export(State(receiver): State<OtlpHttp>, request: Request<Body>) -> Response {
+    let Some(format) = Format::of(request.headers()) else {
+        let text = "415 unsupported media type, supported: [application/json, application/x-protobuf]";
+        return (StatusCode::UNSUPPORTED_MEDIA_TYPE, text).into_response();
+    };
+    match receiver.export(format, request).await {
+        Ok(accepted) => format.accepted(&accepted),
+        Err(error) => format.refused(&error),
+    }
+}
+
+impl OtlpHttp {
+    async fn export(&self, format: Format, request: Request<Body>) -> Result<Accepted, PushError> {
+        let (head, body) = request.into_parts();
+        let header = |name| head.headers.get(name).map(|value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned());
+        let encoding = Encoding::from_header(&header(CONTENT_ENCODING).unwrap_or_default())?;
+        let limit = self.body_bytes_max;
+        let announced = header(CONTENT_LENGTH).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
+        if announced > limit {
+            return Err(PushError::TooLarge { limit });
+        }
+        let while_read = self.distributor.reserve(announced)?;
+        let body = read(body, limit).await?;
+        let body = decoded(format, encoding, body, limit).await?;
+        drop(while_read);
+        let incoming = Incoming {
+            receiver: Receiver::OtlpHttp,
+            tenant: self.tenancy.one(&head.headers),
+            skip_metrics: head.headers.contains_key(NO_METRICS),
+            body,
+        };
+        self.distributor.push(incoming).await
+    }
+}
+
+async fn read(body: Body, limit: u64) -> Result<Bytes, PushError> {
+    let limit_bytes = usize::try_from(limit).unwrap_or(usize::MAX);
+    match Limited::new(body, limit_bytes).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(PushError::TooLarge { limit }),
+        Err(error) => Err(PushError::Malformed(format!("could not read the request body: {error}"))),
+    }
+}
+
+/// The body as plain protobuf; larger ones are worked on off the async threads.
+async fn decoded(format: Format, encoding: Option<Encoding>, body: Bytes, limit: u64) -> Result<Bytes, PushError> {
+    if encoding.is_none() && format == Format::Protobuf {
+        return Ok(body);
+    }
+    let small = body.len() <= INLINE_BYTES_MAX;
+    let work = move || {
+        let body = match encoding {
+            Some(encoding) => encoding.decode(&body, limit)?,
+            None => body,
+        };
+        match format {
+            Format::Protobuf => Ok(body),
+            Format::Json => json::to_protobuf(&body),
+        }
+    };
+    if small {
+        return work();
+    }
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(PushError::Malformed(format!("could not decode the body: {error}"))))
+}

@@ -1,0 +1,153 @@
+use std::io::Write;
+
+use prost::Message;
+use serde_json::json;
+use tonic::Code;
+use vivace_proto::otlp::any_value;
+
+use crate::client::{Answer, ExportResponse, traces};
+use crate::cluster::{Cluster, payload};
+
+const PROTOBUF: &str = "application/x-protobuf";
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[tokio::test]
+async fn success_is_an_empty_partial_success() {
+    let cluster = Cluster::start(1, 1, |_| {}).await;
+    let answer = cluster.post(PROTOBUF, traces(&[(1, 1)]).encode_to_vec()).await;
+    assert_eq!(
+        (answer.status, answer.body.as_ref(), answer.headers["content-type"].as_bytes()),
+        (200, &[0x0a, 0][..], PROTOBUF.as_bytes())
+    );
+
+    let body = json!({"resourceSpans": [{"scopeSpans": [{"spans": [
+        {"traceId": "0AF7651916CD43DD8448EB211C80319C", "spanId": "0000000000000007", "name": "json", "kind": "SPAN_KIND_CLIENT"}
+    ]}]}]});
+    let answer = cluster.post("application/json; charset=utf-8", body.to_string()).await;
+    assert_eq!((answer.status, answer.json()), (200, json!({"partialSuccess": {}})));
+    let segments = cluster.instances[0].segments();
+    assert_eq!(segments.len(), 2);
+    assert!(payload(&segments[1]).windows(4).any(|w| w == b"json"));
+
+    let answer = cluster.post("application/json", "{}").await;
+    assert_eq!((answer.status, answer.json()), (200, json!({"partialSuccess": {}})), "no spans");
+    assert_eq!(cluster.instances[0].segments().len(), 2);
+}
+
+#[tokio::test]
+async fn only_spans_with_bad_ids_are_rejected() {
+    let cluster = Cluster::start(1, 1, |_| {}).await;
+    let mut mixed = traces(&[(1, 1), (1, 2), (1, 3), (1, 4), (2, 5)]);
+    let spans = &mut mixed.resource_spans[0].scope_spans[0].spans;
+    spans[0].trace_id = vec![1; 8].into();
+    spans[1].span_id = vec![0; 8].into();
+    spans[3].trace_id = vec![0; 16].into();
+    let answer = cluster.export(&mixed, &[]).await.expect("the good spans are stored");
+    let partial = answer.partial_success.expect("present");
+    assert_eq!(partial.rejected_spans, 3);
+    assert!(partial.error_message.contains("2 spans rejected: trace ids must be 128 bit"), "{}", partial.error_message);
+    assert!(partial.error_message.contains("64 bits"), "{}", partial.error_message);
+    assert!(partial.error_message.contains("1 spans rejected: span ids must be 64 bit"), "{}", partial.error_message);
+    assert_eq!(cluster.held().primaries(), [3, 5]);
+
+    for span in &mut mixed.resource_spans[0].scope_spans[0].spans {
+        span.trace_id = vec![0; 16].into();
+    }
+    let error = cluster.export(&mixed, &[]).await.expect_err("nothing is left");
+    assert_eq!(error.code(), Code::InvalidArgument);
+    let answer = cluster.post(PROTOBUF, mixed.encode_to_vec()).await;
+    assert_eq!((answer.status, rpc_code(&answer)), (400, 3));
+}
+
+/// `code` of a `google.rpc.Status` in protobuf.
+fn rpc_code(answer: &Answer) -> i32 {
+    #[derive(Clone, PartialEq, Message)]
+    struct Status {
+        #[prost(int32, tag = "1")]
+        code: i32,
+    }
+    Status::decode(answer.body.clone()).expect("a status").code
+}
+
+#[tokio::test]
+async fn broken_requests_are_refused_in_their_own_format() {
+    let cluster = Cluster::start(1, 1, |c| {
+        let http = c.distributor.receivers.otlp[0].protocols.http.as_mut().unwrap();
+        http.max_request_body_size = 4096;
+    })
+    .await;
+    let body = traces(&[(1, 1), (1, 2)]).encode_to_vec();
+    let packed = gzip(&body);
+    let gzipped = [("content-type", PROTOBUF), ("content-encoding", "gzip")];
+    assert_eq!(cluster.http("POST", &gzipped, packed.clone()).await.status, 200);
+
+    let cut = cluster.http("POST", &gzipped, packed[..packed.len() - 9].to_vec()).await;
+    assert_eq!((cut.status, rpc_code(&cut)), (400, 3), "{cut:?}");
+    let cut = cluster.post(PROTOBUF, body[..body.len() - 1].to_vec()).await;
+    assert_eq!((cut.status, rpc_code(&cut)), (400, 3), "{cut:?}");
+    let no_json = cluster.post("application/json", "{\"resourceSpans\":").await;
+    assert_eq!((no_json.status, &no_json.json()["code"]), (400, &3.into()));
+    let encoding = cluster.http("POST", &[("content-type", PROTOBUF), ("content-encoding", "br")], body.clone()).await;
+    assert_eq!((encoding.status, rpc_code(&encoding)), (400, 3));
+
+    let large = cluster.post(PROTOBUF, vec![0; 5000]).await;
+    assert_eq!(large.status, 413, "{large:?}");
+    let unpacks_large = cluster.http("POST", &gzipped, gzip(&vec![0; 5000])).await;
+    assert_eq!(unpacks_large.status, 413, "{unpacks_large:?}");
+
+    assert_eq!(cluster.post("text/plain", body.clone()).await.status, 415);
+    assert_eq!(cluster.http("POST", &[], body.clone()).await.status, 415);
+    assert_eq!(cluster.http("GET", &[], "").await.status, 405);
+    assert_eq!(cluster.instances[0].segments().len(), 1);
+}
+
+#[tokio::test]
+async fn messages_over_the_limit_are_refused() {
+    let cluster = Cluster::start(1, 1, |c| {
+        c.distributor.receivers.otlp[0].protocols.grpc.as_mut().unwrap().max_recv_msg_size_mib = 1;
+    })
+    .await;
+    let mut large = traces(&[(1, 1)]);
+    large.resource_spans[0].scope_spans[0].spans[0].name = "x".repeat(2 << 20);
+    let error = cluster.export(&large, &[]).await.expect_err("too large");
+    assert_eq!(error.code(), Code::ResourceExhausted, "{error}");
+    assert!(error.details().is_empty(), "no hint to try again");
+}
+
+#[tokio::test]
+async fn tenants_are_required_where_there_are_many() {
+    let cluster = Cluster::start(1, 1, |c| c.multitenancy_enabled = true).await;
+    let one = traces(&[(1, 1)]);
+    cluster.export(&one, &[("x-scope-orgid", "team-a")]).await.expect("stored");
+    assert_eq!(cluster.instances[0].segments()[0].tenant, "team-a");
+
+    assert_eq!(cluster.export(&one, &[]).await.expect_err("no tenant").code(), Code::Unauthenticated);
+    let many = cluster.export(&one, &[("x-scope-orgid", "a|b")]).await.expect_err("two tenants");
+    assert_eq!(many.code(), Code::InvalidArgument);
+    let missing = cluster.post(PROTOBUF, one.encode_to_vec()).await;
+    assert_eq!((missing.status, rpc_code(&missing)), (401, 16));
+    let invalid = cluster.http("POST", &[("content-type", PROTOBUF), ("x-scope-orgid", "a/b")], one.encode_to_vec()).await;
+    assert_eq!((invalid.status, rpc_code(&invalid)), (400, 3));
+    let empty = cluster.post(PROTOBUF, "").await;
+    assert_eq!(ExportResponse::decode(empty.body).expect("an answer").partial_success, Some(Default::default()));
+}
+
+#[tokio::test]
+async fn long_attributes_are_cut() {
+    let cluster = Cluster::start(1, 1, |c| c.distributor.max_attribute_bytes = 100).await;
+    let mut long = traces(&[(1, 1), (2, 2)]);
+    let text = |s: &str| Some(any_value::Value::StringValue(s.to_owned()));
+    let value = |traces: &mut vivace_proto::otlp::TracesData, s: &str| {
+        traces.resource_spans[0].resource.as_mut().unwrap().attributes[0].value.as_mut().unwrap().value = text(s);
+        traces.resource_spans[0].scope_spans[0].spans[1].attributes[0].value.as_mut().unwrap().value = text(s);
+    };
+    value(&mut long, &"ä".repeat(60));
+    cluster.export(&long, &[]).await.expect("stored");
+    value(&mut long, &"ä".repeat(50));
+    assert_eq!(payload(&cluster.instances[0].segments()[0]), long.encode_to_vec());
+}

@@ -1,0 +1,175 @@
+use std::hash::Hasher;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use prost::Message;
+use rustc_hash::{FxHashMap, FxHasher};
+use vivace_block::SpanRef;
+use vivace_core::TraceId;
+use vivace_core::otlp::walk_spans;
+use vivace_proto::otlp::{InstrumentationScope, Resource, ResourceSpans, ScopeSpans, Span};
+
+use crate::segment::{Segment, SegmentError};
+
+/// Spans taken out of segments, in the client's own bytes, copied so that the segments need not stay decompressed.
+/// Equal resources and scopes are kept once.
+#[derive(Debug, Default)]
+pub(crate) struct Gathered {
+    bytes: Vec<u8>,
+    spans: Vec<Place>,
+    interned: FxHashMap<u64, Text>,
+}
+
+/// A piece of [`Gathered::bytes`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Text {
+    start: usize,
+    len: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    trace: TraceId,
+    resource: Text,
+    scope: Text,
+    span: Text,
+}
+
+impl Gathered {
+    /// Takes the spans of the traces that are `wanted` from a segment.
+    ///
+    /// # Errors
+    /// The segment cannot be read; then nothing of it is taken.
+    pub(crate) fn take(&mut self, segment: &Segment, log: &Path, wanted: impl Fn(&TraceId) -> bool) -> Result<(), SegmentError> {
+        let data = segment.traces_data(log)?;
+        self.take_from(segment, &data, wanted)
+    }
+
+    /// The same from a segment that is decompressed already.
+    ///
+    /// # Errors
+    /// The bytes are no `TracesData`.
+    pub(crate) fn take_from(&mut self, segment: &Segment, data: &Bytes, wanted: impl Fn(&TraceId) -> bool) -> Result<(), SegmentError> {
+        let before = (self.bytes.len(), self.spans.len());
+        let mut resource = (u32::MAX, Text { start: 0, len: 0 });
+        let mut scope = (u32::MAX, Text { start: 0, len: 0 });
+        let walked = walk_spans(data, |at, span| {
+            let trace = span.trace();
+            if !wanted(&trace) || segment.header.refuses(&trace) {
+                return;
+            }
+            if resource.0 != at.resource_index {
+                resource = (at.resource_index, self.intern(at.resource));
+            }
+            if scope.0 != at.scope_index {
+                scope = (at.scope_index, self.intern(at.scope));
+            }
+            let span = self.push(span.bytes);
+            self.spans.push(Place { trace, resource: resource.1, scope: scope.1, span });
+        });
+        if let Err(error) = walked {
+            self.spans.truncate(before.1);
+            self.bytes.truncate(before.0);
+            self.interned.retain(|_, text| text.start + text.len <= before.0);
+            return Err(error.into());
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, bytes: &[u8]) -> Text {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(bytes);
+        Text { start, len: bytes.len() }
+    }
+
+    fn intern(&mut self, bytes: &[u8]) -> Text {
+        let mut hasher = FxHasher::default();
+        hasher.write(bytes);
+        let hash = hasher.finish();
+        if let Some(text) = self.interned.get(&hash).copied().filter(|t| self.text(*t) == bytes) {
+            return text;
+        }
+        let text = self.push(bytes);
+        self.interned.insert(hash, text);
+        text
+    }
+
+    fn text(&self, text: Text) -> &[u8] {
+        &self.bytes[text.start..text.start + text.len]
+    }
+
+    /// Calls `visit` for each trace, ascending by id, with its spans in the order of their arrival. Stops at an error.
+    ///
+    /// # Errors
+    /// The first error of `visit`.
+    pub(crate) fn for_each_trace<E>(&mut self, mut visit: impl FnMut(TraceId, &[SpanRef<'_>]) -> Result<(), E>) -> Result<(), E> {
+        self.spans.sort_by_key(|place| place.trace);
+        let mut spans = Vec::new();
+        for places in self.spans.chunk_by(|a, b| a.trace == b.trace) {
+            spans.clear();
+            spans.extend(places.iter().map(|p| self.span_ref(p)));
+            visit(places[0].trace, &spans)?;
+        }
+        Ok(())
+    }
+
+    /// All traces with their spans, ascending by id.
+    pub(crate) fn traces(&mut self) -> Vec<(TraceId, Vec<SpanRef<'_>>)> {
+        self.spans.sort_by_key(|place| place.trace);
+        let traces = self.spans.chunk_by(|a, b| a.trace == b.trace);
+        traces.map(|places| (places[0].trace, places.iter().map(|p| self.span_ref(p)).collect())).collect()
+    }
+
+    fn span_ref(&self, place: &Place) -> SpanRef<'_> {
+        SpanRef { resource: self.text(place.resource), scope: self.text(place.scope), span: self.text(place.span) }
+    }
+
+    /// All spans as messages, neighbours with the same resource and scope together. Those that are none, since a text is
+    /// not UTF-8, say, are counted and left out.
+    pub(crate) fn decode(&self) -> (Vec<ResourceSpans>, usize) {
+        let mut result: Vec<ResourceSpans> = Vec::new();
+        let mut last: Option<(Text, Text)> = None;
+        let mut invalid = 0;
+        for place in &self.spans {
+            let decoded = Span::decode(self.text(place.span)).and_then(|span| {
+                let resource = Resource::decode(self.text(place.resource))?;
+                Ok((span, resource, InstrumentationScope::decode(self.text(place.scope))?))
+            });
+            let Ok((span, resource, scope)) = decoded else {
+                invalid += 1;
+                continue;
+            };
+            if last.is_none_or(|(resource, _)| resource != place.resource) {
+                result.push(ResourceSpans { resource: Some(resource), ..ResourceSpans::default() });
+                last = None;
+            }
+            let scopes = &mut result.last_mut().expect("one was pushed").scope_spans;
+            if last.is_none_or(|(_, scope)| scope != place.scope) {
+                scopes.push(ScopeSpans { scope: Some(scope), ..ScopeSpans::default() });
+            }
+            scopes.last_mut().expect("one was pushed").spans.push(span);
+            last = Some((place.resource, place.scope));
+        }
+        (result, invalid)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.spans.is_empty()
+    }
+}
+
+/// Gathers from many segments; those that cannot be read are logged and left out.
+pub(crate) fn gather_readable<'a>(
+    segments: impl IntoIterator<Item = &'a Arc<Segment>>,
+    log: &Path,
+    wanted: impl Fn(&TraceId) -> bool,
+) -> Gathered {
+    let mut gathered = Gathered::default();
+    for segment in segments {
+        if let Err(error) = gathered.take(segment, log, &wanted) {
+            tracing::error!(tenant = %segment.header.tenant, segment = ?segment.header.id, %error, "segment left out of an answer");
+        }
+    }
+    gathered
+}

@@ -1,0 +1,127 @@
+//! Translates gRPC to [`Ingester`] and back; decides nothing.
+
+use std::error::Error;
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status};
+use vivace_core::{TenantId, TraceId};
+use vivace_proto::tempopb::querier_server::Querier;
+use vivace_proto::tempopb::{
+    SearchRequest, SearchResponse, SearchTagValuesRequest, SearchTagValuesV2Response, SearchTagsRequest, SearchTagsV2Response,
+    TraceByIdRequest, TraceByIdResponse,
+};
+use vivace_proto::vivace::v1::segment_log_server::SegmentLog;
+use vivace_proto::vivace::v1::{
+    CoveredRequest, CoveredResponse, PushRequest, PushResponse, ReleaseRequest, ReleaseResponse, SequenceRanges,
+};
+use vivace_server::{Tenancy, clock, tenant};
+
+use crate::ingester::{Ingester, covered_response};
+use crate::log::LogError;
+use crate::push::PushError;
+use crate::query::QueryError;
+use crate::ranges::SegmentSet;
+
+/// Both services of an ingester.
+#[derive(Clone)]
+pub(crate) struct Service {
+    pub(crate) ingester: Arc<Ingester>,
+    pub(crate) tenancy: Tenancy,
+}
+
+#[tonic::async_trait]
+impl SegmentLog for Service {
+    async fn push(&self, request: Request<PushRequest>) -> Result<Response<PushResponse>, Status> {
+        self.ingester.push(request.into_inner()).await.map(Response::new).map_err(|e| push_status(&e))
+    }
+
+    async fn release(&self, request: Request<ReleaseRequest>) -> Result<Response<ReleaseResponse>, Status> {
+        let ReleaseRequest { primary, covered } = request.into_inner();
+        let covered = segment_set(&covered)?;
+        let ingester = Arc::clone(&self.ingester);
+        let released = tokio::task::spawn_blocking(move || ingester.release(&primary, &covered, clock::unix_seconds())).await;
+        if let Err(error) = released.map_err(|e| Status::internal(e.to_string()))? {
+            tracing::warn!(%error, "released segments not in the ledger: after a restart their primary is asked again");
+        }
+        Ok(Response::new(ReleaseResponse {}))
+    }
+
+    async fn covered(&self, request: Request<CoveredRequest>) -> Result<Response<CoveredResponse>, Status> {
+        let CoveredRequest { primary, held } = request.into_inner();
+        if *primary != *self.ingester.id {
+            return Err(Status::failed_precondition(format!("this is {}, not {primary}", self.ingester.id)));
+        }
+        let held = segment_set(&held)?;
+        let ingester = Arc::clone(&self.ingester);
+        let answer = tokio::task::spawn_blocking(move || ingester.covered(&held)).await.map_err(|e| Status::internal(e.to_string()))?;
+        let (covered, pending) = answer.map_err(|e| Status::unavailable(chain(&e)))?;
+        Ok(Response::new(covered_response(&covered, &pending)))
+    }
+}
+
+#[tonic::async_trait]
+impl Querier for Service {
+    async fn find_trace_by_id(&self, request: Request<TraceByIdRequest>) -> Result<Response<TraceByIdResponse>, Status> {
+        let tenant = self.tenant(&request)?;
+        let TraceByIdRequest { trace_id, held_for, .. } = request.into_inner();
+        if trace_id.is_empty() || trace_id.len() > 16 {
+            return Err(Status::invalid_argument(format!("the trace id has {} bytes, expected 1 to 16", trace_id.len())));
+        }
+        let found = self.ingester.find_trace(&tenant, TraceId::from_slice(&trace_id), &held_for).await;
+        found.map(Response::new).map_err(|e| query_status(&e))
+    }
+
+    async fn search_recent(&self, request: Request<SearchRequest>) -> Result<Response<SearchResponse>, Status> {
+        let tenant = self.tenant(&request)?;
+        self.ingester.search(&tenant, request.into_inner()).await.map(Response::new).map_err(|e| query_status(&e))
+    }
+
+    async fn search_tags_v2(&self, request: Request<SearchTagsRequest>) -> Result<Response<SearchTagsV2Response>, Status> {
+        let tenant = self.tenant(&request)?;
+        self.ingester.tag_names(&tenant, request.into_inner()).await.map(Response::new).map_err(|e| query_status(&e))
+    }
+
+    async fn search_tag_values_v2(&self, request: Request<SearchTagValuesRequest>) -> Result<Response<SearchTagValuesV2Response>, Status> {
+        let tenant = self.tenant(&request)?;
+        self.ingester.tag_values(&tenant, request.into_inner()).await.map(Response::new).map_err(|e| query_status(&e))
+    }
+}
+
+impl Service {
+    fn tenant<T>(&self, request: &Request<T>) -> Result<TenantId, Status> {
+        self.tenancy.one_of_metadata(request.metadata()).map_err(|e| tenant::grpc_error(&e))
+    }
+}
+
+fn segment_set(ranges: &[SequenceRanges]) -> Result<SegmentSet, Status> {
+    SegmentSet::from_proto(ranges).ok_or_else(|| Status::invalid_argument("an incarnation has not 16 bytes"))
+}
+
+fn push_status(error: &PushError) -> Status {
+    let message = chain(error);
+    match error {
+        PushError::Invalid(_) => Status::invalid_argument(message),
+        PushError::ShuttingDown | PushError::Log(LogError::Io { .. } | LogError::Closed) => Status::unavailable(message),
+        PushError::Memory { .. } | PushError::Log(LogError::Full { .. }) => Status::resource_exhausted(message),
+    }
+}
+
+fn query_status(error: &QueryError) -> Status {
+    let message = chain(error);
+    match error {
+        QueryError::Invalid(_) => Status::invalid_argument(message),
+        QueryError::Unavailable(_) => Status::unavailable(message),
+        QueryError::Internal(_) => Status::internal(message),
+    }
+}
+
+/// An error with its sources, in one line.
+fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}

@@ -1,0 +1,87 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use vivace_core::TenantId;
+
+use crate::ranges::SegmentSet;
+use crate::segment::{Segment, SegmentId};
+
+/// Segments that this instance holds for other primaries. Their payloads are in the log only.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    by_primary: Mutex<BTreeMap<Arc<str>, BTreeMap<SegmentId, Arc<Segment>>>>,
+}
+
+/// What is held for one primary.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HeldFor {
+    pub(crate) primary: Arc<str>,
+    pub(crate) segments: usize,
+    /// When the oldest one arrived.
+    pub(crate) oldest_unix_seconds: u64,
+}
+
+impl Held {
+    pub(crate) fn contains(&self, primary: &str, id: &SegmentId) -> bool {
+        self.by_primary.lock().get(primary).is_some_and(|segments| segments.contains_key(id))
+    }
+
+    /// Keeps a logged segment. False when it is held already: then its record is not needed.
+    pub(crate) fn insert(&self, segment: Segment) -> bool {
+        let mut by_primary = self.by_primary.lock();
+        let segments = by_primary.entry(Arc::clone(&segment.header.primary)).or_default();
+        let id = segment.header.id;
+        if segments.contains_key(&id) {
+            return false;
+        }
+        segments.insert(id, Arc::new(segment));
+        true
+    }
+
+    /// A summary per primary.
+    pub(crate) fn summary(&self) -> Vec<HeldFor> {
+        let by_primary = self.by_primary.lock();
+        let summary = |(primary, segments): (&Arc<str>, &BTreeMap<SegmentId, Arc<Segment>>)| HeldFor {
+            primary: Arc::clone(primary),
+            segments: segments.len(),
+            oldest_unix_seconds: segments.values().map(|s| s.header.received_unix_seconds).min().unwrap_or(u64::MAX),
+        };
+        by_primary.iter().map(summary).collect()
+    }
+
+    /// A tenant's segments held for this primary.
+    pub(crate) fn of_tenant(&self, primary: &str, tenant: &TenantId) -> Vec<Arc<Segment>> {
+        let by_primary = self.by_primary.lock();
+        let segments = by_primary.get(primary).into_iter().flat_map(BTreeMap::values);
+        segments.filter(|s| s.header.tenant == *tenant).cloned().collect()
+    }
+
+    /// The ids held for a primary that arrived at this time or earlier.
+    pub(crate) fn received_until(&self, primary: &str, unix_seconds: u64) -> SegmentSet {
+        let by_primary = self.by_primary.lock();
+        let segments = by_primary.get(primary).into_iter().flat_map(BTreeMap::values);
+        segments.filter(|s| s.header.received_unix_seconds <= unix_seconds).map(|s| s.header.id).collect()
+    }
+
+    /// The segments of a primary that pass, oldest first. They stay held.
+    pub(crate) fn select(&self, primary: &str, pass: impl Fn(&SegmentId) -> bool) -> Vec<Arc<Segment>> {
+        let by_primary = self.by_primary.lock();
+        let segments = by_primary.get(primary).into_iter().flat_map(BTreeMap::values);
+        let mut chosen: Vec<Arc<Segment>> = segments.filter(|s| pass(&s.header.id)).cloned().collect();
+        chosen.sort_by_key(|s| (s.at.file, s.at.offset));
+        chosen
+    }
+
+    /// Takes segments of a primary out.
+    pub(crate) fn remove(&self, primary: &str, pass: impl Fn(&SegmentId) -> bool) -> Vec<Arc<Segment>> {
+        let mut by_primary = self.by_primary.lock();
+        let Some(segments) = by_primary.get_mut(primary) else { return Vec::new() };
+        let ids: Vec<SegmentId> = segments.keys().filter(|id| pass(id)).copied().collect();
+        let removed = ids.iter().filter_map(|id| segments.remove(id)).collect();
+        if segments.is_empty() {
+            by_primary.remove(primary);
+        }
+        removed
+    }
+}

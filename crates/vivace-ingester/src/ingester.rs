@@ -1,0 +1,288 @@
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::{Notify, RwLock, watch};
+use vivace_block::{BlockOptions, DedicatedColumn, DedicatedOption, DedicatedScope, DedicatedType};
+use vivace_config::{ColumnOption, ColumnScope, ColumnType, Limits};
+use vivace_core::TenantId;
+use vivace_proto::vivace::v1::{CoveredRequest, CoveredResponse, ReleaseRequest};
+use vivace_ring::Ring;
+use vivace_storage::Bucket;
+
+use crate::held::Held;
+use crate::ledger::{Ledger, LedgerError};
+use crate::limits::TraceLimits;
+use crate::live::Live;
+use crate::log::{self, Damage, Log, LogError, ReadError};
+use crate::ranges::SegmentSet;
+use crate::segment::Segment;
+use crate::settings::Settings;
+use crate::summary::summarize;
+
+/// File in the log's parent folder: ids under which this instance was a primary, one a line.
+const FORMER_IDS: &str = "instance-ids";
+
+/// Resolves a tenant's limits as they are now.
+pub(crate) type LimitsOf = Arc<dyn Fn(&TenantId) -> Arc<Limits> + Send + Sync>;
+
+/// What an ingester holds, and the log and bucket behind it.
+pub(crate) struct Ingester {
+    /// This instance's id in the ring.
+    pub(crate) id: Arc<str>,
+    pub(crate) settings: Settings,
+    pub(crate) live: Live,
+    pub(crate) held: Held,
+    pub(crate) ledger: Ledger,
+    pub(crate) log: Log,
+    pub(crate) bucket: Bucket,
+    pub(crate) ring: Ring,
+    pub(crate) limits: LimitsOf,
+    /// Pushes hold it for reading while they run, so that whoever closes it waits for them.
+    pub(crate) gate: RwLock<Gate>,
+    /// Wakes the flush loop before its time.
+    pub(crate) flush_wanted: Notify,
+    /// Counts heads that are done.
+    pub(crate) flushed: watch::Sender<u64>,
+    /// Everything is to be flushed before the process ends.
+    flush_on_drain: AtomicBool,
+}
+
+/// Whether pushes are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Gate {
+    Open,
+    /// The process is going away.
+    Closed,
+}
+
+/// Why an ingester cannot start.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StartError {
+    #[error("could not read the write-ahead log")]
+    Replay(#[from] ReadError),
+    #[error("could not open the write-ahead log")]
+    Log(#[from] LogError),
+    #[error("could not open the ledger")]
+    Ledger(#[from] LedgerError),
+    #[error("could not prepare {path}")]
+    Folder {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl Ingester {
+    /// Opens log and ledger, and brings back what an earlier process held. Blocks the thread until all is read.
+    ///
+    /// # Errors
+    /// A folder or a file cannot be read or written. Damaged data is no error: it is logged, counted and kept.
+    pub(crate) fn open(id: Arc<str>, settings: Settings, bucket: Bucket, ring: Ring, limits: LimitsOf) -> Result<Self, StartError> {
+        let folder = |path: PathBuf, result: std::io::Result<()>| result.map_err(|source| StartError::Folder { path, source });
+        let blocks = settings.blocks_folder();
+        match std::fs::remove_dir_all(&blocks) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => folder(blocks.clone(), Err(error))?,
+            _ => {}
+        }
+        folder(blocks.clone(), std::fs::create_dir_all(&blocks))?;
+        let ledger = Ledger::open(&settings.ledger_folder())?;
+        let covered = ledger.covered(None)?;
+        let live = Live::default();
+        for block in ledger.served()? {
+            live.tenant(&block.meta.tenant_id).serve(block);
+        }
+        let former_ids =
+            remember_id(&settings.wal, &id).map_err(|source| StartError::Folder { path: settings.wal.join(FORMER_IDS), source })?;
+        let held = Held::default();
+        let log_folder = settings.log_folder();
+        let mut unneeded: BTreeMap<u64, u64> = BTreeMap::new();
+        let mut segments = 0u64;
+        let replayed = log::replay(&log_folder, |header, payload, at| {
+            segments += 1;
+            let is_covered = covered.get(&*header.primary).is_some_and(|set| set.contains(&header.id));
+            let is_needed = !is_covered
+                && if former_ids.iter().any(|former| *former == *header.primary) {
+                    let in_memory = live.memory_bytes() < settings.live_memory_bytes_max / 2;
+                    let segment = if in_memory { Segment::in_memory(header, payload.clone(), at) } else { Segment::in_log(header, at) };
+                    let data = crate::segment::decompress(segment.header.compression, segment.header.uncompressed_bytes, &payload);
+                    match data.and_then(|data| Ok(summarize(&data)?)) {
+                        Ok(traces) => live.insert(Arc::new(segment), &traces, true),
+                        Err(error) => {
+                            let tenant = segment.header.tenant.to_string();
+                            tracing::error!(tenant, segment = ?segment.header.id, file = at.file, offset = at.offset, %error,
+                                "logged segment cannot be read; its file is kept");
+                            metrics::counter!("tempo_ingester_replay_errors_total", "tenant" => tenant).increment(1);
+                            true
+                        }
+                    }
+                } else {
+                    held.insert(Segment::in_log(header, at))
+                };
+            if !is_needed {
+                *unneeded.entry(at.file).or_default() += 1;
+            }
+        })?;
+        let corrupt = replayed.iter().filter(|f| matches!(f.damage, Some(Damage::Corrupt { .. }))).count();
+        if corrupt > 0 {
+            metrics::counter!("tempo_ingester_replay_errors_total", "tenant" => "").increment(corrupt as u64);
+        }
+        let log = Log::open(&log_folder, &replayed)?;
+        for (file, records) in unneeded {
+            log.release(file, records);
+        }
+        if segments > 0 {
+            tracing::info!(files = replayed.len(), segments, live_bytes = live.memory_bytes(), "write-ahead log replayed");
+        }
+        let gate = RwLock::new(Gate::Open);
+        let flush_on_drain = AtomicBool::new(settings.flush_all_on_shutdown);
+        let (flush_wanted, flushed) = (Notify::new(), watch::Sender::new(0));
+        Ok(Self { id, settings, live, held, ledger, log, bucket, ring, limits, gate, flush_wanted, flushed, flush_on_drain })
+    }
+
+    /// Everything is flushed when the process ends, whatever the configuration says.
+    pub(crate) fn flush_on_drain(&self) {
+        self.flush_on_drain.store(true, Ordering::Relaxed);
+    }
+
+    /// Refuses pushes, finishes those under way, and flushes everything where that is wanted. Otherwise the log keeps it.
+    pub(crate) async fn drain(&self) {
+        *self.gate.write().await = Gate::Closed;
+        if self.flush_on_drain.load(Ordering::Relaxed) && self.settings.flush_object_storage {
+            self.flush_everything().await;
+        }
+    }
+
+    /// A tenant's limits on traces.
+    pub(crate) fn trace_limits(&self, tenant: &TenantId) -> TraceLimits {
+        let limits = (self.limits)(tenant);
+        let local = limits.ingestion.max_traces_per_user as u64;
+        let global = limits.ingestion.max_global_traces_per_user as u64;
+        // Each trace is live in one ingester only, its primary.
+        let of_global = global.div_ceil((self.ring.snapshot().writable().count() as u64).max(1));
+        let live_traces_max = [local, of_global].into_iter().filter(|max| *max > 0).min().unwrap_or(0);
+        TraceLimits { live_traces_max, trace_bytes_max: limits.global.max_bytes_per_trace }
+    }
+
+    /// How a tenant's blocks are written.
+    pub(crate) fn block_options(&self, tenant: &TenantId) -> BlockOptions {
+        let block = &self.settings.block;
+        let limits = (self.limits)(tenant);
+        let columns = &limits.storage.parquet_dedicated_columns;
+        let columns = if columns.is_empty() { &block.parquet_dedicated_columns } else { columns };
+        BlockOptions {
+            dedicated_columns: columns.iter().map(dedicated_column).collect(),
+            bloom_false_positive: block.bloom_filter_false_positive,
+            bloom_shard_size_bytes: block.bloom_filter_shard_size_bytes,
+            row_group_size_bytes: block.parquet_row_group_size_bytes,
+            ..BlockOptions::default()
+        }
+    }
+
+    /// A primary, or who flushed in its place, says what is in the bucket. Blocks the thread.
+    ///
+    /// # Errors
+    /// The ledger cannot be written; the segments are dropped all the same.
+    pub(crate) fn release(&self, primary: &str, covered: &SegmentSet, now_unix_seconds: u64) -> Result<(), LedgerError> {
+        let released = self.held.remove(primary, |id| covered.contains(id));
+        if released.is_empty() {
+            return Ok(());
+        }
+        // Before the log forgets them, so that a start in between does not bring them back.
+        let set: SegmentSet = released.iter().map(|s| s.header.id).collect();
+        let recorded = self.ledger.released(primary, &set, now_unix_seconds);
+        self.forget_records(&released);
+        recorded
+    }
+
+    /// These segments' records are not needed any more.
+    pub(crate) fn forget_records(&self, segments: &[Arc<Segment>]) {
+        let mut files: BTreeMap<u64, u64> = BTreeMap::new();
+        for segment in segments {
+            *files.entry(segment.at.file).or_default() += 1;
+        }
+        for (file, records) in files {
+            self.log.release(file, records);
+        }
+    }
+
+    /// What this primary knows of segments that a follower holds for it. Blocks the thread.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub(crate) fn covered(&self, held: &SegmentSet) -> Result<(SegmentSet, SegmentSet), LedgerError> {
+        // The pending ones first: what is flushed in between is then in both, and pending wins until the next question.
+        let pending = held.intersection(&self.live.own_ids());
+        let covered = self.ledger.covered(Some(&self.id))?.remove(&*self.id).unwrap_or_default();
+        Ok((held.intersection(&covered), pending))
+    }
+
+    /// Blocks flushed before this are not served any more, and what older blocks covered is forgotten. Blocks the thread.
+    pub(crate) fn clear(&self, now_unix_seconds: u64) {
+        let before = now_unix_seconds.saturating_sub(self.settings.complete_block_timeout.as_secs());
+        for tenant in self.live.tenants() {
+            for block in tenant.clear(before) {
+                metrics::counter!("tempo_ingester_blocks_cleared_total").increment(1);
+                if let Err(error) = self.ledger.cleared(block.meta.block_id) {
+                    tracing::warn!(block_id = %block.meta.block_id, %error, "cleared block stays in the ledger");
+                }
+            }
+        }
+    }
+}
+
+/// Adds the id to those under which this folder's log was written, and returns all of them.
+///
+/// What an instance logged as a primary stays its own when it comes back under another name, as containers do.
+fn remember_id(wal: &Path, id: &str) -> std::io::Result<Vec<String>> {
+    let path = wal.join(FORMER_IDS);
+    let text = match std::fs::read_to_string(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        read => read?,
+    };
+    let mut ids: Vec<String> = text.lines().map(str::to_owned).collect();
+    if ids.iter().any(|former| former == id) {
+        return Ok(ids);
+    }
+    ids.push(id.to_owned());
+    let new = path.with_extension("new");
+    std::fs::write(&new, ids.join("\n") + "\n")?;
+    std::fs::File::open(&new)?.sync_all()?;
+    std::fs::rename(&new, &path)?;
+    Ok(ids)
+}
+
+/// The request that tells followers what is in the bucket.
+pub(crate) fn release_request(primary: &str, covered: &SegmentSet) -> ReleaseRequest {
+    ReleaseRequest { primary: primary.to_owned(), covered: covered.to_proto() }
+}
+
+/// The question about held segments.
+pub(crate) fn covered_request(primary: &str, held: &SegmentSet) -> CoveredRequest {
+    CoveredRequest { primary: primary.to_owned(), held: held.to_proto() }
+}
+
+/// The answer to it.
+pub(crate) fn covered_response(covered: &SegmentSet, pending: &SegmentSet) -> CoveredResponse {
+    CoveredResponse { covered: covered.to_proto(), pending: pending.to_proto() }
+}
+
+fn dedicated_column(column: &vivace_config::DedicatedColumn) -> DedicatedColumn {
+    let scope = match column.scope {
+        ColumnScope::Span => DedicatedScope::Span,
+        ColumnScope::Resource => DedicatedScope::Resource,
+        ColumnScope::Event => DedicatedScope::Event,
+    };
+    let kind = match column.column_type {
+        ColumnType::String => DedicatedType::String,
+        ColumnType::Int => DedicatedType::Int,
+    };
+    let options = column.options.iter().map(|option| match option {
+        ColumnOption::Array => DedicatedOption::Array,
+        ColumnOption::Blob => DedicatedOption::Blob,
+    });
+    let mut dedicated = DedicatedColumn::new(scope, &column.name, kind);
+    dedicated.options = options.collect();
+    dedicated
+}

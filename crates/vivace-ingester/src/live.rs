@@ -1,0 +1,326 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+use rustc_hash::FxHashMap;
+use vivace_block::BlockMeta;
+use vivace_core::{TenantId, TraceId};
+
+use crate::limits::{TraceLimits, TraceTracker};
+use crate::ranges::SegmentSet;
+use crate::segment::{Refused, Segment, SegmentId};
+use crate::summary::TraceSummary;
+
+/// What a segment and its places in the index take beside its payload, about, bytes.
+const SEGMENT_OVERHEAD_BYTES: u64 = 256;
+/// What a trace takes in the index, about, bytes.
+const TRACE_OVERHEAD_BYTES: u64 = 80;
+
+/// Every tenant's live segments and the blocks that are still served.
+#[derive(Debug, Default)]
+pub(crate) struct Live {
+    tenants: RwLock<BTreeMap<TenantId, Arc<Tenant>>>,
+    /// The segments this instance is the primary of and that are in no block, to know repeated pushes.
+    own: Mutex<FxHashMap<SegmentId, Arc<Segment>>>,
+    memory_bytes: AtomicU64,
+}
+
+/// One tenant's part.
+#[derive(Debug)]
+pub(crate) struct Tenant {
+    pub(crate) id: TenantId,
+    state: Mutex<TenantState>,
+}
+
+#[derive(Debug, Default)]
+struct TenantState {
+    open: Arc<Head>,
+    /// Cut, not yet in the bucket. Oldest first.
+    sealed: Vec<Arc<Head>>,
+    /// In the bucket, oldest first.
+    served: Vec<Arc<ServedBlock>>,
+    tracker: TraceTracker,
+}
+
+/// A block that is answered from here until queriers know it.
+#[derive(Debug)]
+pub(crate) struct ServedBlock {
+    pub(crate) meta: BlockMeta,
+    pub(crate) flushed_unix_seconds: u64,
+}
+
+/// Segments that become one block. It grows until it is cut.
+#[derive(Debug, Default)]
+pub(crate) struct Head {
+    contents: RwLock<Contents>,
+}
+
+/// What a head holds.
+#[derive(Debug, Default)]
+pub(crate) struct Contents {
+    /// In the order of their arrival.
+    pub(crate) segments: Vec<Arc<Segment>>,
+    pub(crate) index: FxHashMap<TraceId, TraceEntry>,
+    /// Payloads once decompressed.
+    pub(crate) uncompressed_bytes: u64,
+    memory_bytes: u64,
+    /// When the oldest segment arrived.
+    oldest_unix_seconds: u64,
+}
+
+/// A trace within a head.
+#[derive(Debug, Clone)]
+pub(crate) struct TraceEntry {
+    places: Places,
+    pub(crate) bytes: u64,
+    pub(crate) start_unix_nanos: u64,
+    pub(crate) end_unix_nanos: u64,
+}
+
+/// Indexes of segments. Most traces come in one piece, so that one is held without a list.
+#[derive(Debug, Clone)]
+enum Places {
+    One(u32),
+    Many(Vec<u32>),
+}
+
+impl TraceEntry {
+    /// Indexes into [`Contents::segments`], ascending.
+    pub(crate) fn segments(&self) -> &[u32] {
+        match &self.places {
+            Places::One(place) => std::slice::from_ref(place),
+            Places::Many(places) => places,
+        }
+    }
+}
+
+/// What stands beside a head's decision to be cut.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct HeadSize {
+    pub(crate) segments: usize,
+    pub(crate) uncompressed_bytes: u64,
+    pub(crate) memory_bytes: u64,
+    pub(crate) oldest_unix_seconds: u64,
+}
+
+impl Head {
+    /// Looks at the contents; writers wait meanwhile.
+    pub(crate) fn read<T>(&self, look: impl FnOnce(&Contents) -> T) -> T {
+        look(&self.contents.read())
+    }
+
+    /// The segments now, oldest first.
+    pub(crate) fn segments(&self) -> Vec<Arc<Segment>> {
+        self.contents.read().segments.clone()
+    }
+
+    /// The segments with spans of this trace.
+    pub(crate) fn segments_of(&self, trace: &TraceId) -> Vec<Arc<Segment>> {
+        let contents = self.contents.read();
+        let places = contents.index.get(trace).map_or(&[][..], TraceEntry::segments);
+        places.iter().map(|place| Arc::clone(&contents.segments[*place as usize])).collect()
+    }
+
+    /// The segments with spans of any of these traces, each once, oldest first.
+    pub(crate) fn segments_of_all(&self, traces: &[TraceId]) -> Vec<Arc<Segment>> {
+        let contents = self.contents.read();
+        let mut places: Vec<u32> = traces.iter().filter_map(|t| contents.index.get(t)).flat_map(TraceEntry::segments).copied().collect();
+        places.sort_unstable();
+        places.dedup();
+        places.into_iter().map(|place| Arc::clone(&contents.segments[place as usize])).collect()
+    }
+
+    pub(crate) fn size(&self) -> HeadSize {
+        let contents = self.contents.read();
+        HeadSize {
+            segments: contents.segments.len(),
+            uncompressed_bytes: contents.uncompressed_bytes,
+            memory_bytes: contents.memory_bytes,
+            oldest_unix_seconds: contents.oldest_unix_seconds,
+        }
+    }
+
+    /// Adds a segment; returns the memory that this took.
+    pub(crate) fn insert(&self, segment: Arc<Segment>, traces: &[TraceSummary]) -> u64 {
+        let mut contents = self.contents.write();
+        let contents = &mut *contents;
+        let place = u32::try_from(contents.segments.len()).expect("a head is cut long before it has four billion segments");
+        let traces_before = contents.index.len();
+        for trace in traces.iter().filter(|t| !segment.header.refuses(&t.trace)) {
+            contents
+                .index
+                .entry(trace.trace)
+                .and_modify(|entry| {
+                    match &mut entry.places {
+                        Places::One(first) => entry.places = Places::Many(vec![*first, place]),
+                        Places::Many(places) => places.push(place),
+                    }
+                    entry.bytes += trace.bytes;
+                    entry.start_unix_nanos = entry.start_unix_nanos.min(trace.start_unix_nanos);
+                    entry.end_unix_nanos = entry.end_unix_nanos.max(trace.end_unix_nanos);
+                })
+                .or_insert(TraceEntry {
+                    places: Places::One(place),
+                    bytes: trace.bytes,
+                    start_unix_nanos: trace.start_unix_nanos,
+                    end_unix_nanos: trace.end_unix_nanos,
+                });
+        }
+        if place == 0 {
+            contents.oldest_unix_seconds = segment.header.received_unix_seconds;
+        }
+        contents.oldest_unix_seconds = contents.oldest_unix_seconds.min(segment.header.received_unix_seconds);
+        contents.uncompressed_bytes += u64::from(segment.header.uncompressed_bytes);
+        let new_traces = (contents.index.len() - traces_before) as u64;
+        let memory = segment.memory_bytes() + SEGMENT_OVERHEAD_BYTES + new_traces * TRACE_OVERHEAD_BYTES;
+        contents.memory_bytes += memory;
+        contents.segments.push(segment);
+        memory
+    }
+}
+
+/// What a query looks at: fixed when it starts, and kept for as long as it runs.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct View {
+    /// Oldest first; the last one may still grow.
+    pub(crate) heads: Vec<Arc<Head>>,
+    pub(crate) served: Vec<Arc<ServedBlock>>,
+}
+
+impl Live {
+    /// The tenant, if it ever had data here.
+    pub(crate) fn get(&self, tenant: &TenantId) -> Option<Arc<Tenant>> {
+        self.tenants.read().get(tenant).cloned()
+    }
+
+    /// The tenant, made on first use.
+    pub(crate) fn tenant(&self, tenant: &TenantId) -> Arc<Tenant> {
+        if let Some(tenant) = self.get(tenant) {
+            return tenant;
+        }
+        let new = || Arc::new(Tenant { id: tenant.clone(), state: Mutex::default() });
+        Arc::clone(self.tenants.write().entry(tenant.clone()).or_insert_with(new))
+    }
+
+    /// All tenants.
+    pub(crate) fn tenants(&self) -> Vec<Arc<Tenant>> {
+        self.tenants.read().values().cloned().collect()
+    }
+
+    /// Memory that live segments take, bytes.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        self.memory_bytes.load(Ordering::Relaxed)
+    }
+
+    /// The segment of which this instance is the primary, if it is here and in no block yet.
+    pub(crate) fn own(&self, id: &SegmentId) -> Option<Arc<Segment>> {
+        self.own.lock().get(id).cloned()
+    }
+
+    /// All segments of which this instance is the primary and that are in no block yet.
+    pub(crate) fn own_ids(&self) -> SegmentSet {
+        self.own.lock().keys().copied().collect()
+    }
+
+    /// Makes a logged segment visible. False when it is here already: then its record is not needed.
+    ///
+    /// `is_own`: this instance is its primary, so that pushes of it may be repeated.
+    pub(crate) fn insert(&self, segment: Arc<Segment>, traces: &[TraceSummary], is_own: bool) -> bool {
+        if is_own {
+            let mut own = self.own.lock();
+            if own.contains_key(&segment.header.id) {
+                return false;
+            }
+            own.insert(segment.header.id, Arc::clone(&segment));
+        }
+        let tenant = self.tenant(&segment.header.tenant);
+        // Under the lock, so that no head is cut in between and its block built without this segment.
+        let memory = tenant.state.lock().open.insert(segment, traces);
+        self.memory_bytes.fetch_add(memory, Ordering::Relaxed);
+        true
+    }
+
+    /// A sealed head is in the bucket: its block takes its place.
+    pub(crate) fn replace(&self, tenant: &Tenant, head: &Arc<Head>, block: Option<Arc<ServedBlock>>) {
+        {
+            let mut state = tenant.state.lock();
+            state.served.extend(block);
+            state.sealed.retain(|sealed| !Arc::ptr_eq(sealed, head));
+        }
+        let mut own = self.own.lock();
+        for segment in &head.contents.read().segments {
+            // Another segment of that id may be of another primary.
+            if own.get(&segment.header.id).is_some_and(|s| s.header.primary == segment.header.primary) {
+                own.remove(&segment.header.id);
+            }
+        }
+        drop(own);
+        self.memory_bytes.fetch_sub(head.size().memory_bytes, Ordering::Relaxed);
+    }
+}
+
+impl Tenant {
+    /// What there is to query.
+    pub(crate) fn view(&self) -> View {
+        let state = self.state.lock();
+        let heads = state.sealed.iter().chain([&state.open]).cloned().collect();
+        View { heads, served: state.served.clone() }
+    }
+
+    /// Decides which traces of a segment are refused, and counts those that are not. Also tells how many became live.
+    pub(crate) fn admit(&self, traces: &[TraceSummary], now_unix_seconds: u64, limits: TraceLimits) -> (Vec<Refused>, u64) {
+        let mut refused = Vec::new();
+        let mut created = 0;
+        let mut state = self.state.lock();
+        for trace in traces {
+            match state.tracker.admit(trace.trace, trace.bytes, now_unix_seconds, limits) {
+                Ok(is_new) => created += u64::from(is_new),
+                Err(reason) => refused.push(Refused { trace: trace.trace, reason, spans: trace.spans }),
+            }
+        }
+        (refused, created)
+    }
+
+    /// Ends the life of quiet traces; tells how many are live.
+    pub(crate) fn sweep(&self, now_unix_seconds: u64, idle: std::time::Duration, live: std::time::Duration, limits: TraceLimits) -> u64 {
+        let mut state = self.state.lock();
+        state.tracker.sweep(now_unix_seconds, idle, live, limits);
+        state.tracker.live()
+    }
+
+    /// The head that grows.
+    pub(crate) fn open_size(&self) -> HeadSize {
+        self.state.lock().open.size()
+    }
+
+    /// Heads that wait to be built, oldest first.
+    pub(crate) fn sealed(&self) -> Vec<Arc<Head>> {
+        self.state.lock().sealed.clone()
+    }
+
+    /// Closes the head; later segments go to a new one. False when it is empty.
+    pub(crate) fn cut(&self) -> bool {
+        let mut state = self.state.lock();
+        if state.open.size().segments == 0 {
+            return false;
+        }
+        let head = std::mem::take(&mut state.open);
+        state.sealed.push(head);
+        state.tracker.cut();
+        true
+    }
+
+    /// Serves a block that an earlier process flushed.
+    pub(crate) fn serve(&self, block: ServedBlock) {
+        self.state.lock().served.push(Arc::new(block));
+    }
+
+    /// Stops serving blocks flushed before this; tells how many and which.
+    pub(crate) fn clear(&self, flushed_before_unix_seconds: u64) -> Vec<Arc<ServedBlock>> {
+        let mut state = self.state.lock();
+        let (keep, cleared) = state.served.drain(..).partition(|b| b.flushed_unix_seconds >= flushed_before_unix_seconds);
+        state.served = keep;
+        cleared
+    }
+}

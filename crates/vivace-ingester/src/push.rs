@@ -1,0 +1,182 @@
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+use vivace_core::TenantId;
+use vivace_proto::vivace::v1::push_request;
+use vivace_proto::vivace::v1::{PushRequest, PushResponse, RefusedTrace};
+use vivace_server::clock;
+
+use crate::ingester::{Gate, Ingester};
+use crate::log::{LogError, Record};
+use crate::segment::{Compression, Refused, SEGMENT_BYTES_MAX, Segment, SegmentError, SegmentHeader, SegmentId, decompress};
+use crate::summary::{TraceSummary, summarize};
+
+/// Segments up to this size are read on the spot; handing a smaller one to another thread costs more than reading it.
+const READ_INLINE_BYTES_MAX: u32 = 64 << 10;
+/// No instance has a longer id.
+const INSTANCE_ID_BYTES_MAX: usize = 1024;
+
+/// Why a segment is not taken.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PushError {
+    /// Going away; another ingester is to be tried.
+    #[error("Ingester is shutting down")]
+    ShuttingDown,
+    /// The request is not what it should be. Never worth a retry.
+    #[error("{0}")]
+    Invalid(String),
+    /// Live segments take all the memory they may. Worth a retry once a block is built.
+    #[error("live spans take {used} of {max} bytes of memory")]
+    Memory {
+        /// With this segment.
+        used: u64,
+        /// What they may take.
+        max: u64,
+    },
+    /// Not logged.
+    #[error("segment was not logged")]
+    Log(#[from] LogError),
+}
+
+impl From<SegmentError> for PushError {
+    fn from(error: SegmentError) -> Self {
+        let source = std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
+        Self::Invalid(format!("{error}{source}"))
+    }
+}
+
+impl Ingester {
+    /// Logs a segment. When this returns it is on disk, and where this instance is its primary every query sees it.
+    ///
+    /// May be dropped midway: then the segment is logged and seen, or not at all.
+    pub(crate) async fn push(self: &Arc<Self>, request: PushRequest) -> Result<PushResponse, PushError> {
+        let gate = self.gate.try_read().map_err(|_| PushError::ShuttingDown)?;
+        if *gate == Gate::Closed {
+            return Err(PushError::ShuttingDown);
+        }
+        let header = check(&request)?;
+        if header.primary == self.id { self.push_own(header, request).await } else { self.push_held(header, request).await }
+    }
+
+    async fn push_own(self: &Arc<Self>, mut header: SegmentHeader, request: PushRequest) -> Result<PushResponse, PushError> {
+        if let Some(known) = self.live.own(&header.id) {
+            return Ok(response(&known.header.refused));
+        }
+        let used = self.live.memory_bytes() + request.payload.len() as u64;
+        let max = self.settings.live_memory_bytes_max;
+        if used > max / 2 {
+            self.flush_wanted.notify_one();
+        }
+        if used > max {
+            return Err(PushError::Memory { used, max });
+        }
+        let traces = read(&header, request.payload.clone()).await?;
+        let tenant_name = header.tenant.to_string();
+        metrics::counter!("tempo_ingester_bytes_received_total", "tenant" => tenant_name.clone(), "data_type" => "trace")
+            .increment(traces.iter().map(|t| t.bytes).sum());
+        let tenant = self.live.tenant(&header.tenant);
+        let (refused, created) = tenant.admit(&traces, header.received_unix_seconds, self.trace_limits(&header.tenant));
+        if created > 0 {
+            metrics::counter!("tempo_ingester_traces_created_total", "tenant" => tenant_name).increment(created);
+        }
+        let answer = response(&refused);
+        let is_all_refused = refused.len() == traces.len();
+        header.refused = refused;
+        // A segment without any span left is logged all the same, so that followers are told that it is covered.
+        let payload = if is_all_refused { bytes::Bytes::new() } else { request.payload };
+        if is_all_refused {
+            (header.compression, header.uncompressed_bytes, header.spans) = (Compression::None, 0, 0);
+        }
+        let record = Record::segment(&header, &payload);
+        let (sender, logged) = oneshot::channel();
+        let (ingester, payload) = (Arc::clone(self), record.payload());
+        self.log
+            .append(
+                record,
+                Box::new(move |result| {
+                    let result = result.map(|at| {
+                        if !ingester.live.insert(Arc::new(Segment::in_memory(header, payload, at)), &traces, true) {
+                            ingester.log.release(at.file, 1);
+                        }
+                    });
+                    // Nobody waits when the client has gone away.
+                    let _ = sender.send(result);
+                }),
+            )
+            .await;
+        logged.await.unwrap_or(Err(LogError::Closed))?;
+        Ok(answer)
+    }
+
+    async fn push_held(self: &Arc<Self>, header: SegmentHeader, request: PushRequest) -> Result<PushResponse, PushError> {
+        if self.held.contains(&header.primary, &header.id) {
+            return Ok(PushResponse::default());
+        }
+        let record = Record::segment(&header, &request.payload);
+        drop(request);
+        let (sender, logged) = oneshot::channel();
+        let ingester = Arc::clone(self);
+        self.log
+            .append(
+                record,
+                Box::new(move |result| {
+                    let result = result.map(|at| {
+                        if !ingester.held.insert(Segment::in_log(header, at)) {
+                            ingester.log.release(at.file, 1);
+                        }
+                    });
+                    let _ = sender.send(result);
+                }),
+            )
+            .await;
+        logged.await.unwrap_or(Err(LogError::Closed))?;
+        Ok(PushResponse::default())
+    }
+}
+
+/// Checks everything of a request but the spans in it.
+fn check(request: &PushRequest) -> Result<SegmentHeader, PushError> {
+    let invalid = |what: String| PushError::Invalid(what);
+    let id = request.id.as_ref().ok_or_else(|| invalid("the segment has no id".to_owned()))?;
+    let incarnation = <[u8; 16]>::try_from(&id.incarnation[..])
+        .map_err(|_| invalid(format!("the segment's incarnation has {} bytes, expected 16", id.incarnation.len())))?;
+    let tenant = TenantId::new(&request.tenant).map_err(|e| invalid(e.to_string()))?;
+    if request.primary.is_empty() || request.primary.len() > INSTANCE_ID_BYTES_MAX {
+        return Err(invalid(format!("the primary's id has {} bytes, expected 1 to {INSTANCE_ID_BYTES_MAX}", request.primary.len())));
+    }
+    let compression = match push_request::Compression::try_from(request.compression) {
+        Ok(push_request::Compression::None) => Compression::None,
+        Ok(push_request::Compression::Lz4) => Compression::Lz4,
+        Err(_) => return Err(invalid(format!("unknown compression {}", request.compression))),
+    };
+    if request.payload.len() > SEGMENT_BYTES_MAX as usize {
+        return Err(invalid(format!("the payload has {} bytes, at most {SEGMENT_BYTES_MAX} are taken", request.payload.len())));
+    }
+    Ok(SegmentHeader {
+        id: SegmentId { incarnation, sequence: id.sequence },
+        tenant,
+        primary: request.primary.as_str().into(),
+        compression,
+        uncompressed_bytes: request.uncompressed_bytes,
+        spans: request.spans,
+        received_unix_seconds: clock::unix_seconds(),
+        refused: Vec::new(),
+    })
+}
+
+/// Decompresses and walks over all spans, off the async threads when that takes long.
+async fn read(header: &SegmentHeader, payload: bytes::Bytes) -> Result<Vec<TraceSummary>, PushError> {
+    let (compression, claimed) = (header.compression, header.uncompressed_bytes);
+    let read = move || -> Result<Vec<TraceSummary>, SegmentError> { Ok(summarize(&decompress(compression, claimed, &payload)?)?) };
+    if claimed <= READ_INLINE_BYTES_MAX {
+        return Ok(read()?);
+    }
+    let traces = tokio::task::spawn_blocking(read).await;
+    // The task is not aborted by anyone, so this is a process that ends.
+    Ok(traces.map_err(|_| PushError::ShuttingDown)??)
+}
+
+fn response(refused: &[Refused]) -> PushResponse {
+    let refused = refused.iter().map(|r| RefusedTrace { trace_id: r.trace.0.to_vec().into(), reason: r.reason.into(), spans: r.spans });
+    PushResponse { refused: refused.collect() }
+}

@@ -1,0 +1,125 @@
+use std::sync::Arc;
+
+use tokio::task::spawn_blocking;
+use vivace_block::{BlockReader, ReadError};
+use vivace_core::combine::combine;
+use vivace_core::{TenantId, TraceId};
+use vivace_proto::otlp::ResourceSpans;
+use vivace_proto::tempopb::{Trace, TraceByIdMetrics, TraceByIdResponse};
+use vivace_storage::BucketError;
+
+use crate::gather::gather_readable;
+use crate::ingester::Ingester;
+use crate::live::{ServedBlock, View};
+use crate::segment::Segment;
+
+/// Why a query has no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum QueryError {
+    /// The request makes no sense.
+    #[error("{0}")]
+    Invalid(String),
+    /// The bucket did not answer. Worth a retry.
+    #[error("could not read a block that is still served from here")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A part of the query failed in a way it should not.
+    #[error("query failed: {0}")]
+    Internal(String),
+}
+
+/// What a query of one tenant looks at.
+pub(crate) struct Sources {
+    pub(crate) view: View,
+    /// Segments held for instances that do not answer themselves.
+    pub(crate) held: Vec<Arc<Segment>>,
+}
+
+impl Ingester {
+    /// Everything there is of a tenant now. `held_for`: instances whose held segments belong to the answer.
+    pub(crate) fn sources(&self, tenant: &TenantId, held_for: &[String]) -> Sources {
+        // Held ones first: a segment that is taken over in between is then seen twice instead of never.
+        let held = held_for.iter().flat_map(|primary| self.held.of_tenant(primary, tenant)).collect();
+        Sources { view: self.live.get(tenant).map(|tenant| tenant.view()).unwrap_or_default(), held }
+    }
+
+    /// The spans of a trace that this instance has.
+    ///
+    /// # Errors
+    /// [`QueryError::Unavailable`] where a flushed block could not be read.
+    pub(crate) async fn find_trace(
+        self: &Arc<Self>,
+        tenant: &TenantId,
+        trace: TraceId,
+        held_for: &[String],
+    ) -> Result<TraceByIdResponse, QueryError> {
+        let Sources { view, held } = self.sources(tenant, held_for);
+        let mut blocks = Vec::new();
+        for block in view.served {
+            match self.bucket.bloom_may_contain(&block.meta, trace).await {
+                Ok(true) => blocks.push(block),
+                Ok(false) => {}
+                Err(error) => unless_gone(&block, error)?,
+            }
+        }
+        let ingester = Arc::clone(self);
+        let find = move || {
+            let mut segments: Vec<Arc<Segment>> = view.heads.iter().flat_map(|head| head.segments_of(&trace)).collect();
+            segments.extend(held);
+            let mut inspected: u64 = segments.iter().map(|s| u64::from(s.header.uncompressed_bytes)).sum();
+            let gathered = gather_readable(&segments, ingester.log.folder(), |id| *id == trace);
+            let mut parts = Vec::new();
+            if !gathered.is_empty() {
+                let (part, invalid) = gathered.decode();
+                if invalid > 0 {
+                    tracing::warn!(trace_id = %trace, invalid, "spans that are no messages left out of an answer");
+                }
+                parts.push(part);
+            }
+            for block in blocks {
+                let reader = ingester.bucket.reader(&block.meta);
+                match BlockReader::open(block.meta.clone(), reader).and_then(|b| b.find(trace, None)) {
+                    Ok(part) => parts.extend(part),
+                    Err(error) => read_failed(&block, error)?,
+                }
+                inspected += block.meta.size_bytes / u64::from(block.meta.row_groups.max(1));
+            }
+            Ok((combine(parts), inspected))
+        };
+        let found: Result<(Vec<ResourceSpans>, u64), QueryError> = blocking(find).await?;
+        let (resource_spans, inspected_bytes) = found?;
+        Ok(TraceByIdResponse {
+            trace: (!resource_spans.is_empty()).then_some(Trace { resource_spans }),
+            metrics: Some(TraceByIdMetrics { inspected_bytes }),
+            ..TraceByIdResponse::default()
+        })
+    }
+}
+
+/// Runs what burns CPU or reads files off the async threads.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, QueryError> {
+    spawn_blocking(work).await.map_err(|e| QueryError::Internal(e.to_string()))
+}
+
+/// A served block that has been compacted away meanwhile is known to queriers: it is no loss.
+fn unless_gone(block: &ServedBlock, error: BucketError) -> Result<(), QueryError> {
+    match error {
+        BucketError::Gone { .. } => Ok(()),
+        BucketError::Corrupt { key, reason } => {
+            tracing::error!(block_id = %block.meta.block_id, key, reason, "flushed block is damaged, left out of an answer");
+            Ok(())
+        }
+        error @ (BucketError::Unavailable { .. } | BucketError::LocalFile { .. }) => Err(QueryError::Unavailable(error.into())),
+    }
+}
+
+/// As [`unless_gone`], for what reading columns says.
+pub(crate) fn read_failed(block: &ServedBlock, error: ReadError) -> Result<(), QueryError> {
+    match error {
+        ReadError::Io { ref source, .. } if source.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        ReadError::Io { .. } => Err(QueryError::Unavailable(error.into())),
+        error => {
+            tracing::error!(block_id = %block.meta.block_id, tenant = %block.meta.tenant_id, %error, "flushed block is damaged, left out of an answer");
+            Ok(())
+        }
+    }
+}

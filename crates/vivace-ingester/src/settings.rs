@@ -1,0 +1,101 @@
+use std::path::PathBuf;
+use std::time::Duration;
+
+use vivace_config::Config;
+
+use crate::takeover::GONE_GRACE;
+
+/// Share of the memory that live segments may take, in percent. The rest is for requests, builds and queries.
+const LIVE_MEMORY_PERCENT: u64 = 40;
+/// Taken as the memory limit where none can be read, bytes.
+const MEMORY_BYTES_UNKNOWN: u64 = 4 << 30;
+
+/// What the ingester takes from the configuration.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    /// `storage.trace.wal.path`
+    pub(crate) wal: PathBuf,
+    /// `storage.trace.wal.ingestion_time_range_slack`
+    pub(crate) slack: Duration,
+    /// `ingester.lifecycler.ring.replication_factor`
+    pub(crate) replication_factor: usize,
+    /// `ingester.lifecycler.min_ready_duration`
+    pub(crate) min_ready_duration: Duration,
+    /// `ingester.concurrent_flushes`
+    pub(crate) concurrent_flushes: usize,
+    /// `ingester.flush_check_period`
+    pub(crate) flush_check_period: Duration,
+    /// `ingester.flush_op_timeout`
+    pub(crate) flush_op_timeout: Duration,
+    /// `ingester.trace_idle_period`
+    pub(crate) trace_idle_period: Duration,
+    /// `ingester.trace_live_period`
+    pub(crate) trace_live_period: Duration,
+    /// `ingester.max_block_duration`
+    pub(crate) max_block_duration: Duration,
+    /// `ingester.max_block_bytes`
+    pub(crate) max_block_bytes: u64,
+    /// `ingester.complete_block_timeout`
+    pub(crate) complete_block_timeout: Duration,
+    /// `ingester.flush_all_on_shutdown`
+    pub(crate) flush_all_on_shutdown: bool,
+    /// `ingester.flush_object_storage`
+    pub(crate) flush_object_storage: bool,
+    /// `storage.trace.block`
+    pub(crate) block: vivace_config::Block,
+    /// How long a primary may be gone before its followers act.
+    pub(crate) gone_grace: Duration,
+    /// Live segments may take this much memory, bytes.
+    pub(crate) live_memory_bytes_max: u64,
+}
+
+impl Settings {
+    pub(crate) fn of(config: &Config) -> Self {
+        let ingester = &config.ingester;
+        let trace = &config.storage.trace;
+        Self {
+            wal: PathBuf::from(&trace.wal.path),
+            slack: trace.wal.ingestion_time_range_slack,
+            replication_factor: ingester.lifecycler.ring.replication_factor.max(1),
+            min_ready_duration: ingester.lifecycler.min_ready_duration,
+            concurrent_flushes: ingester.concurrent_flushes.max(1),
+            flush_check_period: ingester.flush_check_period.max(Duration::from_millis(10)),
+            flush_op_timeout: ingester.flush_op_timeout,
+            trace_idle_period: ingester.trace_idle_period,
+            trace_live_period: ingester.trace_live_period,
+            max_block_duration: ingester.max_block_duration,
+            max_block_bytes: ingester.max_block_bytes,
+            complete_block_timeout: ingester.complete_block_timeout,
+            flush_all_on_shutdown: ingester.flush_all_on_shutdown,
+            flush_object_storage: ingester.flush_object_storage,
+            block: trace.block.clone(),
+            gone_grace: GONE_GRACE,
+            live_memory_bytes_max: memory_limit() / 100 * LIVE_MEMORY_PERCENT,
+        }
+    }
+
+    pub(crate) fn log_folder(&self) -> PathBuf {
+        self.wal.join("log")
+    }
+
+    pub(crate) fn ledger_folder(&self) -> PathBuf {
+        self.wal.join("ledger")
+    }
+
+    /// Blocks being built; nothing in here outlives a process.
+    pub(crate) fn blocks_folder(&self) -> PathBuf {
+        self.wal.join("blocks")
+    }
+}
+
+/// The container's memory limit, else the machine's memory, bytes.
+fn memory_limit() -> u64 {
+    let read = |path: &str| std::fs::read_to_string(path).ok();
+    let cgroup = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
+    let limit = cgroup.iter().filter_map(|path| read(path)?.trim().parse::<u64>().ok()).min();
+    let machine = read("/proc/meminfo").and_then(|text| {
+        let kib = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+        kib.trim().trim_end_matches("kB").trim().parse::<u64>().ok()?.checked_mul(1024)
+    });
+    limit.into_iter().chain(machine).min().unwrap_or(MEMORY_BYTES_UNKNOWN)
+}

@@ -1,0 +1,304 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use rustc_hash::FxHashSet;
+use tokio_util::sync::CancellationToken;
+use vivace_block::{BlockReader, ReadError, live};
+use vivace_core::{TenantId, TraceId};
+use vivace_proto::tempopb::{
+    self, MetadataMetrics, SearchTagValuesRequest, SearchTagValuesV2Response, SearchTagsRequest, SearchTagsV2Response, SearchTagsV2Scope,
+};
+use vivace_traceql::{
+    Attribute, Fetch, INTRINSIC_TAGS, Intrinsic, Scope, SpanFilter, TagFilter, TagValue, TraceFilter, Value, fixed_tag_values,
+    parse_attribute,
+};
+
+use crate::ingester::Ingester;
+use crate::live::View;
+use crate::query::{QueryError, Sources, blocking, read_failed};
+use crate::scan::Reader;
+use crate::search::SECOND;
+use crate::segment::Segment;
+
+/// Scopes with attributes, by their names in requests and answers.
+const SCOPES: [(&str, Scope); 5] = [
+    ("resource", Scope::Resource),
+    ("span", Scope::Span),
+    ("event", Scope::Event),
+    ("link", Scope::Link),
+    ("instrumentation", Scope::Instrumentation),
+];
+/// Traces brought together at a time, where values of whole traces are asked for.
+const TRACES_AT_ONCE: usize = 1024;
+
+impl Ingester {
+    /// The names of attributes that a tenant's spans here have, and those of the intrinsics.
+    ///
+    /// # Errors
+    /// [`QueryError::Invalid`] for an unknown scope, [`QueryError::Unavailable`] where a flushed block cannot be read.
+    pub(crate) async fn tag_names(
+        self: &Arc<Self>,
+        tenant: &TenantId,
+        request: SearchTagsRequest,
+    ) -> Result<SearchTagsV2Response, QueryError> {
+        let intrinsics = || SearchTagsV2Scope { name: "intrinsic".to_owned(), tags: INTRINSIC_TAGS.map(str::to_owned).to_vec() };
+        let (scope, has_intrinsics) = match request.scope.as_str() {
+            "" | "none" => (None, true),
+            "intrinsic" => return Ok(SearchTagsV2Response { scopes: vec![intrinsics()], metrics: Some(MetadataMetrics::default()) }),
+            name => match SCOPES.iter().find(|(known, _)| *known == name) {
+                Some((_, scope)) => (Some(*scope), false),
+                None => return Err(QueryError::Invalid(format!("invalid scope: {name}"))),
+            },
+        };
+        let filter = filter(&request.query, None, request.start, request.end)?;
+        let wanted = span_filter(filter.fetch());
+        let mut names =
+            Names { found: BTreeMap::new(), per_scope_max: max(request.max_tags_per_scope), bytes_left: self.tag_bytes(tenant) };
+        let (names, inspected_bytes) = self
+            .look_for_tags(tenant, &request.held_for, move |search| {
+                let Some(wanted) = wanted.filter(|_| !filter.passes_nothing()) else { return Ok(names) };
+                search.live(|reader, segment| {
+                    let Some(data) = reader.read(segment) else { return ControlFlow::Continue(()) };
+                    live::tag_names(&Reader::spans(segment, &data), scope, &wanted, &mut |scope, name| names.add(scope, name));
+                    names.flow()
+                });
+                let in_blocks = (!filter.passes_everything()).then_some(&wanted);
+                search.blocks(|block| {
+                    let every = 0..block.row_groups();
+                    Ok(block.tag_names(scope, in_blocks, every, &mut |scope, name| names.add(scope, name))?.bytes)
+                })?;
+                Ok(names)
+            })
+            .await?;
+        let mut scopes: Vec<SearchTagsV2Scope> = SCOPES
+            .iter()
+            .filter_map(|(name, scope)| Some((name, names.found.get(scope)?)))
+            .map(|(name, tags)| SearchTagsV2Scope { name: (*name).to_owned(), tags: tags.iter().cloned().collect() })
+            .collect();
+        if has_intrinsics {
+            scopes.push(intrinsics());
+        }
+        Ok(SearchTagsV2Response { scopes, metrics: Some(MetadataMetrics { inspected_bytes, ..MetadataMetrics::default() }) })
+    }
+
+    /// The values that an attribute or intrinsic has on a tenant's spans here.
+    ///
+    /// # Errors
+    /// [`QueryError::Invalid`] for a name that is no attribute, [`QueryError::Unavailable`] where a flushed block cannot be read.
+    pub(crate) async fn tag_values(
+        self: &Arc<Self>,
+        tenant: &TenantId,
+        request: SearchTagValuesRequest,
+    ) -> Result<SearchTagValuesV2Response, QueryError> {
+        let attribute = parse_attribute(&request.tag_name).map_err(|e| QueryError::Invalid(e.to_string()))?;
+        let mut values = Values { found: BTreeSet::new(), max: max(request.max_tag_values), bytes_left: self.tag_bytes(tenant) };
+        let mut inspected_bytes = 0;
+        if let Some(fixed) = fixed_tag_values(&attribute) {
+            values.found.extend(fixed);
+        } else {
+            let filter = filter(&request.query, Some(&attribute), request.start, request.end)?;
+            let wanted = span_filter(filter.fetch());
+            // What is pinned does not need to occur.
+            let _ = filter.pinned().iter().try_for_each(|value| values.add(value));
+            (values, inspected_bytes) = self
+                .look_for_tags(tenant, &request.held_for, move |search| {
+                    let Some(wanted) = wanted.filter(|_| !filter.passes_nothing()) else { return Ok(values) };
+                    match &attribute {
+                        Attribute::Intrinsic(of_trace @ (Intrinsic::RootName | Intrinsic::RootService)) => {
+                            search.roots(filter.fetch(), *of_trace, &mut values);
+                        }
+                        _ => search.live(|reader, segment| {
+                            let Some(data) = reader.read(segment) else { return ControlFlow::Continue(()) };
+                            let spans = Reader::spans(segment, &data);
+                            live::tag_values(&spans, &attribute, &wanted, &mut |value| values.add(value));
+                            values.flow()
+                        }),
+                    }
+                    let in_blocks = (!filter.passes_everything()).then_some(&wanted);
+                    search.blocks(|block| {
+                        let every = 0..block.row_groups();
+                        Ok(block.tag_values(&attribute, in_blocks, every, &mut |value| values.add(&value))?.bytes)
+                    })?;
+                    Ok(values)
+                })
+                .await?;
+        }
+        let tag_values = values.found.into_iter().map(|v| tempopb::TagValue { r#type: v.kind.to_owned(), value: v.value });
+        let metrics = Some(MetadataMetrics { inspected_bytes, ..MetadataMetrics::default() });
+        Ok(SearchTagValuesV2Response { tag_values: tag_values.collect(), metrics })
+    }
+
+    /// Bytes of names or values in one answer.
+    fn tag_bytes(&self, tenant: &TenantId) -> usize {
+        match (self.limits)(tenant).read.max_bytes_per_tag_values_query {
+            0 => usize::MAX,
+            max => max,
+        }
+    }
+}
+
+fn max(asked: u32) -> usize {
+    if asked == 0 { usize::MAX } else { asked as usize }
+}
+
+fn filter(query: &str, requested: Option<&Attribute>, start: u32, end: u32) -> Result<TagFilter, QueryError> {
+    let nanos = |seconds: u32| u64::from(seconds) * SECOND;
+    TagFilter::parse(query, requested, nanos(start), nanos(end)).map_err(|e| QueryError::Invalid(e.to_string()))
+}
+
+/// What a span must pass; none when no span can.
+fn span_filter(fetch: &Fetch) -> Option<SpanFilter> {
+    match &fetch.filter {
+        TraceFilter::AnySpan(filter) => Some(filter.clone()),
+        TraceFilter::Nothing => None,
+        TraceFilter::All | TraceFilter::And(_) | TraceFilter::Or(_) => Some(SpanFilter::Maybe),
+    }
+}
+
+/// Names found so far. What goes over a limit is left out, as answers have no place to say so.
+struct Names {
+    found: BTreeMap<Scope, BTreeSet<String>>,
+    per_scope_max: usize,
+    bytes_left: usize,
+}
+
+impl Names {
+    fn add(&mut self, scope: Scope, name: &str) -> ControlFlow<()> {
+        let names = self.found.entry(scope).or_default();
+        if names.contains(name) {
+            return ControlFlow::Continue(());
+        }
+        if names.len() >= self.per_scope_max || self.bytes_left < name.len() {
+            self.bytes_left = 0;
+            return ControlFlow::Break(());
+        }
+        self.bytes_left -= name.len();
+        names.insert(name.to_owned());
+        ControlFlow::Continue(())
+    }
+
+    fn flow(&self) -> ControlFlow<()> {
+        if self.bytes_left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+}
+
+/// Values found so far; see [`Names`].
+struct Values {
+    found: BTreeSet<TagValue>,
+    max: usize,
+    bytes_left: usize,
+}
+
+impl Values {
+    fn add(&mut self, value: &Value) -> ControlFlow<()> {
+        for value in TagValue::of(value) {
+            if self.found.contains(&value) {
+                continue;
+            }
+            if self.found.len() >= self.max || self.bytes_left < value.value.len() {
+                self.bytes_left = 0;
+                return ControlFlow::Break(());
+            }
+            self.bytes_left -= value.value.len();
+            self.found.insert(value);
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn flow(&self) -> ControlFlow<()> {
+        if self.bytes_left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+}
+
+/// Looks for names or values in everything there is of a tenant, whatever the time: as the reference does.
+struct TagSearch {
+    ingester: Arc<Ingester>,
+    view: View,
+    reader: Reader,
+    /// Flushed blocks looked at, at most.
+    blocks_max: usize,
+    inspected_bytes: u64,
+    stop: CancellationToken,
+    /// A limit was reached.
+    is_full: bool,
+}
+
+impl Ingester {
+    /// Runs `look` off the async threads; stops when the client has gone away. Also tells how many bytes it read.
+    async fn look_for_tags<T: Send + 'static>(
+        self: &Arc<Self>,
+        tenant: &TenantId,
+        held_for: &[String],
+        look: impl FnOnce(&mut TagSearch) -> Result<T, QueryError> + Send + 'static,
+    ) -> Result<(T, u64), QueryError> {
+        let Sources { mut view, held } = self.sources(tenant, held_for);
+        let blocks_max = match (self.limits)(tenant).read.max_blocks_per_tag_values_query {
+            0 => usize::MAX,
+            max => max,
+        };
+        let stop = CancellationToken::new();
+        let _stops_with_the_client = stop.clone().drop_guard();
+        let ingester = Arc::clone(self);
+        blocking(move || {
+            let mut reader = Reader::new(ingester.log.folder().to_owned());
+            if !held.is_empty() {
+                view.add_held(&held, &mut reader);
+            }
+            let mut search = TagSearch { ingester, view, reader, blocks_max, inspected_bytes: 0, stop, is_full: false };
+            let found = look(&mut search)?;
+            Ok((found, search.inspected_bytes + search.reader.inspected_bytes))
+        })
+        .await?
+    }
+}
+
+impl TagSearch {
+    fn is_over(&self) -> bool {
+        self.is_full || self.stop.is_cancelled()
+    }
+
+    /// Looks at live segments, newest first, until `look` breaks.
+    fn live(&mut self, mut look: impl FnMut(&mut Reader, &Arc<Segment>) -> ControlFlow<()>) {
+        for segment in self.view.windows().concat() {
+            if self.is_over() {
+                return;
+            }
+            self.is_full = look(&mut self.reader, &segment).is_break();
+        }
+    }
+
+    /// Looks at flushed blocks, newest first. `look` returns the bytes that it read.
+    fn blocks(&mut self, mut look: impl FnMut(&BlockReader) -> Result<u64, ReadError>) -> Result<(), QueryError> {
+        for block in self.view.served.iter().rev().take(self.blocks_max) {
+            if self.is_over() {
+                return Ok(());
+            }
+            let opened = BlockReader::open(block.meta.clone(), self.ingester.bucket.reader(&block.meta));
+            match opened.and_then(|opened| look(&opened)) {
+                Ok(bytes) => self.inspected_bytes += bytes,
+                Err(error) => read_failed(block, error)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Names or services of the roots of live traces that may pass the filter.
+    fn roots(&mut self, fetch: &Fetch, of_trace: Intrinsic, values: &mut Values) {
+        let ids: FxHashSet<TraceId> =
+            self.view.heads.iter().flat_map(|head| head.read(|contents| contents.index.keys().copied().collect::<Vec<_>>())).collect();
+        let ids: Vec<TraceId> = ids.into_iter().collect();
+        for chunk in ids.chunks(TRACES_AT_ONCE) {
+            if self.is_over() {
+                return;
+            }
+            let mut gathered = self.reader.gather(&self.view.heads, chunk);
+            for trace in live::batch(fetch, &gathered.traces()).traces {
+                let root = if of_trace == Intrinsic::RootName { trace.root_name } else { trace.root_service };
+                if !root.is_empty() && values.add(&Value::Str(root)).is_break() {
+                    self.is_full = true;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,96 @@
+use std::fs;
+
+use crate::running::{Place, segment, spans};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_acknowledged_survives_a_kill() {
+    let place = Place::new();
+    for generation in 0..3u64 {
+        let ingester = place.start().await;
+        assert_eq!(ingester.find(1).await, (1..=generation * 5).collect::<Vec<_>>());
+        for i in 1..=5 {
+            let id = generation * 5 + i;
+            ingester.push(segment(id, &spans(&[(1, id)]))).await.expect("taken");
+        }
+        ingester.kill().await;
+    }
+    let ingester = place.start().await;
+    assert_eq!(ingester.find(1).await, (1..=15).collect::<Vec<_>>());
+    ingester.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_orderly_end_keeps_everything_in_the_log() {
+    let place = Place::new();
+    let ingester = place.start().await;
+    ingester.push(segment(1, &spans(&[(1, 1)]))).await.expect("taken");
+    ingester.stop().await;
+    assert_eq!(place.bucket.tenants().await.expect("listed"), []);
+    let ingester = place.start().await;
+    assert_eq!(ingester.find(1).await, [1]);
+    ingester.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unfinished_write_is_cut_off_and_nothing_else() {
+    let place = Place::new();
+    let ingester = place.start().await;
+    for id in 1..=3 {
+        ingester.push(segment(id, &spans(&[(1, id)]))).await.expect("taken");
+    }
+    ingester.kill().await;
+    let file = place.log_files().remove(0);
+    let whole = fs::read(&file).expect("readable");
+    fs::write(&file, &whole[..whole.len() - 7]).expect("writable");
+    let ingester = place.start().await;
+    assert_eq!(ingester.find(1).await, [1, 2]);
+    // The client was not told that the third is kept, so it sends it again.
+    ingester.push(segment(3, &spans(&[(1, 3)]))).await.expect("taken");
+    ingester.kill().await;
+    let ingester = place.start().await;
+    assert_eq!(ingester.find(1).await, [1, 2, 3]);
+    ingester.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_in_the_middle_costs_one_segment_and_no_file() {
+    let place = Place::new();
+    let ingester = place.start().await;
+    for id in 1..=3 {
+        ingester.push(segment(id, &spans(&[(1, id)]))).await.expect("taken");
+    }
+    ingester.kill().await;
+    let file = place.log_files().remove(0);
+    let mut bytes = fs::read(&file).expect("readable");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x10;
+    fs::write(&file, &bytes).expect("writable");
+    let ingester = place.start().await;
+    assert_eq!(ingester.find(1).await, [1, 3]);
+    assert_eq!(fs::read(&file).expect("still there"), bytes);
+    ingester.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_ledger_loses_no_span() {
+    let place = Place::new();
+    let ingester = place.start().await;
+    ingester.push(segment(1, &spans(&[(1, 1)]))).await.expect("taken");
+    ingester.stop().await;
+    fs::remove_dir_all(place.log_folder().with_file_name("ledger")).expect("removed");
+    let ingester = place.start().await;
+    assert_eq!(ingester.find(1).await, [1]);
+    ingester.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_comes_back_under_another_name_keeps_its_own() {
+    let mut place = Place::new();
+    let ingester = place.start().await;
+    ingester.push(segment(1, &spans(&[(1, 1)]))).await.expect("taken");
+    ingester.kill().await;
+    place.config.ingester.lifecycler.id = "another".to_owned();
+    let ingester = place.start().await;
+    assert_eq!(ingester.find(1).await, [1]);
+    ingester.stop().await;
+}

@@ -1,0 +1,110 @@
+use tonic::{Code, Request};
+use vivace_core::TenantId;
+use vivace_proto::tempopb::{SearchRequest, SearchTagValuesRequest, SearchTagsRequest};
+
+use crate::running::{Place, Running, segment, spans, until};
+
+/// First bytes of the ids of the traces found, sorted.
+async fn search(ingester: &Running, query: &str) -> Vec<u8> {
+    search_with(ingester, SearchRequest { query: query.to_owned(), limit: 100, ..SearchRequest::default() }).await
+}
+
+async fn search_with(ingester: &Running, request: SearchRequest) -> Vec<u8> {
+    let found = ingester.querier().search_recent(Request::new(request)).await.expect("an answer").into_inner();
+    let digits = |id: &str| u8::from_str_radix(&format!("{id:0>32}")[..2], 16).expect("hex");
+    let mut ids: Vec<u8> = found.traces.iter().map(|t| digits(&t.trace_id)).collect();
+    ids.sort_unstable();
+    ids
+}
+
+async fn tag_values(ingester: &Running, tag: &str, query: &str) -> Vec<(String, String)> {
+    let request = SearchTagValuesRequest { tag_name: tag.to_owned(), query: query.to_owned(), ..SearchTagValuesRequest::default() };
+    let found = ingester.querier().search_tag_values_v2(Request::new(request)).await.expect("an answer").into_inner();
+    found.tag_values.into_iter().map(|v| (v.r#type, v.value)).collect()
+}
+
+async fn tag_names(ingester: &Running, scope: &str) -> Vec<(String, Vec<String>)> {
+    let request = SearchTagsRequest { scope: scope.to_owned(), ..SearchTagsRequest::default() };
+    let found = ingester.querier().search_tags_v2(Request::new(request)).await.expect("an answer").into_inner();
+    found.scopes.into_iter().map(|s| (s.name, s.tags)).filter(|(name, _)| name != "intrinsic").collect()
+}
+
+fn strings(values: &[&str]) -> Vec<(String, String)> {
+    values.iter().map(|v| ("string".to_owned(), (*v).to_owned())).collect()
+}
+
+/// The same answers whether the spans are live, partly in a block, or all in one.
+async fn answers(ingester: &Running) {
+    assert_eq!(search(ingester, "{}").await, [1, 2, 3]);
+    assert_eq!(search(ingester, r#"{ name = "op-2" }"#).await, [2]);
+    assert_eq!(search(ingester, r#"{ resource.service.name = "shop" && span.item = "3" }"#).await, [3]);
+    // On different spans of one trace, which came in different segments.
+    assert_eq!(search(ingester, r#"{ name = "op-1" } && { name = "op-4" }"#).await, [1]);
+    assert!(search(ingester, r#"{ name = "op-1" && span.item = "4" }"#).await.is_empty());
+    assert!(search(ingester, r#"{ name = "op-9" }"#).await.is_empty());
+    let tags = [("item".to_owned(), "2".to_owned())].into();
+    assert_eq!(search_with(ingester, SearchRequest { tags, ..SearchRequest::default() }).await, [2]);
+    assert_eq!(search_with(ingester, SearchRequest { limit: 2, ..SearchRequest::default() }).await.len(), 2);
+    let past = SearchRequest { query: "{}".to_owned(), start: 1000, end: 2000, ..SearchRequest::default() };
+    assert!(search_with(ingester, past).await.is_empty());
+
+    assert_eq!(
+        tag_names(ingester, "").await,
+        [("resource".to_owned(), vec!["service.name".to_owned()]), ("span".to_owned(), vec!["item".to_owned()])]
+    );
+    assert_eq!(tag_names(ingester, "span").await, [("span".to_owned(), vec!["item".to_owned()])]);
+    assert_eq!(tag_values(ingester, "span.item", "").await, strings(&["1", "2", "3", "4"]));
+    assert_eq!(tag_values(ingester, "name", "").await, strings(&["op-1", "op-2", "op-3", "op-4"]));
+    assert_eq!(tag_values(ingester, "span.item", r#"{ name = "op-3" }"#).await, strings(&["3"]));
+    assert_eq!(tag_values(ingester, "resource.service.name", "").await, strings(&["shop"]));
+    assert_eq!(tag_values(ingester, "trace:rootService", "").await, strings(&["shop"]));
+    assert_eq!(tag_values(ingester, "status", "").await.len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_are_the_same_wherever_the_spans_are() {
+    let place = Place::new();
+    let ingester = place.start().await;
+    ingester.push(segment(1, &spans(&[(1, 1), (2, 2)]))).await.expect("taken");
+    ingester.push(segment(2, &spans(&[(3, 3)]))).await.expect("taken");
+    ingester.push(segment(3, &spans(&[(1, 4)]))).await.expect("taken");
+    answers(&ingester).await;
+    ingester.kill().await;
+    let ingester = place.start().await;
+    answers(&ingester).await;
+    ingester.get("/flush").await;
+    let blocks = || async { place.bucket.blocks(&TenantId::single()).await.is_ok_and(|b| b.len() == 1) };
+    until("the block is in the bucket", blocks).await;
+    until("the log is gone", || async { place.log_files().iter().all(|f| f.metadata().is_ok_and(|m| m.len() < 20)) }).await;
+    answers(&ingester).await;
+    ingester.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn held_segments_are_searched_when_asked_for() {
+    let place = Place::new();
+    let ingester = place.start().await;
+    ingester.push(segment(1, &spans(&[(1, 1)]))).await.expect("taken");
+    let mut held = segment(1, &spans(&[(2, 2)]));
+    held.primary = "ingester-7".to_owned();
+    ingester.push(held).await.expect("held");
+    assert_eq!(search(&ingester, "{}").await, [1]);
+    let held_for = vec!["ingester-7".to_owned()];
+    assert_eq!(search_with(&ingester, SearchRequest { query: "{}".to_owned(), held_for, ..SearchRequest::default() }).await, [1, 2]);
+    ingester.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_query_is_refused_with_its_place() {
+    let place = Place::new();
+    let ingester = place.start().await;
+    ingester.push(segment(1, &spans(&[(1, 1)]))).await.expect("taken");
+    let query = |query: &str| SearchRequest { query: query.to_owned(), ..SearchRequest::default() };
+    let status = ingester.querier().search_recent(Request::new(query("{ name = }"))).await.expect_err("refused");
+    assert_eq!(status.code(), Code::InvalidArgument);
+    assert!(status.message().starts_with("parse error at line 1, col 10"), "{status}");
+    let scope = SearchTagsRequest { scope: "planet".to_owned(), ..SearchTagsRequest::default() };
+    let status = ingester.querier().search_tags_v2(Request::new(scope)).await.expect_err("refused");
+    assert_eq!((status.code(), status.message()), (Code::InvalidArgument, "invalid scope: planet"));
+    ingester.stop().await;
+}

@@ -1,0 +1,357 @@
+//! From a query to what must be fetched and to what it finds.
+
+use std::sync::Arc;
+
+use vivace_proto::otlp::KeyValue;
+use vivace_proto::tempopb;
+
+use crate::ast::{Aggregate, Field, Metrics, Pipeline, Query, Root, Scalar, Spansets, Stage};
+use crate::compare::Val;
+use crate::error::QueryError;
+use crate::expr::{self, At, Columns, Filter, Operand, Uses, each_attribute};
+use crate::legacy::LegacyProgram;
+use crate::pipeline::{Program, Spanset};
+use crate::{Attribute, Batch, Comparison, Fetch, Intrinsic, TraceRow, Value, need};
+
+/// Spans per spanset when a request asks for none in particular.
+pub const DEFAULT_SPANS_PER_SPANSET: usize = 3;
+
+const SECOND: u64 = 1_000_000_000;
+
+/// A search, ready to run on any number of batches.
+#[derive(Debug, Clone)]
+pub struct SearchPlan {
+    fetch: Fetch,
+    kind: Kind,
+    most_recent: bool,
+}
+
+#[derive(Debug, Clone)]
+enum Kind {
+    TraceQl { program: Program, returned: Returned },
+    Legacy(LegacyProgram),
+}
+
+impl Query {
+    /// Plans a search over the traces that overlap a range of time, in Unix nanoseconds; 0 is no bound.
+    ///
+    /// Of a metrics query the part before the first metrics function is searched.
+    ///
+    /// # Errors
+    /// [`QueryError::Unsupported`] for arithmetic between metrics.
+    pub fn search_plan(&self, start_unix_nanos: u64, end_unix_nanos: u64) -> Result<SearchPlan, QueryError> {
+        let pipeline = self.pipeline().ok_or_else(|| QueryError::Unsupported("arithmetic between metrics in a search".to_owned()))?;
+        let mut columns = Columns::default();
+        let program = Program::new(pipeline, &mut columns)?;
+        let returned = Returned::new(pipeline, &mut columns)?;
+        let fetch = Fetch {
+            start_unix_nanos: start_unix_nanos / SECOND * SECOND,
+            end_unix_nanos: end_unix_nanos.div_ceil(SECOND).saturating_mul(SECOND),
+            filter: need::of_pipeline(pipeline),
+            span_attributes: columns.span,
+            event_attributes: columns.event,
+            link_attributes: columns.link,
+        };
+        Ok(SearchPlan { fetch, kind: Kind::TraceQl { program, returned }, most_recent: self.most_recent() })
+    }
+
+    /// `with(most_recent=true)`: the search wants exactly the newest traces.
+    #[must_use]
+    pub fn most_recent(&self) -> bool {
+        self.hints.iter().any(|(name, value)| name == "most_recent" && *value == Value::Bool(true))
+    }
+
+    /// Whether the query makes series.
+    #[must_use]
+    pub fn is_metrics(&self) -> bool {
+        matches!(self.root, Root::Metrics(_))
+    }
+
+    /// What finds the spans; none if several pipelines do.
+    pub(crate) fn pipeline(&self) -> Option<&Pipeline> {
+        let mut metrics = match &self.root {
+            Root::Pipeline(pipeline) => return Some(pipeline),
+            Root::Metrics(metrics) => metrics,
+        };
+        loop {
+            match metrics {
+                Metrics::First { pipeline, .. } => return Some(pipeline),
+                Metrics::Later { of, .. } => metrics = of,
+                Metrics::Binary { .. } | Metrics::Constant(_) => return None,
+            }
+        }
+    }
+}
+
+impl SearchPlan {
+    pub(crate) fn legacy(fetch: Fetch, program: LegacyProgram) -> Self {
+        Self { fetch, kind: Kind::Legacy(program), most_recent: false }
+    }
+
+    /// What the batches must hold.
+    #[must_use]
+    pub fn fetch(&self) -> &Fetch {
+        &self.fetch
+    }
+
+    /// Whether exactly the newest traces are wanted, so that a search cannot stop at the first ones.
+    #[must_use]
+    pub fn most_recent(&self) -> bool {
+        self.most_recent
+    }
+
+    /// The traces of the batch that match, in its order, each with at most `spans_per_spanset` spans per spanset (0 means
+    /// [`DEFAULT_SPANS_PER_SPANSET`]). The columns of the batch must be those of [`SearchPlan::fetch`].
+    ///
+    /// The name and service of a root that is not known are empty.
+    #[must_use]
+    pub fn evaluate(&self, batch: &Batch, spans_per_spanset: usize) -> Vec<tempopb::TraceSearchMetadata> {
+        let max_spans = if spans_per_spanset == 0 { DEFAULT_SPANS_PER_SPANSET } else { spans_per_spanset };
+        batch.traces.iter().filter(|trace| self.overlaps(trace)).filter_map(|trace| self.evaluate_trace(batch, trace, max_spans)).collect()
+    }
+
+    fn evaluate_trace(&self, batch: &Batch, trace: &TraceRow, max_spans: usize) -> Option<tempopb::TraceSearchMetadata> {
+        match &self.kind {
+            Kind::Legacy(program) => program.matches(batch, trace).then(|| metadata(trace)),
+            Kind::TraceQl { program, returned } => {
+                let sets = program.run(batch, trace);
+                if sets.is_empty() {
+                    return None;
+                }
+                let span_sets: Vec<_> = sets.iter().map(|set| returned.span_set(batch, trace, set, max_spans)).collect();
+                let service_stats = trace
+                    .services
+                    .iter()
+                    .map(|stat| (stat.service.to_string(), tempopb::ServiceStats { span_count: stat.spans, error_count: stat.errors }));
+                Some(tempopb::TraceSearchMetadata {
+                    span_set: span_sets.first().cloned(),
+                    span_sets,
+                    service_stats: service_stats.collect(),
+                    ..metadata(trace)
+                })
+            }
+        }
+    }
+
+    /// Whether the trace overlaps the range, compared in whole seconds.
+    fn overlaps(&self, trace: &TraceRow) -> bool {
+        let Fetch { start_unix_nanos: start, end_unix_nanos: end, .. } = self.fetch;
+        trace.end_unix_nanos >= start && (end == 0 || trace.start_unix_nanos <= end)
+    }
+}
+
+fn metadata(trace: &TraceRow) -> tempopb::TraceSearchMetadata {
+    let duration_ms = trace.end_unix_nanos.saturating_sub(trace.start_unix_nanos) / 1_000_000;
+    tempopb::TraceSearchMetadata {
+        trace_id: trace.trace_id.trimmed_hex(),
+        root_service_name: trace.root_service.to_string(),
+        root_trace_name: trace.root_name.to_string(),
+        start_time_unix_nano: trace.start_unix_nanos,
+        duration_ms: u32::try_from(duration_ms).unwrap_or(u32::MAX),
+        ..Default::default()
+    }
+}
+
+/// What of a matching span is returned: the attributes that the query mentions.
+#[derive(Debug, Clone, Default)]
+struct Returned {
+    name: Option<Operand>,
+    mentions: Vec<Mention>,
+    /// The filters that look at events or links. The one that matched is returned.
+    filters: Vec<Filter>,
+}
+
+#[derive(Debug, Clone)]
+struct Mention {
+    attribute: Attribute,
+    operand: Operand,
+    key: String,
+    /// The query asks for `= nil`: then nil is returned, as text.
+    asked_for_nil: bool,
+    /// The filter that chooses among events and links, as an index.
+    filter: Option<usize>,
+    /// What the query compares it with. Of an array the elements that satisfy one of these are returned.
+    comparisons: Vec<Comparison>,
+    /// The query also uses the value in other ways: then an array is returned whole.
+    whole: bool,
+}
+
+impl Returned {
+    fn new(pipeline: &Pipeline, columns: &mut Columns) -> Result<Self, QueryError> {
+        let mut returned = Self::default();
+        returned.visit_pipeline(pipeline, columns)?;
+        Ok(returned)
+    }
+
+    fn visit_pipeline(&mut self, pipeline: &Pipeline, columns: &mut Columns) -> Result<(), QueryError> {
+        for stage in &pipeline.stages {
+            match stage {
+                Stage::Spansets(spansets) => self.visit_spansets(spansets, columns)?,
+                Stage::Group(field) => self.visit_field(field, None, columns),
+                Stage::Coalesce => {}
+                Stage::Select(attributes) => {
+                    for attribute in attributes {
+                        self.visit_field(&Field::Attribute(attribute.clone()), None, columns);
+                    }
+                }
+                Stage::ScalarFilter(filter) => {
+                    for side in [&filter.left, &filter.right] {
+                        if let Scalar::Aggregate(Aggregate::Min(of) | Aggregate::Max(of) | Aggregate::Avg(of) | Aggregate::Sum(of)) = side {
+                            self.visit_field(of, None, columns);
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn visit_spansets(&mut self, spansets: &Spansets, columns: &mut Columns) -> Result<(), QueryError> {
+        match spansets {
+            Spansets::Pipeline(pipeline) => self.visit_pipeline(pipeline, columns),
+            Spansets::Binary { left, right, .. } => {
+                self.visit_spansets(left, columns)?;
+                self.visit_spansets(right, columns)
+            }
+            Spansets::Filter(field) => {
+                let filter = if Uses::of(field) == Uses::default() {
+                    None
+                } else {
+                    self.filters.push(Filter::new(field, columns)?);
+                    Some(self.filters.len() - 1)
+                };
+                self.visit_field(field, filter, columns);
+                Ok(())
+            }
+        }
+    }
+
+    fn visit_field(&mut self, field: &Field, filter: Option<usize>, columns: &mut Columns) {
+        each_attribute(field, &mut |attribute| {
+            self.mention(attribute, filter, columns);
+        });
+        self.visit_uses(field);
+    }
+
+    /// Notes how attributes are used that were mentioned before.
+    fn visit_uses(&mut self, field: &Field) {
+        if let Some((attribute, comparison)) = expr::direct_comparison(field) {
+            if let Some(mention) = self.mentioned(attribute) {
+                mention.comparisons.extend(comparison);
+            }
+            return;
+        }
+        match field {
+            Field::Literal(_) => {}
+            Field::Attribute(attribute) => {
+                if let Some(mention) = self.mentioned(attribute) {
+                    mention.whole = true;
+                }
+            }
+            Field::Exists(of) | Field::NotExists(of) => {
+                if let (Field::NotExists(_), Field::Attribute(attribute)) = (field, &**of)
+                    && let Some(mention) = self.mentioned(attribute)
+                {
+                    mention.asked_for_nil = true;
+                }
+                self.visit_uses(of);
+            }
+            Field::Unary { of, .. } => self.visit_uses(of),
+            Field::Binary { left, right, .. } => {
+                self.visit_uses(left);
+                self.visit_uses(right);
+            }
+        }
+    }
+
+    fn mentioned(&mut self, attribute: &Attribute) -> Option<&mut Mention> {
+        self.mentions.iter_mut().find(|mention| mention.attribute == *attribute)
+    }
+
+    fn mention(&mut self, attribute: &Attribute, filter: Option<usize>, columns: &mut Columns) {
+        let key = match attribute {
+            Attribute::Intrinsic(Intrinsic::Name) => {
+                self.name = Some(columns.operand(attribute));
+                return;
+            }
+            // These have fields of their own in the result.
+            Attribute::Intrinsic(
+                Intrinsic::Duration
+                | Intrinsic::TraceDuration
+                | Intrinsic::RootName
+                | Intrinsic::RootService
+                | Intrinsic::TraceId
+                | Intrinsic::SpanId,
+            ) => return,
+            Attribute::Intrinsic(intrinsic) => intrinsic.text().to_owned(),
+            Attribute::Named { key, .. } => key.to_string(),
+        };
+        if self.mentioned(attribute).is_some() {
+            return;
+        }
+        let operand = columns.operand(attribute);
+        let filter = filter.filter(|_| matches!(operand, Operand::Event(_) | Operand::Link(_)));
+        self.mentions.push(Mention {
+            attribute: attribute.clone(),
+            operand,
+            key,
+            asked_for_nil: false,
+            filter,
+            comparisons: Vec::new(),
+            whole: false,
+        });
+    }
+
+    fn span_set(&self, batch: &Batch, trace: &TraceRow, set: &Spanset, max_spans: usize) -> tempopb::SpanSet {
+        tempopb::SpanSet {
+            matched: u32::try_from(set.spans.len()).unwrap_or(u32::MAX),
+            spans: set.spans.iter().take(max_spans).map(|span| self.span(batch, trace, *span as usize)).collect(),
+            attributes: set.attributes.iter().filter_map(|(name, value)| key_value(name, value)).collect(),
+        }
+    }
+
+    fn span(&self, batch: &Batch, trace: &TraceRow, span: usize) -> tempopb::Span {
+        let first = At::first(batch, trace, span);
+        let matched: Vec<At<'_>> = self.filters.iter().map(|filter| filter.find(batch, trace, span).unwrap_or(first)).collect();
+        let attributes = self.mentions.iter().filter_map(|mention| {
+            let at = mention.filter.and_then(|filter| matched.get(filter)).unwrap_or(&first);
+            match mention.chosen(mention.operand.get(at).to_value()) {
+                Value::Nil if mention.asked_for_nil => key_value(&mention.key, &Value::Str("nil".into())),
+                value => key_value(&mention.key, &value),
+            }
+        });
+        let name = match self.name.map(|name| name.get(&first).to_value()) {
+            Some(Value::Str(name)) => name,
+            _ => Arc::from(""),
+        };
+        let row = &batch.spans[span];
+        tempopb::Span {
+            span_id: row.id.to_string(),
+            name: name.to_string(),
+            start_time_unix_nano: row.start_unix_nanos,
+            duration_nanos: row.duration_nanos,
+            attributes: attributes.collect(),
+        }
+    }
+}
+
+impl Mention {
+    /// Of an array the elements that were asked for, one alone as a scalar; all if none was or the query uses the whole.
+    fn chosen(&self, value: Value) -> Value {
+        let wanted = |element: Val<'_>| self.comparisons.iter().any(|comparison| comparison.accepts(element));
+        let chosen = match &value {
+            _ if self.whole => return value,
+            Value::IntArray(v) => Value::int_array(v.iter().copied().filter(|v| wanted(Val::Int(*v)))),
+            Value::FloatArray(v) => Value::float_array(v.iter().copied().filter(|v| wanted(Val::Float(*v)))),
+            Value::StrArray(v) => Value::str_array(v.iter().filter(|v| wanted(Val::Str(v))).cloned()),
+            Value::BoolArray(v) => Value::bool_array(v.iter().copied().filter(|v| wanted(Val::Bool(*v)))),
+            _ => return value,
+        };
+        if chosen == Value::Opaque { value } else { chosen }
+    }
+}
+
+/// None for nil and opaque values.
+fn key_value(key: &str, value: &Value) -> Option<KeyValue> {
+    Some(KeyValue { key: key.to_owned(), value: Some(value.to_otlp()?) })
+}

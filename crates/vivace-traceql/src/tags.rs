@@ -1,0 +1,303 @@
+//! Tag names and values: the filter `q`, and what is answered without data.
+//!
+//! Source: TraceQL description, "Tag names and values".
+
+use crate::ast::{Field, FieldOp, Spansets, Stage};
+use crate::compare::CompareOp;
+use crate::error::QueryError;
+use crate::expr::{Columns, Filter, each_attribute};
+use crate::lexer::{self, Token};
+use crate::need::{self, Need};
+use crate::{Attribute, Batch, Fetch, Intrinsic, Kind, SpanFilter, Status, TraceFilter, TraceRow, Value, parse};
+
+/// Ways to satisfy the `||`s of a tag filter above which it is refused.
+pub const MAX_TAG_FILTER_GROUPS: usize = 100;
+
+/// The tag names of the scope `intrinsic`.
+pub const INTRINSIC_TAGS: [&str; 25] = [
+    "duration",
+    "event:name",
+    "event:timeSinceStart",
+    "instrumentation:name",
+    "instrumentation:version",
+    "kind",
+    "link:spanID",
+    "link:traceID",
+    "name",
+    "rootName",
+    "rootServiceName",
+    "span:duration",
+    "span:id",
+    "span:kind",
+    "span:name",
+    "span:parentID",
+    "span:status",
+    "span:statusMessage",
+    "status",
+    "statusMessage",
+    "trace:duration",
+    "trace:id",
+    "trace:rootName",
+    "trace:rootService",
+    "traceDuration",
+];
+
+/// A value as tag value requests return it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TagValue {
+    /// `string`, `int`, `float`, `bool`, `duration` or `keyword`.
+    pub kind: &'static str,
+    /// The value's text.
+    pub value: String,
+}
+
+impl TagValue {
+    /// The values that an attribute's value contributes: an array's elements, none of nil and opaque ones.
+    #[must_use]
+    pub fn of(value: &Value) -> Vec<Self> {
+        fn tag(kind: &'static str, value: impl ToString) -> TagValue {
+            TagValue { kind, value: value.to_string() }
+        }
+        match value {
+            Value::Nil | Value::Opaque => Vec::new(),
+            Value::Int(v) => vec![tag("int", v)],
+            Value::Float(v) => vec![tag("float", v)],
+            Value::Bool(v) => vec![tag("bool", v)],
+            Value::Str(v) => vec![tag("string", v)],
+            Value::Duration(v) => vec![tag("duration", crate::duration::text(*v))],
+            Value::Status(v) => vec![tag("keyword", v.text())],
+            Value::Kind(v) => vec![tag("keyword", v.text())],
+            Value::IntArray(v) => v.iter().map(|v| tag("int", v)).collect(),
+            Value::FloatArray(v) => v.iter().map(|v| tag("float", v)).collect(),
+            Value::StrArray(v) => v.iter().map(|v| tag("string", v)).collect(),
+            Value::BoolArray(v) => v.iter().map(|v| tag("bool", v)).collect(),
+        }
+    }
+}
+
+/// The values of intrinsics that are answered without data: keywords, or nothing at all where listing values makes no sense.
+#[must_use]
+pub fn fixed_tag_values(attribute: &Attribute) -> Option<Vec<TagValue>> {
+    let Attribute::Intrinsic(intrinsic) = attribute else { return None };
+    match intrinsic {
+        Intrinsic::Status => Some([Status::Ok, Status::Error, Status::Unset].map(Value::Status).iter().flat_map(TagValue::of).collect()),
+        Intrinsic::Kind => {
+            let kinds = [Kind::Client, Kind::Server, Kind::Producer, Kind::Consumer, Kind::Internal, Kind::Unspecified];
+            Some(kinds.map(Value::Kind).iter().flat_map(TagValue::of).collect())
+        }
+        Intrinsic::Duration
+        | Intrinsic::TraceDuration
+        | Intrinsic::TraceId
+        | Intrinsic::SpanId
+        | Intrinsic::ParentId
+        | Intrinsic::LinkTraceId
+        | Intrinsic::LinkSpanId => Some(Vec::new()),
+        // Not in the list of intrinsics; their values would be noise.
+        Intrinsic::ChildCount | Intrinsic::NestedSetLeft | Intrinsic::NestedSetRight | Intrinsic::NestedSetParent => Some(Vec::new()),
+        _ => None,
+    }
+}
+
+/// Which spans' tags count: the filter `q` of tag requests.
+#[derive(Debug, Clone)]
+pub struct TagFilter {
+    /// None: all spans pass. Else those that satisfy one of the groups.
+    groups: Option<Vec<Filter>>,
+    pinned: Vec<Value>,
+    fetch: Fetch,
+}
+
+impl TagFilter {
+    /// Reads `q`, forgivingly: of the query only one plain filter `{…}` at its start counts; comparisons that are still
+    /// being typed are ignored; what cannot be read filters nothing. For a request of values, conditions on the requested
+    /// tag do not restrict them, and values that `q` pins it to are answered as they are.
+    ///
+    /// The range is that of [`Fetch`], in Unix nanoseconds.
+    ///
+    /// # Errors
+    /// [`QueryError::Invalid`] above [`MAX_TAG_FILTER_GROUPS`] ways to satisfy the `||`s.
+    pub fn parse(q: &str, requested: Option<&Attribute>, start_unix_nanos: u64, end_unix_nanos: u64) -> Result<Self, QueryError> {
+        let fetch = Fetch {
+            start_unix_nanos,
+            end_unix_nanos,
+            filter: TraceFilter::All,
+            span_attributes: Vec::new(),
+            event_attributes: Vec::new(),
+            link_attributes: Vec::new(),
+        };
+        let mut filter = Self { groups: None, pinned: Vec::new(), fetch };
+        let Some(field) = first_filter(q) else { return Ok(filter) };
+        let mut columns = Columns::default();
+        let mut groups = Vec::new();
+        let mut needs = Vec::new();
+        for group in groups_of(&field)? {
+            match pinned_value(&group, requested) {
+                Some(value) if filter.pinned.contains(value) => continue,
+                Some(value) => {
+                    filter.pinned.push(value.clone());
+                    continue;
+                }
+                None => {}
+            }
+            let Some(joined) = group
+                .into_iter()
+                .filter(|condition| !mentions(condition, requested))
+                .cloned()
+                .reduce(|left, right| Field::Binary { op: FieldOp::And, left: Box::new(left), right: Box::new(right) })
+            else {
+                // Nothing is asked of the spans of this group.
+                return Ok(filter);
+            };
+            needs.push(need::of_field(&joined));
+            groups.push(Filter::new(&joined, &mut columns)?);
+        }
+        filter.fetch.filter = match need::any_need(needs) {
+            Need::Never => TraceFilter::Nothing,
+            Need::Unknown => TraceFilter::All,
+            Need::Span(span) => TraceFilter::AnySpan(span),
+        };
+        filter.fetch.span_attributes = columns.span;
+        filter.fetch.event_attributes = columns.event;
+        filter.fetch.link_attributes = columns.link;
+        filter.groups = Some(groups);
+        Ok(filter)
+    }
+
+    /// Whether every span passes, so that names and values can be listed without looking at spans.
+    #[must_use]
+    pub fn passes_everything(&self) -> bool {
+        self.groups.is_none()
+    }
+
+    /// Whether no span passes: [`TagFilter::pinned`] is all there is to answer.
+    #[must_use]
+    pub fn passes_nothing(&self) -> bool {
+        self.groups.as_ref().is_some_and(Vec::is_empty)
+    }
+
+    /// Values of the requested tag that the filter itself names; they are part of the answer even if nothing has them.
+    #[must_use]
+    pub fn pinned(&self) -> &[Value] {
+        &self.pinned
+    }
+
+    /// What a batch must hold for [`TagFilter::matches`].
+    #[must_use]
+    pub fn fetch(&self) -> &Fetch {
+        &self.fetch
+    }
+
+    /// The filter as far as it is made of conditions on single attributes; exact for comparisons joined by `&&` and `||`.
+    #[must_use]
+    pub fn span_filter(&self) -> &SpanFilter {
+        match &self.fetch.filter {
+            TraceFilter::AnySpan(filter) => filter,
+            _ => &SpanFilter::Maybe,
+        }
+    }
+
+    /// Whether the tags of a span count; `span` is its index in the batch.
+    #[must_use]
+    pub fn matches(&self, batch: &Batch, trace: &TraceRow, span: usize) -> bool {
+        match &self.groups {
+            None => true,
+            Some(groups) => groups.iter().any(|group| group.matches(batch, trace, span)),
+        }
+    }
+}
+
+/// The expression of the plain filter at the start of the query.
+fn first_filter(q: &str) -> Option<Field> {
+    let query = match parse(q) {
+        Err(QueryError::Parse(_)) => parse(&completed(q)?).ok()?,
+        other => other.ok()?,
+    };
+    match query.pipeline()?.stages.first()? {
+        Stage::Spansets(Spansets::Filter(field)) => Some(field.clone()),
+        _ => None,
+    }
+}
+
+/// The text with comparisons that lack their right side replaced by `true` and closing braces added.
+fn completed(q: &str) -> Option<String> {
+    let tokens = lexer::tokens(q).ok()?;
+    let is_attribute = |token: &Token| match token {
+        Token::Attribute(_) => true,
+        Token::Word(word) => Intrinsic::from_text(word).is_some(),
+        _ => false,
+    };
+    let is_comparison = |token: &Token| matches!(token, Token::Symbol("=" | "!=" | "<" | "<=" | ">" | ">=" | "=~" | "!~"));
+    let ends = |token: &Token| matches!(token, Token::End | Token::Symbol("}" | ")" | "&&" | "||"));
+    let mut text = String::with_capacity(q.len());
+    let mut copied = 0;
+    let mut open = 0usize;
+    for (i, token) in tokens.iter().enumerate() {
+        match token.token {
+            Token::Symbol("{") => open += 1,
+            Token::Symbol("}") => open = open.saturating_sub(1),
+            _ => {}
+        }
+        if let [attribute, operator, next, ..] = &tokens[i..]
+            && is_attribute(&attribute.token)
+            && is_comparison(&operator.token)
+            && ends(&next.token)
+        {
+            text.push_str(&q[copied..attribute.start]);
+            text.push_str("true");
+            copied = operator.end;
+        }
+    }
+    text.push_str(&q[copied..]);
+    text.push_str(&" }".repeat(open));
+    Some(text)
+}
+
+/// The conditions of every way to satisfy the expression.
+fn groups_of(field: &Field) -> Result<Vec<Vec<&Field>>, QueryError> {
+    let groups = match field {
+        Field::Literal(Value::Bool(true)) => vec![Vec::new()],
+        Field::Literal(_) => Vec::new(),
+        Field::Binary { op: FieldOp::Or, left, right } => {
+            let mut groups = groups_of(left)?;
+            groups.extend(groups_of(right)?);
+            groups
+        }
+        Field::Binary { op: FieldOp::And, left, right } => {
+            let (left, right) = (groups_of(left)?, groups_of(right)?);
+            check_groups(left.len() * right.len())?;
+            left.iter().flat_map(|a| right.iter().map(move |b| a.iter().chain(b).copied().collect())).collect()
+        }
+        condition => vec![vec![condition]],
+    };
+    check_groups(groups.len())?;
+    Ok(groups)
+}
+
+fn check_groups(groups: usize) -> Result<(), QueryError> {
+    if groups > MAX_TAG_FILTER_GROUPS {
+        return Err(QueryError::Invalid(format!("the filter can be satisfied in {groups} ways, the limit is {MAX_TAG_FILTER_GROUPS}")));
+    }
+    Ok(())
+}
+
+/// The literal that a group's `requested = literal` names.
+fn pinned_value<'a>(group: &[&'a Field], requested: Option<&Attribute>) -> Option<&'a Value> {
+    let requested = requested?;
+    group.iter().find_map(|condition| match condition {
+        Field::Binary { op: FieldOp::Compare(CompareOp::Equal), left, right } => match (&**left, &**right) {
+            (Field::Attribute(attribute), Field::Literal(value)) | (Field::Literal(value), Field::Attribute(attribute))
+                if attribute == requested =>
+            {
+                Some(value)
+            }
+            _ => None,
+        },
+        _ => None,
+    })
+}
+
+fn mentions(condition: &Field, requested: Option<&Attribute>) -> bool {
+    let mut found = false;
+    each_attribute(condition, &mut |attribute| found |= Some(attribute) == requested);
+    found
+}
