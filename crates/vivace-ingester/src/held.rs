@@ -10,8 +10,10 @@ use crate::segment::{Segment, SegmentId};
 /// Segments that this instance holds for other primaries. Their payloads are in the log only.
 #[derive(Debug, Default)]
 pub(crate) struct Held {
-    by_primary: Mutex<BTreeMap<Arc<str>, BTreeMap<SegmentId, Arc<Segment>>>>,
+    by_primary: Mutex<BTreeMap<Arc<str>, Segments>>,
 }
+
+type Segments = BTreeMap<SegmentId, Arc<Segment>>;
 
 /// What is held for one primary.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,7 +44,7 @@ impl Held {
     /// A summary per primary.
     pub(crate) fn summary(&self) -> Vec<HeldFor> {
         let by_primary = self.by_primary.lock();
-        let summary = |(primary, segments): (&Arc<str>, &BTreeMap<SegmentId, Arc<Segment>>)| HeldFor {
+        let summary = |(primary, segments): (&Arc<str>, &Segments)| HeldFor {
             primary: Arc::clone(primary),
             segments: segments.len(),
             oldest_unix_seconds: segments.values().map(|s| s.header.received_unix_seconds).min().unwrap_or(u64::MAX),

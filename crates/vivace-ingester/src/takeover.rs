@@ -95,9 +95,12 @@ impl Takeover {
                 if self.asked.get(primary).is_some_and(|asked| asked.elapsed() < ASK_PERIOD) {
                     return;
                 }
-                self.asked.insert(Arc::clone(primary), Instant::now());
                 let Some(addr) = instance.map(|i| i.addr.clone()) else { return };
                 let old = ingester.held.received_until(primary, now.saturating_sub(settings.max_block_duration.as_secs()));
+                if old.is_empty() {
+                    return;
+                }
+                self.asked.insert(Arc::clone(primary), Instant::now());
                 match ask(pool, &addr, primary, &old).await {
                     Ok(answer) => apply(ingester, primary, &answer, now, rank).await,
                     Err(error) => {

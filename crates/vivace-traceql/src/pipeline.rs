@@ -190,50 +190,64 @@ impl Sets {
 }
 
 /// A group's value; equal are values of the same type and the same bits.
-struct GroupKey(Value);
+struct GroupKey<'a>(Val<'a>);
 
-impl PartialEq for GroupKey {
+impl PartialEq for GroupKey<'_> {
     fn eq(&self, other: &Self) -> bool {
         match (&self.0, &other.0) {
-            (Value::Float(a), Value::Float(b)) => a.to_bits() == b.to_bits(),
-            (Value::FloatArray(a), Value::FloatArray(b)) => a.iter().map(|v| v.to_bits()).eq(b.iter().map(|v| v.to_bits())),
-            (a, b) => a == b,
+            (Val::Nil, Val::Nil) => true,
+            (Val::Int(a), Val::Int(b)) | (Val::Duration(a), Val::Duration(b)) => a == b,
+            (Val::Float(a), Val::Float(b)) => a.to_bits() == b.to_bits(),
+            (Val::Bool(a), Val::Bool(b)) => a == b,
+            (Val::Str(a), Val::Str(b)) => a == b,
+            (Val::Hex(a), Val::Hex(b)) => a.as_str() == b.as_str(),
+            (Val::Status(a), Val::Status(b)) => a == b,
+            (Val::Kind(a), Val::Kind(b)) => a == b,
+            (Val::Ints(a), Val::Ints(b)) => a == b,
+            (Val::Floats(a), Val::Floats(b)) => a.iter().map(|v| v.to_bits()).eq(b.iter().map(|v| v.to_bits())),
+            (Val::Strs(a), Val::Strs(b)) => a == b,
+            (Val::Bools(a), Val::Bools(b)) => a == b,
+            _ => false,
         }
     }
 }
 
-impl Eq for GroupKey {}
+impl Eq for GroupKey<'_> {}
 
-impl Hash for GroupKey {
+impl Hash for GroupKey<'_> {
     fn hash<H: Hasher>(&self, state: &mut H) {
         std::mem::discriminant(&self.0).hash(state);
         match &self.0 {
-            Value::Nil | Value::Opaque => {}
-            Value::Int(v) | Value::Duration(v) => v.hash(state),
-            Value::Float(v) => v.to_bits().hash(state),
-            Value::Bool(v) => v.hash(state),
-            Value::Str(v) => v.hash(state),
-            Value::Status(v) => v.hash(state),
-            Value::Kind(v) => v.hash(state),
-            Value::IntArray(v) => v.hash(state),
-            Value::FloatArray(v) => v.iter().for_each(|v| v.to_bits().hash(state)),
-            Value::StrArray(v) => v.hash(state),
-            Value::BoolArray(v) => v.hash(state),
+            Val::Nil | Val::Opaque => {}
+            Val::Int(v) | Val::Duration(v) => v.hash(state),
+            Val::Float(v) => v.to_bits().hash(state),
+            Val::Bool(v) => v.hash(state),
+            Val::Str(v) => v.hash(state),
+            Val::Hex(v) => v.as_str().hash(state),
+            Val::Status(v) => v.hash(state),
+            Val::Kind(v) => v.hash(state),
+            Val::Ints(v) => v.hash(state),
+            Val::Floats(v) => v.iter().for_each(|v| v.to_bits().hash(state)),
+            Val::Strs(v) => v.hash(state),
+            Val::Bools(v) => v.hash(state),
         }
     }
 }
 
 /// One spanset per value of `by`, in the order in which the values appear.
 fn group(batch: &Batch, trace: &TraceRow, set: &Spanset, by: &Expr, name: &Arc<str>) -> Vec<Spanset> {
-    let mut places: FxHashMap<GroupKey, usize> = FxHashMap::default();
+    let mut places: FxHashMap<GroupKey<'_>, usize> = FxHashMap::default();
     let mut groups: Vec<Spanset> = Vec::new();
     for span in &set.spans {
         let value = match by.value(&At::first(batch, trace, *span as usize)) {
-            Val::Opaque => Value::Nil,
-            value => value.to_value(),
+            Val::Opaque => Val::Nil,
+            value => value,
         };
-        let shown = if value == Value::Nil { Value::Str("nil".into()) } else { value.clone() };
         let place = *places.entry(GroupKey(value)).or_insert_with(|| {
+            let shown = match value.to_value() {
+                Value::Nil => Value::Str("nil".into()),
+                value => value,
+            };
             let mut attributes = set.attributes.clone();
             attributes.push((name.clone(), shown));
             groups.push(Spanset { spans: Vec::new(), attributes });

@@ -101,7 +101,7 @@ impl Group<'_> {
                 let absent = comparison.matches(&Value::Nil);
                 let (has, hit) = self.named(node, key, comparison, absent)?;
                 let passes = if absent { hit.or(has.not()) } else { hit };
-                self.to_spans(node, passes)
+                self.spans_of(node, passes)
             }
         }
     }
@@ -110,7 +110,7 @@ impl Group<'_> {
     fn unscoped(&mut self, key: &str, comparison: &Comparison) -> Result<Outcome, ReadError> {
         let absent = comparison.matches(&Value::Nil);
         let (has, hit) = self.named(Node::Resource, key, comparison, absent)?;
-        let by_resource = self.to_spans(Node::Resource, if absent { hit.or(has.not()) } else { hit })?;
+        let by_resource = self.spans_of(Node::Resource, if absent { hit.or(has.not()) } else { hit })?;
         // Whether the span has the key matters only where its resource would pass.
         let (has, hit) = self.named(Node::Span, key, comparison, by_resource != Outcome::None)?;
         Ok(hit.or(by_resource.and(has.not())))
@@ -282,7 +282,7 @@ impl Group<'_> {
             // vParquet4 has no column of it, and in vParquet5 it cannot be trusted in traces without a root.
             Intrinsic::ChildCount => (Node::Span, Outcome::All),
         };
-        self.to_spans(node, outcome)
+        self.spans_of(node, outcome)
     }
 
     /// Durations beyond 292 years are spans that end before they start; they are left to evaluation.

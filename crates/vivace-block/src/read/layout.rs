@@ -105,7 +105,7 @@ impl Layout {
         let event = |name: &str, physical| find.leaf(&format!("rs.ss.Spans.Events.{name}"), physical, 4, 0);
         let link = |name: &str, physical| find.leaf(&format!("rs.ss.Spans.Links.{name}"), physical, 4, 0);
         let trace = |name: &str, physical| find.leaf(name, physical, 0, 0);
-        let (resource_own, span_own, event_own) = find.own_columns(meta)?;
+        let [resource_own, span_own, event_own] = find.own_columns(meta)?;
         Ok(Self {
             trace_id: trace("TraceID", ByteArray)?,
             start: trace("StartTimeUnixNano", Int64)?,
@@ -192,17 +192,16 @@ impl Finder<'_> {
     }
 
     /// Attributes with their own columns: of resources, spans and events.
-    #[allow(clippy::type_complexity)]
-    fn own_columns(&self, meta: &BlockMeta) -> Result<(Vec<OwnColumn>, Vec<OwnColumn>, Vec<OwnColumn>), Fault> {
-        let mut own = (Vec::new(), Vec::new(), Vec::new());
+    fn own_columns(&self, meta: &BlockMeta) -> Result<[Vec<OwnColumn>; 3], Fault> {
+        let mut own = [Vec::new(), Vec::new(), Vec::new()];
         let mut slots: FxHashMap<(DedicatedScope, DedicatedType), usize> = FxHashMap::default();
         for column in &meta.dedicated_columns {
             let slot = slots.entry((column.scope, column.kind)).or_default();
             *slot += 1;
             let (parent, depth, list) = match column.scope {
-                DedicatedScope::Resource => ("rs.Resource", 1, &mut own.0),
-                DedicatedScope::Span => ("rs.ss.Spans", 3, &mut own.1),
-                DedicatedScope::Event => ("rs.ss.Spans.Events", 4, &mut own.2),
+                DedicatedScope::Resource => ("rs.Resource", 1, &mut own[0]),
+                DedicatedScope::Span => ("rs.ss.Spans", 3, &mut own[1]),
+                DedicatedScope::Event => ("rs.ss.Spans.Events", 4, &mut own[2]),
             };
             let (name, physical) = match column.kind {
                 DedicatedType::String => ("String", Physical::ByteArray),
@@ -220,7 +219,7 @@ impl Finder<'_> {
                 ["Cluster", "Namespace", "Pod", "Container", "K8sClusterName", "K8sNamespaceName", "K8sPodName", "K8sContainerName"];
             for (key, name) in VPARQUET4_RESOURCE_COLUMNS.iter().zip(names) {
                 let leaf = self.leaf(&format!("rs.Resource.{name}"), Physical::ByteArray, 1, 1)?;
-                own.0.push(OwnColumn { key: (*key).to_owned(), leaf, dedicated: false });
+                own[0].push(OwnColumn { key: (*key).to_owned(), leaf, dedicated: false });
             }
             for (key, name, physical) in [
                 ("http.method", "HttpMethod", Physical::ByteArray),
@@ -228,7 +227,7 @@ impl Finder<'_> {
                 ("http.status_code", "HttpStatusCode", Physical::Int64),
             ] {
                 let leaf = self.leaf(&format!("rs.ss.Spans.{name}"), physical, 3, 1)?;
-                own.1.push(OwnColumn { key: key.to_owned(), leaf, dedicated: false });
+                own[1].push(OwnColumn { key: key.to_owned(), leaf, dedicated: false });
             }
         }
         Ok(own)

@@ -238,3 +238,81 @@ impl Iterator for Traces<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ops::ControlFlow;
+
+    use rand::rngs::StdRng;
+    use rand::{Rng, SeedableRng};
+    use vivace_traceql::{Attribute, Comparison, Condition, Fetch, Intrinsic, Scope, SpanFilter, TraceFilter, Value};
+
+    use super::*;
+    use crate::read::page::{PageHeader, reseal};
+
+    fn use_all(block: &BlockReader) -> Result<(), ReadError> {
+        let named = |scope, key: &str| Attribute::Named { scope, key: key.into() };
+        let leaf = |attribute, comparison| TraceFilter::AnySpan(SpanFilter::Leaf(Condition { attribute, comparison }));
+        let keys = ["http.method", "http.status_code", "service.name", "thread.id", "db.system"];
+        let every_scope = |key| [Scope::Unscoped, Scope::Span, Scope::Resource, Scope::Instrumentation].map(|scope| named(scope, key));
+        let mut fetch = Fetch {
+            start_unix_nanos: 1,
+            end_unix_nanos: u64::MAX,
+            filter: TraceFilter::All,
+            span_attributes: keys.into_iter().flat_map(every_scope).collect(),
+            event_attributes: vec![Attribute::Intrinsic(Intrinsic::EventName), named(Scope::Event, "exception.type")],
+            link_attributes: vec![Attribute::Intrinsic(Intrinsic::LinkSpanId), named(Scope::Link, "why")],
+        };
+        let x = || Value::Str("x".into());
+        let mut results = Vec::new();
+        for filter in [
+            TraceFilter::All,
+            leaf(named(Scope::Unscoped, "http.method"), Comparison::NotEqual(x())),
+            leaf(named(Scope::Span, "thread.id"), Comparison::Greater(Value::Int(7))),
+            leaf(named(Scope::Event, "exception.type"), Comparison::NotExists),
+            leaf(Attribute::Intrinsic(Intrinsic::Name), Comparison::LessEqual(x())),
+        ] {
+            fetch.filter = filter;
+            results.push(block.search(&fetch, 0..9, &mut |_| ControlFlow::Continue(())).map(|_| ()));
+        }
+        results.push(block.tag_names(None, None, 0..9, &mut |_, _| ControlFlow::Continue(())).map(|_| ()));
+        results.push(block.tag_values(&named(Scope::Span, "thread.id"), None, 0..9, &mut |_| ControlFlow::Continue(())).map(|_| ()));
+        results.push(block.traces().try_for_each(|trace| trace.map(|_| ())));
+        let id = block.trace_ids(0).ok().and_then(|ids| ids.first().copied()).unwrap_or_default();
+        results.push(block.find(id, None).map(|_| ()));
+        results.into_iter().collect()
+    }
+
+    /// Pages that lie, under checksums that are right: what the decoders alone have to notice.
+    #[test]
+    fn lying_pages_are_errors_or_harmless_but_never_panics() {
+        let whole = include_bytes!("../../testdata/v4-edge-default/data.parquet");
+        let meta = include_bytes!("../../testdata/v4-edge-default/meta.json");
+        let meta = BlockMeta::from_json(meta, "meta.json").expect("a meta");
+        let open = |bytes: Vec<u8>| BlockReader::open(meta.clone(), Arc::new(Bytes::from(bytes))).expect("opens");
+        let block = open(whole.to_vec());
+        let pages = block.pages(0).expect("reads").iter().flatten().flatten();
+        let dictionaries = block.footer.groups[0].chunks.iter().map(|chunk| chunk.dictionary.clone());
+        let pages: Vec<Range<u64>> = pages.map(|page| page.bytes.clone()).chain(dictionaries.filter(|range| !range.is_empty())).collect();
+        let mut random = StdRng::seed_from_u64(6);
+        let (mut changed, mut failed) = (0, 0);
+        for round in 0..600 {
+            let mut bytes = whole.to_vec();
+            let page = pages[round % pages.len()].clone();
+            let page = &mut bytes[page.start as usize..page.end as usize];
+            let header = PageHeader::parse(page).expect("a header");
+            if header.stored == 0 {
+                continue;
+            }
+            for _ in 0..random.random_range(1..6) {
+                let at = header.len + random.random_range(0..header.stored);
+                page[at] = if random.random() { page[at] ^ 1 << random.random_range(0..8) } else { random.random() };
+            }
+            if reseal(page) {
+                changed += 1;
+                failed += usize::from(use_all(&open(bytes)).is_err());
+            }
+        }
+        assert!(changed > 200 && failed > 50, "{changed} changed, {failed} noticed");
+    }
+}

@@ -145,8 +145,7 @@ impl Group<'_> {
     }
 
     /// What a condition on elements says about spans: those below them, or those that have one of them.
-    #[allow(clippy::wrong_self_convention)]
-    pub(crate) fn to_spans(&mut self, node: Node, outcome: Outcome) -> Result<Outcome, ReadError> {
+    pub(crate) fn spans_of(&mut self, node: Node, outcome: Outcome) -> Result<Outcome, ReadError> {
         match (node, outcome) {
             (_, Outcome::None) => Ok(Outcome::None),
             (Node::Span, outcome) => Ok(outcome),

@@ -95,9 +95,7 @@ pub(super) fn encode(leaf: Leaf, column: &Column, compressor: &mut Compressor) -
         .set_num_values(entries as i64)
         .set_data_page_offset(data_offset)
         .set_dictionary_page_offset(with_dictionary.then_some(0));
-    if let Some(statistics) = statistics(leaf, values) {
-        metadata = metadata.set_statistics(statistics);
-    }
+    metadata = metadata.set_statistics(statistics(leaf, values, entries - values.len() as u64));
     let close = ColumnCloseResult {
         bytes_written: bytes.len() as u64,
         rows_written: rows,
@@ -109,16 +107,27 @@ pub(super) fn encode(leaf: Leaf, column: &Column, compressor: &mut Compressor) -
     Ok((bytes, close))
 }
 
-/// Bounds for the columns where they let a reader skip a row group: times and durations. Texts are stored untruncated
-/// by readers that look at them, so they get none.
-fn statistics(leaf: Leaf, values: &Values) -> Option<Statistics> {
+/// How many entries have no value, so that readers leave empty columns alone. Bounds for the columns where they let a
+/// reader skip a row group: trace ids, times and durations. Texts are stored untruncated by readers that look at them, so
+/// they get none.
+fn statistics(leaf: Leaf, values: &Values, nulls: u64) -> Statistics {
     let bounded = [Leaf::START, Leaf::END, Leaf::DURATION, Leaf::SPAN_START, Leaf::SPAN_DURATION];
+    let nulls = Some(nulls);
     match values {
-        Values::I64(values) if bounded.contains(&leaf) => {
+        Values::I64(values) => {
             // The columns are unsigned; what has the highest bit set would be ordered differently by readers of signed numbers.
-            let (min, max) = (*values.iter().min()?, *values.iter().max()?);
-            (min >= 0).then(|| Statistics::int64(Some(min), Some(max), None, Some(0), false))
+            let bounds = values.iter().min().copied().zip(values.iter().max().copied());
+            let bounds = bounds.filter(|(min, _)| bounded.contains(&leaf) && *min >= 0).unzip();
+            Statistics::int64(bounds.0, bounds.1, None, nulls, false)
         }
-        _ => None,
+        // Rows are in the order of their ids.
+        Values::Ids(ids) if leaf == Leaf::TRACE_ID && values.len() > 0 => {
+            let id = |row| Some(ids.get(row).to_vec().into());
+            Statistics::byte_array(id(0), id(values.len() - 1), None, nulls, false)
+        }
+        Values::Ids(_) | Values::Text(_) => Statistics::byte_array(None, None, None, nulls, false),
+        Values::I32(_) => Statistics::int32(None, None, None, nulls, false),
+        Values::F64(_) => Statistics::double(None, None, None, nulls, false),
+        Values::Bool(_) => Statistics::boolean(None, None, None, nulls, false),
     }
 }

@@ -1,5 +1,6 @@
 //! What the crate promises, through its public doors.
 
+mod live;
 mod read;
 mod read_broken;
 mod read_search;

@@ -151,7 +151,7 @@ fn blocks_and_live_spans_answer_alike() {
     }
 }
 
-/// There are no checksums in these blocks, so that whatever is changed reaches the decoders.
+/// Here the checksums are those of zstd.
 #[test]
 fn changed_columns_are_errors_or_harmless_but_never_panics() {
     let (_, meta, bytes, _) = written("v4-edge-default");

@@ -33,7 +33,6 @@ pub(crate) struct Place {
 
 /// A running ingester.
 pub(crate) struct Running {
-    pub(crate) grpc: SocketAddr,
     pub(crate) http: SocketAddr,
     channel: Channel,
     task: JoinSet<anyhow::Result<()>>,
@@ -86,7 +85,7 @@ impl Running {
         let mut task = JoinSet::new();
         task.spawn(process.run());
         let channel = Channel::from_shared(format!("http://{grpc}")).expect("an address").connect_lazy();
-        Self { grpc, http, channel, task, shutdown }
+        Self { http, channel, task, shutdown }
     }
 
     /// Ends it without a word, as `kill -9` does.

@@ -1,0 +1,81 @@
+//! The query-frontend through its doors, with a querier made of a closure.
+
+mod api;
+mod client;
+mod failures;
+mod querier;
+mod streaming;
+
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+use vivace_block::{BlockMeta, Format};
+use vivace_config::Config;
+use vivace_core::{BlockId, TenantId};
+use vivace_server::{Overrides, Process, Shutdown, clock};
+use vivace_storage::{Blocklist, Change};
+
+use crate::querier::Querier;
+
+/// A running query-frontend.
+struct Frontend {
+    http: String,
+    grpc: String,
+    blocklist: Blocklist,
+    shutdown: Shutdown,
+    run: JoinSet<anyhow::Result<()>>,
+}
+
+impl Frontend {
+    async fn start(config: &Config) -> Self {
+        let mut process = Process::test_with(config, "query-frontend").await.unwrap();
+        let blocklist = Blocklist::new(std::time::Duration::from_secs(300), clock::unix_nanos);
+        let overrides = Overrides::fixed(config.overrides.defaults.clone());
+        vivace_query_frontend::start(config, blocklist.clone(), overrides, &mut process);
+        let http = format!("http://{}", process.http_addr());
+        let grpc = format!("http://{}", process.grpc_addr());
+        let shutdown = process.shutdown();
+        let mut run = JoinSet::new();
+        run.spawn(process.run());
+        Self { http, grpc, blocklist, shutdown, run }
+    }
+
+    /// With defaults, and a querier that answers everything with nothing.
+    async fn idle() -> (Self, Querier) {
+        Self::with(&Config::default(), querier::nothing).await
+    }
+
+    async fn with(
+        config: &Config,
+        answer: impl Fn(&vivace_proto::vivace::v1::Job) -> querier::Outcome + Send + Sync + 'static,
+    ) -> (Self, Querier) {
+        let frontend = Self::start(config).await;
+        let querier = Querier::connect(&frontend.grpc, "one", 8, Arc::new(answer)).await;
+        (frontend, querier)
+    }
+
+    fn add_blocks(&self, tenant: &str, blocks: impl IntoIterator<Item = BlockMeta>) {
+        let change = Change { added: blocks.into_iter().collect(), ..Default::default() };
+        self.blocklist.apply(&TenantId::new(tenant).unwrap(), change);
+    }
+}
+
+/// A block that ended some seconds ago.
+fn block(id: u8, seconds_ago: u64, size_bytes: u64, row_groups: u32) -> BlockMeta {
+    let end = clock::unix_nanos() - seconds_ago * 1_000_000_000;
+    BlockMeta {
+        format: Format::VParquet4,
+        block_id: BlockId([id; 16]),
+        tenant_id: TenantId::single(),
+        start_unix_nanos: end - 1_000_000_000,
+        end_unix_nanos: end,
+        total_objects: 1,
+        size_bytes,
+        compaction_level: 0,
+        row_groups,
+        bloom_shards: 1,
+        footer_bytes: 0,
+        dedicated_columns: Vec::new(),
+        replication_factor: 0,
+    }
+}
