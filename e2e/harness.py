@@ -38,6 +38,15 @@ def free_ports(count):
     return ports
 
 
+def in_use(port):
+    with socket.socket() as s:
+        return s.connect_ex(("127.0.0.1", port)) == 0
+
+
+class Ended(Exception):
+    """A program ended that should run: nothing is worth waiting for."""
+
+
 def eventually(what, condition, seconds=30, every=0.1):
     """Waits until condition() is true and returns it. Says what was last seen when the deadline passes."""
     deadline = time.monotonic() + seconds
@@ -95,7 +104,8 @@ class Program:
         return self.process is not None and self.process.poll() is None
 
     def require_running(self):
-        assert self.running(), f"{self.name} ended with status {self.process.returncode}:\n{self.tail()}"
+        if not self.running():
+            raise Ended(f"{self.name} ended with status {self.process.returncode}:\n{self.tail()}")
 
     def kill(self):
         """kill -9"""

@@ -18,23 +18,17 @@ def post(url, message, **headers):
 
 
 def test_it_starts_without_any_configuration(tmp_path, programs):
-    """Only the ports are moved, so that the test can run beside anything."""
-    ports = harness.free_ports(2)
-    (tmp_path / "receivers.yaml").write_text(
-        f"distributor: {{receivers: {{otlp: {{protocols: {{http: {{endpoint: '127.0.0.1:{ports[0]}'}}}}}}}}}}\n"
-    )
+    """Only the server's ports are moved; the receivers' have no flags."""
+    busy = [port for port in (4317, 4318) if harness.in_use(port)]
+    if busy:
+        pytest.skip(f"another program listens on {busy}, where the receivers listen by default")
     http_port, grpc_port = harness.free_ports(2)
-    arguments = [
-        harness.binaries() / "vivace",
-        "-config.file=receivers.yaml",
-        f"-server.http-listen-port={http_port}",
-        f"-server.grpc-listen-port={grpc_port}",
-    ]
+    arguments = [harness.binaries() / "vivace", f"-server.http-listen-port={http_port}", f"-server.grpc-listen-port={grpc_port}"]
     one = harness.Vivace("vivace", arguments, tmp_path, http_port)
     programs.append(one)
     one.start().wait_ready()
     message, (trace_id,) = spans.request()
-    assert post(f"http://127.0.0.1:{ports[0]}/v1/traces", message).status == 200
+    assert post("http://127.0.0.1:4318/v1/traces", message).status == 200
     assert len(harness.Query(one.url).trace(trace_id)) == 3
     assert (tmp_path / "vivace-data").is_dir()
     assert one.stop() == 0
@@ -164,7 +158,7 @@ def test_the_command_line(all_in_one):
     assert "order.number" in cli("query", "tags", *address)
     assert "cli-shop" in cli("query", "tag-values", "resource.service.name", *address)
     wrong = cli("query", "search", '{ name = "charge" ', *address, status=1)
-    assert "^" in wrong and "line 1" in wrong
+    assert "^" in wrong and "expected }" in wrong
     assert "refused" in cli("query", "search", "{}", "--address", f"http://127.0.0.1:{harness.free_ports(1)[0]}", status=1).lower()
     assert http(f"{one.program.url}/flush", data=b"", method="POST").status == 204
     (meta,) = eventually("a block is in the bucket", lambda: list(one.folder.glob("blocks/single-tenant/*/meta.json")))

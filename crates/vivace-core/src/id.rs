@@ -50,8 +50,10 @@ fn parse_padded<const N: usize>(text: &str) -> Result<[u8; N], ParseIdError> {
         return Err(ParseIdError::Length { max: 2 * N, len: digits });
     }
     let mut bytes = [0u8; N];
-    for (i, c) in text.chars().rev().enumerate() {
-        let digit = c.to_digit(16).ok_or(ParseIdError::Digit { character: c, position: digits - i })?;
+    if let Some((i, character)) = text.chars().enumerate().find(|(_, c)| !c.is_ascii_hexdigit()) {
+        return Err(ParseIdError::Digit { character, position: i + 1 });
+    }
+    for (i, digit) in text.chars().rev().filter_map(|c| c.to_digit(16)).enumerate() {
         bytes[N - 1 - i / 2] |= u8::try_from(digit).expect("a hex digit is below 16") << (4 * (i % 2));
     }
     Ok(bytes)
@@ -196,6 +198,7 @@ mod tests {
     fn what_is_no_id_is_refused_by_name() {
         assert_eq!("".parse::<TraceId>(), Err(ParseIdError::Length { max: 32, len: 0 }));
         assert_eq!("12g4".parse::<TraceId>(), Err(ParseIdError::Digit { character: 'g', position: 3 }));
+        assert_eq!("xyz".parse::<TraceId>(), Err(ParseIdError::Digit { character: 'x', position: 1 }));
         assert!("4c6fb1a2".parse::<BlockId>().is_err());
     }
 

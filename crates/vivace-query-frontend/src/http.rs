@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Path, Request, State};
+use axum::extract::{FromRequestParts, Path, Request, State};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use vivace_core::{TenantError, TenantId};
 use vivace_proto::tempopb::{
@@ -62,12 +63,16 @@ struct Asked {
     params: Params,
 }
 
-impl Door {
-    fn asked(&self, request: &Request) -> Result<Asked, Response> {
-        let tenants = self.tenants(request.headers()).map_err(|error| tenant::http_error(&error))?;
-        Ok(Asked { tenants, accepts: Accepts::of(request.headers()), params: Params::of(request.uri().query()) })
-    }
+impl FromRequestParts<Door> for Asked {
+    type Rejection = Response;
 
+    async fn from_request_parts(parts: &mut Parts, door: &Door) -> Result<Self, Response> {
+        let tenants = door.tenants(&parts.headers).map_err(|error| tenant::http_error(&error))?;
+        Ok(Self { tenants, accepts: Accepts::of(&parts.headers), params: Params::of(parts.uri.query()) })
+    }
+}
+
+impl Door {
     pub(crate) fn tenants(&self, headers: &HeaderMap) -> Result<Vec<TenantId>, TenantError> {
         match self.frontend.config.multi_tenant_queries_enabled {
             true => self.tenancy.many(headers),
@@ -96,11 +101,7 @@ impl Door {
     }
 }
 
-async fn trace_v1(State(door): State<Door>, Path(id): Path<String>, request: Request) -> Response {
-    let asked = match door.asked(&request) {
-        Ok(asked) => asked,
-        Err(refusal) => return refusal,
-    };
+async fn trace_v1(State(door): State<Door>, Path(id): Path<String>, asked: Asked) -> Response {
     match lookup(&door, &asked, &id).await {
         Err(error) => error.into_response(),
         Ok(CombinedTrace { too_large_for: Some(max_bytes), .. }) => QueryError::TraceTooLarge { max_bytes }.into_response(),
@@ -112,11 +113,7 @@ async fn trace_v1(State(door): State<Door>, Path(id): Path<String>, request: Req
     }
 }
 
-async fn trace_v2(State(door): State<Door>, Path(id): Path<String>, request: Request) -> Response {
-    let asked = match door.asked(&request) {
-        Ok(asked) => asked,
-        Err(refusal) => return refusal,
-    };
+async fn trace_v2(State(door): State<Door>, Path(id): Path<String>, asked: Asked) -> Response {
     match lookup(&door, &asked, &id).await {
         Err(error) => error.into_response(),
         Ok(found) => {
@@ -156,11 +153,7 @@ fn lookup_mode(mode: Option<&str>) -> Result<LookupMode, QueryError> {
     }
 }
 
-async fn search(State(door): State<Door>, request: Request) -> Response {
-    let asked = match door.asked(&request) {
-        Ok(asked) => asked,
-        Err(refusal) => return refusal,
-    };
+async fn search(State(door): State<Door>, asked: Asked) -> Response {
     let query = async {
         let request = search_request(&door, &asked)?;
         let (result, warnings) = door.frontend.search(&asked.tenants, request)?.finish().await?;
@@ -207,8 +200,8 @@ fn search_request(door: &Door, asked: &Asked) -> Result<SearchRequest, QueryErro
     })
 }
 
-async fn tags_v1(State(door): State<Door>, request: Request) -> Response {
-    tags(&door, request, |scope, mut scopes, metrics| {
+async fn tags_v1(State(door): State<Door>, asked: Asked) -> Response {
+    tags(&door, asked, |scope, mut scopes, metrics| {
         if scope == "intrinsic" {
             scopes.extend(intrinsics(scope));
         }
@@ -217,8 +210,8 @@ async fn tags_v1(State(door): State<Door>, request: Request) -> Response {
     .await
 }
 
-async fn tags_v2(State(door): State<Door>, request: Request) -> Response {
-    tags(&door, request, |scope, mut scopes, metrics| {
+async fn tags_v2(State(door): State<Door>, asked: Asked) -> Response {
+    tags(&door, asked, |scope, mut scopes, metrics| {
         scopes.extend(intrinsics(scope));
         Answer::TagsV2(SearchTagsV2Response { scopes, metrics })
     })
@@ -226,15 +219,7 @@ async fn tags_v2(State(door): State<Door>, request: Request) -> Response {
 }
 
 /// `answer` is made of the requested scope, the scopes found, and the metrics.
-async fn tags(
-    door: &Door,
-    request: Request,
-    answer: impl FnOnce(&str, Vec<SearchTagsV2Scope>, Option<MetadataMetrics>) -> Answer,
-) -> Response {
-    let asked = match door.asked(&request) {
-        Ok(asked) => asked,
-        Err(refusal) => return refusal,
-    };
+async fn tags(door: &Door, asked: Asked, answer: impl FnOnce(&str, Vec<SearchTagsV2Scope>, Option<MetadataMetrics>) -> Answer) -> Response {
     let scope = asked.params.get("scope").unwrap_or_default().to_owned();
     let query = async {
         let range = asked.params.range(door.frontend.now(), door.frontend.range_rules(&asked.tenants))?;
@@ -255,10 +240,10 @@ async fn tags(
     }
 }
 
-async fn tag_values_v1(State(door): State<Door>, Path(path): Path<String>, request: Request) -> Response {
+async fn tag_values_v1(State(door): State<Door>, Path(path): Path<String>, asked: Asked) -> Response {
     let Some(name) = tag_name(&path) else { return StatusCode::NOT_FOUND.into_response() };
     let (identifier, added) = attribute_of_v1(name);
-    tag_values(&door, request, identifier, |values, metrics| {
+    tag_values(&door, asked, identifier, |values, metrics| {
         let mut tag_values = untyped(values);
         tag_values.extend(added.iter().map(|value| (*value).to_owned()));
         tag_values.sort_unstable();
@@ -268,12 +253,10 @@ async fn tag_values_v1(State(door): State<Door>, Path(path): Path<String>, reque
     .await
 }
 
-async fn tag_values_v2(State(door): State<Door>, Path(path): Path<String>, request: Request) -> Response {
+async fn tag_values_v2(State(door): State<Door>, Path(path): Path<String>, asked: Asked) -> Response {
     let Some(name) = tag_name(&path) else { return StatusCode::NOT_FOUND.into_response() };
-    tag_values(&door, request, name.to_owned(), |tag_values, metrics| {
-        Answer::TagValuesV2(SearchTagValuesV2Response { tag_values, metrics })
-    })
-    .await
+    tag_values(&door, asked, name.to_owned(), |tag_values, metrics| Answer::TagValuesV2(SearchTagValuesV2Response { tag_values, metrics }))
+        .await
 }
 
 /// What stands before `/values`. The name `.` is cleaned away by clients; what they mean is an empty name.
@@ -283,14 +266,10 @@ fn tag_name(path: &str) -> Option<&str> {
 
 async fn tag_values(
     door: &Door,
-    request: Request,
+    asked: Asked,
     tag_name: String,
     answer: impl FnOnce(Vec<TagValue>, Option<MetadataMetrics>) -> Answer,
 ) -> Response {
-    let asked = match door.asked(&request) {
-        Ok(asked) => asked,
-        Err(refusal) => return refusal,
-    };
     let query = async {
         let range = asked.params.range(door.frontend.now(), door.frontend.range_rules(&asked.tenants))?;
         let request = SearchTagValuesRequest {
@@ -314,9 +293,6 @@ fn inspected(inspected_bytes: u64) -> Option<MetadataMetrics> {
     Some(MetadataMetrics { inspected_bytes, ..Default::default() })
 }
 
-async fn metrics_query(State(door): State<Door>, request: Request) -> Response {
-    match door.asked(&request) {
-        Ok(_) => QueryError::Invalid("TraceQL metrics are not supported yet".to_owned()).into_response(),
-        Err(refusal) => refusal,
-    }
+async fn metrics_query(_: Asked) -> Response {
+    QueryError::Invalid("TraceQL metrics are not supported yet".to_owned()).into_response()
 }

@@ -31,7 +31,7 @@ async fn a_failed_job_is_tried_on_another_querier() {
     let frontend = Frontend::start(&Config::default()).await;
     let broken = Querier::connect(&frontend.grpc, "broken", 1, Arc::new(|_| querier::failure("disk", true))).await;
     let search = request(&frontend, "/api/search?q=%7B%7D");
-    eventually("the broken querier has it", || broken.jobs.lock().len() == 1).await;
+    eventually("the broken querier has it", || !broken.jobs.lock().is_empty()).await;
     let works = Querier::connect(&frontend.grpc, "works", 1, Arc::new(|_| querier::found(&[("1", 1, "x")]))).await;
     // The first search may have ended in failure before the second querier came; this one finds both.
     drop(search);

@@ -1,5 +1,6 @@
 //! A process through its listeners.
-#![allow(clippy::unwrap_used, clippy::field_reassign_with_default)]
+#![expect(clippy::unwrap_used, reason = "in a test the panic is the report")]
+#![expect(clippy::field_reassign_with_default, reason = "one key of a large configuration is changed")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
