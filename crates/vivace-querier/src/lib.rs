@@ -12,6 +12,7 @@ mod worker;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use vivace_config::Config;
 use vivace_ring::{ClientPool, PoolOptions, Ring};
@@ -36,6 +37,7 @@ pub fn start(config: &Config, name: &str, ingesters: Ring, bucket: Bucket, polle
     let bytes = |limit: u64| usize::try_from(limit).unwrap_or(usize::MAX);
     let replication_factor = config.ingester.lifecycler.ring.replication_factor;
     let blocklist = poller.blocklist();
+    let known = enough_ingesters(ingesters.clone(), replication_factor / 2 + 1);
     let querier = Querier {
         ingesters: Ingesters::new(ingesters, pool, replication_factor, bytes(client.grpc_client_config.max_recv_msg_size)),
         blocks: Blocks::new(bucket, poller, settings.max_concurrent_queries),
@@ -64,7 +66,14 @@ pub fn start(config: &Config, name: &str, ingesters: Ring, bucket: Bucket, polle
     let connected = Arc::new(AtomicUsize::new(0));
     let worker = Worker { options: options.clone(), querier: Arc::new(querier), connected: connected.clone() };
     let stop = process.stop_token();
-    process.spawn("querier", worker.run(stop));
+    process.spawn("querier", async move {
+        // Who has just joined the ring knows too little to answer for what is not in the bucket.
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            _ = tokio::time::timeout(RING_WAIT, known) => {}
+        }
+        worker.run(stop).await
+    });
     process.ready_check("querier", move || {
         if connected.load(Ordering::Relaxed) == 0 {
             return Err(format!("not connected to a query-frontend at {}", options.frontend_address));
@@ -74,4 +83,14 @@ pub fn start(config: &Config, name: &str, ingesters: Ring, bucket: Bucket, polle
         }
         Ok(())
     });
+}
+
+/// How long jobs are left to other queriers while this one does not see enough ingesters. After that queries are answered
+/// as well as they can be: ingesters may be down.
+const RING_WAIT: Duration = Duration::from_secs(30);
+
+/// Waits until `quorum` ingesters are live.
+async fn enough_ingesters(ring: Ring, quorum: usize) {
+    // An error says that the ring is gone, as at the end of the process.
+    let _ = ring.watch().wait_for(|snapshot| snapshot.live().count() >= quorum).await;
 }

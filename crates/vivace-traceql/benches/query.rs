@@ -14,8 +14,8 @@ const SPANS: usize = 20;
 fn batch(fetch: &Fetch) -> Batch {
     let texts: Vec<Arc<str>> = (0..8).map(|i| Arc::from(format!("value number {i}"))).collect();
     let value = |attribute: &Attribute, span: usize| match attribute {
-        Attribute::Intrinsic(Intrinsic::Status) => Value::Status(if span % 50 == 0 { Status::Error } else { Status::Unset }),
-        Attribute::Intrinsic(Intrinsic::Kind) => Value::Kind(if span % 2 == 0 { Kind::Server } else { Kind::Client }),
+        Attribute::Intrinsic(Intrinsic::Status) => Value::Status(if span.is_multiple_of(50) { Status::Error } else { Status::Unset }),
+        Attribute::Intrinsic(Intrinsic::Kind) => Value::Kind(if span.is_multiple_of(2) { Kind::Server } else { Kind::Client }),
         Attribute::Named { key, .. } if &**key == "http.status_code" => Value::Int(200 + i64::try_from(span % 4).unwrap_or(0) * 100),
         _ => Value::Str(texts[span % texts.len()].clone()),
     };

@@ -39,7 +39,8 @@ impl Querier {
         sender.send(FromQuerier { message: Some(hello) }).await.unwrap();
         let mut client = JobQueueClient::connect(grpc.to_owned()).await.unwrap();
         let mut incoming = client.pull(ReceiverStream::new(outgoing)).await.unwrap().into_inner();
-        let (jobs, cancelled): (Arc<Mutex<Vec<Job>>>, Arc<Mutex<Vec<u64>>>) = Default::default();
+        let jobs = Arc::new(Mutex::new(Vec::<Job>::new()));
+        let cancelled = Arc::new(Mutex::new(Vec::new()));
         let (seen, gone) = (jobs.clone(), cancelled.clone());
         let mut stream = JoinSet::new();
         stream.spawn(async move {
