@@ -9,10 +9,7 @@ use vivace_core::{TenantId, TraceId};
 use vivace_proto::tempopb::{
     self, MetadataMetrics, SearchTagValuesRequest, SearchTagValuesV2Response, SearchTagsRequest, SearchTagsV2Response, SearchTagsV2Scope,
 };
-use vivace_traceql::{
-    Attribute, Fetch, INTRINSIC_TAGS, Intrinsic, Scope, SpanFilter, TagFilter, TagValue, TraceFilter, Value, fixed_tag_values,
-    parse_attribute,
-};
+use vivace_traceql::{Attribute, Fetch, Intrinsic, Scope, TagFilter, TagValue, Value, fixed_tag_values, parse_attribute};
 
 use crate::ingester::Ingester;
 use crate::live::View;
@@ -33,7 +30,7 @@ const SCOPES: [(&str, Scope); 5] = [
 const TRACES_AT_ONCE: usize = 1024;
 
 impl Ingester {
-    /// The names of attributes that a tenant's spans here have, and those of the intrinsics.
+    /// The names of attributes that a tenant's spans here have. Those of intrinsics need no data: the query-frontend has them.
     ///
     /// # Errors
     /// [`QueryError::Invalid`] for an unknown scope, [`QueryError::Unavailable`] where a flushed block cannot be read.
@@ -42,28 +39,28 @@ impl Ingester {
         tenant: &TenantId,
         request: SearchTagsRequest,
     ) -> Result<SearchTagsV2Response, QueryError> {
-        let intrinsics = || SearchTagsV2Scope { name: "intrinsic".to_owned(), tags: INTRINSIC_TAGS.map(str::to_owned).to_vec() };
-        let (scope, has_intrinsics) = match request.scope.as_str() {
-            "" | "none" => (None, true),
-            "intrinsic" => return Ok(SearchTagsV2Response { scopes: vec![intrinsics()], metrics: Some(MetadataMetrics::default()) }),
+        let scope = match request.scope.as_str() {
+            "" | "none" => None,
             name => match SCOPES.iter().find(|(known, _)| *known == name) {
-                Some((_, scope)) => (Some(*scope), false),
+                Some((_, scope)) => Some(*scope),
                 None => return Err(QueryError::Invalid(format!("invalid scope: {name}"))),
             },
         };
         let filter = filter(&request.query, None, request.start, request.end)?;
-        let wanted = span_filter(filter.fetch());
         let mut names =
             Names { found: BTreeMap::new(), per_scope_max: max(request.max_tags_per_scope), bytes_left: self.tag_bytes(tenant) };
         let (names, inspected_bytes) = self
             .look_for_tags(tenant, &request.held_for, move |search| {
-                let Some(wanted) = wanted.filter(|_| !filter.passes_nothing()) else { return Ok(names) };
+                if filter.passes_nothing() {
+                    return Ok(names);
+                }
+                let wanted = filter.span_filter();
                 search.live(|reader, segment| {
                     let Some(data) = reader.read(segment) else { return ControlFlow::Continue(()) };
-                    live::tag_names(&Reader::spans(segment, &data), scope, &wanted, &mut |scope, name| names.add(scope, name));
+                    live::tag_names(&Reader::spans(segment, &data), scope, wanted, &mut |scope, name| names.add(scope, name));
                     names.flow()
                 });
-                let in_blocks = (!filter.passes_everything()).then_some(&wanted);
+                let in_blocks = (!filter.passes_everything()).then_some(wanted);
                 search.blocks(|block| {
                     let every = 0..block.row_groups();
                     Ok(block.tag_names(scope, in_blocks, every, &mut |scope, name| names.add(scope, name))?.bytes)
@@ -71,14 +68,11 @@ impl Ingester {
                 Ok(names)
             })
             .await?;
-        let mut scopes: Vec<SearchTagsV2Scope> = SCOPES
+        let scopes = SCOPES
             .iter()
             .filter_map(|(name, scope)| Some((name, names.found.get(scope)?)))
             .map(|(name, tags)| SearchTagsV2Scope { name: (*name).to_owned(), tags: tags.iter().cloned().collect() })
             .collect();
-        if has_intrinsics {
-            scopes.push(intrinsics());
-        }
         Ok(SearchTagsV2Response { scopes, metrics: Some(MetadataMetrics { inspected_bytes, ..MetadataMetrics::default() }) })
     }
 
@@ -98,12 +92,14 @@ impl Ingester {
             values.found.extend(fixed);
         } else {
             let filter = filter(&request.query, Some(&attribute), request.start, request.end)?;
-            let wanted = span_filter(filter.fetch());
             // What is pinned does not need to occur.
             let _ = filter.pinned().iter().try_for_each(|value| values.add(value));
             (values, inspected_bytes) = self
                 .look_for_tags(tenant, &request.held_for, move |search| {
-                    let Some(wanted) = wanted.filter(|_| !filter.passes_nothing()) else { return Ok(values) };
+                    if filter.passes_nothing() {
+                        return Ok(values);
+                    }
+                    let wanted = filter.span_filter();
                     match &attribute {
                         Attribute::Intrinsic(of_trace @ (Intrinsic::RootName | Intrinsic::RootService)) => {
                             search.roots(filter.fetch(), *of_trace, &mut values);
@@ -111,11 +107,11 @@ impl Ingester {
                         _ => search.live(|reader, segment| {
                             let Some(data) = reader.read(segment) else { return ControlFlow::Continue(()) };
                             let spans = Reader::spans(segment, &data);
-                            live::tag_values(&spans, &attribute, &wanted, &mut |value| values.add(value));
+                            live::tag_values(&spans, &attribute, wanted, &mut |value| values.add(value));
                             values.flow()
                         }),
                     }
-                    let in_blocks = (!filter.passes_everything()).then_some(&wanted);
+                    let in_blocks = (!filter.passes_everything()).then_some(wanted);
                     search.blocks(|block| {
                         let every = 0..block.row_groups();
                         Ok(block.tag_values(&attribute, in_blocks, every, &mut |value| values.add(&value))?.bytes)
@@ -145,15 +141,6 @@ fn max(asked: u32) -> usize {
 fn filter(query: &str, requested: Option<&Attribute>, start: u32, end: u32) -> Result<TagFilter, QueryError> {
     let nanos = |seconds: u32| u64::from(seconds) * SECOND;
     TagFilter::parse(query, requested, nanos(start), nanos(end)).map_err(|e| QueryError::Invalid(e.to_string()))
-}
-
-/// What a span must pass; none when no span can.
-fn span_filter(fetch: &Fetch) -> Option<SpanFilter> {
-    match &fetch.filter {
-        TraceFilter::AnySpan(filter) => Some(filter.clone()),
-        TraceFilter::Nothing => None,
-        TraceFilter::All | TraceFilter::And(_) | TraceFilter::Or(_) => Some(SpanFilter::Maybe),
-    }
 }
 
 /// Names found so far. What goes over a limit is left out, as answers have no place to say so.
@@ -295,7 +282,7 @@ impl TagSearch {
             let mut gathered = self.reader.gather(&self.view.heads, chunk);
             for trace in live::batch(fetch, &gathered.traces()).traces {
                 let root = if of_trace == Intrinsic::RootName { trace.root_name } else { trace.root_service };
-                if !root.is_empty() && values.add(&Value::Str(root)).is_break() {
+                if values.add(&Value::Str(root)).is_break() {
                     self.is_full = true;
                 }
             }

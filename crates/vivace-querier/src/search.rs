@@ -3,18 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{ControlFlow, Range};
 
-use vivace_block::{BlockMeta, BlockReader};
+use vivace_block::BlockMeta;
 use vivace_proto::tempopb::{
     MetadataMetrics, SearchMetrics, SearchRequest, SearchResponse, SearchTagValuesRequest, SearchTagValuesV2Response, SearchTagsRequest,
     SearchTagsV2Response, SearchTagsV2Scope, TagValue,
 };
-use vivace_traceql::{
-    Attribute, Batch, Intrinsic, LegacySearch, QueryError, Scope, SearchCombiner, SearchPlan, TagFilter, TraceFilter, TraceRow, Value,
-};
+use vivace_traceql::{LegacySearch, QueryError, Scope, SearchCombiner, SearchPlan, TagFilter, Value};
 
 use crate::JobError;
 use crate::blocks::{Blocks, Found, skipped};
-use crate::error::BlockFault;
 
 /// The names of scopes in requests and answers.
 const SCOPES: [(&str, Scope); 5] = [
@@ -83,11 +80,10 @@ impl Blocks {
         let read = self
             .with_block(meta.clone(), move |block, cancelled| {
                 let mut names: BTreeMap<&'static str, BTreeSet<String>> = BTreeMap::new();
-                let spans = match &filter.fetch().filter {
-                    TraceFilter::Nothing => return Ok(names),
-                    TraceFilter::AnySpan(spans) => Some(spans),
-                    _ => None,
-                };
+                if filter.passes_nothing() {
+                    return Ok(names);
+                }
+                let spans = (!filter.passes_everything()).then(|| filter.span_filter());
                 block.tag_names(scope, spans, row_groups, &mut |scope, name| {
                     if let Some((of, _)) = SCOPES.iter().find(|(_, known)| *known == scope) {
                         let names = names.entry(*of).or_default();
@@ -111,7 +107,8 @@ impl Blocks {
         }
     }
 
-    /// The values of an attribute in a block; with a filter, exactly those of spans that pass it.
+    /// The values of an attribute in a block. With a filter, those of spans that may pass it, as far as the block's columns
+    /// decide that: exactly for comparisons joined by `&&` and `||`.
     pub(crate) async fn tag_values(
         &self,
         meta: BlockMeta,
@@ -134,10 +131,9 @@ impl Blocks {
                     values.extend(vivace_traceql::TagValue::of(value));
                     stop_if(values.len() >= most || cancelled.is_cancelled())
                 };
-                if filter.passes_everything() {
-                    block.tag_values(&attribute, None, row_groups, &mut |value| take(&value))?;
-                } else if !filter.passes_nothing() {
-                    values_of_spans(block, row_groups, &attribute, &filter, &mut take)?;
+                if !filter.passes_nothing() {
+                    let spans = (!filter.passes_everything()).then(|| filter.span_filter());
+                    block.tag_values(&attribute, spans, row_groups, &mut |value| take(&value))?;
                 }
                 Ok(values)
             })
@@ -165,59 +161,6 @@ fn plan(request: &SearchRequest) -> Result<SearchPlan, JobError> {
         vivace_traceql::parse(&request.query).and_then(|query| query.search_plan(start, end))
     };
     planned.map_err(invalid)
-}
-
-/// Hands out the attribute's value of every span that passes the filter, copies included.
-fn values_of_spans(
-    block: &BlockReader,
-    row_groups: Range<usize>,
-    attribute: &Attribute,
-    filter: &TagFilter,
-    take: &mut dyn FnMut(&Value) -> ControlFlow<()>,
-) -> Result<(), BlockFault> {
-    let mut fetch = filter.fetch().clone();
-    // Behind the filter's own columns, whose places it knows.
-    let column = if attribute.is_of_events() {
-        fetch.event_attributes.push(attribute.clone());
-        fetch.event_attributes.len() - 1
-    } else if attribute.is_of_links() {
-        fetch.link_attributes.push(attribute.clone());
-        fetch.link_attributes.len() - 1
-    } else {
-        if !attribute.is_in_every_row() {
-            fetch.span_attributes.push(attribute.clone());
-        }
-        fetch.span_attributes.len().saturating_sub(1)
-    };
-    block.search(&fetch, row_groups, &mut |batch| {
-        for trace in &batch.traces {
-            for span in trace.spans.clone().filter(|span| filter.matches(&batch, trace, *span)) {
-                values_of_span(&batch, trace, span, attribute, column, take)?;
-            }
-        }
-        ControlFlow::Continue(())
-    })?;
-    Ok(())
-}
-
-fn values_of_span(
-    batch: &Batch,
-    trace: &TraceRow,
-    span: usize,
-    attribute: &Attribute,
-    column: usize,
-    take: &mut dyn FnMut(&Value) -> ControlFlow<()>,
-) -> ControlFlow<()> {
-    let children = if attribute.is_of_events() { &batch.events } else { &batch.links };
-    match attribute {
-        Attribute::Intrinsic(Intrinsic::RootName) => take(&Value::Str(trace.root_name.clone())),
-        Attribute::Intrinsic(Intrinsic::RootService) => take(&Value::Str(trace.root_service.clone())),
-        _ if attribute.is_in_every_row() => ControlFlow::Continue(()),
-        _ if attribute.is_of_events() || attribute.is_of_links() => children.of_span(span).try_for_each(|row| {
-            children.columns.get(column).and_then(|values| values.get(row)).map_or(ControlFlow::Continue(()), &mut *take)
-        }),
-        _ => batch.columns.get(column).and_then(|values| values.get(span)).map_or(ControlFlow::Continue(()), take),
-    }
 }
 
 /// What several ingesters found, the newest traces of it.

@@ -61,14 +61,14 @@ impl TagValue {
         match value {
             Value::Nil | Value::Opaque => Vec::new(),
             Value::Int(v) => vec![tag("int", v)],
-            Value::Float(v) => vec![tag("float", v)],
+            Value::Float(v) => vec![tag("float", format_args!("{v:?}"))],
             Value::Bool(v) => vec![tag("bool", v)],
             Value::Str(v) => vec![tag("string", v)],
             Value::Duration(v) => vec![tag("duration", crate::duration::text(*v))],
             Value::Status(v) => vec![tag("keyword", v.text())],
             Value::Kind(v) => vec![tag("keyword", v.text())],
             Value::IntArray(v) => v.iter().map(|v| tag("int", v)).collect(),
-            Value::FloatArray(v) => v.iter().map(|v| tag("float", v)).collect(),
+            Value::FloatArray(v) => v.iter().map(|v| tag("float", format_args!("{v:?}"))).collect(),
             Value::StrArray(v) => v.iter().map(|v| tag("string", v)).collect(),
             Value::BoolArray(v) => v.iter().map(|v| tag("bool", v)).collect(),
         }

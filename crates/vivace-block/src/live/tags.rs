@@ -121,7 +121,8 @@ fn values<'a>(
 
 fn resource_column<'a>(layout: &Layout, row: &Row<'a>, resource: &Resource<'a>, key: &[u8]) -> Option<Scalar<'a>> {
     match layout.resource_column(key)? {
-        Leaf::SERVICE_NAME => (!resource.service_name.is_empty()).then_some(Scalar::Str(resource.service_name)),
+        // A resource without one has the empty text, as in blocks.
+        Leaf::SERVICE_NAME => Some(Scalar::Str(resource.service_name)),
         leaf => text_of(&row.resource_columns[resource.columns.clone()], leaf),
     }
 }

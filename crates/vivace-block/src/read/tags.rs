@@ -264,8 +264,7 @@ impl Group<'_> {
             let leaf = self.block.layout.service_name;
             let column = self.column(leaf)?;
             let elements = self.elements(node, spans)?;
-            // A resource without a name has none, rather than an empty one.
-            return Ok(distinct.values(&column, elements.iter().filter(|index| !column.values.bytes(*index).is_empty())));
+            return Ok(distinct.values(&column, elements.iter()));
         }
         let mut flow = ControlFlow::Continue(());
         for leaf in self.own_leaves(node, key) {

@@ -426,7 +426,12 @@ fn tags_are_those_of_the_spans() {
                 values
             };
             let want: BTreeSet<String> = values.iter().flat_map(scalars).map(|value| format!("{value:?}")).collect();
-            assert_eq!(values_of(None), want, "{set} {tag:?}");
+            let mut got = values_of(None);
+            if *scope == Scope::Resource && key == "service.name" && !want.contains("Str(\"\")") {
+                // Of a resource without a name, which may have no spans.
+                got.remove("Str(\"\")");
+            }
+            assert_eq!(got, want, "{set} {tag:?}");
             let passing: Vec<Value> = spans.iter().filter(|flat| flat.passes(&filter)).flat_map(|flat| flat.values(&tag)).collect();
             let want: BTreeSet<String> =
                 passing.iter().filter(|v| **v != Value::Nil).flat_map(scalars).map(|value| format!("{value:?}")).collect();

@@ -26,7 +26,7 @@ async fn tag_values(ingester: &Running, tag: &str, query: &str) -> Vec<(String, 
 async fn tag_names(ingester: &Running, scope: &str) -> Vec<(String, Vec<String>)> {
     let request = SearchTagsRequest { scope: scope.to_owned(), ..SearchTagsRequest::default() };
     let found = ingester.querier().search_tags_v2(Request::new(request)).await.expect("an answer").into_inner();
-    found.scopes.into_iter().map(|s| (s.name, s.tags)).filter(|(name, _)| name != "intrinsic").collect()
+    found.scopes.into_iter().map(|s| (s.name, s.tags)).collect()
 }
 
 fn strings(values: &[&str]) -> Vec<(String, String)> {
