@@ -10,7 +10,7 @@ help: ## print this list
 demo: ## build, start, run a real application against it, show its traces
 	@python3 demo/run.py
 
-test: ## everything CI runs: fmt, lint, unit and property tests; ends with one summary line
+test: ## everything CI runs: fmt, lint, unit, property and end-to-end tests; ends with one summary line
 	@python3 scripts/test.py
 
 fmt: ## format the Rust code

@@ -63,11 +63,11 @@ impl SegmentLog for Service {
 impl Querier for Service {
     async fn find_trace_by_id(&self, request: Request<TraceByIdRequest>) -> Result<Response<TraceByIdResponse>, Status> {
         let tenant = self.tenant(&request)?;
-        let TraceByIdRequest { trace_id, held_for, .. } = request.into_inner();
+        let TraceByIdRequest { trace_id, answering, .. } = request.into_inner();
         if trace_id.is_empty() || trace_id.len() > 16 {
             return Err(Status::invalid_argument(format!("the trace id has {} bytes, expected 1 to 16", trace_id.len())));
         }
-        let found = self.ingester.find_trace(&tenant, TraceId::from_slice(&trace_id), &held_for).await;
+        let found = self.ingester.find_trace(&tenant, TraceId::from_slice(&trace_id), &answering).await;
         found.map(Response::new).map_err(|e| query_status(&e))
     }
 

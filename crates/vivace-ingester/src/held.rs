@@ -52,10 +52,11 @@ impl Held {
         by_primary.iter().map(summary).collect()
     }
 
-    /// A tenant's segments held for this primary.
-    pub(crate) fn of_tenant(&self, primary: &str, tenant: &TenantId) -> Vec<Arc<Segment>> {
+    /// A tenant's segments held for primaries other than these.
+    pub(crate) fn of_others(&self, primaries: &[String], tenant: &TenantId) -> Vec<Arc<Segment>> {
         let by_primary = self.by_primary.lock();
-        let segments = by_primary.get(primary).into_iter().flat_map(BTreeMap::values);
+        let others = by_primary.iter().filter(|(primary, _)| primaries.iter().all(|p| **p != ***primary));
+        let segments = others.flat_map(|(_, segments)| segments.values());
         segments.filter(|s| s.header.tenant == *tenant).cloned().collect()
     }
 

@@ -35,10 +35,11 @@ pub(crate) struct Sources {
 }
 
 impl Ingester {
-    /// Everything there is of a tenant now. `held_for`: instances whose held segments belong to the answer.
-    pub(crate) fn sources(&self, tenant: &TenantId, held_for: &[String]) -> Sources {
+    /// Everything there is of a tenant now. `answering`: instances that answer for themselves;
+    /// what is held for any other is a source too.
+    pub(crate) fn sources(&self, tenant: &TenantId, answering: &[String]) -> Sources {
         // Held ones first: a segment that is taken over in between is then seen twice instead of never.
-        let held = held_for.iter().flat_map(|primary| self.held.of_tenant(primary, tenant)).collect();
+        let held = self.held.of_others(answering, tenant);
         Sources { view: self.live.get(tenant).map(|tenant| tenant.view()).unwrap_or_default(), held }
     }
 
@@ -50,9 +51,9 @@ impl Ingester {
         self: &Arc<Self>,
         tenant: &TenantId,
         trace: TraceId,
-        held_for: &[String],
+        answering: &[String],
     ) -> Result<TraceByIdResponse, QueryError> {
-        let Sources { view, held } = self.sources(tenant, held_for);
+        let Sources { view, held } = self.sources(tenant, answering);
         let mut blocks = Vec::new();
         for block in view.served {
             match self.bucket.bloom_may_contain(&block.meta, trace).await {

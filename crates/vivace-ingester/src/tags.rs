@@ -50,7 +50,7 @@ impl Ingester {
         let mut names =
             Names { found: BTreeMap::new(), per_scope_max: max(request.max_tags_per_scope), bytes_left: self.tag_bytes(tenant) };
         let (names, inspected_bytes) = self
-            .look_for_tags(tenant, &request.held_for, move |search| {
+            .look_for_tags(tenant, &request.answering, move |search| {
                 if filter.passes_nothing() {
                     return Ok(names);
                 }
@@ -95,7 +95,7 @@ impl Ingester {
             // What is pinned does not need to occur.
             let _ = filter.pinned().iter().try_for_each(|value| values.add(value));
             (values, inspected_bytes) = self
-                .look_for_tags(tenant, &request.held_for, move |search| {
+                .look_for_tags(tenant, &request.answering, move |search| {
                     if filter.passes_nothing() {
                         return Ok(values);
                     }
@@ -216,10 +216,10 @@ impl Ingester {
     async fn look_for_tags<T: Send + 'static>(
         self: &Arc<Self>,
         tenant: &TenantId,
-        held_for: &[String],
+        answering: &[String],
         look: impl FnOnce(&mut TagSearch) -> Result<T, QueryError> + Send + 'static,
     ) -> Result<(T, u64), QueryError> {
-        let Sources { mut view, held } = self.sources(tenant, held_for);
+        let Sources { mut view, held } = self.sources(tenant, answering);
         let blocks_max = match (self.limits)(tenant).read.max_blocks_per_tag_values_query {
             0 => usize::MAX,
             max => max,

@@ -104,8 +104,9 @@ async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> 
     }
 }
 
+/// Spans that the instance does not merely hold.
 async fn found(ingester: &Arc<Ingester>) -> Vec<u64> {
-    let found = ingester.find_trace(&TenantId::single(), TraceId([1; 16]), &[]).await.expect("answered");
+    let found = ingester.find_trace(&TenantId::single(), TraceId([1; 16]), &["ingester-1".to_owned()]).await.expect("answered");
     let spans = found.trace.into_iter().flat_map(|t| t.resource_spans).flat_map(|r| r.scope_spans).flat_map(|s| s.spans);
     let mut ids: Vec<u64> = spans.map(|s| u64::from_be_bytes(s.span_id[..].try_into().expect("8 bytes"))).collect();
     ids.sort_unstable();

@@ -87,7 +87,7 @@ pub fn start(config: &Config, name: &str, ingesters: Ring, bucket: Bucket, polle
 
 /// How long jobs are left to other queriers while this one does not see enough ingesters. After that queries are answered
 /// as well as they can be: ingesters may be down.
-const RING_WAIT: Duration = Duration::from_secs(30);
+const RING_WAIT: Duration = Duration::from_secs(10);
 
 /// Waits until `quorum` ingesters are live.
 async fn enough_ingesters(ring: Ring, quorum: usize) {

@@ -30,22 +30,22 @@ pub(crate) struct Answers<T> {
     pub(crate) warning: Option<String>,
 }
 
-/// Requests that can ask an ingester for what it holds on behalf of others.
-pub(crate) trait HeldFor: Clone {
-    fn held_for(&mut self) -> &mut Vec<String>;
+/// Requests that tell an ingester who answers for themselves: of all others it gives what it holds for them.
+pub(crate) trait Answering: Clone {
+    fn answering(&mut self) -> &mut Vec<String>;
 }
 
-macro_rules! held_for {
+macro_rules! answering {
     ($($request:ty)*) => {$(
-        impl HeldFor for $request {
-            fn held_for(&mut self) -> &mut Vec<String> {
-                &mut self.held_for
+        impl Answering for $request {
+            fn answering(&mut self) -> &mut Vec<String> {
+                &mut self.answering
             }
         }
     )*};
 }
 
-held_for!(TraceByIdRequest SearchRequest SearchTagsRequest SearchTagValuesRequest);
+answering!(TraceByIdRequest SearchRequest SearchTagsRequest SearchTagValuesRequest);
 
 /// An ingester whose own data is not, or not all, in the answers.
 struct Missing {
@@ -59,8 +59,8 @@ impl Ingesters {
         Self { ring, pool, quorum: replication_factor / 2 + 1, replication_factor, max_answer_bytes }
     }
 
-    /// Asks all live ingesters at once. Where one is dead, still replaying its log, or fails, the others also answer
-    /// from the segments they hold for it.
+    /// Asks all live ingesters at once. Where one is dead, unknown here, still replaying its log, or fails, the others also
+    /// answer from the segments they hold for it.
     ///
     /// Without a quorum's worth of ingesters every acknowledged segment is still in some answering log; from there on
     /// the answer carries a warning.
@@ -72,24 +72,26 @@ impl Ingesters {
         call: F,
     ) -> Result<Answers<Resp>, JobError>
     where
-        Req: HeldFor,
+        Req: Answering,
         F: Fn(QuerierClient<Channel>, Request<Req>) -> Fut,
         Fut: Future<Output = Result<Response<Resp>, Status>>,
     {
         let snapshot = self.ring.snapshot();
         let mut missing: Vec<Missing> =
             snapshot.dead().map(|i| Missing { id: i.id.clone(), why: "has not been heard of lately".to_owned() }).collect();
-        let replaying = |i: &&Instance| matches!(i.state, State::Pending | State::Joining);
-        missing
-            .extend(snapshot.live().filter(replaying).map(|i| Missing { id: i.id.clone(), why: "is still replaying its log".to_owned() }));
+        let replaying = |i: &Instance| matches!(i.state, State::Pending | State::Joining);
+        missing.extend(
+            snapshot.live().filter(|i| replaying(i)).map(|i| Missing { id: i.id.clone(), why: "is still replaying its log".to_owned() }),
+        );
         let live: Vec<&Instance> = snapshot.live().collect();
+        let answering: Vec<&Instance> = snapshot.live().filter(|i| !replaying(i)).collect();
         if live.is_empty() {
             return Err(JobError::Unavailable(format!("no live ingester in the ring{}", listed(&missing))));
         }
 
-        let (mut answered, mut parts, failed) = self.round(&live, tenant, &request, &missing, timeout, &call).await?;
+        let (mut answered, mut parts, failed) = self.round(&live, tenant, &request, &answering, timeout, &call).await?;
         if !failed.is_empty() && !answered.is_empty() && self.replication_factor > 1 {
-            let (again, more, failed_again) = self.round(&answered, tenant, &request, &failed, timeout, &call).await?;
+            let (again, more, failed_again) = self.round(&answered, tenant, &request, &answered, timeout, &call).await?;
             answered = again;
             parts.extend(more);
             missing.extend(failed_again);
@@ -114,12 +116,12 @@ impl Ingesters {
         instances: &[&'a Instance],
         tenant: &TenantId,
         request: &Req,
-        held_for: &[Missing],
+        answering: &[&Instance],
         timeout: Duration,
         call: &F,
     ) -> Result<(Vec<&'a Instance>, Vec<Resp>, Vec<Missing>), JobError>
     where
-        Req: HeldFor,
+        Req: Answering,
         F: Fn(QuerierClient<Channel>, Request<Req>) -> Fut,
         Fut: Future<Output = Result<Response<Resp>, Status>>,
     {
@@ -127,7 +129,7 @@ impl Ingesters {
             .iter()
             .map(|instance| {
                 let mut message = request.clone();
-                *message.held_for() = held_for.iter().map(|m| m.id.clone()).filter(|id| *id != instance.id).collect();
+                *message.answering() = answering.iter().map(|i| i.id.clone()).collect();
                 let mut request = Request::new(message);
                 vivace_server::tenant::insert(request.metadata_mut(), tenant);
                 request.set_timeout(timeout);

@@ -196,7 +196,7 @@ fn search_request(door: &Door, asked: &Asked) -> Result<SearchRequest, QueryErro
         end: range.end,
         query,
         spans_per_span_set: number(spss),
-        held_for: Vec::new(),
+        answering: Vec::new(),
     })
 }
 
@@ -230,7 +230,7 @@ async fn tags(door: &Door, asked: Asked, answer: impl FnOnce(&str, Vec<SearchTag
             end: range.end,
             max_tags_per_scope: asked.params.lenient_u32("limit"),
             stale_values_threshold: asked.params.lenient_u32("maxStaleValues"),
-            held_for: Vec::new(),
+            answering: Vec::new(),
         };
         door.frontend.tags(&asked.tenants, request)?.finish().await
     };
@@ -279,7 +279,7 @@ async fn tag_values(
             end: range.end,
             max_tag_values: asked.params.lenient_u32("limit"),
             stale_value_threshold: asked.params.lenient_u32("maxStaleValues"),
-            held_for: Vec::new(),
+            answering: Vec::new(),
         };
         door.frontend.tag_values(&asked.tenants, request)?.finish().await
     };

@@ -127,12 +127,13 @@ impl Running {
 
     /// Ids of the spans that are found of a trace, sorted.
     pub(crate) async fn find(&self, trace: u8) -> Vec<u64> {
-        self.find_held_for(trace, &[]).await
+        self.find_unless(trace, &[]).await
     }
 
-    pub(crate) async fn find_held_for(&self, trace: u8, held_for: &[&str]) -> Vec<u64> {
-        let held_for = held_for.iter().map(|id| (*id).to_owned()).collect();
-        let request = TraceByIdRequest { trace_id: vec![trace; 16].into(), held_for, ..TraceByIdRequest::default() };
+    /// Without what is held for those who answer for themselves.
+    pub(crate) async fn find_unless(&self, trace: u8, answering: &[&str]) -> Vec<u64> {
+        let answering = answering.iter().map(|id| (*id).to_owned()).collect();
+        let request = TraceByIdRequest { trace_id: vec![trace; 16].into(), answering, ..TraceByIdRequest::default() };
         let found = self.querier().find_trace_by_id(Request::new(request)).await.expect("an answer").into_inner();
         let spans = found.trace.into_iter().flat_map(|t| t.resource_spans).flat_map(|r| r.scope_spans).flat_map(|s| s.spans);
         let mut ids: Vec<u64> = spans.map(|s| u64::from_be_bytes(s.span_id[..].try_into().expect("8 bytes"))).collect();

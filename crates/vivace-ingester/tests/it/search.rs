@@ -81,16 +81,16 @@ async fn answers_are_the_same_wherever_the_spans_are() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn held_segments_are_searched_when_asked_for() {
+async fn held_segments_are_searched_unless_their_primary_answers() {
     let place = Place::new();
     let ingester = place.start().await;
     ingester.push(segment(1, &spans(&[(1, 1)]))).await.expect("taken");
     let mut held = segment(1, &spans(&[(2, 2)]));
     held.primary = "ingester-7".to_owned();
     ingester.push(held).await.expect("held");
-    assert_eq!(search(&ingester, "{}").await, [1]);
-    let held_for = vec!["ingester-7".to_owned()];
-    assert_eq!(search_with(&ingester, SearchRequest { query: "{}".to_owned(), held_for, ..SearchRequest::default() }).await, [1, 2]);
+    assert_eq!(search(&ingester, "{}").await, [1, 2]);
+    let answering = vec!["ingester-7".to_owned()];
+    assert_eq!(search_with(&ingester, SearchRequest { query: "{}".to_owned(), answering, ..SearchRequest::default() }).await, [1]);
     ingester.stop().await;
 }
 

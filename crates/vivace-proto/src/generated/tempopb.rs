@@ -18,9 +18,9 @@ pub struct TraceByIdRequest {
     pub query_mode: ::prost::alloc::string::String,
     #[prost(bool, tag = "6")]
     pub allow_partial_trace: bool,
-    /// Vivace: instances whose held segments the answer shall include, since they do not answer themselves.
+    /// Vivace: ingesters that answer this request for themselves. What the asked one holds for any other is part of its answer.
     #[prost(string, repeated, tag = "100")]
-    pub held_for: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    pub answering: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct TraceByIdResponse {
@@ -60,9 +60,9 @@ pub struct SearchRequest {
     pub query: ::prost::alloc::string::String,
     #[prost(uint32, tag = "9")]
     pub spans_per_span_set: u32,
-    /// Vivace: see TraceByIDRequest.held_for.
+    /// Vivace: see TraceByIDRequest.answering.
     #[prost(string, repeated, tag = "100")]
-    pub held_for: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    pub answering: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SearchResponse {
@@ -157,9 +157,9 @@ pub struct SearchTagsRequest {
     pub max_tags_per_scope: u32,
     #[prost(uint32, tag = "6")]
     pub stale_values_threshold: u32,
-    /// Vivace: see TraceByIDRequest.held_for.
+    /// Vivace: see TraceByIDRequest.answering.
     #[prost(string, repeated, tag = "100")]
-    pub held_for: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    pub answering: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SearchTagsResponse {
@@ -196,9 +196,9 @@ pub struct SearchTagValuesRequest {
     pub max_tag_values: u32,
     #[prost(uint32, tag = "7")]
     pub stale_value_threshold: u32,
-    /// Vivace: see TraceByIDRequest.held_for.
+    /// Vivace: see TraceByIDRequest.answering.
     #[prost(string, repeated, tag = "100")]
-    pub held_for: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    pub answering: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SearchTagValuesResponse {

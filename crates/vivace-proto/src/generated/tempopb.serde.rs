@@ -684,7 +684,7 @@ impl serde::Serialize for SearchRequest {
         if self.spans_per_span_set != 0 {
             len += 1;
         }
-        if !self.held_for.is_empty() {
+        if !self.answering.is_empty() {
             len += 1;
         }
         let mut struct_ser = serializer.serialize_struct("tempopb.SearchRequest", len)?;
@@ -712,8 +712,8 @@ impl serde::Serialize for SearchRequest {
         if self.spans_per_span_set != 0 {
             struct_ser.serialize_field("SpansPerSpanSet", &self.spans_per_span_set)?;
         }
-        if !self.held_for.is_empty() {
-            struct_ser.serialize_field("heldFor", &self.held_for)?;
+        if !self.answering.is_empty() {
+            struct_ser.serialize_field("answering", &self.answering)?;
         }
         struct_ser.end()
     }
@@ -733,8 +733,7 @@ impl<'de> serde::Deserialize<'de> for SearchRequest {
             "end",
             "Query",
             "SpansPerSpanSet",
-            "held_for",
-            "heldFor",
+            "answering",
         ];
 
         #[allow(clippy::enum_variant_names)]
@@ -747,7 +746,7 @@ impl<'de> serde::Deserialize<'de> for SearchRequest {
             End,
             Query,
             SpansPerSpanSet,
-            HeldFor,
+            Answering,
             __SkipField__,
         }
         impl<'de> serde::Deserialize<'de> for GeneratedField {
@@ -778,7 +777,7 @@ impl<'de> serde::Deserialize<'de> for SearchRequest {
                             "end" => Ok(GeneratedField::End),
                             "Query" => Ok(GeneratedField::Query),
                             "SpansPerSpanSet" => Ok(GeneratedField::SpansPerSpanSet),
-                            "heldFor" | "held_for" => Ok(GeneratedField::HeldFor),
+                            "answering" => Ok(GeneratedField::Answering),
                             _ => Ok(GeneratedField::__SkipField__),
                         }
                     }
@@ -806,7 +805,7 @@ impl<'de> serde::Deserialize<'de> for SearchRequest {
                 let mut end__ = None;
                 let mut query__ = None;
                 let mut spans_per_span_set__ = None;
-                let mut held_for__ = None;
+                let mut answering__ = None;
                 while let Some(k) = map_.next_key()? {
                     match k {
                         GeneratedField::Tags => {
@@ -871,11 +870,11 @@ impl<'de> serde::Deserialize<'de> for SearchRequest {
                                 Some(map_.next_value::<::pbjson::private::NumberDeserialize<_>>()?.0)
                             ;
                         }
-                        GeneratedField::HeldFor => {
-                            if held_for__.is_some() {
-                                return Err(serde::de::Error::duplicate_field("heldFor"));
+                        GeneratedField::Answering => {
+                            if answering__.is_some() {
+                                return Err(serde::de::Error::duplicate_field("answering"));
                             }
-                            held_for__ = Some(map_.next_value()?);
+                            answering__ = Some(map_.next_value()?);
                         }
                         GeneratedField::__SkipField__ => {
                             let _ = map_.next_value::<serde::de::IgnoredAny>()?;
@@ -891,7 +890,7 @@ impl<'de> serde::Deserialize<'de> for SearchRequest {
                     end: end__.unwrap_or_default(),
                     query: query__.unwrap_or_default(),
                     spans_per_span_set: spans_per_span_set__.unwrap_or_default(),
-                    held_for: held_for__.unwrap_or_default(),
+                    answering: answering__.unwrap_or_default(),
                 })
             }
         }
@@ -1036,7 +1035,7 @@ impl serde::Serialize for SearchTagValuesRequest {
         if self.stale_value_threshold != 0 {
             len += 1;
         }
-        if !self.held_for.is_empty() {
+        if !self.answering.is_empty() {
             len += 1;
         }
         let mut struct_ser = serializer.serialize_struct("tempopb.SearchTagValuesRequest", len)?;
@@ -1058,8 +1057,8 @@ impl serde::Serialize for SearchTagValuesRequest {
         if self.stale_value_threshold != 0 {
             struct_ser.serialize_field("staleValueThreshold", &self.stale_value_threshold)?;
         }
-        if !self.held_for.is_empty() {
-            struct_ser.serialize_field("heldFor", &self.held_for)?;
+        if !self.answering.is_empty() {
+            struct_ser.serialize_field("answering", &self.answering)?;
         }
         struct_ser.end()
     }
@@ -1077,8 +1076,7 @@ impl<'de> serde::Deserialize<'de> for SearchTagValuesRequest {
             "end",
             "maxTagValues",
             "staleValueThreshold",
-            "held_for",
-            "heldFor",
+            "answering",
         ];
 
         #[allow(clippy::enum_variant_names)]
@@ -1089,7 +1087,7 @@ impl<'de> serde::Deserialize<'de> for SearchTagValuesRequest {
             End,
             MaxTagValues,
             StaleValueThreshold,
-            HeldFor,
+            Answering,
             __SkipField__,
         }
         impl<'de> serde::Deserialize<'de> for GeneratedField {
@@ -1118,7 +1116,7 @@ impl<'de> serde::Deserialize<'de> for SearchTagValuesRequest {
                             "end" => Ok(GeneratedField::End),
                             "maxTagValues" => Ok(GeneratedField::MaxTagValues),
                             "staleValueThreshold" => Ok(GeneratedField::StaleValueThreshold),
-                            "heldFor" | "held_for" => Ok(GeneratedField::HeldFor),
+                            "answering" => Ok(GeneratedField::Answering),
                             _ => Ok(GeneratedField::__SkipField__),
                         }
                     }
@@ -1144,7 +1142,7 @@ impl<'de> serde::Deserialize<'de> for SearchTagValuesRequest {
                 let mut end__ = None;
                 let mut max_tag_values__ = None;
                 let mut stale_value_threshold__ = None;
-                let mut held_for__ = None;
+                let mut answering__ = None;
                 while let Some(k) = map_.next_key()? {
                     match k {
                         GeneratedField::TagName => {
@@ -1191,11 +1189,11 @@ impl<'de> serde::Deserialize<'de> for SearchTagValuesRequest {
                                 Some(map_.next_value::<::pbjson::private::NumberDeserialize<_>>()?.0)
                             ;
                         }
-                        GeneratedField::HeldFor => {
-                            if held_for__.is_some() {
-                                return Err(serde::de::Error::duplicate_field("heldFor"));
+                        GeneratedField::Answering => {
+                            if answering__.is_some() {
+                                return Err(serde::de::Error::duplicate_field("answering"));
                             }
-                            held_for__ = Some(map_.next_value()?);
+                            answering__ = Some(map_.next_value()?);
                         }
                         GeneratedField::__SkipField__ => {
                             let _ = map_.next_value::<serde::de::IgnoredAny>()?;
@@ -1209,7 +1207,7 @@ impl<'de> serde::Deserialize<'de> for SearchTagValuesRequest {
                     end: end__.unwrap_or_default(),
                     max_tag_values: max_tag_values__.unwrap_or_default(),
                     stale_value_threshold: stale_value_threshold__.unwrap_or_default(),
-                    held_for: held_for__.unwrap_or_default(),
+                    answering: answering__.unwrap_or_default(),
                 })
             }
         }
@@ -1466,7 +1464,7 @@ impl serde::Serialize for SearchTagsRequest {
         if self.stale_values_threshold != 0 {
             len += 1;
         }
-        if !self.held_for.is_empty() {
+        if !self.answering.is_empty() {
             len += 1;
         }
         let mut struct_ser = serializer.serialize_struct("tempopb.SearchTagsRequest", len)?;
@@ -1488,8 +1486,8 @@ impl serde::Serialize for SearchTagsRequest {
         if self.stale_values_threshold != 0 {
             struct_ser.serialize_field("staleValuesThreshold", &self.stale_values_threshold)?;
         }
-        if !self.held_for.is_empty() {
-            struct_ser.serialize_field("heldFor", &self.held_for)?;
+        if !self.answering.is_empty() {
+            struct_ser.serialize_field("answering", &self.answering)?;
         }
         struct_ser.end()
     }
@@ -1507,8 +1505,7 @@ impl<'de> serde::Deserialize<'de> for SearchTagsRequest {
             "end",
             "maxTagsPerScope",
             "staleValuesThreshold",
-            "held_for",
-            "heldFor",
+            "answering",
         ];
 
         #[allow(clippy::enum_variant_names)]
@@ -1519,7 +1516,7 @@ impl<'de> serde::Deserialize<'de> for SearchTagsRequest {
             End,
             MaxTagsPerScope,
             StaleValuesThreshold,
-            HeldFor,
+            Answering,
             __SkipField__,
         }
         impl<'de> serde::Deserialize<'de> for GeneratedField {
@@ -1548,7 +1545,7 @@ impl<'de> serde::Deserialize<'de> for SearchTagsRequest {
                             "end" => Ok(GeneratedField::End),
                             "maxTagsPerScope" => Ok(GeneratedField::MaxTagsPerScope),
                             "staleValuesThreshold" => Ok(GeneratedField::StaleValuesThreshold),
-                            "heldFor" | "held_for" => Ok(GeneratedField::HeldFor),
+                            "answering" => Ok(GeneratedField::Answering),
                             _ => Ok(GeneratedField::__SkipField__),
                         }
                     }
@@ -1574,7 +1571,7 @@ impl<'de> serde::Deserialize<'de> for SearchTagsRequest {
                 let mut end__ = None;
                 let mut max_tags_per_scope__ = None;
                 let mut stale_values_threshold__ = None;
-                let mut held_for__ = None;
+                let mut answering__ = None;
                 while let Some(k) = map_.next_key()? {
                     match k {
                         GeneratedField::Scope => {
@@ -1621,11 +1618,11 @@ impl<'de> serde::Deserialize<'de> for SearchTagsRequest {
                                 Some(map_.next_value::<::pbjson::private::NumberDeserialize<_>>()?.0)
                             ;
                         }
-                        GeneratedField::HeldFor => {
-                            if held_for__.is_some() {
-                                return Err(serde::de::Error::duplicate_field("heldFor"));
+                        GeneratedField::Answering => {
+                            if answering__.is_some() {
+                                return Err(serde::de::Error::duplicate_field("answering"));
                             }
-                            held_for__ = Some(map_.next_value()?);
+                            answering__ = Some(map_.next_value()?);
                         }
                         GeneratedField::__SkipField__ => {
                             let _ = map_.next_value::<serde::de::IgnoredAny>()?;
@@ -1639,7 +1636,7 @@ impl<'de> serde::Deserialize<'de> for SearchTagsRequest {
                     end: end__.unwrap_or_default(),
                     max_tags_per_scope: max_tags_per_scope__.unwrap_or_default(),
                     stale_values_threshold: stale_values_threshold__.unwrap_or_default(),
-                    held_for: held_for__.unwrap_or_default(),
+                    answering: answering__.unwrap_or_default(),
                 })
             }
         }
@@ -2731,7 +2728,7 @@ impl serde::Serialize for TraceByIdRequest {
         if self.allow_partial_trace {
             len += 1;
         }
-        if !self.held_for.is_empty() {
+        if !self.answering.is_empty() {
             len += 1;
         }
         let mut struct_ser = serializer.serialize_struct("tempopb.TraceByIDRequest", len)?;
@@ -2752,8 +2749,8 @@ impl serde::Serialize for TraceByIdRequest {
         if self.allow_partial_trace {
             struct_ser.serialize_field("allowPartialTrace", &self.allow_partial_trace)?;
         }
-        if !self.held_for.is_empty() {
-            struct_ser.serialize_field("heldFor", &self.held_for)?;
+        if !self.answering.is_empty() {
+            struct_ser.serialize_field("answering", &self.answering)?;
         }
         struct_ser.end()
     }
@@ -2775,8 +2772,7 @@ impl<'de> serde::Deserialize<'de> for TraceByIdRequest {
             "queryMode",
             "allow_partial_trace",
             "allowPartialTrace",
-            "held_for",
-            "heldFor",
+            "answering",
         ];
 
         #[allow(clippy::enum_variant_names)]
@@ -2786,7 +2782,7 @@ impl<'de> serde::Deserialize<'de> for TraceByIdRequest {
             BlockEnd,
             QueryMode,
             AllowPartialTrace,
-            HeldFor,
+            Answering,
             __SkipField__,
         }
         impl<'de> serde::Deserialize<'de> for GeneratedField {
@@ -2814,7 +2810,7 @@ impl<'de> serde::Deserialize<'de> for TraceByIdRequest {
                             "blockEnd" | "block_end" => Ok(GeneratedField::BlockEnd),
                             "queryMode" | "query_mode" => Ok(GeneratedField::QueryMode),
                             "allowPartialTrace" | "allow_partial_trace" => Ok(GeneratedField::AllowPartialTrace),
-                            "heldFor" | "held_for" => Ok(GeneratedField::HeldFor),
+                            "answering" => Ok(GeneratedField::Answering),
                             _ => Ok(GeneratedField::__SkipField__),
                         }
                     }
@@ -2839,7 +2835,7 @@ impl<'de> serde::Deserialize<'de> for TraceByIdRequest {
                 let mut block_end__ = None;
                 let mut query_mode__ = None;
                 let mut allow_partial_trace__ = None;
-                let mut held_for__ = None;
+                let mut answering__ = None;
                 while let Some(k) = map_.next_key()? {
                     match k {
                         GeneratedField::TraceId => {
@@ -2874,11 +2870,11 @@ impl<'de> serde::Deserialize<'de> for TraceByIdRequest {
                             }
                             allow_partial_trace__ = Some(map_.next_value()?);
                         }
-                        GeneratedField::HeldFor => {
-                            if held_for__.is_some() {
-                                return Err(serde::de::Error::duplicate_field("heldFor"));
+                        GeneratedField::Answering => {
+                            if answering__.is_some() {
+                                return Err(serde::de::Error::duplicate_field("answering"));
                             }
-                            held_for__ = Some(map_.next_value()?);
+                            answering__ = Some(map_.next_value()?);
                         }
                         GeneratedField::__SkipField__ => {
                             let _ = map_.next_value::<serde::de::IgnoredAny>()?;
@@ -2891,7 +2887,7 @@ impl<'de> serde::Deserialize<'de> for TraceByIdRequest {
                     block_end: block_end__.unwrap_or_default(),
                     query_mode: query_mode__.unwrap_or_default(),
                     allow_partial_trace: allow_partial_trace__.unwrap_or_default(),
-                    held_for: held_for__.unwrap_or_default(),
+                    answering: answering__.unwrap_or_default(),
                 })
             }
         }

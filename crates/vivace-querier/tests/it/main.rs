@@ -111,7 +111,7 @@ struct Says {
     fails: bool,
     /// Never answers.
     hangs: bool,
-    /// The `held_for` of every request.
+    /// The `answering` of every request.
     asked: Vec<Vec<String>>,
 }
 
@@ -119,16 +119,16 @@ struct Says {
 struct Ingester(Arc<Mutex<Says>>);
 
 impl Ingester {
-    async fn answer(&self, held_for: Vec<String>) -> Result<Vec<TracesData>, Status> {
+    async fn answer(&self, answering: Vec<String>) -> Result<Vec<TracesData>, Status> {
         if self.0.lock().hangs {
             std::future::pending::<()>().await;
         }
         let mut says = self.0.lock();
-        says.asked.push(held_for.clone());
+        says.asked.push(answering.clone());
         if says.fails {
             return Err(Status::internal("the disk is on fire"));
         }
-        let held = held_for.iter().filter_map(|id| says.held.get(id)).flatten();
+        let held = says.held.iter().filter(|(primary, _)| !answering.contains(primary)).flat_map(|(_, held)| held);
         Ok(says.own.iter().chain(held).cloned().collect())
     }
 }
@@ -138,7 +138,7 @@ impl Querier for Ingester {
     async fn find_trace_by_id(&self, request: Request<TraceByIdRequest>) -> Result<Response<TraceByIdResponse>, Status> {
         let tenant = request.metadata().get("x-scope-orgid").and_then(|t| t.to_str().ok()).map(str::to_owned);
         assert_eq!(tenant.as_deref(), Some("single-tenant"));
-        let resource_spans = self.answer(request.into_inner().held_for).await?.into_iter().flat_map(|d| d.resource_spans).collect();
+        let resource_spans = self.answer(request.into_inner().answering).await?.into_iter().flat_map(|d| d.resource_spans).collect();
         Ok(Response::new(TraceByIdResponse { trace: Some(Trace { resource_spans }), ..Default::default() }))
     }
 
@@ -147,7 +147,7 @@ impl Querier for Ingester {
         if request.query == "{" {
             return Err(Status::invalid_argument("a brace is missing"));
         }
-        let data = self.answer(request.held_for).await?;
+        let data = self.answer(request.answering).await?;
         let traces = data.iter().flat_map(|d| &d.resource_spans).flat_map(|r| &r.scope_spans).flat_map(|s| &s.spans);
         let traces = traces
             .map(|span| TraceSearchMetadata {
@@ -161,7 +161,7 @@ impl Querier for Ingester {
     }
 
     async fn search_tags_v2(&self, request: Request<SearchTagsRequest>) -> Result<Response<SearchTagsV2Response>, Status> {
-        let tags = self.answer(request.into_inner().held_for).await?;
+        let tags = self.answer(request.into_inner().answering).await?;
         let tags = tags.iter().flat_map(|d| &d.resource_spans).flat_map(|r| r.resource.iter().flat_map(|r| &r.attributes));
         let tags = tags.map(|a| a.key.clone()).collect();
         let scopes = vec![SearchTagsV2Scope { name: "resource".to_owned(), tags }];
