@@ -13,7 +13,7 @@ use crate::log::ReadError;
 use crate::segment::{Segment, SegmentError};
 
 /// Span bytes that one pass over a head's segments collects: what a build takes of memory, beside the writer's row group.
-const PASS_BYTES: u64 = 96 << 20;
+const PASS_BYTES: u64 = 160 << 20;
 /// What the block's file is written through.
 const WRITE_BUFFER_BYTES: usize = 1 << 20;
 
@@ -64,8 +64,6 @@ pub(crate) struct BuildJob<'a> {
     pub(crate) tenant: &'a TenantId,
     pub(crate) block: BlockId,
     pub(crate) head: &'a Head,
-    /// Folder of the log.
-    pub(crate) log: &'a Path,
     /// Where the block's folder is made.
     pub(crate) blocks: &'a Path,
     pub(crate) options: BlockOptions,
@@ -105,18 +103,19 @@ fn write(job: &BuildJob<'_>, folder: &Path) -> Result<Built, BuildError> {
     let mut unreadable: Vec<Arc<Segment>> = Vec::new();
     for range in passes(&traces, PASS_BYTES) {
         let (Some((first, _)), Some((last, _))) = (range.first(), range.last()) else { continue };
-        let mut gathered = Gathered::default();
+        let bytes: u64 = range.iter().map(|(_, entry)| entry.bytes).sum();
+        let mut gathered = Gathered::with_capacity(usize::try_from(bytes + bytes / 16).unwrap_or_default());
         for place in places(range) {
             let segment = &segments[place as usize];
             if (job.is_stopped)() {
                 return Err(BuildError::Stopped);
             }
-            match gathered.take(segment, job.log, |trace| (first..=last).contains(&trace)) {
+            match gathered.take(segment, |trace| (first..=last).contains(&trace)) {
                 Ok(()) => {}
                 Err(SegmentError::Log(error @ ReadError::Io { .. })) => return Err(BuildError::Log(error)),
                 Err(error) if unreadable.iter().any(|s| Arc::ptr_eq(s, segment)) => drop(error),
                 Err(error) => {
-                    tracing::error!(tenant = %job.tenant, segment = ?segment.header.id, file = segment.at.file, offset = segment.at.offset,
+                    tracing::error!(tenant = %job.tenant, segment = ?segment.header.id, file = segment.at.file.number, offset = segment.at.offset,
                         %error, "segment left out of its block and kept in the log");
                     unreadable.push(Arc::clone(segment));
                 }

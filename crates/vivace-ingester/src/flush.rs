@@ -103,7 +103,7 @@ fn cut_due(ingester: &Ingester) {
         && ingester.live.memory_bytes() > settings.live_memory_bytes_max / 2
         && let Some((tenant, size)) = open.pop()
     {
-        tracing::warn!(tenant = %tenant.id, memory_bytes = size.memory_bytes, "block cut early, live spans take half of their memory");
+        tracing::warn!(tenant = %tenant.id, memory_bytes = size.memory_bytes, "block cut early, the index of live spans takes half of its memory");
         tenant.cut();
         open_bytes -= size.memory_bytes;
     }
@@ -209,7 +209,6 @@ impl Flush {
                 tenant: &tenant,
                 block,
                 head: &head,
-                log: ingester.log.folder(),
                 blocks: &ingester.settings.blocks_folder(),
                 options: ingester.block_options(&tenant),
                 latest_end_unix_nanos: clock::unix_nanos().saturating_add(slack),

@@ -1,5 +1,4 @@
 use std::hash::Hasher;
-use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -37,12 +36,17 @@ struct Place {
 }
 
 impl Gathered {
+    /// With room for this many bytes of spans, so that they are not moved as they grow.
+    pub(crate) fn with_capacity(bytes: usize) -> Self {
+        Self { bytes: Vec::with_capacity(bytes), ..Self::default() }
+    }
+
     /// Takes the spans of the traces that are `wanted` from a segment.
     ///
     /// # Errors
     /// The segment cannot be read; then nothing of it is taken.
-    pub(crate) fn take(&mut self, segment: &Segment, log: &Path, wanted: impl Fn(&TraceId) -> bool) -> Result<(), SegmentError> {
-        let data = segment.traces_data(log)?;
+    pub(crate) fn take(&mut self, segment: &Segment, wanted: impl Fn(&TraceId) -> bool) -> Result<(), SegmentError> {
+        let data = segment.traces_data()?;
         self.take_from(segment, &data, wanted)
     }
 
@@ -160,14 +164,10 @@ impl Gathered {
 }
 
 /// Gathers from many segments; those that cannot be read are logged and left out.
-pub(crate) fn gather_readable<'a>(
-    segments: impl IntoIterator<Item = &'a Arc<Segment>>,
-    log: &Path,
-    wanted: impl Fn(&TraceId) -> bool,
-) -> Gathered {
+pub(crate) fn gather_readable<'a>(segments: impl IntoIterator<Item = &'a Arc<Segment>>, wanted: impl Fn(&TraceId) -> bool) -> Gathered {
     let mut gathered = Gathered::default();
     for segment in segments {
-        if let Err(error) = gathered.take(segment, log, &wanted) {
+        if let Err(error) = gathered.take(segment, &wanted) {
             tracing::error!(tenant = %segment.header.tenant, segment = ?segment.header.id, %error, "segment left out of an answer");
         }
     }

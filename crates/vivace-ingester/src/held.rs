@@ -72,7 +72,7 @@ impl Held {
         let by_primary = self.by_primary.lock();
         let segments = by_primary.get(primary).into_iter().flat_map(BTreeMap::values);
         let mut chosen: Vec<Arc<Segment>> = segments.filter(|s| pass(&s.header.id)).cloned().collect();
-        chosen.sort_by_key(|s| (s.at.file, s.at.offset));
+        chosen.sort_by_key(|s| (s.at.file.number, s.at.offset));
         chosen
     }
 

@@ -104,24 +104,23 @@ impl Ingester {
             let is_covered = covered.get(&*header.primary).is_some_and(|set| set.contains(&header.id));
             let is_needed = !is_covered
                 && if former_ids.iter().any(|former| *former == *header.primary) {
-                    let in_memory = live.memory_bytes() < settings.live_memory_bytes_max / 2;
-                    let segment = if in_memory { Segment::in_memory(header, payload.clone(), at) } else { Segment::in_log(header, at) };
+                    let segment = Segment { header, at: at.clone() };
                     let data = crate::segment::decompress(segment.header.compression, segment.header.uncompressed_bytes, &payload);
                     match data.and_then(|data| Ok(summarize(&data)?)) {
-                        Ok(traces) => live.insert(Arc::new(segment), &traces, true),
+                        Ok(traces) => live.insert(Arc::new(segment), &traces, true).is_some(),
                         Err(error) => {
                             let tenant = segment.header.tenant.to_string();
-                            tracing::error!(tenant, segment = ?segment.header.id, file = at.file, offset = at.offset, %error,
+                            tracing::error!(tenant, segment = ?segment.header.id, file = at.file.number, offset = at.offset, %error,
                                 "logged segment cannot be read; its file is kept");
                             metrics::counter!("tempo_ingester_replay_errors_total", "tenant" => tenant).increment(1);
                             true
                         }
                     }
                 } else {
-                    held.insert(Segment::in_log(header, at))
+                    held.insert(Segment { header, at: at.clone() })
                 };
             if !is_needed {
-                *unneeded.entry(at.file).or_default() += 1;
+                *unneeded.entry(at.file.number).or_default() += 1;
             }
         })?;
         let corrupt = replayed.iter().filter(|f| matches!(f.damage, Some(Damage::Corrupt { .. }))).count();
@@ -200,7 +199,7 @@ impl Ingester {
     pub(crate) fn forget_records(&self, segments: &[Arc<Segment>]) {
         let mut files: BTreeMap<u64, u64> = BTreeMap::new();
         for segment in segments {
-            *files.entry(segment.at.file).or_default() += 1;
+            *files.entry(segment.at.file.number).or_default() += 1;
         }
         for (file, records) in files {
             self.log.release(file, records);

@@ -12,10 +12,10 @@ use crate::ranges::SegmentSet;
 use crate::segment::{Refused, Segment, SegmentId};
 use crate::summary::TraceSummary;
 
-/// What a segment and its places in the index take beside its payload, about, bytes.
+/// What a segment takes in memory, about, bytes. Its payload is in the log.
 const SEGMENT_OVERHEAD_BYTES: u64 = 256;
 /// What a trace takes in the index, about, bytes.
-const TRACE_OVERHEAD_BYTES: u64 = 80;
+const TRACE_OVERHEAD_BYTES: u64 = 128;
 
 /// Every tenant's live segments and the blocks that are still served.
 #[derive(Debug, Default)]
@@ -141,8 +141,8 @@ impl Head {
         }
     }
 
-    /// Adds a segment; returns the memory that this took.
-    pub(crate) fn insert(&self, segment: Arc<Segment>, traces: &[TraceSummary]) -> u64 {
+    /// Adds a segment; returns the memory that this took, and how large the head is once decompressed, both in bytes.
+    pub(crate) fn insert(&self, segment: Arc<Segment>, traces: &[TraceSummary]) -> (u64, u64) {
         let mut contents = self.contents.write();
         let contents = &mut *contents;
         let place = u32::try_from(contents.segments.len()).expect("a head is cut long before it has four billion segments");
@@ -173,10 +173,10 @@ impl Head {
         contents.oldest_unix_seconds = contents.oldest_unix_seconds.min(segment.header.received_unix_seconds);
         contents.uncompressed_bytes += u64::from(segment.header.uncompressed_bytes);
         let new_traces = (contents.index.len() - traces_before) as u64;
-        let memory = segment.memory_bytes() + SEGMENT_OVERHEAD_BYTES + new_traces * TRACE_OVERHEAD_BYTES;
+        let memory = SEGMENT_OVERHEAD_BYTES + new_traces * TRACE_OVERHEAD_BYTES;
         contents.memory_bytes += memory;
         contents.segments.push(segment);
-        memory
+        (memory, contents.uncompressed_bytes)
     }
 }
 
@@ -223,22 +223,23 @@ impl Live {
         self.own.lock().keys().copied().collect()
     }
 
-    /// Makes a logged segment visible. False when it is here already: then its record is not needed.
+    /// Makes a logged segment visible. Tells how large its head is now, in bytes once decompressed; none when the segment is
+    /// here already: then its record is not needed.
     ///
     /// `is_own`: this instance is its primary, so that pushes of it may be repeated.
-    pub(crate) fn insert(&self, segment: Arc<Segment>, traces: &[TraceSummary], is_own: bool) -> bool {
+    pub(crate) fn insert(&self, segment: Arc<Segment>, traces: &[TraceSummary], is_own: bool) -> Option<u64> {
         if is_own {
             let mut own = self.own.lock();
             if own.contains_key(&segment.header.id) {
-                return false;
+                return None;
             }
             own.insert(segment.header.id, Arc::clone(&segment));
         }
         let tenant = self.tenant(&segment.header.tenant);
         // Under the lock, so that no head is cut in between and its block built without this segment.
-        let memory = tenant.state.lock().open.insert(segment, traces);
+        let (memory, head_bytes) = tenant.state.lock().open.insert(segment, traces);
         self.memory_bytes.fetch_add(memory, Ordering::Relaxed);
-        true
+        Some(head_bytes)
     }
 
     /// A sealed head is in the bucket: its block takes its place.

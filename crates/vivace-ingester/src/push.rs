@@ -25,12 +25,12 @@ pub(crate) enum PushError {
     /// The request is not what it should be. Never worth a retry.
     #[error("{0}")]
     Invalid(String),
-    /// Live segments take all the memory they may. Worth a retry once a block is built.
-    #[error("live spans take {used} of {max} bytes of memory")]
+    /// The index of live segments takes all the memory it may. Worth a retry once a block is built.
+    #[error("the index of live spans takes {used} of {max} bytes of memory")]
     Memory {
-        /// With this segment.
+        /// What it takes.
         used: u64,
-        /// What they may take.
+        /// What it may take.
         max: u64,
     },
     /// Not logged.
@@ -62,7 +62,7 @@ impl Ingester {
         if let Some(known) = self.live.own(&header.id) {
             return Ok(response(&known.header.refused));
         }
-        let used = self.live.memory_bytes() + request.payload.len() as u64;
+        let used = self.live.memory_bytes();
         let max = self.settings.live_memory_bytes_max;
         if used > max / 2 {
             self.flush_wanted.notify_one();
@@ -89,14 +89,17 @@ impl Ingester {
         }
         let record = Record::segment(&header, &payload);
         let (sender, logged) = oneshot::channel();
-        let (ingester, payload) = (Arc::clone(self), record.payload());
+        let ingester = Arc::clone(self);
         self.log
             .append(
                 record,
                 Box::new(move |result| {
                     let result = result.map(|at| {
-                        if !ingester.live.insert(Arc::new(Segment::in_memory(header, payload, at)), &traces, true) {
-                            ingester.log.release(at.file, 1);
+                        let file = at.file.number;
+                        match ingester.live.insert(Arc::new(Segment { header, at }), &traces, true) {
+                            None => ingester.log.release(file, 1),
+                            Some(head_bytes) if head_bytes >= ingester.settings.max_block_bytes => ingester.flush_wanted.notify_one(),
+                            Some(_) => {}
                         }
                     });
                     // Nobody waits when the client has gone away.
@@ -121,8 +124,9 @@ impl Ingester {
                 record,
                 Box::new(move |result| {
                     let result = result.map(|at| {
-                        if !ingester.held.insert(Segment::in_log(header, at)) {
-                            ingester.log.release(at.file, 1);
+                        let file = at.file.number;
+                        if !ingester.held.insert(Segment { header, at }) {
+                            ingester.log.release(file, 1);
                         }
                     });
                     let _ = sender.send(result);

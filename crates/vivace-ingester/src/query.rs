@@ -67,7 +67,7 @@ impl Ingester {
             let mut segments: Vec<Arc<Segment>> = view.heads.iter().flat_map(|head| head.segments_of(&trace)).collect();
             segments.extend(held);
             let mut inspected: u64 = segments.iter().map(|s| u64::from(s.header.uncompressed_bytes)).sum();
-            let gathered = gather_readable(&segments, ingester.log.folder(), |id| *id == trace);
+            let gathered = gather_readable(&segments, |id| *id == trace);
             let mut parts = Vec::new();
             if !gathered.is_empty() {
                 let (part, invalid) = gathered.decode();

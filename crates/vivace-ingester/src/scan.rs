@@ -1,7 +1,6 @@
 //! Reading live segments for queries.
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -21,8 +20,8 @@ const KEPT_BYTES_MAX: usize = 64 << 20;
 const WINDOW_BYTES: u64 = 32 << 20;
 
 /// The last segments that a query has read, decompressed: candidates are looked for and then gathered in the same ones.
+#[derive(Default)]
 pub(crate) struct Reader {
-    log: PathBuf,
     kept: FxHashMap<usize, (Arc<Segment>, Bytes)>,
     /// Oldest first.
     order: VecDeque<usize>,
@@ -32,17 +31,13 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    pub(crate) fn new(log: PathBuf) -> Self {
-        Self { log, kept: FxHashMap::default(), order: VecDeque::new(), kept_bytes: 0, inspected_bytes: 0 }
-    }
-
     /// A segment's `TracesData`. None for one that cannot be read: it is logged and left out of the answer.
     pub(crate) fn read(&mut self, segment: &Arc<Segment>) -> Option<Bytes> {
         let key = Arc::as_ptr(segment) as usize;
         if let Some((_, data)) = self.kept.get(&key) {
             return Some(data.clone());
         }
-        let data = match segment.traces_data(&self.log) {
+        let data = match segment.traces_data() {
             Ok(data) => data,
             Err(error) => {
                 tracing::error!(tenant = %segment.header.tenant, segment = ?segment.header.id, %error, "segment left out of an answer");

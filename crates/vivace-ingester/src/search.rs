@@ -42,7 +42,7 @@ impl Ingester {
                 metrics: SearchMetrics::default(),
             };
             let Sources { mut view, held } = sources;
-            let mut reader = Reader::new(ingester.log.folder().to_owned());
+            let mut reader = Reader::default();
             if !held.is_empty() {
                 view.add_held(&held, &mut reader);
             }

@@ -1,5 +1,4 @@
 use std::fmt;
-use std::path::Path;
 use std::sync::Arc;
 
 use bytes::{Buf, BufMut, Bytes};
@@ -7,7 +6,7 @@ use vivace_core::wire::WireError;
 use vivace_core::{TenantId, TraceId};
 use vivace_proto::vivace::v1::refused_trace::Reason;
 
-use crate::log::{self, LogPosition, ReadError};
+use crate::log::{LogPosition, ReadError};
 
 /// No segment is larger once decompressed, bytes. Receivers stop far below it.
 pub(crate) const SEGMENT_BYTES_MAX: u32 = 512 << 20;
@@ -171,45 +170,23 @@ pub(crate) enum SegmentError {
     Log(#[from] ReadError),
 }
 
-/// A logged segment. Its payload is in memory while it is live here; otherwise it is read back from the log.
+/// A logged segment. Its payload is in the log alone, which the operating system keeps in memory as far as there is room.
 #[derive(Debug)]
 pub(crate) struct Segment {
     pub(crate) header: SegmentHeader,
     /// Where its record is.
     pub(crate) at: LogPosition,
-    payload: Option<Bytes>,
 }
 
 impl Segment {
-    /// A segment whose compressed payload stays in memory.
-    pub(crate) fn in_memory(header: SegmentHeader, payload: Bytes, at: LogPosition) -> Self {
-        Self { header, at, payload: Some(payload) }
-    }
-
-    /// A segment whose payload is only in the log.
-    pub(crate) fn in_log(header: SegmentHeader, at: LogPosition) -> Self {
-        Self { header, at, payload: None }
-    }
-
-    /// Payload bytes held in memory.
-    pub(crate) fn memory_bytes(&self) -> u64 {
-        self.payload.as_ref().map_or(0, |p| p.len() as u64)
-    }
-
-    /// The decompressed payload: a serialised `TracesData`. `log` is the folder of the log.
+    /// The decompressed payload: a serialised `TracesData`.
     ///
     /// # Errors
     /// The log cannot be read, or the payload is not what it claims.
-    pub(crate) fn traces_data(&self, log: &Path) -> Result<Bytes, SegmentError> {
-        let payload = match &self.payload {
-            Some(payload) => payload.clone(),
-            None => {
-                let mut body = log::read_record(log, self.at)?;
-                SegmentHeader::decode(&mut body)
-                    .ok_or(ReadError::Corrupt { path: log::file_path(log, self.at.file), offset: self.at.offset })?;
-                body
-            }
-        };
+    pub(crate) fn traces_data(&self) -> Result<Bytes, SegmentError> {
+        let mut payload = self.at.read()?;
+        SegmentHeader::decode(&mut payload)
+            .ok_or_else(|| ReadError::Corrupt { path: self.at.file.path.clone(), offset: self.at.offset })?;
         decompress(self.header.compression, self.header.uncompressed_bytes, &payload)
     }
 }

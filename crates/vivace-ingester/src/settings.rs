@@ -5,7 +5,7 @@ use vivace_config::Config;
 
 use crate::takeover::GONE_GRACE;
 
-/// Share of the memory that live segments may take, in percent. The rest is for requests, builds and queries.
+/// Share of the memory that the index of live segments may take, in percent. The rest is for requests, builds and queries.
 const LIVE_MEMORY_PERCENT: u64 = 40;
 /// Taken as the memory limit where none can be read, bytes.
 const MEMORY_BYTES_UNKNOWN: u64 = 4 << 30;
@@ -45,7 +45,7 @@ pub(crate) struct Settings {
     pub(crate) block: vivace_config::Block,
     /// How long a primary may be gone before its followers act.
     pub(crate) gone_grace: Duration,
-    /// Live segments may take this much memory, bytes.
+    /// The index of live segments may take this much memory, bytes.
     pub(crate) live_memory_bytes_max: u64,
 }
 

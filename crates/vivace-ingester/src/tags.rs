@@ -228,7 +228,7 @@ impl Ingester {
         let _stops_with_the_client = stop.clone().drop_guard();
         let ingester = Arc::clone(self);
         blocking(move || {
-            let mut reader = Reader::new(ingester.log.folder().to_owned());
+            let mut reader = Reader::default();
             if !held.is_empty() {
                 view.add_held(&held, &mut reader);
             }

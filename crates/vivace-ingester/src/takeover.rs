@@ -150,7 +150,7 @@ async fn adopt(ingester: &Arc<Ingester>, primary: &Arc<str>, pass: impl Fn(&Segm
     let adopted = spawn_blocking(move || {
         let mut adopted = 0u64;
         for segment in segments {
-            let data = segment.traces_data(ingester.log.folder());
+            let data = segment.traces_data();
             match data.and_then(|data| Ok(summarize(&data)?)) {
                 Ok(traces) => {
                     // First live, then no longer held: a query in between sees it twice, which is harmless.
@@ -159,7 +159,7 @@ async fn adopt(ingester: &Arc<Ingester>, primary: &Arc<str>, pass: impl Fn(&Segm
                     adopted += 1;
                 }
                 Err(error) => {
-                    tracing::error!(%primary, segment = ?segment.header.id, file = segment.at.file, offset = segment.at.offset, %error,
+                    tracing::error!(%primary, segment = ?segment.header.id, file = segment.at.file.number, offset = segment.at.offset, %error,
                         "held segment cannot be read; its file is kept");
                     // Not asked for again until the next start.
                     ingester.held.remove(&primary, |id| *id == segment.header.id);

@@ -39,15 +39,40 @@ const FILE_BYTES_MAX: u64 = 128 << 20;
 /// Appends that wait for the writer; more wait outside.
 const QUEUE_LEN: usize = 1024;
 
+/// A file of the log, open. Who has a place in it can read it also when the file is deleted, since nobody else needs it.
+#[derive(Debug)]
+pub(crate) struct LogFile {
+    pub(crate) number: u64,
+    pub(crate) path: PathBuf,
+    salt: u32,
+    file: File,
+}
+
 /// A record's place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) struct LogPosition {
-    /// The file's number.
-    pub(crate) file: u64,
+    pub(crate) file: Arc<LogFile>,
     /// Where the record starts.
     pub(crate) offset: u64,
     /// Bytes of the whole record.
     pub(crate) len: u32,
+}
+
+impl LogPosition {
+    /// Reads the body of the segment record that is here.
+    ///
+    /// # Errors
+    /// The file cannot be read, or what is there is no intact record.
+    pub(crate) fn read(&self) -> Result<Bytes, ReadError> {
+        let path = &self.file.path;
+        let mut bytes = vec![0; self.len as usize];
+        self.file.file.read_exact_at(&mut bytes, self.offset).map_err(|source| ReadError::Io { path: path.clone(), source })?;
+        let bytes = Bytes::from(bytes);
+        match intact_record(&bytes, self.file.salt) {
+            Some(len) if len == bytes.len() && bytes[RECORD_HEAD_BYTES] == KIND_SEGMENT => Ok(bytes.slice(RECORD_HEAD_BYTES + 1..)),
+            _ => Err(ReadError::Corrupt { path: path.clone(), offset: self.offset }),
+        }
+    }
 }
 
 /// Why nothing was appended. All of these are worth a retry, best at another ingester.
@@ -99,7 +124,6 @@ pub(crate) enum ReadError {
 #[derive(Debug, Clone)]
 pub(crate) struct Record {
     content: Bytes,
-    payload_start: usize,
     checksum: u32,
 }
 
@@ -109,15 +133,9 @@ impl Record {
         let mut content = Vec::with_capacity(160 + header.refused.len() * 21 + payload.len());
         content.push(KIND_SEGMENT);
         header.encode(&mut content);
-        let payload_start = content.len();
         content.extend_from_slice(payload);
         let checksum = checksum(&content);
-        Self { content: content.into(), payload_start, checksum }
-    }
-
-    /// The payload within the record's own memory, so that it is held once.
-    pub(crate) fn payload(&self) -> Bytes {
-        self.content.slice(self.payload_start..)
+        Self { content: content.into(), checksum }
     }
 
     /// Bytes in the file.
@@ -151,7 +169,6 @@ pub(crate) type Done = Box<dyn FnOnce(Result<LogPosition, LogError>) + Send>;
 /// The open log. Appends go to one thread, which syncs once for all that wait.
 #[derive(Debug)]
 pub(crate) struct Log {
-    folder: PathBuf,
     files: Arc<Files>,
     commands: Option<mpsc::Sender<Command>>,
     thread: Option<JoinHandle<()>>,
@@ -174,12 +191,7 @@ impl Log {
             .name("log".to_owned())
             .spawn(move || writer.run(receiver))
             .map_err(|e| LogError::Io { path: folder.to_owned(), source: Arc::new(e) })?;
-        Ok(Self { folder: folder.to_owned(), files, commands: Some(commands), thread: Some(thread) })
-    }
-
-    /// The folder, to read records back from.
-    pub(crate) fn folder(&self) -> &Path {
-        &self.folder
+        Ok(Self { files, commands: Some(commands), thread: Some(thread) })
     }
 
     /// Hands a record to the writer; waits while its queue is full. `done` always runs, also when the caller goes away.
@@ -220,25 +232,6 @@ impl Drop for Log {
 /// The path of a log file.
 pub(crate) fn file_path(folder: &Path, number: u64) -> PathBuf {
     folder.join(format!("{number:010}.log"))
-}
-
-/// Reads the body of the segment record at `at`.
-///
-/// # Errors
-/// The file cannot be read, or what is there is no intact record.
-pub(crate) fn read_record(folder: &Path, at: LogPosition) -> Result<Bytes, ReadError> {
-    let path = file_path(folder, at.file);
-    let corrupt = || ReadError::Corrupt { path: path.clone(), offset: at.offset };
-    let mut bytes = vec![0; at.len as usize];
-    let mut salt = [0; 4];
-    File::open(&path)
-        .and_then(|file| file.read_exact_at(&mut salt, MAGIC.len() as u64).and_then(|()| file.read_exact_at(&mut bytes, at.offset)))
-        .map_err(|source| ReadError::Io { path: path.clone(), source })?;
-    let bytes = Bytes::from(bytes);
-    match intact_record(&bytes, u32::from_le_bytes(salt)) {
-        Some(len) if len == bytes.len() && bytes[RECORD_HEAD_BYTES] == KIND_SEGMENT => Ok(bytes.slice(RECORD_HEAD_BYTES + 1..)),
-        _ => Err(corrupt()),
-    }
 }
 
 /// The length of the intact record that `bytes` start with, if they do.

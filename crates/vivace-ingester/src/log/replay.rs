@@ -2,10 +2,11 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 
-use super::{FILE_HEAD_BYTES, KIND_SEGMENT, LogPosition, MAGIC, RECORD_HEAD_BYTES, ReadError, file_path, intact_record};
+use super::{FILE_HEAD_BYTES, KIND_SEGMENT, LogFile, LogPosition, MAGIC, RECORD_HEAD_BYTES, ReadError, file_path, intact_record};
 use crate::segment::SegmentHeader;
 
 /// Read ahead by this much.
@@ -99,12 +100,14 @@ fn replay_file(path: &Path, number: u64, visit: &mut impl FnMut(SegmentHeader, B
         return Ok(result);
     }
     let salt = u32::from_le_bytes([head[8], head[9], head[10], head[11]]);
-    let mut reader = BufReader::with_capacity(BUFFER_BYTES, &file);
+    let opened = Arc::new(LogFile { number, path: path.to_owned(), salt, file });
+    let file = &opened.file;
+    let mut reader = BufReader::with_capacity(BUFFER_BYTES, file);
     let mut offset = FILE_HEAD_BYTES as u64;
     reader.seek(SeekFrom::Start(offset))?;
     while offset < bytes {
         let Some(record) = read_record(&mut reader, bytes - offset, salt)? else {
-            let Some(next) = next_intact(&file, offset, bytes, salt)? else {
+            let Some(next) = next_intact(file, offset, bytes, salt)? else {
                 // A file may have both: damage in the middle, then an unfinished write. The first decides what becomes of it.
                 result.damage = result.damage.or(Some(Damage::Torn { offset }));
                 break;
@@ -119,7 +122,7 @@ fn replay_file(path: &Path, number: u64, visit: &mut impl FnMut(SegmentHeader, B
         let kind = body.try_get_u8();
         // An intact record of an unknown kind is from a later version. It counts as needed, so its file stays.
         match (kind == Ok(KIND_SEGMENT)).then(|| SegmentHeader::decode(&mut body)).flatten() {
-            Some(header) => visit(header, body, LogPosition { file: number, offset, len }),
+            Some(header) => visit(header, body, LogPosition { file: Arc::clone(&opened), offset, len }),
             None => tracing::error!(path = %path.display(), offset, "log record of an unknown kind kept and skipped"),
         }
         result.records += 1;

@@ -1,11 +1,11 @@
 use std::fs::{File, OpenOptions};
-use std::io::{self, IoSlice, Write};
+use std::io::{self, IoSlice, Seek, SeekFrom, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use super::{Done, FILE_HEAD_BYTES, Files, LogError, LogPosition, MAGIC, Record, file_path};
+use super::{Done, FILE_HEAD_BYTES, Files, LogError, LogFile, LogPosition, MAGIC, Record, file_path};
 
 /// Bytes that one write and sync takes along at most, so that the first of many does not wait for ever.
 const BATCH_BYTES_MAX: u64 = 32 << 20;
@@ -26,9 +26,7 @@ pub(super) struct Writer {
 }
 
 struct Current {
-    number: u64,
-    salt: u32,
-    file: File,
+    file: Arc<LogFile>,
     len: u64,
 }
 
@@ -84,7 +82,7 @@ impl Writer {
         let mut at = start;
         for (record, done) in batch {
             at.len = record.len();
-            done(Ok(at));
+            done(Ok(at.clone()));
             at.offset += u64::from(at.len);
         }
     }
@@ -96,12 +94,12 @@ impl Writer {
             self.begin_file()?;
         }
         let current = self.current.as_mut().ok_or(LogError::Closed)?;
-        let start = LogPosition { file: current.number, offset: current.len, len: 0 };
-        let heads: Vec<_> = batch.iter().map(|(record, _)| record.head(current.salt)).collect();
+        let start = LogPosition { file: Arc::clone(&current.file), offset: current.len, len: 0 };
+        let heads: Vec<_> = batch.iter().map(|(record, _)| record.head(current.file.salt)).collect();
         let mut slices: Vec<IoSlice<'_>> =
             heads.iter().zip(batch).flat_map(|(head, (record, _))| [IoSlice::new(head), IoSlice::new(&record.content)]).collect();
-        let written = write_all_vectored(&mut current.file, &mut slices);
-        let result = written.and_then(|()| current.file.sync_data());
+        let mut file = &current.file.file;
+        let result = write_all_vectored(&mut file, &mut slices).and_then(|()| file.sync_data());
         metrics::counter!("vivace_ingester_log_syncs_total").increment(1);
         match result {
             Ok(()) => {
@@ -110,11 +108,11 @@ impl Writer {
                 Ok(start)
             }
             Err(source) => {
-                let path = file_path(&self.folder, current.number);
+                let path = current.file.path.clone();
                 // What is half written would hide what comes after it, so it is cut off, or nothing comes after it.
                 // Pages whose sync failed are not to be trusted again: that file is given up as well.
                 let is_full = is_no_space(&source);
-                let is_cut = is_full && current.file.set_len(current.len).is_ok() && seek_to(&mut current.file, current.len).is_ok();
+                let is_cut = is_full && file.set_len(current.len).is_ok() && file.seek(SeekFrom::Start(current.len)).is_ok();
                 if !is_cut {
                     self.current = None;
                 }
@@ -132,7 +130,7 @@ impl Writer {
         let path = file_path(&self.folder, number);
         let salt = uuid::Uuid::new_v4().as_fields().0;
         let create = || -> io::Result<File> {
-            let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(&path)?;
+            let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path)?;
             file.write_all(MAGIC)?;
             file.write_all(&salt.to_le_bytes())?;
             file.sync_all()?;
@@ -143,7 +141,8 @@ impl Writer {
         match create() {
             Ok(file) => {
                 self.files.begin(number, FILE_HEAD_BYTES as u64);
-                self.current = Some(Current { number, salt, file, len: FILE_HEAD_BYTES as u64 });
+                let file = Arc::new(LogFile { number, path, salt, file });
+                self.current = Some(Current { file, len: FILE_HEAD_BYTES as u64 });
                 Ok(())
             }
             Err(source) if is_no_space(&source) => Err(LogError::Full { folder: self.folder.clone() }),
@@ -156,12 +155,7 @@ fn is_no_space(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-fn seek_to(file: &mut File, offset: u64) -> io::Result<()> {
-    use std::io::Seek;
-    file.seek(io::SeekFrom::Start(offset)).map(|_| ())
-}
-
-fn write_all_vectored(file: &mut File, mut slices: &mut [IoSlice<'_>]) -> io::Result<()> {
+fn write_all_vectored(file: &mut impl Write, mut slices: &mut [IoSlice<'_>]) -> io::Result<()> {
     while !slices.is_empty() {
         match file.write_vectored(slices) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
