@@ -78,6 +78,8 @@ def test_a_trace_in_two_requests_and_twice_is_one_trace(all_in_one):
         part.resource_spans[0].scope_spans[0].spans.extend(kept)
     for part in [*parts, parts[0]]:
         assert post(one.otlp_http_url, part).status == 200
+        # Late spans join those that are in a block already.
+        assert http(f"{one.program.url}/flush", data=b"", method="POST").status == 204
     assert len(one.query.trace(trace_id)) == 4
     (found,) = one.query.search("{ true }")
     assert found["rootTraceName"] == "span 0"

@@ -326,6 +326,15 @@ impl<'a, 'l> SpanScan<'a, 'l> {
         parsed.mark.roll_back(&mut self.row);
         Ok(result)
     }
+
+    /// Reads the resource and scope of a span. All else of the span that is given is empty.
+    ///
+    /// # Errors
+    /// Their bytes are no message.
+    pub(crate) fn visit_scope<T>(&mut self, span_ref: &SpanRef<'a>, visit: impl FnOnce(&Row<'a>, &Span<'a>) -> T) -> Result<T, WireError> {
+        let scope = self.groups.scope_of(&mut self.row, self.layout, &mut self.cache, span_ref)?;
+        Ok(visit(&self.row, &Span { scope, ..Span::default() }))
+    }
 }
 
 /// Finds the resource and scope of a span: by address, by bytes, by content.

@@ -164,6 +164,8 @@ struct Inner {
     own: Mutex<BTreeMap<Role, Entry>>,
     rings: BTreeMap<Role, watch::Sender<Arc<Snapshot>>>,
     gossip: Option<Gossip>,
+    /// Held from looking to publishing, so that what was seen earlier never replaces what was seen later.
+    refreshing: tokio::sync::Mutex<()>,
 }
 
 struct Gossip {
@@ -384,7 +386,7 @@ impl Gossip {
 impl Inner {
     fn new(clock: fn() -> u64, gossip: Option<Gossip>) -> Self {
         let rings = Role::ALL.into_iter().map(|role| (role, watch::channel(Arc::default()).0)).collect();
-        Self { clock, own: Mutex::default(), rings, gossip }
+        Self { clock, own: Mutex::default(), rings, gossip, refreshing: tokio::sync::Mutex::default() }
     }
 
     /// Tells everyone what this process is.
@@ -410,6 +412,7 @@ impl Inner {
 
     /// Publishes rings that have changed.
     async fn refresh(&self) {
+        let _one_at_a_time = self.refreshing.lock().await;
         let mut gathered = self.gather().await;
         for (role, sender) in &self.rings {
             let next = gathered.remove(role).unwrap_or_default();

@@ -1,10 +1,11 @@
 //! Whether a trace may match a query, decided on its raw spans.
 
+use memchr::memmem::Finder;
 use rustc_hash::FxHashMap;
 use vivace_core::TraceId;
 use vivace_core::otlp::walk_spans;
 use vivace_core::wire::WireError;
-use vivace_traceql::{Attribute, Condition, Fetch, Intrinsic, SpanFilter, TraceFilter};
+use vivace_traceql::{Attribute, Comparison, Condition, Fetch, Intrinsic, Scope, SpanFilter, TraceFilter, Value};
 
 use super::lookup::Lookup;
 use crate::row::{Layout, Row, Span, SpanRef, SpanScan};
@@ -16,6 +17,8 @@ pub(super) enum Known {
     Trace,
     /// This span alone: conditions on the trace pass.
     Span,
+    /// The span's resource and scope alone: conditions on anything else pass.
+    Scope,
 }
 
 /// Finds the traces that may match a query in many segments, without bringing their spans together.
@@ -25,7 +28,7 @@ pub(super) enum Known {
 pub struct Candidates<'f> {
     fetch: &'f Fetch,
     layout: Layout,
-    leaves: Vec<&'f SpanFilter>,
+    leaves: Vec<Leaf<'f>>,
     /// Per trace, which of the leaves some span passes.
     passed: FxHashMap<TraceId, Box<[bool]>>,
 }
@@ -41,11 +44,20 @@ impl<'f> Candidates<'f> {
 
     /// Looks at the spans of one segment, a `TracesData` message. Spans that are no message pass nothing.
     ///
+    /// Reading a span costs most, so that is done last: a payload without the words of the query is not walked over, and
+    /// spans are not read whose resource, scope or bytes already say that they pass nothing.
+    ///
     /// # Errors
-    /// The payload is no `TracesData` message; spans before the offending place have been looked at.
+    /// The payload is walked over and is no `TracesData` message; spans before the offending place have been looked at.
     pub fn add(&mut self, payload: &[u8]) -> Result<(), WireError> {
+        let in_payload: Vec<bool> = self.leaves.iter().map(|leaf| leaf.words.iter().all(|word| word.is_in(payload))).collect();
+        if !self.leaves.is_empty() && !in_payload.contains(&true) {
+            return Ok(());
+        }
         let mut scan = SpanScan::new(&self.layout);
         let mut lookup = Lookup::new(&self.layout);
+        // Which leaves a span of this scope may pass.
+        let (mut scope_index, mut in_scope) = (u32::MAX, Vec::new());
         walk_spans(payload, |at, head| {
             let trace_id = head.trace();
             let known = self.passed.get(&trace_id);
@@ -58,9 +70,25 @@ impl<'f> Candidates<'f> {
             }
             let span_ref = SpanRef { resource: at.resource, scope: at.scope, span: head.bytes };
             let leaves = &self.leaves;
+            if scope_index != at.scope_index {
+                let may_pass = scan.visit_scope(&span_ref, |row, span| {
+                    let may_pass =
+                        |(leaf, here): (&Leaf<'_>, &bool)| *here && span_passes(&mut lookup, row, span, leaf.filter, Known::Scope);
+                    leaves.iter().zip(&in_payload).map(may_pass).collect()
+                });
+                // Of a resource or scope that is no message no span can be read.
+                (scope_index, in_scope) = (at.scope_index, may_pass.unwrap_or_else(|_| vec![false; leaves.len()]));
+            }
+            if !leaves
+                .iter()
+                .zip(&in_scope)
+                .any(|(leaf, here)| *here && leaf.words.iter().all(|word| !word.of_span || word.is_in(head.bytes)))
+            {
+                return;
+            }
             let now = scan.visit(trace_id, &span_ref, |row, span| {
-                let passes = |leaf: &&SpanFilter| span_passes(&mut lookup, row, span, leaf, Known::Span);
-                leaves.iter().map(passes).collect::<Vec<bool>>()
+                let passes = |(leaf, here): (&Leaf<'_>, &bool)| *here && span_passes(&mut lookup, row, span, leaf.filter, Known::Span);
+                leaves.iter().zip(&in_scope).map(passes).collect::<Vec<bool>>()
             });
             let Ok(now) = now else { return };
             if now.iter().any(|p| *p) {
@@ -80,10 +108,64 @@ impl<'f> Candidates<'f> {
     }
 }
 
-fn collect_leaves<'f>(filter: &'f TraceFilter, leaves: &mut Vec<&'f SpanFilter>) {
+/// A condition on one span, and what its bytes contain if it passes.
+struct Leaf<'f> {
+    filter: &'f SpanFilter,
+    words: Vec<Word<'f>>,
+}
+
+/// A key or a text that stands as it is in a message.
+struct Word<'f> {
+    text: Finder<'f>,
+    /// In the span itself, not perhaps in its resource or scope.
+    of_span: bool,
+}
+
+impl Word<'_> {
+    fn is_in(&self, bytes: &[u8]) -> bool {
+        self.text.find(bytes).is_some()
+    }
+}
+
+/// The words without which a span does not pass.
+fn collect_words<'f>(filter: &'f SpanFilter, words: &mut Vec<Word<'f>>) {
+    let condition = match filter {
+        SpanFilter::And(filters) => return filters.iter().for_each(|f| collect_words(f, words)),
+        SpanFilter::Maybe | SpanFilter::Or(_) => return,
+        SpanFilter::Leaf(condition) => condition,
+    };
+    let Condition { attribute, comparison } = condition;
+    let (key, of_span) = match attribute {
+        Attribute::Named { scope, key } => (Some(key), matches!(scope, Scope::Span | Scope::Event | Scope::Link)),
+        Attribute::Intrinsic(Intrinsic::Name | Intrinsic::StatusMessage | Intrinsic::EventName) => (None, true),
+        Attribute::Intrinsic(Intrinsic::ScopeName | Intrinsic::ScopeVersion) => (None, false),
+        // Not stored as text, or the whole trace's.
+        Attribute::Intrinsic(_) => return,
+    };
+    // What a span passes without having the attribute needs no word. A missing service name counts as an empty one.
+    if comparison.matches(&Value::Nil) || comparison.matches(&Value::Str("".into())) {
+        return;
+    }
+    // What is no UTF-8 is read with replacement characters, which are not in the bytes.
+    let mut add = |text: &'f str| {
+        if !text.is_empty() && !text.contains(char::REPLACEMENT_CHARACTER) {
+            words.push(Word { text: Finder::new(text.as_bytes()), of_span });
+        }
+    };
+    key.into_iter().for_each(|key| add(key));
+    if let Comparison::Equal(Value::Str(text)) = comparison {
+        add(text);
+    }
+}
+
+fn collect_leaves<'f>(filter: &'f TraceFilter, leaves: &mut Vec<Leaf<'f>>) {
     match filter {
         TraceFilter::All | TraceFilter::Nothing => {}
-        TraceFilter::AnySpan(leaf) => leaves.push(leaf),
+        TraceFilter::AnySpan(filter) => {
+            let mut words = Vec::new();
+            collect_words(filter, &mut words);
+            leaves.push(Leaf { filter, words });
+        }
         TraceFilter::And(filters) | TraceFilter::Or(filters) => filters.iter().for_each(|f| collect_leaves(f, leaves)),
     }
 }
@@ -122,8 +204,10 @@ pub(super) fn span_passes<'a>(lookup: &mut Lookup<'a, '_>, row: &Row<'a>, span: 
 
 fn condition_holds<'a>(lookup: &mut Lookup<'a, '_>, row: &Row<'a>, span: &Span<'a>, condition: &Condition, known: Known) -> bool {
     let Condition { attribute, comparison } = condition;
-    if known == Known::Span && is_of_trace(attribute) {
-        return true;
+    match known {
+        Known::Span if is_of_trace(attribute) => return true,
+        Known::Scope if !is_of_scope(attribute) => return true,
+        Known::Trace | Known::Span | Known::Scope => {}
     }
     if attribute.is_of_events() {
         return row.events[span.events.clone()].iter().any(|event| comparison.matches(&lookup.of_event(row, event, attribute)));
@@ -140,5 +224,14 @@ fn is_of_trace(attribute: &Attribute) -> bool {
     matches!(
         attribute,
         Attribute::Intrinsic(ChildCount | NestedSetLeft | NestedSetParent | NestedSetRight | RootName | RootService | TraceDuration)
+    )
+}
+
+/// Known with a span's resource and scope at hand.
+fn is_of_scope(attribute: &Attribute) -> bool {
+    matches!(
+        attribute,
+        Attribute::Named { scope: Scope::Resource | Scope::Instrumentation, .. }
+            | Attribute::Intrinsic(Intrinsic::ScopeName | Intrinsic::ScopeVersion)
     )
 }

@@ -121,16 +121,40 @@ fn a_block_answers_as_its_live_spans_did() {
     }
 }
 
+/// What may match according to the raw requests.
+fn candidates(fetch: &Fetch) -> BTreeSet<TraceId> {
+    let mut candidates = live::Candidates::new(fetch);
+    let mut requests = REQUESTS;
+    while !requests.is_empty() {
+        let len = prost::decode_length_delimiter(&mut requests).expect("a length");
+        candidates.add(&requests[..len]).expect("a request");
+        requests = &requests[len..];
+    }
+    candidates.finish().into_iter().collect()
+}
+
 #[test]
 fn filters_let_the_same_traces_pass() {
     let traces = traces();
     let block = block(&traces, BlockOptions::default());
     let none = BTreeSet::new();
     let mut compared = 0;
-    for (scope, key) in keys(&traces) {
-        let attribute = Attribute::Named { scope, key: key.as_str().into() };
+    let named = |(scope, key): (Scope, String)| Attribute::Named { scope, key: key.as_str().into() };
+    let unscoped = ["http.method", "service.name", "nowhere"].map(|key| (Scope::Unscoped, key.to_owned()));
+    let texts = [Intrinsic::Name, Intrinsic::StatusMessage, Intrinsic::EventName, Intrinsic::ScopeName];
+    let attributes = keys(&traces).into_iter().chain(unscoped).map(named).chain(texts.map(Attribute::Intrinsic));
+    for attribute in attributes {
         let text = |t: &str| Value::Str(t.into());
+        let mut some = Value::Int(7);
+        for (_, spans) in &traces {
+            live::tag_values(spans, &attribute, &SpanFilter::Maybe, &mut |value| {
+                some = value.clone();
+                ControlFlow::Continue(())
+            });
+        }
         let comparisons = [
+            Comparison::Equal(some),
+            Comparison::Equal(text("")),
             Comparison::Exists,
             Comparison::NotExists,
             Comparison::Equal(text("text")),
@@ -146,6 +170,8 @@ fn filters_let_the_same_traces_pass() {
             let stored: BTreeSet<TraceId> = search(&block, &fetch).iter().flat_map(|b| &b.traces).map(|t| t.trace_id).collect();
             // Blocks may leave a condition undecided, live spans decide all.
             assert!(live.is_subset(&stored), "{:?} misses {:?}", fetch.filter, live.difference(&stored));
+            let candidates = candidates(&fetch);
+            assert!(live.is_subset(&candidates), "{:?} has no candidates {:?}", fetch.filter, live.difference(&candidates));
             compared += usize::from(!live.is_empty() && live.len() < traces.len());
         }
     }
