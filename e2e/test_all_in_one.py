@@ -67,8 +67,8 @@ def test_spans_are_readable_at_once_after_kill_and_after_flush(all_in_one):
     assert one.program.stop() == 0
 
 
-def test_a_trace_in_two_requests_and_twice_is_one_trace(all_in_one):
-    one = all_in_one.start()
+def in_two_requests():
+    """A trace of four spans, its id, and two requests with half of it each."""
     message, (trace_id,) = spans.request(spans=4)
     parts = [type(message)(), type(message)()]
     for number, part in enumerate(parts):
@@ -76,14 +76,31 @@ def test_a_trace_in_two_requests_and_twice_is_one_trace(all_in_one):
         kept = list(part.resource_spans[0].scope_spans[0].spans)[number * 2 : number * 2 + 2]
         del part.resource_spans[0].scope_spans[0].spans[:]
         part.resource_spans[0].scope_spans[0].spans.extend(kept)
+    return trace_id, parts
+
+
+def test_a_trace_in_two_requests_and_twice_is_one_trace(all_in_one):
+    one = all_in_one.start()
+    trace_id, parts = in_two_requests()
     for part in [*parts, parts[0]]:
         assert post(one.otlp_http_url, part).status == 200
-        # Late spans join those that are in a block already.
-        assert http(f"{one.program.url}/flush", data=b"", method="POST").status == 204
     assert len(one.query.trace(trace_id)) == 4
     (found,) = one.query.search("{ true }")
     assert found["rootTraceName"] == "span 0"
     assert found["serviceStats"] == {"raw": {"spanCount": 4}}
+
+
+def test_late_spans_join_their_trace_in_the_bucket(all_in_one):
+    one = all_in_one.start()
+    trace_id, parts = in_two_requests()
+    for blocks, part in enumerate(parts, start=1):
+        assert post(one.otlp_http_url, part).status == 200
+        assert len(one.query.trace(trace_id)) == 2 * blocks
+        assert http(f"{one.program.url}/flush", data=b"", method="POST").status == 204
+        eventually("the block is in the bucket", lambda: len(list(one.folder.glob("blocks/single-tenant/*/meta.json"))) == blocks)
+        assert len(one.query.trace(trace_id)) == 2 * blocks
+    (found,) = one.query.search("{ true }")
+    assert found["rootTraceName"] == "span 0"
 
 
 def test_retention_removes_what_is_old(tmp_path, programs):
