@@ -129,6 +129,7 @@ async fn a_shutdown_waits_for_the_queries_it_has() {
     eventually("the job runs", || jobs.lock().len() == 1).await;
     frontend.shutdown.begin();
     *held.lock() = false;
-    assert_eq!(search.join_next().await.unwrap().unwrap().status, 200);
+    let reply = tokio::time::timeout(Duration::from_secs(20), search.join_next()).await.expect("an answer").unwrap().unwrap();
+    assert_eq!(reply.status, 200);
     tokio::time::timeout(Duration::from_secs(20), frontend.run.join_next()).await.expect("it ends").unwrap().unwrap().unwrap();
 }

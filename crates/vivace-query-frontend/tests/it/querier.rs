@@ -54,7 +54,10 @@ impl Querier {
                     None => continue,
                 };
                 seen.lock().push(job.clone());
-                let (outcome, warnings) = match answer(&job) {
+                // An answer may block, which must not hold up the runtime.
+                let (answer, asked) = (answer.clone(), job.clone());
+                let answered = tokio::task::spawn_blocking(move || answer(&asked)).await.unwrap();
+                let (outcome, warnings) = match answered {
                     Outcome::Result(outcome) => (outcome, Vec::new()),
                     Outcome::Incomplete(outcome, warning) => (outcome, vec![warning.to_owned()]),
                     Outcome::Hang => continue,
