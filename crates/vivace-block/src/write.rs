@@ -230,7 +230,9 @@ impl<W: Write + Send> BlockWriter<W> {
             self.end_row_group()?;
         }
         let block = self.block_id;
-        let out = self.file.into_inner().map_err(|source| WriteError::Io { block, source })?;
+        let mut out = self.file.into_inner().map_err(|source| WriteError::Io { block, source })?;
+        // Whoever drops a buffered writer never hears of what could not be written.
+        out.flush().map_err(|error| WriteError::Io { block, source: error.into() })?;
         const SECOND: u64 = 1_000_000_000;
         let meta = BlockMeta {
             format: Format::VParquet4,

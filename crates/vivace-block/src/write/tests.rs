@@ -178,3 +178,24 @@ fn bytes_that_are_no_span_are_left_out_and_counted() {
     let empty = BlockWriter::new(BlockOptions::default(), TenantId::single(), BlockId::default(), Vec::new(), 1).expect("starts");
     assert!(matches!(empty.finish(), Err(WriteError::Empty { invalid_spans: 0 })));
 }
+
+/// A disk that is full from the start, behind a buffer that takes everything.
+#[test]
+fn what_a_buffer_holds_back_is_written_before_a_block_is_finished() {
+    struct Full;
+    impl Write for Full {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::StorageFull.into())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let traces = traces(EDGE_A);
+    let buffer = io::BufWriter::with_capacity(16 << 20, Full);
+    let mut writer = BlockWriter::new(BlockOptions::default(), TenantId::single(), BlockId([1; 16]), buffer, 86).expect("starts");
+    for (id, spans) in &traces {
+        writer.push_trace(*id, spans).expect("the buffer takes it");
+    }
+    assert!(matches!(writer.finish(), Err(WriteError::Io { .. })));
+}
