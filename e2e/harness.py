@@ -157,7 +157,7 @@ class Vivace(Program):
     def metrics(self):
         return http(f"{self.url}/metrics").body.decode()
 
-    def metric(self, name, **labels):
+    def metric(self, name, /, **labels):
         """Sum of the samples of a metric whose labels include the given ones."""
         total = 0.0
         for line in self.metrics().splitlines():
@@ -381,6 +381,9 @@ storage:
             program.wait_ready()
         # Ready is each process's own view; wait until the distributor sees all three ingesters.
         eventually("the distributor sees three ingesters", lambda: self.ring_size() == 3)
+        # Metrics of spans that come before their generator is known are left out, by design.
+        members = self.programs["distributor"].metric
+        eventually("and the metrics-generator", lambda: members("tempo_ring_members", name="metrics-generator", state="ACTIVE") == 1)
         return self
 
     def ring_size(self):
