@@ -86,9 +86,7 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<String> {
 impl Place {
     async fn open(&self, at: Option<&str>) -> anyhow::Result<Bucket> {
         let storage = self.storage(at)?;
-        #[expect(clippy::disallowed_methods, reason = "credentials of the bucket come from the user's environment")]
-        let env = |name: &str| std::env::var(name).ok();
-        Ok(Bucket::open(&storage, &env).await?)
+        Ok(Bucket::open(&storage, &vivace_server::environment).await?)
     }
 
     fn storage(&self, at: Option<&str>) -> anyhow::Result<TraceStorage> {
