@@ -348,7 +348,9 @@ ingester:
     ring: {{kvstore: {{store: memberlist}}, replication_factor: 3}}
   max_block_duration: 30m
 querier: {{frontend_worker: {{frontend_address: "127.0.0.1:{frontend_grpc}"}}}}
-compactor: {{ring: {{kvstore: {{store: memberlist}}, instance_id: "${{NAME}}", instance_addr: 127.0.0.1}}}}
+compactor:
+  ring: {{kvstore: {{store: memberlist}}, instance_id: "${{NAME}}", instance_addr: 127.0.0.1}}
+  compaction: {{compaction_cycle: 1h}} # the tests count what was flushed
 metrics_generator:
   ring: {{kvstore: {{store: memberlist}}, instance_id: "${{NAME}}", instance_addr: 127.0.0.1}}
   storage: {{path: {self.folder}/generator}}
