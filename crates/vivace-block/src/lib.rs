@@ -5,6 +5,7 @@
 
 pub mod bloom;
 pub mod dedicated;
+mod frames;
 pub mod index;
 pub mod live;
 mod meta;

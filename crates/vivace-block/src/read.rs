@@ -15,6 +15,7 @@ mod gather;
 mod group;
 mod layout;
 mod page;
+mod parts;
 mod reader;
 mod search;
 mod shape;

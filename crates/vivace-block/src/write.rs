@@ -20,7 +20,7 @@ use crate::index::RowGroupIndex;
 use crate::meta::{BlockMeta, Format};
 use crate::row::{Layout, ResourceCache, Row, SpanRef};
 use crate::schema::{Leaf, vparquet4};
-use chunk::Compressor;
+use chunk::Encoder;
 use columns::Columns;
 
 /// How a block is written.
@@ -73,7 +73,7 @@ pub struct BlockWriter<W: Write + Send> {
     resources: ResourceCache,
     file: SerializedFileWriter<Counted<W>>,
     columns: Columns,
-    compressor: Compressor,
+    encoder: Encoder,
     bloom: bloom::Builder,
     bloom_params: bloom::Params,
     index: RowGroupIndex,
@@ -154,7 +154,7 @@ impl<W: Write + Send> BlockWriter<W> {
             .build();
         let schema = vparquet4().root_schema_ptr();
         let file = SerializedFileWriter::new(Counted::new(out), schema, Arc::new(properties)).map_err(failed)?;
-        let compressor = Compressor::new(options.zstd_level).map_err(|e| failed(ParquetError::External(Box::new(e))))?;
+        let encoder = Encoder::new(options.zstd_level).map_err(|e| failed(ParquetError::External(Box::new(e))))?;
         let bloom_params = bloom::Params::fitting(expected_traces, options.bloom_false_positive, options.bloom_shard_size_bytes);
         Ok(Self {
             layout: Layout::vparquet4(&dedicated_columns),
@@ -165,7 +165,7 @@ impl<W: Write + Send> BlockWriter<W> {
             dedicated_columns,
             file,
             columns: Columns::new(),
-            compressor,
+            encoder,
             bloom: bloom::Builder::new(bloom_params),
             bloom_params,
             index: RowGroupIndex::default(),
@@ -273,13 +273,14 @@ impl<W: Write + Send> BlockWriter<W> {
     }
 
     fn try_end_row_group(&mut self) -> Result<(), ParquetError> {
-        self.columns.cut_last_pages();
+        self.columns.cut_rest();
         let mut row_group = self.file.next_row_group()?;
         for (leaf, column) in Leaf::all().zip(&self.columns.columns) {
-            let (bytes, close) = chunk::encode(leaf, column, &mut self.compressor)?;
+            let (bytes, close) = chunk::encode(leaf, column, &mut self.encoder)?;
             row_group.append_column(&bytes, close)?;
         }
         row_group.close()?;
+        self.encoder.next_row_group();
         self.columns.clear();
         self.index.last_ids.extend(self.last_id);
         self.group = Group::default();

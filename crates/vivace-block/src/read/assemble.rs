@@ -105,6 +105,9 @@ struct Loader<'a> {
 
 impl Loader<'_> {
     fn required(&mut self, leaf: LeafId, elements: usize) -> Result<Rc<Column>, ReadError> {
+        if let Some(column) = self.group.constant(leaf, elements) {
+            return Ok(Rc::new(column));
+        }
         let column = self.group.column(leaf)?;
         match column.values.len() {
             len if len == elements => Ok(column),
@@ -150,7 +153,8 @@ impl Loader<'_> {
 impl Assembler {
     pub(crate) fn new(mut group: Group<'_>) -> Result<Self, ReadError> {
         let layout = &group.block.layout;
-        let wanted: Vec<LeafId> = all_leaves(layout).into_iter().filter(|leaf| !group.is_empty(*leaf)).collect();
+        let is_read = |leaf: &LeafId| !group.is_empty(*leaf) && group.constant(*leaf, 0).is_none();
+        let wanted: Vec<LeafId> = all_leaves(layout).into_iter().filter(is_read).collect();
         group.prefetch(&wanted)?;
         let rows = group.rows();
         let mut load = Loader { group };

@@ -39,16 +39,22 @@ pub(crate) enum Values {
 #[derive(Debug, Default)]
 pub(crate) struct Dictionary {
     pub(crate) strings: Strings,
+    len: usize,
     shared: OnceCell<Vec<OnceCell<Arc<str>>>>,
 }
 
 impl Dictionary {
-    fn new(strings: Strings) -> Self {
-        Self { strings, shared: OnceCell::new() }
+    pub(crate) fn new(strings: Strings) -> Self {
+        Self { len: strings.len(), strings, shared: OnceCell::new() }
+    }
+
+    /// Stands for one of which nothing but the number of its entries is known.
+    pub(crate) fn unread(len: usize) -> Self {
+        Self { strings: Strings::default(), len, shared: OnceCell::new() }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.strings.len()
+        self.len
     }
 
     /// One allocation per distinct string, made when it is first asked for. Invalid UTF-8 becomes U+FFFD.
@@ -65,6 +71,16 @@ impl Dictionary {
 }
 
 impl Values {
+    /// One number or truth value, again and again. None for other columns.
+    pub(crate) fn constant(physical: Physical, value: i64, count: usize) -> Option<Self> {
+        match physical {
+            Physical::Boolean => Some(Self::Bool(vec![value != 0; count])),
+            Physical::Int32 => Some(Self::I32(vec![i32::try_from(value).ok()?; count])),
+            Physical::Int64 => Some(Self::I64(vec![value; count])),
+            Physical::Double | Physical::ByteArray | Physical::Other(_) => None,
+        }
+    }
+
     fn new(physical: Physical, dictionary: Option<&AnyDictionary>) -> Result<Self, Fault> {
         Ok(match (physical, dictionary) {
             (Physical::ByteArray, Some(AnyDictionary::Strings(dictionary))) => {

@@ -68,6 +68,8 @@ pub(crate) struct Chunk {
     pub(crate) nulls: Option<usize>,
     /// Smallest and largest value where they are 16 bytes long: trace ids.
     pub(crate) id_bounds: Option<([u8; 16], [u8; 16])>,
+    /// The number or truth value that all values are, where the statistics say so.
+    pub(crate) constant: Option<i64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -251,8 +253,16 @@ fn column_chunk(reader: &mut Reader<'_>, data_end: u64) -> Result<Chunk, Fault> 
 }
 
 fn column_metadata(reader: &mut Reader<'_>, data_end: u64) -> Result<Chunk, Fault> {
-    let mut chunk =
-        Chunk { codec: Codec::Uncompressed, entries: 0, dictionary: 0..0, data: 0..0, offset_index: None, nulls: None, id_bounds: None };
+    let mut chunk = Chunk {
+        codec: Codec::Uncompressed,
+        entries: 0,
+        dictionary: 0..0,
+        data: 0..0,
+        offset_index: None,
+        nulls: None,
+        id_bounds: None,
+        constant: None,
+    };
     let (mut len, mut data, mut dictionary) = (0, 0, None);
     let mut last = 0;
     while let Some((field, kind)) = reader.field(&mut last)? {
@@ -284,17 +294,25 @@ fn column_metadata(reader: &mut Reader<'_>, data_end: u64) -> Result<Chunk, Faul
 }
 
 fn statistics(reader: &mut Reader<'_>, chunk: &mut Chunk) -> Result<(), Fault> {
-    let (mut min, mut max) = (None, None);
+    let (mut min, mut max): (&[u8], &[u8]) = (&[], &[]);
     let mut last = 0;
     while let Some((field, kind)) = reader.field(&mut last)? {
         match field {
             3 => chunk.nulls = Some(reader.size(kind)?),
-            5 => max = <[u8; 16]>::try_from(reader.binary(kind)?).ok(),
-            6 => min = <[u8; 16]>::try_from(reader.binary(kind)?).ok(),
+            5 => max = reader.binary(kind)?,
+            6 => min = reader.binary(kind)?,
             _ => reader.skip(kind)?,
         }
     }
-    chunk.id_bounds = min.zip(max);
+    chunk.id_bounds = min.try_into().ok().zip(max.try_into().ok());
+    if min == max {
+        chunk.constant = match *min {
+            [bit] => Some(i64::from(bit)),
+            [a, b, c, d] => Some(i64::from(i32::from_le_bytes([a, b, c, d]))),
+            [a, b, c, d, e, f, g, h] => Some(i64::from_le_bytes([a, b, c, d, e, f, g, h])),
+            _ => None,
+        };
+    }
     Ok(())
 }
 

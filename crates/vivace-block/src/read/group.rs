@@ -4,7 +4,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
 
-use super::column::{AnyDictionary, Column, Decoder, Dictionary, Levels};
+use super::column::{AnyDictionary, Column, Decoder, Dictionary, Levels, Values};
 use super::fault::{Fault, ReadError};
 use super::footer::{Chunk, Leaf, PageLocation};
 use super::layout::LeafId;
@@ -12,25 +12,22 @@ use super::page::Decompressor;
 use super::reader::BlockReader;
 use super::shape::Shape;
 
-/// Two ranges closer than this are read as one.
-const GAP_BYTES: u64 = 64 << 10;
-
 /// All rows of a row group, or some of them, with the columns that have been decoded so far. Nothing is decoded twice.
 pub(crate) struct Group<'a> {
     pub(crate) block: &'a BlockReader,
     index: usize,
     /// Ascending rows of the row group; none: all of them.
-    rows: Option<Vec<usize>>,
-    columns: FxHashMap<LeafId, Rc<Column>>,
+    pub(super) rows: Option<Vec<usize>>,
+    pub(super) columns: FxHashMap<LeafId, Rc<Column>>,
     /// Columns of the whole row group, to take rows from.
     whole: FxHashMap<LeafId, Rc<Column>>,
-    dictionaries: FxHashMap<LeafId, Option<AnyDictionary>>,
+    pub(super) dictionaries: FxHashMap<LeafId, Option<AnyDictionary>>,
     /// Levels by list, of required columns of the whole row group.
     levels: FxHashMap<usize, Rc<Levels>>,
     offsets: FxHashMap<(LeafId, u8, u8), Rc<Vec<u32>>>,
     pub(super) shape: Option<Shape>,
     fetched: Vec<(u64, Bytes)>,
-    zip: Decompressor,
+    pub(super) zip: Decompressor,
     /// Bytes read from the source.
     pub(crate) bytes_read: u64,
 }
@@ -74,15 +71,15 @@ impl<'a> Group<'a> {
         self.block.footer.groups[self.index].rows
     }
 
-    fn chunk(&self, leaf: LeafId) -> &'a Chunk {
+    pub(super) fn chunk(&self, leaf: LeafId) -> &'a Chunk {
         &self.block.footer.groups[self.index].chunks[leaf]
     }
 
-    fn leaf(&self, leaf: LeafId) -> &'a Leaf {
+    pub(super) fn leaf(&self, leaf: LeafId) -> &'a Leaf {
         &self.block.footer.leaves[leaf]
     }
 
-    fn at(&self, leaf: LeafId, fault: Fault) -> ReadError {
+    pub(super) fn at(&self, leaf: LeafId, fault: Fault) -> ReadError {
         fault.at(self.block.meta.block_id, format!("row group {}, column {}", self.index, self.leaf(leaf).path))
     }
 
@@ -112,7 +109,7 @@ impl<'a> Group<'a> {
     }
 
     /// The pages to read for the wanted rows; none when they are not known or all are needed.
-    fn pages(&self, leaf: LeafId) -> Result<Option<Vec<&'a PageLocation>>, ReadError> {
+    pub(super) fn pages(&self, leaf: LeafId) -> Result<Option<Vec<&'a PageLocation>>, ReadError> {
         let Some(rows) = &self.rows else { return Ok(None) };
         let Some(pages) = &self.block.pages(self.index)?[leaf] else { return Ok(None) };
         let end = |i: usize| pages.get(i + 1).map_or(usize::MAX, |next| next.first_row);
@@ -123,6 +120,13 @@ impl<'a> Group<'a> {
         Ok(Some(pages.iter().enumerate().filter(hit).map(|(_, page)| page).collect()))
     }
 
+    /// The column without reading it, if all its values are said to be one number. It has no levels.
+    pub(crate) fn constant(&self, leaf: LeafId, values: usize) -> Option<Column> {
+        let constant = self.chunk(leaf).constant?;
+        let values = Values::constant(self.leaf(leaf).physical, constant, values)?;
+        Some(Column { levels: Rc::default(), values })
+    }
+
     fn ranges(&self, leaf: LeafId, out: &mut Vec<Range<u64>>) -> Result<(), ReadError> {
         let chunk = self.chunk(leaf);
         let dictionary = !chunk.dictionary.is_empty() && !self.dictionaries.contains_key(&leaf);
@@ -131,7 +135,7 @@ impl<'a> Group<'a> {
             None => out.push(chunk.data.clone()),
             Some(pages) => {
                 if dictionary {
-                    out.push(chunk.dictionary.clone());
+                    out.push(self.dictionary_head(leaf).unwrap_or_else(|| chunk.dictionary.clone()));
                 }
                 out.extend(pages.into_iter().map(|page| page.bytes.clone()));
             }
@@ -141,14 +145,19 @@ impl<'a> Group<'a> {
 
     /// Reads what these columns need in few, large ranges.
     pub(crate) fn prefetch(&mut self, leaves: &[LeafId]) -> Result<(), ReadError> {
+        let unread = |leaf: &&LeafId| !self.columns.contains_key(*leaf) && !self.whole.contains_key(*leaf);
+        let leaves: Vec<LeafId> = leaves.iter().filter(unread).copied().collect();
         let mut ranges = Vec::new();
-        for leaf in leaves {
-            if !self.columns.contains_key(leaf) && !self.whole.contains_key(leaf) {
-                self.ranges(*leaf, &mut ranges)?;
-            }
+        for leaf in &leaves {
+            self.ranges(*leaf, &mut ranges)?;
         }
+        self.fetch(ranges)?;
+        if self.rows.is_some() { self.decode_with_few_entries(&leaves) } else { Ok(()) }
+    }
+
+    pub(super) fn fetch(&mut self, mut ranges: Vec<Range<u64>>) -> Result<(), ReadError> {
         ranges.retain(|range| !range.is_empty() && self.cached(range).is_none());
-        let ranges = coalesce(ranges);
+        let ranges = self.block.coalesce(ranges);
         let read = self.block.read_many(&ranges)?;
         for (range, bytes) in ranges.iter().zip(read) {
             self.bytes_read += bytes.len() as u64;
@@ -157,7 +166,7 @@ impl<'a> Group<'a> {
         Ok(())
     }
 
-    fn cached(&self, range: &Range<u64>) -> Option<Bytes> {
+    pub(super) fn cached(&self, range: &Range<u64>) -> Option<Bytes> {
         self.fetched.iter().find_map(|(start, bytes)| {
             let from = usize::try_from(range.start.checked_sub(*start)?).ok()?;
             let to = usize::try_from(range.end.checked_sub(*start)?).ok()?;
@@ -165,7 +174,7 @@ impl<'a> Group<'a> {
         })
     }
 
-    fn read(&mut self, range: &Range<u64>) -> Result<Bytes, ReadError> {
+    pub(super) fn read(&mut self, range: &Range<u64>) -> Result<Bytes, ReadError> {
         if let Some(bytes) = self.cached(range) {
             return Ok(bytes);
         }
@@ -256,7 +265,7 @@ impl<'a> Group<'a> {
     }
 
     fn decode_rows(&mut self, id: LeafId, rows: &[usize]) -> Result<Column, ReadError> {
-        let (chunk, leaf) = (self.chunk(id), self.leaf(id));
+        let leaf = self.leaf(id);
         let Some(pages) = self.pages(id)? else {
             let mut whole = Self { fetched: std::mem::take(&mut self.fetched), ..Self::new(self.block, self.index) };
             let column = whole.decode_all(id);
@@ -266,6 +275,18 @@ impl<'a> Group<'a> {
             return selected.map_err(|fault| self.at(id, fault));
         };
         let dictionary = self.any_dictionary(id)?;
+        self.decode_pages(id, rows, pages, dictionary)
+    }
+
+    /// These rows, all of which are in these pages.
+    pub(super) fn decode_pages(
+        &mut self,
+        id: LeafId,
+        rows: &[usize],
+        pages: Vec<&PageLocation>,
+        dictionary: Option<AnyDictionary>,
+    ) -> Result<Column, ReadError> {
+        let (chunk, leaf) = (self.chunk(id), self.leaf(id));
         let mut out: Option<Column> = None;
         for page in pages {
             let bytes = self.read(&page.bytes)?;
@@ -325,17 +346,4 @@ impl<'a> Group<'a> {
         self.offsets.insert((leaf, parent, child_def), Rc::clone(&offsets));
         Ok(offsets)
     }
-}
-
-/// Sorted, and joined where they are close.
-pub(crate) fn coalesce(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
-    ranges.sort_unstable_by_key(|range| range.start);
-    let mut out: Vec<Range<u64>> = Vec::new();
-    for range in ranges {
-        match out.last_mut() {
-            Some(last) if range.start <= last.end.saturating_add(GAP_BYTES) => last.end = last.end.max(range.end),
-            _ => out.push(range),
-        }
-    }
-    out
 }

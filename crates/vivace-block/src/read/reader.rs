@@ -8,7 +8,7 @@ use vivace_proto::otlp::ResourceSpans;
 use super::assemble::Assembler;
 use super::fault::{Fault, ReadError};
 use super::footer::{self, Footer, PageLocation};
-use super::group::{Group, coalesce};
+use super::group::Group;
 use super::layout::Layout;
 use super::source::ReadAt;
 use crate::index::RowGroupIndex;
@@ -98,6 +98,20 @@ impl BlockReader {
         ranges.iter().zip(read).map(|(range, bytes)| self.checked(range, bytes)).collect()
     }
 
+    /// Sorted, and joined where they are close.
+    pub(crate) fn coalesce(&self, mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
+        let gap = self.source.gap_bytes();
+        ranges.sort_unstable_by_key(|range| range.start);
+        let mut out: Vec<Range<u64>> = Vec::new();
+        for range in ranges {
+            match out.last_mut() {
+                Some(last) if range.start <= last.end.saturating_add(gap) => last.end = last.end.max(range.end),
+                _ => out.push(range),
+            }
+        }
+        out
+    }
+
     fn checked(&self, range: &Range<u64>, bytes: Bytes) -> Result<Bytes, ReadError> {
         if bytes.len() as u64 == range.end - range.start {
             return Ok(bytes);
@@ -112,7 +126,7 @@ impl BlockReader {
             return Ok(pages);
         }
         let chunks = &self.footer.groups[group].chunks;
-        let ranges = coalesce(chunks.iter().filter_map(|chunk| chunk.offset_index.clone()).collect());
+        let ranges = self.coalesce(chunks.iter().filter_map(|chunk| chunk.offset_index.clone()).collect());
         let read = self.read_many(&ranges)?;
         let find = |range: &Range<u64>| {
             ranges.iter().zip(&read).find(|(r, _)| r.start <= range.start && range.end <= r.end).and_then(|(r, bytes)| {

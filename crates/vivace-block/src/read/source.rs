@@ -22,6 +22,11 @@ pub trait ReadAt: Send + Sync {
         self.len() == 0
     }
 
+    /// Two ranges closer than this are better read as one.
+    fn gap_bytes(&self) -> u64 {
+        64 << 10
+    }
+
     /// Several ranges, ascending and apart from each other. A store with latency reads them at the same time.
     ///
     /// # Errors
@@ -47,6 +52,10 @@ impl ReadAt for Bytes {
     fn len(&self) -> u64 {
         Bytes::len(self) as u64
     }
+
+    fn gap_bytes(&self) -> u64 {
+        0
+    }
 }
 
 impl ReadAt for File {
@@ -65,5 +74,9 @@ impl ReadAt for File {
     /// Asked from the system at every call; 0 when it cannot say.
     fn len(&self) -> u64 {
         self.metadata().map_or(0, |m| m.len())
+    }
+
+    fn gap_bytes(&self) -> u64 {
+        2 << 10
     }
 }

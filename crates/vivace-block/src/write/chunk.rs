@@ -1,5 +1,6 @@
 //! Encoded pages of one column of one row group.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,27 +11,93 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::{ColumnChunkMetaData, OffsetIndexBuilder};
 use parquet::file::statistics::Statistics;
 use parquet::file::writer::{SerializedPageWriter, TrackedWrite};
+use rustc_hash::FxHashMap;
 
-use super::columns::Column;
-use super::values::Values;
+use super::columns::{Column, List, Stretch};
+use super::values::{Dictionary, Values};
+use crate::frames;
 use crate::schema::{Leaf, vparquet4};
 
-/// Compresses pages one after the other.
-pub(super) struct Compressor {
+/// A page is to have at least so many bytes when it is compressed: what a page costs beside its bytes is small then.
+const PAGE_BYTES_MIN: usize = 3 << 10;
+/// And at most so many: who looks for one trace reads and decodes whole pages.
+const PAGE_BYTES_MAX: usize = 12 << 10;
+/// Stretches in a page, for columns that compress to next to nothing.
+const PAGE_STRETCHES_MAX: usize = 16;
+
+/// Encodes chunk after chunk.
+pub(super) struct Encoder {
     zstd: zstd::bulk::Compressor<'static>,
     level: i32,
+    /// Stretches in a page of each leaf: what gave pages of a good size before.
+    page_stretches: [usize; Leaf::COUNT],
+    /// Pages of columns of the row group that have no value at all, by list, highest levels and encoding.
+    empty_pages: FxHashMap<(List, u8, u8, Encoding), (Bytes, usize)>,
+    body: Vec<u8>,
 }
 
-impl Compressor {
+impl Encoder {
     pub(super) fn new(level: i32) -> std::io::Result<Self> {
         let mut zstd = zstd::bulk::Compressor::new(level)?;
         // Pages carry no checksum of their own, so a damaged one is noticed here.
         zstd.include_checksum(true)?;
-        Ok(Self { zstd, level })
+        Ok(Self { zstd, level, page_stretches: [4; Leaf::COUNT], empty_pages: FxHashMap::default(), body: Vec::new() })
+    }
+
+    /// To be called between row groups.
+    pub(super) fn next_row_group(&mut self) {
+        self.empty_pages.clear();
     }
 
     fn compress(&mut self, page: &[u8]) -> Result<Bytes, ParquetError> {
         self.zstd.compress(page).map(Bytes::from).map_err(|e| ParquetError::External(Box::new(e)))
+    }
+
+    fn compress_dictionary(&mut self, dictionary: &Dictionary) -> Result<Bytes, ParquetError> {
+        if dictionary.plain.len() < 2 * frames::FRAME_BYTES {
+            return self.compress(&dictionary.plain);
+        }
+        let mut parts = Vec::new();
+        let mut compressed = Vec::new();
+        for (bytes, entries) in dictionary.cut(frames::FRAME_BYTES) {
+            let plain_bytes = bytes.len() as u32;
+            let part = self.compress(&dictionary.plain[bytes])?;
+            parts.push(frames::Part { entries, bytes: part.len() as u32, plain_bytes });
+            compressed.push(part);
+        }
+        let mut out = frames::table(&parts);
+        compressed.iter().for_each(|part| out.extend_from_slice(part));
+        Ok(out.into())
+    }
+
+    /// The page of these stretches, compressed, and its length before.
+    fn page(
+        &mut self,
+        column: &Column,
+        stretches: &[Stretch],
+        values: Range<usize>,
+        dictionary: Option<&Dictionary>,
+        encoding: Encoding,
+    ) -> Result<(Bytes, usize), ParquetError> {
+        let mut body = std::mem::take(&mut self.body);
+        body.clear();
+        for (max, levels) in [
+            (column.max_repetition, &(|stretch: &Stretch| Arc::clone(&stretch.repetition)) as &dyn Fn(&Stretch) -> Arc<[u8]>),
+            (column.max_definition, &|stretch: &Stretch| Arc::clone(&stretch.definition)),
+        ] {
+            if max > 0 {
+                let at = body.len();
+                body.extend_from_slice(&[0; 4]);
+                stretches.iter().for_each(|stretch| body.extend_from_slice(&levels(stretch)));
+                let len = (body.len() - at - 4) as u32;
+                body[at..at + 4].copy_from_slice(&len.to_le_bytes());
+            }
+        }
+        column.values.encode(values, dictionary, encoding, &mut body);
+        let compressed = self.compress(&body);
+        let len = body.len();
+        self.body = body;
+        Ok((compressed?, len))
     }
 }
 
@@ -40,46 +107,71 @@ fn is_key(leaf: Leaf) -> bool {
 }
 
 /// The chunk's bytes, with offsets counted from their start.
-pub(super) fn encode(leaf: Leaf, column: &Column, compressor: &mut Compressor) -> Result<(Bytes, ColumnCloseResult), ParquetError> {
+pub(super) fn encode(leaf: Leaf, column: &Column, encoder: &mut Encoder) -> Result<(Bytes, ColumnCloseResult), ParquetError> {
     let values = &column.values;
-    let dictionary = values.dictionary(is_key(leaf));
+    let dictionary = values.dictionary(leaf, is_key(leaf));
     let with_dictionary = dictionary.is_some();
-    let encoding = values.encoding(with_dictionary);
+    let encoding = values.encoding(leaf, with_dictionary);
+    let is_empty = values.len() == 0;
 
     let mut sink = TrackedWrite::new(Vec::new());
     let mut writer = SerializedPageWriter::new(&mut sink);
     let mut uncompressed_bytes = 0;
     let mut data_offset = 0;
-    if let Some((entries, plain)) = dictionary {
-        let page =
-            Page::DictionaryPage { buf: compressor.compress(&plain)?, num_values: entries, encoding: Encoding::PLAIN, is_sorted: false };
-        let spec = writer.write_page(CompressedPage::new(page, plain.len()))?;
+    if let Some(dictionary) = &dictionary {
+        let buf = encoder.compress_dictionary(dictionary)?;
+        let page = Page::DictionaryPage { buf, num_values: dictionary.len as u32, encoding: Encoding::PLAIN, is_sorted: false };
+        let spec = writer.write_page(CompressedPage::new(page, dictionary.plain.len()))?;
         uncompressed_bytes += spec.uncompressed_size;
         data_offset = spec.bytes_written as i64;
     }
     let mut offsets = OffsetIndexBuilder::new();
     let (mut rows, mut entries) = (0u64, 0u64);
     let mut values_start = 0;
-    let mut body = Vec::new();
-    for page in &column.pages {
-        body.clear();
-        body.extend_from_slice(&page.levels);
-        values.encode(values_start..page.values_end, with_dictionary, &mut body);
-        values_start = page.values_end;
+    let mut rest = &column.stretches[..];
+    while !rest.is_empty() {
+        let count = if is_empty { rest.len() } else { encoder.page_stretches[leaf.index()].min(rest.len()) };
+        let (stretches, after) = rest.split_at(count);
+        rest = after;
+        let values_end = stretches[count - 1].values_end;
+        let range = values_start..values_end;
+        values_start = values_end;
+        let (buf, len) = if is_empty {
+            let key = (column.list, column.max_repetition, column.max_definition, encoding);
+            match encoder.empty_pages.get(&key) {
+                Some(page) => page.clone(),
+                None => {
+                    let page = encoder.page(column, stretches, range, None, encoding)?;
+                    encoder.empty_pages.insert(key, page.clone());
+                    page
+                }
+            }
+        } else {
+            let page = encoder.page(column, stretches, range, dictionary.as_ref(), encoding)?;
+            let next = &mut encoder.page_stretches[leaf.index()];
+            match page.0.len() {
+                ..PAGE_BYTES_MIN => *next = (*next * 2).min(PAGE_STRETCHES_MAX),
+                PAGE_BYTES_MAX.. => *next = (*next / 2).max(1),
+                _ => {}
+            }
+            page
+        };
+        let page_entries: u32 = stretches.iter().map(|stretch| stretch.entries).sum();
+        let page_rows: u32 = stretches.iter().map(|stretch| stretch.rows).sum();
         let data = Page::DataPage {
-            buf: compressor.compress(&body)?,
-            num_values: page.entries,
+            buf,
+            num_values: page_entries,
             encoding,
             def_level_encoding: Encoding::RLE,
             rep_level_encoding: Encoding::RLE,
             statistics: None,
         };
-        let spec = writer.write_page(CompressedPage::new(data, body.len()))?;
+        let spec = writer.write_page(CompressedPage::new(data, len))?;
         uncompressed_bytes += spec.uncompressed_size;
-        offsets.append_row_count(i64::from(page.rows));
+        offsets.append_row_count(i64::from(page_rows));
         offsets.append_offset_and_size(spec.offset as i64, spec.bytes_written as i32);
-        rows += u64::from(page.rows);
-        entries += u64::from(page.entries);
+        rows += u64::from(page_rows);
+        entries += u64::from(page_entries);
     }
     let bytes = Bytes::from(sink.into_inner()?);
 
@@ -88,7 +180,7 @@ pub(super) fn encode(leaf: Leaf, column: &Column, compressor: &mut Compressor) -
         encodings.push(Encoding::PLAIN);
     }
     let mut metadata = ColumnChunkMetaData::builder(Arc::clone(&vparquet4().columns()[leaf.index()]))
-        .set_compression(Compression::ZSTD(ZstdLevel::try_new(compressor.level)?))
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(encoder.level)?))
         .set_encodings(encodings)
         .set_total_compressed_size(bytes.len() as i64)
         .set_total_uncompressed_size(uncompressed_bytes as i64)
@@ -108,8 +200,8 @@ pub(super) fn encode(leaf: Leaf, column: &Column, compressor: &mut Compressor) -
 }
 
 /// How many entries have no value, so that readers leave empty columns alone. Bounds for the columns where they let a
-/// reader skip a row group: trace ids, times and durations. Texts are stored untruncated by readers that look at them, so
-/// they get none.
+/// reader skip a row group: trace ids, times and durations; and where both are one value, which need not be read then.
+/// Texts are stored untruncated by readers that look at them, so they get none.
 fn statistics(leaf: Leaf, values: &Values, nulls: u64) -> Statistics {
     let bounded = [Leaf::START, Leaf::END, Leaf::DURATION, Leaf::SPAN_START, Leaf::SPAN_DURATION];
     let nulls = Some(nulls);
@@ -126,8 +218,19 @@ fn statistics(leaf: Leaf, values: &Values, nulls: u64) -> Statistics {
             Statistics::byte_array(id(0), id(values.len() - 1), None, nulls, false)
         }
         Values::Ids(_) | Values::Text(_) => Statistics::byte_array(None, None, None, nulls, false),
-        Values::I32(_) => Statistics::int32(None, None, None, nulls, false),
+        Values::I32(values) => {
+            let value = constant(values);
+            Statistics::int32(value, value, None, nulls, false)
+        }
         Values::F64(_) => Statistics::double(None, None, None, nulls, false),
-        Values::Bool(_) => Statistics::boolean(None, None, None, nulls, false),
+        Values::Bool(values) => {
+            let value = constant(values);
+            Statistics::boolean(value, value, None, nulls, false)
+        }
     }
+}
+
+/// What all values are.
+fn constant<T: Copy + PartialEq>(values: &[T]) -> Option<T> {
+    values.first().copied().filter(|first| values.iter().all(|value| value == first))
 }

@@ -1,7 +1,7 @@
 //! The columns of one row group while rows are added.
 //!
-//! Leaves below one list share its levels, so levels are kept once per list. Pages of all leaves of a list are cut together,
-//! between rows.
+//! Leaves below one list share its levels, so levels are kept once per list. All leaves of a list are cut into stretches
+//! together, between rows; a page of a leaf is one or more of them.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::row::{Attr, AttrValue, Resource, Row, Scalar, any_value_json};
 use crate::schema::{AttrLeaves, Leaf};
 
 /// The lists of the schema. `Root` is no list; it is where columns with one value per row stand.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum List {
     Root,
     Stats,
@@ -38,23 +38,23 @@ impl List {
     }
 }
 
-/// Entries of a page.
-const PAGE_ENTRIES: usize = 4096;
+/// Entries of a stretch.
+const STRETCH_ENTRIES: usize = 512;
 /// The same for lists of attributes, of which a span has several.
-const PAGE_ATTRS: usize = 16_384;
-/// A page also ends after so many bytes of text in all leaves of its list together.
-const PAGE_BYTES: usize = 256 * 1024;
+const STRETCH_ATTRS: usize = 2048;
+/// A stretch also ends after so many bytes of text in all leaves of its list together.
+const STRETCH_BYTES: usize = 64 * 1024;
 
-/// The levels of a list's entries since its last page.
+/// The levels of a list's entries since its last stretch.
 #[derive(Debug, Default)]
 struct Levels {
     repetition: Vec<u8>,
     definition: Vec<u8>,
     max_repetition: u8,
     max_definition: u8,
-    /// A page is cut at the first row border after so many entries.
-    page_entries: usize,
-    /// Rows and bytes of text since the last page.
+    /// A stretch is cut at the first row border after so many entries.
+    stretch_entries: usize,
+    /// Rows and bytes of text since the last stretch.
     rows: u32,
     bytes: usize,
 }
@@ -63,24 +63,26 @@ struct Levels {
 #[derive(Debug)]
 pub(super) struct Column {
     pub(super) list: List,
-    /// None: every entry of the list that exists has a value. Otherwise the entries that have, since the last page;
+    /// None: every entry of the list that exists has a value. Otherwise the entries that have, since the last stretch;
     /// one that is named several times has several.
     pub(super) present: Option<Vec<u32>>,
-    max_repetition: u8,
-    max_definition: u8,
+    pub(super) max_repetition: u8,
+    pub(super) max_definition: u8,
     pub(super) values: Values,
-    pub(super) pages: Vec<Page>,
+    pub(super) stretches: Vec<Stretch>,
 }
 
-/// A page that is complete but not encoded: dictionaries are only known at the end of the row group.
+/// Consecutive rows of a column whose values are not encoded: dictionaries are only known at the end of the row group.
 #[derive(Debug)]
-pub(super) struct Page {
-    /// Both kinds, encoded as they stand in a V1 page.
-    pub(super) levels: Arc<[u8]>,
+pub(super) struct Stretch {
+    /// Hybrid encoding; empty where the column has a single level. One stretch's may follow another's.
+    pub(super) repetition: Arc<[u8]>,
+    /// The same.
+    pub(super) definition: Arc<[u8]>,
     /// Entries, nulls included.
     pub(super) entries: u32,
     pub(super) rows: u32,
-    /// The page's values end here; they start where the page before ends.
+    /// The values end here; they start where those of the stretch before end.
     pub(super) values_end: usize,
 }
 
@@ -100,7 +102,7 @@ impl Columns {
             let list = &mut lists[column.list as usize];
             list.max_repetition = column.max_repetition;
             list.max_definition = column.max_definition;
-            list.page_entries = if column.list.is_of_attrs() { PAGE_ATTRS } else { PAGE_ENTRIES };
+            list.stretch_entries = if column.list.is_of_attrs() { STRETCH_ATTRS } else { STRETCH_ENTRIES };
         }
         Self { lists, columns, stamps: Stamps::default() }
     }
@@ -110,7 +112,7 @@ impl Columns {
         self.stamps.clear();
         for column in &mut self.columns {
             column.values.clear();
-            column.pages.clear();
+            column.stretches.clear();
         }
     }
 
@@ -148,17 +150,17 @@ impl Columns {
         for list in 0..LISTS {
             let levels = &mut self.lists[list];
             levels.rows += 1;
-            if levels.definition.len() >= levels.page_entries || levels.bytes >= PAGE_BYTES {
-                self.cut_page(list);
+            if levels.definition.len() >= levels.stretch_entries || levels.bytes >= STRETCH_BYTES {
+                self.cut(list);
             }
         }
     }
 
-    /// Makes pages of what is left. To be called before the columns are written.
-    pub(super) fn cut_last_pages(&mut self) {
+    /// Makes stretches of what is left. To be called before the columns are written.
+    pub(super) fn cut_rest(&mut self) {
         for list in 0..LISTS {
             if self.lists[list].rows > 0 {
-                self.cut_page(list);
+                self.cut(list);
             }
         }
     }
@@ -183,12 +185,12 @@ impl Columns {
         self.stamps = stamps;
     }
 
-    /// Entries of a list since its last page.
+    /// Entries of a list since its last stretch.
     pub(super) fn entries(&self, list: List) -> usize {
         self.lists[list as usize].definition.len()
     }
 
-    /// Bytes of text below a list since its last page.
+    /// Bytes of text below a list since its last stretch.
     pub(super) fn bytes(&self, list: List) -> usize {
         self.lists[list as usize].bytes
     }
@@ -304,7 +306,7 @@ impl Columns {
         }
     }
 
-    /// Adds an entry to a list and says where it stands in the current page.
+    /// Adds an entry to a list and says where it stands in the current stretch.
     #[inline]
     fn entry(&mut self, list: List, repetition: u8, definition: u8) -> u32 {
         let levels = &mut self.lists[list as usize];
@@ -362,23 +364,33 @@ impl Columns {
         }
     }
 
-    fn cut_page(&mut self, list: usize) {
+    fn cut(&mut self, list: usize) {
         let levels = &mut self.lists[list];
-        let shared: Arc<[u8]> = levels.encode(None, levels.max_repetition, levels.max_definition).into();
+        let (mut repetition, mut definition) = (Shared::new(&levels.repetition), Shared::new(&levels.definition));
         for column in self.columns.iter_mut().filter(|column| column.list as usize == list) {
-            let mut entries = levels.definition.len();
-            let encoded = match &mut column.present {
-                None => Arc::clone(&shared),
-                Some(present) => {
-                    let more = present.windows(2).filter(|pair| pair[0] == pair[1]).count();
-                    entries += more;
-                    let encoded = levels.encode(Some(present), column.max_repetition, column.max_definition).into();
-                    present.clear();
-                    encoded
-                }
-            };
+            let (max_repetition, max_definition) = (column.max_repetition, column.max_definition);
             let values_end = column.values.len();
-            column.pages.push(Page { levels: encoded, entries: entries as u32, rows: levels.rows, values_end });
+            let mut stretch = Stretch {
+                repetition: Arc::clone(&repetition.none),
+                definition: Arc::clone(&definition.none),
+                entries: levels.definition.len() as u32,
+                rows: levels.rows,
+                values_end,
+            };
+            match &mut column.present {
+                Some(present) if !present.is_empty() => {
+                    let own = levels.with_values(present, max_repetition, max_definition);
+                    present.clear();
+                    stretch.entries = own.definition.len() as u32;
+                    stretch.definition = encoded(&own.definition, max_definition);
+                    stretch.repetition = match own.repetition {
+                        Some(own) => encoded(&own, max_repetition),
+                        None => repetition.of(max_repetition),
+                    };
+                }
+                _ => (stretch.repetition, stretch.definition) = (repetition.of(max_repetition), definition.of(max_definition)),
+            }
+            column.stretches.push(stretch);
         }
         levels.repetition.clear();
         levels.definition.clear();
@@ -387,38 +399,53 @@ impl Columns {
     }
 }
 
+/// Levels of all columns of a list that have no other, encoded once for each width.
+struct Shared<'a> {
+    levels: &'a [u8],
+    by_width: [Option<Arc<[u8]>>; 4],
+    none: Arc<[u8]>,
+}
+
+impl<'a> Shared<'a> {
+    fn new(levels: &'a [u8]) -> Self {
+        Self { levels, by_width: Default::default(), none: Arc::default() }
+    }
+
+    fn of(&mut self, max: u8) -> Arc<[u8]> {
+        let (levels, width) = (self.levels, encode::bit_width(u64::from(max)) as usize);
+        Arc::clone(self.by_width[width].get_or_insert_with(|| encoded(levels, max)))
+    }
+}
+
+fn encoded(levels: &[u8], max: u8) -> Arc<[u8]> {
+    let mut out = Vec::new();
+    if max > 0 {
+        out.reserve(16 + levels.len() / 4);
+        encode::hybrid(levels, encode::bit_width(u64::from(max)), &mut out);
+    }
+    out.into()
+}
+
 #[cold]
 fn wrong_type(leaf: Leaf, values: &Values) -> ! {
     panic!("column {} holds other values: {values:?}", leaf.column().path())
 }
 
+/// Levels of a column whose entries have values or none.
+struct OwnLevels {
+    /// None: those of its list.
+    repetition: Option<Vec<u8>>,
+    definition: Vec<u8>,
+}
+
 impl Levels {
-    /// Both kinds of levels for a column of this list, each behind its length; kinds that have a single level are absent.
-    ///
     /// `present` are the entries with a value; see [`Column::present`].
-    fn encode(&self, present: Option<&[u32]>, max_repetition: u8, max_definition: u8) -> Vec<u8> {
-        let mut out = Vec::with_capacity(64 + self.definition.len() / 4);
-        let mut put = |levels: &[u8], max: u8| {
-            if max > 0 {
-                let at = out.len();
-                out.extend_from_slice(&[0; 4]);
-                encode::hybrid(levels, encode::bit_width(u64::from(max)), &mut out);
-                let len = (out.len() - at - 4) as u32;
-                out[at..at + 4].copy_from_slice(&len.to_le_bytes());
-            }
-        };
-        let Some(present) = present else {
-            put(&self.repetition, max_repetition);
-            put(&self.definition, max_definition);
-            return out;
-        };
+    fn with_values(&self, present: &[u32], max_repetition: u8, max_definition: u8) -> OwnLevels {
         let is_array = present.windows(2).any(|pair| pair[0] == pair[1]);
         if !is_array {
-            put(&self.repetition, max_repetition);
             let mut definition = self.definition.clone();
             present.iter().for_each(|at| definition[*at as usize] = max_definition);
-            put(&definition, max_definition);
-            return out;
+            return OwnLevels { repetition: None, definition };
         }
         let mut repetition = Vec::with_capacity(self.repetition.len() + present.len());
         let mut definition = Vec::with_capacity(self.repetition.len() + present.len());
@@ -435,9 +462,7 @@ impl Levels {
                 definition.push(max_definition);
             }
         }
-        put(&repetition, max_repetition);
-        put(&definition, max_definition);
-        out
+        OwnLevels { repetition: Some(repetition), definition }
     }
 }
 
@@ -465,7 +490,7 @@ impl Column {
             max_repetition: descriptor.max_rep_level() as u8,
             max_definition: descriptor.max_def_level() as u8,
             values,
-            pages: Vec::new(),
+            stretches: Vec::new(),
         }
     }
 }

@@ -9,24 +9,24 @@ pub(super) fn bit_width(max: u64) -> u32 {
     64 - max.leading_zeros()
 }
 
-/// Runs and bit-packed groups of eight: levels and dictionary codes.
+/// Runs and bit-packed groups of eight: levels and dictionary codes. What ends is whole: one may follow another.
 pub(super) fn hybrid<T: Copy + PartialEq + Into<u64>>(values: &[T], width: u32, out: &mut Vec<u8>) {
     let mut at = 0;
     while at < values.len() {
         let run = run_length(&values[at..]);
-        if run >= 8 {
+        // Groups are filled up by whoever reads them, so the last few values are runs.
+        if run >= 8 || values.len() - at < 8 {
             put_run(values[at].into(), run, width, out);
             at += run;
             continue;
         }
         let start = at;
-        while at < values.len() && (at == start || !starts_with_run(&values[at..])) {
-            at = (at + 8).min(values.len());
+        while values.len() - at >= 8 && (at == start || !starts_with_run(&values[at..])) {
+            at += 8;
         }
-        put_varint(out, ((at - start).div_ceil(8) as u64) << 1 | 1);
+        put_varint(out, ((at - start) / 8) as u64 * 2 + 1);
         let mut packer = Packer::new(width, out);
         values[start..at].iter().for_each(|v| packer.push((*v).into()));
-        (at..start + (at - start).next_multiple_of(8)).for_each(|_| packer.push(0));
         packer.finish();
     }
 }
@@ -141,6 +141,16 @@ fn zigzag(v: i64) -> u64 {
 /// `PLAIN` booleans: bits, lowest first.
 pub(super) fn plain_bools(values: &[bool], out: &mut Vec<u8>) {
     out.extend(values.chunks(8).map(|chunk| chunk.iter().enumerate().fold(0u8, |byte, (i, v)| byte | u8::from(*v) << i)));
+}
+
+/// `PLAIN` numbers of 64 bits.
+pub(super) fn plain_i64(values: &[i64], out: &mut Vec<u8>) {
+    out.extend(values.iter().flat_map(|v| v.to_le_bytes()));
+}
+
+/// `PLAIN` numbers of 32 bits.
+pub(super) fn plain_i32(values: &[i32], out: &mut Vec<u8>) {
+    out.extend(values.iter().flat_map(|v| v.to_le_bytes()));
 }
 
 /// `PLAIN` doubles.

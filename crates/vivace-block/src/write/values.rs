@@ -2,10 +2,12 @@
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 use parquet::basic::Encoding;
-use std::hash::BuildHasher;
+use rustc_hash::FxHashMap;
+use std::hash::{BuildHasher, Hash};
 use std::ops::Range;
 
 use super::encode;
+use crate::schema::Leaf;
 
 /// Values by physical type.
 #[derive(Debug)]
@@ -32,6 +34,8 @@ pub(super) struct Strings {
 pub(super) struct Text {
     distinct: Strings,
     codes: Vec<u32>,
+    /// For each code the one that followed it last: columns repeat what stands side by side.
+    followers: Vec<u32>,
     by_text: HashTable<u32>,
     hasher: DefaultHashBuilder,
 }
@@ -63,10 +67,16 @@ impl Strings {
 
 impl Text {
     pub(super) fn push(&mut self, value: &[u8]) {
-        // Neighbours are often equal, and many columns hold nothing but empty texts.
-        if let Some(last) = self.codes.last().filter(|last| self.distinct.get(**last as usize) == value) {
-            self.codes.push(*last);
-            return;
+        let last = self.codes.last().copied();
+        if let Some(last) = last {
+            let follower = self.followers[last as usize];
+            for guess in [follower, last] {
+                if self.distinct.get(guess as usize) == value {
+                    self.followers[last as usize] = guess;
+                    self.codes.push(guess);
+                    return;
+                }
+            }
         }
         let hash = self.hasher.hash_one(value);
         let distinct = &mut self.distinct;
@@ -81,9 +91,13 @@ impl Text {
                 let code = distinct.ends.len() as u32;
                 entry.insert(code);
                 distinct.push(value);
+                self.followers.push(code);
                 code
             }
         };
+        if let Some(last) = last {
+            self.followers[last as usize] = code;
+        }
         self.codes.push(code);
     }
 
@@ -161,6 +175,7 @@ impl Values {
             Self::Text(v) => {
                 v.distinct.clear();
                 v.codes.clear();
+                v.followers.clear();
                 v.by_text.clear();
             }
             Self::I64(v) => v.clear(),
@@ -170,43 +185,114 @@ impl Values {
         }
     }
 
-    /// The number and the `PLAIN` bytes of the dictionary's entries, if the chunk is to have one.
-    pub(super) fn dictionary(&self, always: bool) -> Option<(u32, Vec<u8>)> {
+    /// The distinct values, if the chunk is to have a dictionary.
+    pub(super) fn dictionary(&self, leaf: Leaf, always: bool) -> Option<Dictionary> {
         match self {
             Self::Text(text) if !text.codes.is_empty() && (always || text.pays()) => {
-                let mut out = Vec::with_capacity(text.distinct.bytes.len() + 4 * text.distinct.len());
-                encode::plain_bytes(text.distinct.range(0..text.distinct.len()), &mut out);
-                Some((text.distinct.len() as u32, out))
+                let mut plain = Vec::with_capacity(text.distinct.bytes.len() + 4 * text.distinct.len());
+                encode::plain_bytes(text.distinct.range(0..text.distinct.len()), &mut plain);
+                Some(Dictionary { len: text.distinct.len(), plain, number_bytes: None, codes: None })
             }
+            Self::I64(values) if has_few_values(leaf) => Dictionary::of_numbers(values, i64::to_le_bytes),
+            Self::I32(values) if has_few_values(leaf) => Dictionary::of_numbers(values, i32::to_le_bytes),
             _ => None,
         }
     }
 
     /// How [`Self::encode`] writes.
-    pub(super) fn encoding(&self, with_dictionary: bool) -> Encoding {
+    pub(super) fn encoding(&self, leaf: Leaf, with_dictionary: bool) -> Encoding {
         match self {
-            Self::Text(_) if with_dictionary => Encoding::RLE_DICTIONARY,
+            _ if with_dictionary => Encoding::RLE_DICTIONARY,
             Self::Ids(_) | Self::Text(_) => Encoding::DELTA_LENGTH_BYTE_ARRAY,
+            // Differences between neighbours are as large as the numbers; zstd finds what they share.
+            Self::I64(_) | Self::I32(_) if has_few_values(leaf) || is_scattered(leaf) => Encoding::PLAIN,
             Self::I64(_) | Self::I32(_) => Encoding::DELTA_BINARY_PACKED,
             Self::F64(_) | Self::Bool(_) => Encoding::PLAIN,
         }
     }
 
-    /// Appends the values of one page.
-    pub(super) fn encode(&self, range: Range<usize>, with_dictionary: bool, out: &mut Vec<u8>) {
+    /// Appends the values of one page. `encoding` is what [`Self::encoding`] says.
+    pub(super) fn encode(&self, range: Range<usize>, dictionary: Option<&Dictionary>, encoding: Encoding, out: &mut Vec<u8>) {
+        if let Some(dictionary) = dictionary {
+            // Whole bytes cost some space and give zstd the repetitions of the codes to find.
+            let width = encode::bit_width(dictionary.len as u64 - 1).max(1).next_multiple_of(8);
+            out.push(width as u8);
+            let codes = match (self, &dictionary.codes) {
+                (_, Some(codes)) => codes,
+                (Self::Text(text), None) => &text.codes,
+                (values, None) => unreachable!("a dictionary of {values:?} has codes"),
+            };
+            return encode::hybrid(&codes[range], width, out);
+        }
         match self {
             Self::Ids(v) => encode::delta_length_bytes(v.range(range), out),
-            Self::Text(v) if with_dictionary => {
-                // Some readers stumble over codes of zero bits.
-                let width = encode::bit_width(v.distinct.len() as u64 - 1).max(1);
-                out.push(width as u8);
-                encode::hybrid(&v.codes[range], width, out);
-            }
             Self::Text(v) => encode::delta_length_bytes(v.codes[range].iter().map(|code| v.distinct.get(*code as usize)), out),
+            Self::I64(v) if encoding == Encoding::PLAIN => encode::plain_i64(&v[range], out),
+            Self::I32(v) if encoding == Encoding::PLAIN => encode::plain_i32(&v[range], out),
             Self::I64(v) => encode::delta_i64(&v[range], out),
             Self::I32(v) => encode::delta_i32(&v[range], out),
             Self::F64(v) => encode::plain_f64(&v[range], out),
             Self::Bool(v) => encode::plain_bools(&v[range], out),
         }
+    }
+}
+
+/// Numbers that come again and again.
+fn has_few_values(leaf: Leaf) -> bool {
+    let attrs = [Leaf::RESOURCE_ATTRS, Leaf::SCOPE_ATTRS, Leaf::SPAN_ATTRS, Leaf::EVENT_ATTRS, Leaf::LINK_ATTRS];
+    attrs.iter().any(|attrs| attrs.int == leaf)
+        || [Leaf::SPAN_KIND, Leaf::STATUS_CODE, Leaf::HTTP_STATUS_CODE, Leaf::NESTED_SET_PARENT].contains(&leaf)
+}
+
+/// Numbers of which a neighbour says little but the highest bytes.
+fn is_scattered(leaf: Leaf) -> bool {
+    [Leaf::SPAN_START, Leaf::EVENT_TIME_SINCE_START].contains(&leaf)
+}
+
+/// The distinct values of a chunk, in the order of their first appearance.
+#[derive(Debug)]
+pub(super) struct Dictionary {
+    pub(super) len: usize,
+    /// The entries in `PLAIN` encoding.
+    pub(super) plain: Vec<u8>,
+    /// Bytes of an entry; none: each stands behind its length.
+    number_bytes: Option<usize>,
+    /// None: those that a text column keeps.
+    codes: Option<Vec<u32>>,
+}
+
+impl Dictionary {
+    /// None when most numbers come once.
+    fn of_numbers<T: Copy + Eq + Hash, const W: usize>(values: &[T], to_bytes: fn(T) -> [u8; W]) -> Option<Self> {
+        let mut by_value: FxHashMap<T, u32> = FxHashMap::default();
+        let mut plain = Vec::new();
+        let mut codes = Vec::with_capacity(values.len());
+        for value in values {
+            let next = by_value.len() as u32;
+            codes.push(*by_value.entry(*value).or_insert_with(|| {
+                plain.extend_from_slice(&to_bytes(*value));
+                next
+            }));
+        }
+        let len = by_value.len();
+        let pays = 2 * len <= values.len() || plain.len() <= DICTIONARY_FREE_BYTES;
+        (len > 0 && pays).then_some(Self { len, plain, number_bytes: Some(W), codes: Some(codes) })
+    }
+    /// Cuts the entries into parts of about so many bytes; each is its bytes and how many entries are in them.
+    pub(super) fn cut(&self, part_bytes: usize) -> Vec<(Range<usize>, u32)> {
+        let mut parts = Vec::new();
+        let (mut start, mut end, mut entries) = (0, 0, 0);
+        while end < self.plain.len() {
+            end += self.number_bytes.unwrap_or_else(|| {
+                let len = self.plain[end..].first_chunk().map_or(0, |len| u32::from_le_bytes(*len));
+                4 + len as usize
+            });
+            entries += 1;
+            if end - start >= part_bytes || end == self.plain.len() {
+                parts.push((start..end, entries));
+                (start, entries) = (end, 0);
+            }
+        }
+        parts
     }
 }

@@ -1,12 +1,52 @@
-//! How fast a block is written, in spans per second of one core; and how large it gets.
+//! What the benches write and read: recorded requests where there are any, else generated spans.
 
-use std::hint::black_box;
-use std::time::Duration;
+use std::collections::BTreeMap;
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use vivace_block::{BlockOptions, BlockWriter, FinishedBlock, SpanRef};
+use vivace_block::SpanRef;
+use vivace_core::TraceId;
+use vivace_core::otlp::walk_spans;
 use vivace_core::wire::{put_bytes, put_varint};
-use vivace_core::{BlockId, TenantId, TraceId};
+
+/// Names a file of `ExportTraceServiceRequest` messages, each behind its length as a varint.
+const RECORDED: &str = "VIVACE_BENCH_CORPUS";
+
+/// Traces ascending by id, each with its spans in the order of their arrival.
+pub(crate) type Traces = Vec<(TraceId, Vec<SpanRef<'static>>)>;
+
+/// Kept for as long as the process runs.
+pub(crate) fn traces() -> Traces {
+    match std::env::var(RECORDED) {
+        Ok(path) => recorded(std::fs::read(&path).unwrap_or_else(|e| panic!("{RECORDED}={path}: {e}")).leak()),
+        Err(_) => generated(),
+    }
+}
+
+fn recorded(file: &'static [u8]) -> Traces {
+    let mut traces: BTreeMap<TraceId, Vec<SpanRef<'static>>> = BTreeMap::new();
+    let mut rest = file;
+    while !rest.is_empty() {
+        let (len, at) = varint(rest);
+        let (request, tail) = rest[at..].split_at(len);
+        rest = tail;
+        walk_spans(request, |at, span| {
+            let span_ref = SpanRef { resource: at.resource, scope: at.scope, span: span.bytes };
+            traces.entry(span.trace()).or_default().push(span_ref);
+        })
+        .expect("a recorded request");
+    }
+    traces.into_iter().collect()
+}
+
+fn varint(bytes: &[u8]) -> (usize, usize) {
+    let mut value = 0;
+    for (i, byte) in bytes.iter().enumerate() {
+        value |= usize::from(byte & 0x7f) << (7 * i);
+        if byte & 0x80 == 0 {
+            return (value, i + 1);
+        }
+    }
+    (value, bytes.len())
+}
 
 const TRACES: u64 = 4000;
 const START: u64 = 1_795_176_000_000_000_000;
@@ -90,16 +130,13 @@ fn span(random: &mut Random, id: u64, parent: Option<u64>, at: u64) -> Vec<u8> {
     out
 }
 
-struct Trace {
-    id: TraceId,
-    /// Service and bytes.
-    spans: Vec<(usize, Vec<u8>)>,
-}
-
-fn traces() -> (Vec<Vec<u8>>, Vec<Trace>) {
+fn generated() -> Traces {
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
-    let resources = (0..14).map(resource).collect();
-    let mut traces: Vec<Trace> = (0..TRACES)
+    let resources: Vec<&'static [u8]> = (0..14).map(|service| &*resource(service).leak()).collect();
+    let mut scope = Vec::new();
+    put_bytes(&mut scope, 1, b"io.opentelemetry.http");
+    let scope: &'static [u8] = scope.leak();
+    let mut traces: Traces = (0..TRACES)
         .map(|_| {
             let mut id = [0; 16];
             id[..8].copy_from_slice(&random.next().to_be_bytes());
@@ -112,47 +149,12 @@ fn traces() -> (Vec<Vec<u8>>, Vec<Trace>) {
                 ids.push(random.next());
                 let service = (i / 4 + at % 7) as usize % 14;
                 let at = at + random.below(1_000_000_000);
-                spans.push((service, span(&mut random, ids[i as usize], parent, at)));
+                let span = span(&mut random, ids[i as usize], parent, at).leak();
+                spans.push(SpanRef { resource: resources[service], scope, span });
             }
-            Trace { id: TraceId(id), spans }
+            (TraceId(id), spans)
         })
         .collect();
-    traces.sort_by_key(|trace| trace.id);
-    (resources, traces)
+    traces.sort_by_key(|(id, _)| *id);
+    traces
 }
-
-fn write(zstd_level: i32, traces: &[(TraceId, Vec<SpanRef<'_>>)]) -> FinishedBlock<Vec<u8>> {
-    let options = BlockOptions { zstd_level, ..BlockOptions::default() };
-    let mut writer = BlockWriter::new(options, TenantId::single(), BlockId::default(), Vec::new(), traces.len() as u64).expect("starts");
-    for (id, spans) in traces {
-        writer.push_trace(*id, spans).expect("takes the trace");
-    }
-    writer.finish().expect("finishes")
-}
-
-fn encode(criterion: &mut Criterion) {
-    let (resources, traces) = traces();
-    let mut scope = Vec::new();
-    put_bytes(&mut scope, 1, b"io.opentelemetry.http");
-    let traces: Vec<(TraceId, Vec<SpanRef<'_>>)> = traces
-        .iter()
-        .map(|trace| {
-            let spans = trace.spans.iter().map(|(service, span)| SpanRef { resource: &resources[*service], scope: &scope, span });
-            (trace.id, spans.collect())
-        })
-        .collect();
-    let spans: usize = traces.iter().map(|(_, spans)| spans.len()).sum();
-    let otlp: usize = traces.iter().flat_map(|(_, spans)| spans).map(|s| s.span.len()).sum();
-    let mut group = criterion.benchmark_group("encode");
-    group.sample_size(10).measurement_time(Duration::from_secs(8)).throughput(Throughput::Elements(spans as u64));
-    for level in [1, 3] {
-        let size = write(level, &traces).meta.size_bytes;
-        let per_span = |bytes: u64| bytes / spans as u64;
-        let name = format!("zstd-{level}: {spans} spans of {} bytes become {} bytes each", per_span(otlp as u64), per_span(size));
-        group.bench_function(name, |bencher| bencher.iter(|| black_box(write(level, &traces))));
-    }
-    group.finish();
-}
-
-criterion_group!(benches, encode);
-criterion_main!(benches);
