@@ -55,7 +55,7 @@ impl Default for BlockOptions {
             bloom_shard_size_bytes: 100 * 1024,
             row_group_size_bytes: 100_000_000,
             row_group_otlp_bytes: 48 << 20,
-            row_group_traces: 2000,
+            row_group_traces: 3000,
             zstd_level: 1,
             compaction_level: 0,
             replication_factor: 0,

@@ -3,6 +3,8 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use memchr::memchr_iter;
+
 use super::encoding::{self, Strings};
 use super::fault::Fault;
 use super::footer::{Codec, Leaf, Physical};
@@ -277,7 +279,7 @@ impl<'a> Decoder<'a> {
 
     /// Rows so far; only with levels.
     pub(crate) fn rows(&self) -> usize {
-        if self.leaf.max_rep == 0 { self.entries } else { self.levels.rep.iter().filter(|rep| **rep == 0).count() }
+        if self.leaf.max_rep == 0 { self.entries } else { memchr_iter(0, &self.levels.rep).count() }
     }
 
     pub(crate) fn finish(self) -> Column {
@@ -330,10 +332,10 @@ impl<'a> Decoder<'a> {
             let first = self.levels.def.len();
             encoding::hybrid(def, width(max_def), page.entries, &mut self.levels.def)?;
             let here = &self.levels.def[first..];
-            if here.iter().any(|def| *def > max_def) {
+            if here.iter().copied().max().is_some_and(|def| def > max_def) {
                 return Err(Fault::corrupt(format!("a definition level above {max_def}")));
             }
-            count = here.iter().filter(|def| **def == max_def).count();
+            count = memchr_iter(max_def, here).count();
             if !self.with_levels {
                 self.levels.def.clear();
             }
@@ -471,14 +473,15 @@ impl Cursor<'_> {
             self.entry = (self.entry + ahead).min(self.column.values.len());
             self.value = self.entry;
         } else {
-            for _ in 0..ahead {
-                let first = self.entry;
-                self.entry += usize::from(self.entry < def.len());
-                while rep.get(self.entry).is_some_and(|rep| *rep > 0) {
-                    self.entry += 1;
-                }
-                self.value += def[first..self.entry].iter().filter(|def| **def == self.leaf.max_def).count();
-            }
+            let first = self.entry;
+            self.entry = match (rep.get(first + 1..), ahead) {
+                (_, 0) => first,
+                // Without lists every entry is a row.
+                _ if self.leaf.max_rep == 0 => (first + ahead).min(def.len()),
+                (Some(rest), _) => memchr_iter(0, rest).nth(ahead - 1).map_or(def.len(), |next| first + 1 + next),
+                (None, _) => def.len(),
+            };
+            self.value += memchr_iter(self.leaf.max_def, &def[first..self.entry]).count();
         }
         self.row = row;
     }

@@ -118,6 +118,8 @@ pub(crate) fn hybrid<T: Unpacked>(mut bytes: &[u8], width: usize, count: usize, 
         return Err(Fault::corrupt(format!("values of {width} bits where at most 32 are possible")));
     }
     let mut left = count;
+    // Runs make much of little: what is not there yet is not reserved for.
+    out.reserve(count.min(1 << 16));
     while left > 0 {
         let head = varint(&mut bytes)?;
         if head & 1 == 0 {

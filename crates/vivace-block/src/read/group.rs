@@ -2,6 +2,7 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use bytes::Bytes;
+use memchr::memchr_iter;
 use rustc_hash::FxHashMap;
 
 use super::column::{AnyDictionary, Column, Decoder, Dictionary, Levels, Values};
@@ -245,13 +246,13 @@ impl<'a> Group<'a> {
         };
         let mut column = decode(&mut self.zip).map_err(|fault| self.at(id, fault))?;
         if let Some(known) = known {
-            let values = known.def.iter().filter(|def| **def == leaf.max_def).count();
+            let values = memchr_iter(leaf.max_def, &known.def).count();
             if known.def.len() != chunk.entries || values != column.values.len() {
                 return Err(self.corrupt(id, format!("{} values where its neighbours have {values}", column.values.len())));
             }
             column.levels = known;
         } else if leaf.max_rep > 0 {
-            let rows = column.levels.rep.iter().filter(|rep| **rep == 0).count();
+            let rows = memchr_iter(0, &column.levels.rep).count();
             if rows != self.row_group_rows() {
                 return Err(self.corrupt(id, format!("{rows} rows, the row group has {}", self.row_group_rows())));
             }
@@ -311,7 +312,7 @@ impl<'a> Group<'a> {
         };
         let got = match leaf.max_rep {
             0 => column.values.len(),
-            _ => column.levels.rep.iter().filter(|rep| **rep == 0).count(),
+            _ => memchr_iter(0, &column.levels.rep).count(),
         };
         if got == rows.len() { Ok(column) } else { Err(self.corrupt(id, format!("{got} of {} rows are in the pages", rows.len()))) }
     }

@@ -23,7 +23,7 @@ const PAGE_BYTES_MIN: usize = 3 << 10;
 /// And at most so many: who looks for one trace reads and decodes whole pages.
 const PAGE_BYTES_MAX: usize = 12 << 10;
 /// Stretches in a page, for columns that compress to next to nothing.
-const PAGE_STRETCHES_MAX: usize = 16;
+const PAGE_STRETCHES_MAX: usize = 8;
 
 /// Encodes chunk after chunk.
 pub(super) struct Encoder {

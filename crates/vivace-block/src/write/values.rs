@@ -189,9 +189,10 @@ impl Values {
     pub(super) fn dictionary(&self, leaf: Leaf, always: bool) -> Option<Dictionary> {
         match self {
             Self::Text(text) if !text.codes.is_empty() && (always || text.pays()) => {
+                let (order, codes) = by_frequency(&text.codes, text.distinct.len());
                 let mut plain = Vec::with_capacity(text.distinct.bytes.len() + 4 * text.distinct.len());
-                encode::plain_bytes(text.distinct.range(0..text.distinct.len()), &mut plain);
-                Some(Dictionary { len: text.distinct.len(), plain, number_bytes: None, codes: None })
+                encode::plain_bytes(order.iter().map(|code| text.distinct.get(*code as usize)), &mut plain);
+                Some(Dictionary { len: order.len(), plain, number_bytes: None, codes })
             }
             Self::I64(values) if has_few_values(leaf) => Dictionary::of_numbers(values, i64::to_le_bytes),
             Self::I32(values) if has_few_values(leaf) => Dictionary::of_numbers(values, i32::to_le_bytes),
@@ -217,12 +218,7 @@ impl Values {
             // Whole bytes cost some space and give zstd the repetitions of the codes to find.
             let width = encode::bit_width(dictionary.len as u64 - 1).max(1).next_multiple_of(8);
             out.push(width as u8);
-            let codes = match (self, &dictionary.codes) {
-                (_, Some(codes)) => codes,
-                (Self::Text(text), None) => &text.codes,
-                (values, None) => unreachable!("a dictionary of {values:?} has codes"),
-            };
-            return encode::hybrid(&codes[range], width, out);
+            return encode::hybrid(&dictionary.codes[range], width, out);
         }
         match self {
             Self::Ids(v) => encode::delta_length_bytes(v.range(range), out),
@@ -249,7 +245,8 @@ fn is_scattered(leaf: Leaf) -> bool {
     [Leaf::SPAN_START, Leaf::EVENT_TIME_SINCE_START].contains(&leaf)
 }
 
-/// The distinct values of a chunk, in the order of their first appearance.
+/// The distinct values of a chunk: those that come often first, else in the order of their first appearance. What a trace
+/// refers to lies close together then, and the high bytes of most codes are zero.
 #[derive(Debug)]
 pub(super) struct Dictionary {
     pub(super) len: usize,
@@ -257,27 +254,32 @@ pub(super) struct Dictionary {
     pub(super) plain: Vec<u8>,
     /// Bytes of an entry; none: each stands behind its length.
     number_bytes: Option<usize>,
-    /// None: those that a text column keeps.
-    codes: Option<Vec<u32>>,
+    codes: Vec<u32>,
 }
 
 impl Dictionary {
     /// None when most numbers come once.
     fn of_numbers<T: Copy + Eq + Hash, const W: usize>(values: &[T], to_bytes: fn(T) -> [u8; W]) -> Option<Self> {
         let mut by_value: FxHashMap<T, u32> = FxHashMap::default();
-        let mut plain = Vec::new();
+        let mut distinct = Vec::new();
         let mut codes = Vec::with_capacity(values.len());
         for value in values {
-            let next = by_value.len() as u32;
+            let next = distinct.len() as u32;
             codes.push(*by_value.entry(*value).or_insert_with(|| {
-                plain.extend_from_slice(&to_bytes(*value));
+                distinct.push(*value);
                 next
             }));
         }
-        let len = by_value.len();
-        let pays = 2 * len <= values.len() || plain.len() <= DICTIONARY_FREE_BYTES;
-        (len > 0 && pays).then_some(Self { len, plain, number_bytes: Some(W), codes: Some(codes) })
+        let len = distinct.len();
+        let pays = 2 * len <= values.len() || len * W <= DICTIONARY_FREE_BYTES;
+        if len == 0 || !pays {
+            return None;
+        }
+        let (order, codes) = by_frequency(&codes, len);
+        let plain = order.iter().flat_map(|code| to_bytes(distinct[*code as usize])).collect();
+        Some(Self { len, plain, number_bytes: Some(W), codes })
     }
+
     /// Cuts the entries into parts of about so many bytes; each is its bytes and how many entries are in them.
     pub(super) fn cut(&self, part_bytes: usize) -> Vec<(Range<usize>, u32)> {
         let mut parts = Vec::new();
@@ -295,4 +297,23 @@ impl Dictionary {
         }
         parts
     }
+}
+
+/// The codes in their new order, and the given ones renamed after it.
+fn by_frequency(codes: &[u32], len: usize) -> (Vec<u32>, Vec<u32>) {
+    let mut count = vec![0u32; len];
+    codes.iter().for_each(|code| count[*code as usize] += 1);
+    // Powers of two are order enough, and need no sorting.
+    let class = |code: usize| count[code].leading_zeros() as usize;
+    let mut starts = [0u32; 34];
+    (0..len).for_each(|code| starts[class(code) + 1] += 1);
+    (1..starts.len()).for_each(|class| starts[class] += starts[class - 1]);
+    let (mut order, mut renamed) = (vec![0; len], vec![0; len]);
+    for code in 0..len {
+        let at = &mut starts[class(code)];
+        order[*at as usize] = code as u32;
+        renamed[code] = *at;
+        *at += 1;
+    }
+    (order, codes.iter().map(|code| renamed[*code as usize]).collect())
 }
