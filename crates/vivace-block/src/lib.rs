@@ -8,6 +8,7 @@ pub mod dedicated;
 mod frames;
 pub mod index;
 pub mod live;
+mod merge;
 mod meta;
 pub mod nested_set;
 pub mod objects;
@@ -19,6 +20,7 @@ mod testdata;
 mod write;
 
 pub use dedicated::{DedicatedColumn, DedicatedOption, DedicatedScope, DedicatedType};
+pub use merge::{MergeError, MergedBlock, merge};
 pub use meta::{BlockMeta, CorruptMeta, Format, parse_rfc3339, rfc3339};
 pub use read::{BlockReader, ReadAt, ReadError, ScanStats, Traces};
 pub use row::SpanRef;

@@ -23,6 +23,7 @@ mod source;
 mod tags;
 mod thrift;
 
+pub(crate) use column::{Column, Values};
 pub use fault::ReadError;
 pub use reader::{BlockReader, Traces};
 pub use search::ScanStats;

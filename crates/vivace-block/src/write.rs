@@ -2,7 +2,9 @@
 
 mod chunk;
 mod columns;
+mod copy;
 mod encode;
+mod pass;
 mod stamp;
 mod values;
 
@@ -22,6 +24,8 @@ use crate::row::{Layout, ResourceCache, Row, SpanRef};
 use crate::schema::{Leaf, vparquet4};
 use chunk::Encoder;
 use columns::Columns;
+use copy::{Combined, Copied};
+pub(crate) use copy::{Mismatch, RowSource, is_representative};
 
 /// How a block is written.
 #[derive(Debug, Clone)]
@@ -77,6 +81,8 @@ pub struct BlockWriter<W: Write + Send> {
     bloom: bloom::Builder,
     bloom_params: bloom::Params,
     index: RowGroupIndex,
+    /// The block whose row groups were taken over last.
+    passed: Option<pass::Passed>,
     last_id: Option<TraceId>,
     /// Of the current row group.
     group: Group,
@@ -169,6 +175,7 @@ impl<W: Write + Send> BlockWriter<W> {
             bloom: bloom::Builder::new(bloom_params),
             bloom_params,
             index: RowGroupIndex::default(),
+            passed: None,
             last_id: None,
             group: Group::default(),
             traces: 0,
@@ -197,19 +204,59 @@ impl<W: Write + Send> BlockWriter<W> {
             return Ok(());
         }
         self.columns.push_row(&row);
-        self.bloom.insert(id);
-        self.last_id = Some(id);
+        self.added(Copied {
+            trace_id: id,
+            start_unix_nanos: row.start,
+            end_unix_nanos: row.end,
+            spans: row.spans.len() as u64,
+            bytes: spans.iter().map(|span| span.span.len() as u64).sum(),
+            estimate: estimate(&row),
+        })
+    }
+
+    /// Adds the trace that is the current row of each of `parts`, combined where there are several. False: nothing was
+    /// added, since the rows need to be combined as OTLP.
+    ///
+    /// # Errors
+    /// As for [`Self::push_trace`]; inside, the column of a part that disagrees with the others. The block is lost then.
+    pub(crate) fn copy_trace(&mut self, id: TraceId, parts: &mut [&mut RowSource]) -> Result<Result<bool, Mismatch>, WriteError> {
+        if let Some(previous) = self.last_id.filter(|last| *last >= id) {
+            return Err(WriteError::Order { previous, given: id });
+        }
+        let copied = match parts {
+            [part] => self.columns.copy_row(part),
+            parts => match self.columns.copy_combined(parts) {
+                Ok(Combined::Same(part)) => self.columns.copy_row(parts[part]),
+                Ok(Combined::Copied(copied)) => Ok(copied),
+                Ok(Combined::Unusual) => return Ok(Ok(false)),
+                Err(mismatch) => Err(mismatch),
+            },
+        };
+        match copied {
+            Ok(copied) => self.added(copied).map(|()| Ok(true)),
+            Err(mismatch) => Ok(Err(mismatch)),
+        }
+    }
+
+    fn added(&mut self, row: Copied) -> Result<(), WriteError> {
+        self.bloom.insert(row.trace_id);
+        self.last_id = Some(row.trace_id);
         self.traces += 1;
-        self.spans += row.spans.len() as u64;
-        self.start_unix_nanos = self.start_unix_nanos.min(row.start);
-        self.end_unix_nanos = self.end_unix_nanos.max(row.end);
+        self.spans += row.spans;
+        self.start_unix_nanos = self.start_unix_nanos.min(row.start_unix_nanos);
+        self.end_unix_nanos = self.end_unix_nanos.max(row.end_unix_nanos);
         self.group.traces += 1;
-        self.group.otlp_bytes += spans.iter().map(|span| span.span.len() as u64).sum::<u64>();
-        self.group.estimate += estimate(&row);
+        self.group.otlp_bytes += row.bytes;
+        self.group.estimate += row.estimate;
         if self.is_group_full() {
             self.end_row_group()?;
         }
         Ok(())
+    }
+
+    /// As they are in this block.
+    pub(crate) fn dedicated_columns(&self) -> &[DedicatedColumn] {
+        &self.dedicated_columns
     }
 
     /// Bytes of columns written so far.

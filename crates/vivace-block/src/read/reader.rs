@@ -1,4 +1,5 @@
 use std::ops::Range;
+use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -6,12 +7,15 @@ use vivace_core::TraceId;
 use vivace_proto::otlp::ResourceSpans;
 
 use super::assemble::Assembler;
+use super::column::Column;
 use super::fault::{Fault, ReadError};
-use super::footer::{self, Footer, PageLocation};
+use super::footer::{self, Codec, Footer, PageLocation};
 use super::group::Group;
 use super::layout::Layout;
 use super::source::ReadAt;
 use crate::index::RowGroupIndex;
+use crate::schema::Leaf;
+use crate::write::is_representative;
 use crate::{BlockMeta, Format};
 
 /// A footer of this size belongs to a file of several hundred GB.
@@ -159,6 +163,42 @@ impl BlockReader {
             return Err(whole.corrupt(leaf, "rows are not in the order of their trace ids"));
         }
         Ok(self.ids[group].get_or_init(|| ids))
+    }
+
+    /// Whether the columns are those that [`crate::BlockWriter`] writes with the same dedicated columns.
+    pub(crate) fn is_like_written(&self) -> bool {
+        self.meta.format == Format::VParquet4
+            && self.footer.leaves.len() == Leaf::COUNT
+            && self.footer.leaves.iter().zip(Leaf::all()).all(|(own, leaf)| {
+                let column = leaf.column();
+                own.path == column.path().string().replace(".list.element", "")
+                    && i16::from(own.max_rep) == column.max_rep_level()
+                    && i16::from(own.max_def) == column.max_def_level()
+            })
+    }
+
+    /// All columns of a row group by leaf; none for those without a value. Only where [`Self::is_like_written`].
+    pub(crate) fn row_group(&self, index: usize) -> Result<Vec<Option<Rc<Column>>>, ReadError> {
+        let mut group = Group::new(self, index);
+        let is_read = |group: &Group<'_>, leaf: Leaf| is_representative(leaf) || !group.is_empty(leaf.index());
+        let leaves: Vec<usize> = Leaf::all().filter(|leaf| is_read(&group, *leaf)).map(Leaf::index).collect();
+        group.prefetch(&leaves)?;
+        Leaf::all().map(|leaf| if is_read(&group, leaf) { group.column(leaf.index()).map(Some) } else { Ok(None) }).collect()
+    }
+
+    /// The trace in a row of a row group.
+    pub(crate) fn trace_at(&self, group: usize, row: usize) -> Result<Option<(TraceId, Vec<ResourceSpans>)>, ReadError> {
+        Ok(Assembler::new(Group::new(self, group).narrow(vec![row]))?.trace(0))
+    }
+
+    /// Whether a row group is compressed throughout as [`crate::BlockWriter`] does it.
+    pub(crate) fn is_packed(&self, group: usize) -> bool {
+        self.footer.groups[group].chunks.iter().all(|chunk| chunk.codec == Codec::Zstd && chunk.nulls.is_some())
+    }
+
+    /// Where the bytes come from.
+    pub(crate) fn source(&self) -> &Arc<dyn ReadAt> {
+        &self.source
     }
 
     /// The row group that an id belongs to, if there is any. Reads nothing where the file has statistics of its ids.

@@ -3,13 +3,15 @@
 //! Leaves below one list share its levels, so levels are kept once per list. All leaves of a list are cut into stretches
 //! together, between rows; a page of a leaf is one or more of them.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use parquet::basic::Type;
+use vivace_core::TraceId;
 
 use super::encode;
 use super::stamp::{Mark, Stamps};
 use super::values::{Strings, Text, Values};
+use crate::nested_set::Position;
 use crate::row::{Attr, AttrValue, Resource, Row, Scalar, any_value_json};
 use crate::schema::{AttrLeaves, Leaf};
 
@@ -30,7 +32,7 @@ pub(super) enum List {
     LinkAttrs,
 }
 
-const LISTS: usize = 12;
+pub(super) const LISTS: usize = 12;
 
 impl List {
     fn is_of_attrs(self) -> bool {
@@ -47,16 +49,16 @@ const STRETCH_BYTES: usize = 64 * 1024;
 
 /// The levels of a list's entries since its last stretch.
 #[derive(Debug, Default)]
-struct Levels {
-    repetition: Vec<u8>,
-    definition: Vec<u8>,
+pub(super) struct Levels {
+    pub(super) repetition: Vec<u8>,
+    pub(super) definition: Vec<u8>,
     max_repetition: u8,
     max_definition: u8,
     /// A stretch is cut at the first row border after so many entries.
     stretch_entries: usize,
     /// Rows and bytes of text since the last stretch.
     rows: u32,
-    bytes: usize,
+    pub(super) bytes: usize,
 }
 
 /// One column.
@@ -89,9 +91,11 @@ pub(super) struct Stretch {
 /// All columns of a row group.
 #[derive(Debug)]
 pub(super) struct Columns {
-    lists: [Levels; LISTS],
+    pub(super) lists: [Levels; LISTS],
     pub(super) columns: Vec<Column>,
     stamps: Stamps,
+    /// Counts row groups: dictionaries begin anew with each.
+    generation: u64,
 }
 
 impl Columns {
@@ -104,12 +108,13 @@ impl Columns {
             list.max_definition = column.max_definition;
             list.stretch_entries = if column.list.is_of_attrs() { STRETCH_ATTRS } else { STRETCH_ENTRIES };
         }
-        Self { lists, columns, stamps: Stamps::default() }
+        Self { lists, columns, stamps: Stamps::default(), generation: 0 }
     }
 
     /// Forgets all rows.
     pub(super) fn clear(&mut self) {
         self.stamps.clear();
+        self.generation += 1;
         for column in &mut self.columns {
             column.values.clear();
             column.stretches.clear();
@@ -117,19 +122,9 @@ impl Columns {
     }
 
     pub(super) fn push_row(&mut self, row: &Row<'_>) {
-        self.entry(List::Root, 0, 0);
-        self.ids(Leaf::TRACE_ID, &row.trace_id.0);
-        self.text(Leaf::TRACE_ID_TEXT, row.trace_id.trimmed_hex().as_bytes());
-        self.i64(Leaf::START, row.start as i64);
-        self.i64(Leaf::END, row.end as i64);
-        self.i64(Leaf::DURATION, row.end.saturating_sub(row.start) as i64);
-        self.text(Leaf::ROOT_SERVICE_NAME, row.root_service);
-        self.text(Leaf::ROOT_SPAN_NAME, row.root_name);
+        self.trace(row.trace_id, row.start, row.end, row.root_service, row.root_name);
         for (i, stat) in row.stats.iter().enumerate() {
-            self.entry(List::Stats, u8::from(i > 0), 1);
-            self.text(Leaf::STATS_SERVICE, stat.service);
-            self.i32(Leaf::STATS_SPANS, stat.spans as i32);
-            self.i32(Leaf::STATS_ERRORS, stat.errors as i32);
+            self.service_stat(i, stat.service, stat.spans as i32, stat.errors as i32);
         }
         for (i, resource) in row.resources.iter().enumerate() {
             let level = u8::from(i > 0);
@@ -147,6 +142,38 @@ impl Columns {
                 }
             }
         }
+        self.end_row();
+    }
+
+    /// What a row says of its trace as a whole.
+    pub(super) fn trace(&mut self, id: TraceId, start: u64, end: u64, root_service: &[u8], root_name: &[u8]) {
+        self.entry(List::Root, 0, 0);
+        self.ids(Leaf::TRACE_ID, &id.0);
+        self.text(Leaf::TRACE_ID_TEXT, id.trimmed_hex().as_bytes());
+        self.i64(Leaf::START, start as i64);
+        self.i64(Leaf::END, end as i64);
+        self.i64(Leaf::DURATION, end.saturating_sub(start) as i64);
+        self.text(Leaf::ROOT_SERVICE_NAME, root_service);
+        self.text(Leaf::ROOT_SPAN_NAME, root_name);
+    }
+
+    /// The entry with this number of the row's service stats.
+    pub(super) fn service_stat(&mut self, number: usize, service: &[u8], spans: i32, errors: i32) {
+        self.entry(List::Stats, u8::from(number > 0), 1);
+        self.text(Leaf::STATS_SERVICE, service);
+        self.i32(Leaf::STATS_SPANS, spans);
+        self.i32(Leaf::STATS_ERRORS, errors);
+    }
+
+    /// A span's place in the nested sets of its trace.
+    pub(super) fn position(&mut self, position: Position) {
+        self.i32(Leaf::NESTED_SET_PARENT, position.parent);
+        self.i32(Leaf::NESTED_SET_LEFT, position.left);
+        self.i32(Leaf::NESTED_SET_RIGHT, position.right);
+    }
+
+    /// To be called after each row.
+    pub(super) fn end_row(&mut self) {
         for list in 0..LISTS {
             let levels = &mut self.lists[list];
             levels.rows += 1;
@@ -154,6 +181,17 @@ impl Columns {
                 self.cut(list);
             }
         }
+    }
+
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Adds entries to a list.
+    pub(super) fn extend_levels(&mut self, list: List, repetition: &[u8], definition: &[u8]) {
+        let levels = &mut self.lists[list as usize];
+        levels.repetition.extend_from_slice(repetition);
+        levels.definition.extend_from_slice(definition);
     }
 
     /// Makes stretches of what is left. To be called before the columns are written.
@@ -212,9 +250,7 @@ impl Columns {
         let at = self.entry(List::Spans, level, 3);
         self.ids(Leaf::SPAN_ID, span.id);
         self.ids(Leaf::PARENT_SPAN_ID, span.parent_id);
-        self.i32(Leaf::NESTED_SET_PARENT, span.position.parent);
-        self.i32(Leaf::NESTED_SET_LEFT, span.position.left);
-        self.i32(Leaf::NESTED_SET_RIGHT, span.position.right);
+        self.position(span.position);
         self.text(Leaf::SPAN_NAME, span.name);
         self.i64(Leaf::SPAN_KIND, span.kind);
         self.text(Leaf::SPAN_TRACE_STATE, span.trace_state);
@@ -308,7 +344,7 @@ impl Columns {
 
     /// Adds an entry to a list and says where it stands in the current stretch.
     #[inline]
-    fn entry(&mut self, list: List, repetition: u8, definition: u8) -> u32 {
+    pub(super) fn entry(&mut self, list: List, repetition: u8, definition: u8) -> u32 {
         let levels = &mut self.lists[list as usize];
         levels.repetition.push(repetition);
         levels.definition.push(definition);
@@ -470,7 +506,7 @@ impl Column {
     fn new(leaf: Leaf) -> Self {
         let descriptor = leaf.column();
         let path = descriptor.path().string();
-        let list = list_of(&path);
+        let list = list_of(leaf);
         let is_required = {
             let in_value_list =
                 ["Value", "ValueInt", "ValueDouble", "ValueBool"].iter().any(|name| path.ends_with(&format!(".{name}.list.element")));
@@ -496,7 +532,12 @@ impl Column {
 }
 
 /// The innermost list of entries that a column describes; the lists of values below an attribute belong to it.
-fn list_of(path: &str) -> List {
+pub(super) fn list_of(leaf: Leaf) -> List {
+    static LISTS: LazyLock<Vec<List>> = LazyLock::new(|| Leaf::all().map(|leaf| list_at(&leaf.column().path().string())).collect());
+    LISTS[leaf.index()]
+}
+
+fn list_at(path: &str) -> List {
     let has = |part: &str| path.contains(part);
     match () {
         () if has("Links.list") && has("Attrs.list") => List::LinkAttrs,

@@ -78,6 +78,15 @@ impl Text {
                 }
             }
         }
+        let code = self.intern(value);
+        if let Some(last) = last {
+            self.followers[last as usize] = code;
+        }
+        self.codes.push(code);
+    }
+
+    /// The code of a text, without adding the text to the column.
+    pub(super) fn intern(&mut self, value: &[u8]) -> u32 {
         let hash = self.hasher.hash_one(value);
         let distinct = &mut self.distinct;
         let entry = self.by_text.entry(
@@ -85,7 +94,7 @@ impl Text {
             |code| distinct.get(*code as usize) == value,
             |code| self.hasher.hash_one(distinct.get(*code as usize)),
         );
-        let code = match entry {
+        match entry {
             hashbrown::hash_table::Entry::Occupied(entry) => *entry.get(),
             hashbrown::hash_table::Entry::Vacant(entry) => {
                 let code = distinct.ends.len() as u32;
@@ -94,11 +103,13 @@ impl Text {
                 self.followers.push(code);
                 code
             }
-        };
-        if let Some(last) = last {
-            self.followers[last as usize] = code;
         }
+    }
+
+    /// Adds a text by its code and returns its length.
+    pub(super) fn push_code(&mut self, code: u32) -> usize {
         self.codes.push(code);
+        self.distinct.get(code as usize).len()
     }
 
     /// Whether a dictionary is smaller than the values one after the other, for the whole chunk: pages of both kinds in one

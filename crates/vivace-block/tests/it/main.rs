@@ -1,6 +1,7 @@
 //! What the crate promises, through its public doors.
 
 mod live;
+mod merge;
 mod read;
 mod read_broken;
 mod read_search;

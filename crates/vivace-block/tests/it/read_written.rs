@@ -20,9 +20,9 @@ use crate::read_broken::use_all;
 type Trace = (TraceId, Vec<ResourceSpans>);
 
 /// Resource, scope and span messages.
-type Parts = (Vec<u8>, Vec<u8>, Vec<u8>);
+pub(crate) type Parts = (Vec<u8>, Vec<u8>, Vec<u8>);
 
-fn parts(trace: &[ResourceSpans]) -> Vec<Parts> {
+pub(crate) fn parts(trace: &[ResourceSpans]) -> Vec<Parts> {
     let spans = trace.iter().flat_map(|resource| {
         let message = resource.resource.clone().unwrap_or_default().encode_to_vec();
         resource.scope_spans.iter().flat_map(move |scope| {
@@ -33,7 +33,7 @@ fn parts(trace: &[ResourceSpans]) -> Vec<Parts> {
     spans.collect()
 }
 
-fn refs(parts: &[Parts]) -> Vec<SpanRef<'_>> {
+pub(crate) fn refs(parts: &[Parts]) -> Vec<SpanRef<'_>> {
     parts.iter().map(|(resource, scope, span)| SpanRef { resource, scope, span }).collect()
 }
 
