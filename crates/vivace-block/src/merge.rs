@@ -139,13 +139,17 @@ enum Rows<'a> {
         current: Option<RowSource>,
     },
     /// Another layout.
-    Otlp { traces: Traces<'a>, next: Option<Vec<ResourceSpans>> },
+    Otlp { traces: Box<Traces<'a>>, next: Option<Vec<ResourceSpans>> },
 }
 
 impl<'a> Side<'a> {
     fn new<W: Write + Send>(block: &'a BlockReader, writer: &BlockWriter<W>) -> Result<Self, MergeError> {
         let fits = block.is_like_written() && block.meta().dedicated_columns == writer.dedicated_columns();
-        let rows = if fits { Rows::Columns { group: 0, row: 0, current: None } } else { Rows::Otlp { traces: block.traces(), next: None } };
+        let rows = if fits {
+            Rows::Columns { group: 0, row: 0, current: None }
+        } else {
+            Rows::Otlp { traces: Box::new(block.traces()), next: None }
+        };
         let mut side = Self { block, head: None, rows };
         side.find_head(None)?;
         Ok(side)

@@ -6,14 +6,14 @@ use futures::StreamExt;
 use parking_lot::Mutex;
 use rustc_hash::FxHashSet;
 use tokio_util::sync::CancellationToken;
-use vivace_block::{BlockMeta, BlockOptions};
+use vivace_block::{BlockMeta, BlockOptions, MergedBlock};
 use vivace_config::{Compaction, Config};
 use vivace_core::{BlockId, TenantId};
 use vivace_server::{Overrides, clock};
 use vivace_storage::{Blocklist, Bucket, BucketError, Change};
 
 use crate::Owner;
-use crate::merge::{self, Input, MergeError, Merged};
+use crate::merge::{self, Input, MergeError};
 use crate::retention::{self, Action, Retention};
 use crate::select::{self, Job, Limits};
 
@@ -124,7 +124,7 @@ impl Compactor {
             }
             outstanding -= job.inputs.len();
             if let Err(error) = self.compact(&job, stop).await {
-                if matches!(error, CompactError::Merge(MergeError::Stopped)) {
+                if matches!(&error, CompactError::Merge(merge) if merge.is_stop()) {
                     break;
                 }
                 metrics::counter!("tempodb_compaction_errors_total").increment(1);
@@ -163,7 +163,7 @@ impl Compactor {
         };
         let inputs = job.inputs.iter().map(|meta| Input { meta: meta.clone(), source: self.bucket.reader(meta) }).collect();
         let (path, stopped) = (file.0.clone(), stop.clone());
-        let Merged { block, traces_combined, spans_combined } =
+        let MergedBlock { block, traces_combined, spans_combined } =
             tokio::task::spawn_blocking(move || merge::merge(inputs, options, block_id, &path, &stopped))
                 .await
                 .map_err(CompactError::Panicked)??;

@@ -14,6 +14,7 @@ const RECORDED: &str = "VIVACE_BENCH_CORPUS";
 pub(crate) type Traces = Vec<(TraceId, Vec<SpanRef<'static>>)>;
 
 /// Kept for as long as the process runs.
+#[allow(clippy::disallowed_methods, reason = "a bench has no configuration")]
 pub(crate) fn traces() -> Traces {
     match std::env::var(RECORDED) {
         Ok(path) => recorded(std::fs::read(&path).unwrap_or_else(|e| panic!("{RECORDED}={path}: {e}")).leak()),

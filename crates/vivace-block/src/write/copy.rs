@@ -215,11 +215,16 @@ type Starts = Vec<(usize, usize)>;
 
 impl Side {
     /// `level` is the deepest repetition level at which an element begins.
-    fn starts(&self, leaf: Leaf, level: u8) -> Starts {
+    fn starts(&self, leaf: Leaf, level: u8, starts: &mut Starts) {
         let (repetition, definition) = self.levels(self.entries.clone());
         let max_definition = max_definition(leaf);
+        starts.clear();
+        if self.entries.len() == self.values.len() && matches!(list_of(leaf), List::Resources | List::Scopes | List::Spans) {
+            // Every element has its one entry and its one value.
+            starts.extend((0..=self.entries.len()).map(|at| (self.entries.start + at, self.values.start + at)));
+            return;
+        }
         let mut value = self.values.start;
-        let mut starts = Vec::with_capacity(64);
         for (at, (repetition, definition)) in repetition.iter().zip(definition).enumerate() {
             if *repetition <= level {
                 starts.push((self.entries.start + at, value));
@@ -227,7 +232,6 @@ impl Side {
             value += usize::from(*definition == max_definition);
         }
         starts.push((self.entries.end, value));
-        starts
     }
 }
 
@@ -275,6 +279,7 @@ impl Columns {
         let mut copied = self.add_trace_columns(parts, order)?;
         self.add_positions(parts, order)?;
         let generation = self.generation();
+        let mut starts: Vec<Starts> = vec![Vec::new(); parts.len()];
         for level in 1..=3u8 {
             let elements = match level {
                 1 => &order.resources,
@@ -287,7 +292,7 @@ impl Columns {
                 if depth(list) != level {
                     continue;
                 }
-                let starts = starts(parts, leaf, level)?;
+                find_starts(parts, leaf, level, &mut starts);
                 for (source, element, repetition) in elements {
                     let entries = entries(&starts[*source], *element, leaf)?;
                     let base = self.entries(list) as u32;
@@ -304,7 +309,7 @@ impl Columns {
                 if depth(list) != level || POSITIONS.contains(&leaf) || parts.iter().all(|part| part.sides[index].is_none()) {
                     continue;
                 }
-                let starts = starts_where_present(parts, leaf, level);
+                find_starts(parts, leaf, level, &mut starts);
                 for ((source, element, _), (base, in_list)) in elements.iter().zip(&places[list as usize]) {
                     let Some(side) = &mut parts[*source].sides[index] else { continue };
                     let (Some((entry, value)), Some((entry_end, value_end))) =
@@ -404,14 +409,14 @@ fn depth(list: List) -> u8 {
     }
 }
 
-fn starts(parts: &[&mut RowSource], leaf: Leaf, level: u8) -> Result<Vec<Starts>, Mismatch> {
-    parts.iter().map(|part| Ok(part.side(leaf)?.starts(leaf, level))).collect()
-}
-
-/// Empty for the sources without any value.
-fn starts_where_present(parts: &[&mut RowSource], leaf: Leaf, level: u8) -> Vec<Starts> {
-    let of = |part: &&mut RowSource| part.sides[leaf.index()].as_ref().map_or_else(Vec::new, |side| side.starts(leaf, level));
-    parts.iter().map(of).collect()
+/// Of each source; empty for those without any value.
+fn find_starts(parts: &[&mut RowSource], leaf: Leaf, level: u8, starts: &mut [Starts]) {
+    for (part, starts) in parts.iter().zip(starts) {
+        match &part.sides[leaf.index()] {
+            Some(side) => side.starts(leaf, level, starts),
+            None => starts.clear(),
+        }
+    }
 }
 
 fn entries(starts: &Starts, element: usize, leaf: Leaf) -> Result<Range<usize>, Mismatch> {
@@ -474,9 +479,10 @@ fn contents(parts: &[&mut RowSource], level: u8) -> Vec<Vec<Vec<u8>>> {
     let mut contents = Vec::with_capacity(parts.len());
     for part in parts {
         let mut of_part: Vec<Vec<u8>> = Vec::new();
+        let mut starts = Vec::new();
         for (leaf, side) in Leaf::all().zip(&part.sides) {
             let Some(side) = side.as_ref().filter(|_| depth(list_of(leaf)) == level) else { continue };
-            let starts = side.starts(leaf, level);
+            side.starts(leaf, level, &mut starts);
             of_part.resize(of_part.len().max(starts.len() - 1), Vec::new());
             for (content, bounds) in of_part.iter_mut().zip(starts.windows(2)) {
                 let ((entry, value), (entry_end, value_end)) = (bounds[0], bounds[1]);

@@ -11,7 +11,7 @@ use vivace_core::{BlockId, TenantId, TraceId};
 use vivace_proto::otlp::{ResourceSpans, TracesData};
 
 use crate::read::open;
-use crate::read_written::{parts, refs};
+use crate::read_written::{Parts, parts, refs};
 
 type Trace = Vec<ResourceSpans>;
 
@@ -73,7 +73,7 @@ fn expect_equal(got: &BTreeMap<TraceId, Trace>, want: &BTreeMap<TraceId, Trace>)
 }
 
 /// Every span with its resource and scope; how they are grouped does not matter.
-fn flat(traces: &BTreeMap<TraceId, Trace>) -> BTreeMap<TraceId, Vec<(Vec<u8>, Vec<u8>, Vec<u8>)>> {
+fn flat(traces: &BTreeMap<TraceId, Trace>) -> BTreeMap<TraceId, Vec<Parts>> {
     let spans = |trace: &Trace| {
         let mut spans = parts(trace);
         spans.sort();
