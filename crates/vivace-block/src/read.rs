@@ -15,6 +15,7 @@ mod gather;
 mod group;
 mod layout;
 mod page;
+mod pages;
 mod reader;
 mod search;
 mod shape;
@@ -23,6 +24,7 @@ mod tags;
 mod thrift;
 
 pub use fault::ReadError;
+pub use pages::DictionaryUse;
 pub use reader::{BlockReader, Traces};
 pub use search::ScanStats;
 pub use source::ReadAt;
