@@ -278,7 +278,7 @@ fn pages(reader: &BlockReader) -> [Check; 2] {
         }
     }
     let checksums = match with_checksum {
-        0 => "without checksums".to_owned(),
+        0 => "without checksums of their own".to_owned(),
         all if all == count => "with the right checksums".to_owned(),
         some => format!("{some} of them with the right checksums"),
     };

@@ -44,7 +44,7 @@ pub(super) fn blooms(meta: &BlockMeta, blooms: &[Option<Bytes>], ids: &[TraceId]
     let mut shards = Vec::with_capacity(blooms.len());
     for (number, bytes) in blooms.iter().enumerate() {
         let shard = match bytes {
-            None => Err("is missing; no trace of the block is found by id".to_owned()),
+            None => Err("is missing; its traces are not found by id".to_owned()),
             Some(bytes) => bloom::Shard::from_bytes(bytes).map_err(|error| error.to_string()),
         };
         match shard {
@@ -69,7 +69,7 @@ pub(super) fn blooms(meta: &BlockMeta, blooms: &[Option<Bytes>], ids: &[TraceId]
         return tally.finish_early();
     }
     let passing = (0..ABSENT_IDS).filter(|number| may_contain(absent(*number)).1).count() as f64 / ABSENT_IDS as f64;
-    if passing > PASSING_MAX {
+    if passing > PASSING_MAX && shards.iter().all(Option::is_some) {
         tally.note(format!("{:.0}% of absent ids pass; lookups open the block in vain", passing * 100.0));
     }
     tally.finish(format!("{} with all ids, {:.1}% of absent ids pass", plural(said as u64, "shard"), passing * 100.0))

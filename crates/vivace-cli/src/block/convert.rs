@@ -49,7 +49,9 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<String> {
     let file = temp.reopen()?;
     let new_id = BlockId(uuid::Uuid::new_v4().into_bytes());
     let zstd_level = command.zstd_level;
-    let converted = found.read(move |block| convert(&block, file, new_id, zstd_level)).await?;
+    // A wrong meta is one of the things that are put right.
+    let (meta, source) = found.as_it_lies().await?;
+    let converted = tokio::task::spawn_blocking(move || convert(&BlockReader::open(meta, source)?, file, new_id, zstd_level)).await??;
     let FinishedBlock { meta, blooms, index, spans, invalid_spans, .. } = converted.block;
     if invalid_spans > 0 {
         bail!("{invalid_spans} spans cannot be written again, so nothing was stored; `vivace-cli block verify` may say more");

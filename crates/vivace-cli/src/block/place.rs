@@ -131,6 +131,14 @@ impl Found {
         self.bucket.reader(&self.meta)
     }
 
+    /// `data.parquet` and its meta with the length in the bucket, whatever `meta.json` says of that and of the footer.
+    pub(crate) async fn as_it_lies(&self) -> anyhow::Result<(BlockMeta, Arc<dyn ReadAt>)> {
+        let size_bytes = self.bucket.data_bytes(&self.meta.tenant_id, self.meta.block_id).await?;
+        let meta = BlockMeta { size_bytes, footer_bytes: 0, ..self.meta.clone() };
+        let source = self.bucket.reader(&meta);
+        Ok((meta, source))
+    }
+
     /// Opens the block on a thread that may block, and runs `use_it` there.
     pub(crate) async fn read<T: Send + 'static>(
         &self,

@@ -22,9 +22,7 @@ pub(crate) async fn run(command: Command, out: &mut dyn Write) -> anyhow::Result
     let found = command.block.find().await?;
     let small = small_objects(&found).await?;
     let meta = found.meta.clone();
-    // The length in the bucket, not the one that is to be checked; and no footer out of a cache.
-    let size_bytes = found.bucket.data_bytes(&meta.tenant_id, meta.block_id).await?;
-    let source = found.bucket.reader(&BlockMeta { size_bytes, footer_bytes: 0, ..meta.clone() });
+    let (_, source) = found.as_it_lies().await?;
     let (meta, report) = tokio::task::spawn_blocking(move || {
         let mut progress = Progress::new("trace", meta.total_objects);
         let report = verify(&meta, &Arc::clone(&source), &small, &mut |done| progress.at(done));
@@ -64,19 +62,21 @@ fn show(meta: &BlockMeta, report: &Report) -> String {
             failed.len(),
             count(report.checks.len() as u64, "check"),
             failed.join(", "),
-            advice(failed)
+            advice(report)
         ),
     };
     out
 }
 
 /// What to do about it.
-fn advice(failed: &[&str]) -> &'static str {
-    if failed.contains(&"format") {
+fn advice(report: &Report) -> &'static str {
+    let failed = |name| report.check(name).is_some_and(|check| check.verdict == Verdict::Failed);
+    let is_unread = report.checks.iter().any(|check| check.verdict == Verdict::Skipped) || report.check("trace ids").is_none();
+    if failed("format") {
         ""
-    } else if ["file", "pages", "trace ids"].iter().any(|name| failed.contains(name)) {
+    } else if is_unread || failed("pages") {
         "\nWhat is damaged cannot be repaired: restore the block from a copy of the bucket, or delete its folder."
     } else {
-        "\nThe spans can be read: `vivace-cli block convert` writes them to a new block that is right."
+        "\nAll spans can be read: `vivace-cli block convert` writes them to a new block that is right."
     }
 }

@@ -100,7 +100,13 @@ async fn a_good_block_is_verified_and_a_damaged_one_is_not() {
     std::fs::write(&meta, text.replace("\"size\":", "\"size\":1")).expect("written");
     let (ending, got) = answer(&["block", "verify", &block]).await.expect("a report");
     assert_eq!(ending, Ending::Bad, "{got}");
-    assert!(got.contains("\n1 of 14 checks failed: file.\n"), "{got}");
+    assert!(got.contains("\n1 of 14 checks failed: file.\nAll spans can be read: "), "{got}");
+    // As advised.
+    let to = folder.path().join("repaired");
+    let got = cli(&["block", "convert", &block, "--to", to.to_str().expect("a path")]).await.expect("a summary");
+    let new = got.lines().find_map(|line| line.strip_prefix("Written to ")).expect("a place");
+    let (ending, got) = answer(&["block", "verify", new]).await.expect("a report");
+    assert_eq!(ending, Ending::Good, "{got}");
 
     std::fs::write(&meta, text).expect("written");
     let data = format!("{block}/data.parquet");
