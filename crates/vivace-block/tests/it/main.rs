@@ -1,7 +1,9 @@
 //! What the crate promises, through its public doors.
 
 mod live;
+mod made;
 mod read;
 mod read_broken;
 mod read_search;
 mod read_written;
+mod traps;
