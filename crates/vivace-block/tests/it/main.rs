@@ -6,4 +6,5 @@ mod read;
 mod read_broken;
 mod read_search;
 mod read_written;
+mod round_trip;
 mod traps;
