@@ -1,8 +1,9 @@
 //! OTLP in the JSON form of its specification: ids in hexadecimal and enumerations as numbers, where the general mapping of
-//! protobuf has base64 and names.
+//! protobuf has base64 and names; and doubles that JSON has no numbers for as texts.
 
 use serde_json::{Value, json};
-use vivace_proto::otlp::{ResourceSpans, Span, TracesData};
+use vivace_proto::otlp::any_value::Value as AnyKind;
+use vivace_proto::otlp::{AnyValue, KeyValue, ResourceSpans, Span, TracesData};
 
 /// One `TracesData` on one line.
 ///
@@ -11,10 +12,18 @@ use vivace_proto::otlp::{ResourceSpans, Span, TracesData};
 pub(crate) fn line(resource_spans: Vec<ResourceSpans>) -> serde_json::Result<String> {
     let message = TracesData { resource_spans };
     let mut json = serde_json::to_value(&message)?;
-    for (i, resource) in message.resource_spans.iter().enumerate() {
-        for (j, scope) in resource.scope_spans.iter().enumerate() {
-            for (k, span) in scope.spans.iter().enumerate() {
-                amend(&mut json["resourceSpans"][i]["scopeSpans"][j]["spans"][k], span);
+    for (i, resource_spans) in message.resource_spans.iter().enumerate() {
+        let json = &mut json["resourceSpans"][i];
+        if let Some(resource) = &resource_spans.resource {
+            amend_attributes(&mut json["resource"], &resource.attributes);
+        }
+        for (j, scope_spans) in resource_spans.scope_spans.iter().enumerate() {
+            let json = &mut json["scopeSpans"][j];
+            if let Some(scope) = &scope_spans.scope {
+                amend_attributes(&mut json["scope"], &scope.attributes);
+            }
+            for (k, span) in scope_spans.spans.iter().enumerate() {
+                amend(&mut json["spans"][k], span);
             }
         }
     }
@@ -37,9 +46,49 @@ fn amend(json: &mut Value, span: &Span) {
     if let Some(status) = span.status.as_ref().filter(|status| status.code != 0) {
         json["status"]["code"] = json!(status.code);
     }
+    amend_attributes(json, &span.attributes);
+    for (i, event) in span.events.iter().enumerate() {
+        amend_attributes(&mut json["events"][i], &event.attributes);
+    }
     for (i, link) in span.links.iter().enumerate() {
-        set(&mut json["links"][i], "traceId", hex(&link.trace_id));
-        set(&mut json["links"][i], "spanId", hex(&link.span_id));
+        let json = &mut json["links"][i];
+        set(json, "traceId", hex(&link.trace_id));
+        set(json, "spanId", hex(&link.span_id));
+        amend_attributes(json, &link.attributes);
+    }
+}
+
+/// `json` is what has the attributes.
+fn amend_attributes(json: &mut Value, attributes: &[KeyValue]) {
+    for (i, attribute) in attributes.iter().enumerate() {
+        if let Some(value) = &attribute.value {
+            amend_value(&mut json["attributes"][i]["value"], value);
+        }
+    }
+}
+
+fn amend_value(json: &mut Value, value: &AnyValue) {
+    match &value.value {
+        Some(AnyKind::DoubleValue(number)) if !number.is_finite() => {
+            json["doubleValue"] = match *number {
+                f64::INFINITY => "Infinity".into(),
+                f64::NEG_INFINITY => "-Infinity".into(),
+                _ => "NaN".into(),
+            };
+        }
+        Some(AnyKind::ArrayValue(array)) => {
+            for (i, element) in array.values.iter().enumerate() {
+                amend_value(&mut json["arrayValue"]["values"][i], element);
+            }
+        }
+        Some(AnyKind::KvlistValue(list)) => {
+            for (i, pair) in list.values.iter().enumerate() {
+                if let Some(value) = &pair.value {
+                    amend_value(&mut json["kvlistValue"]["values"][i]["value"], value);
+                }
+            }
+        }
+        _ => {}
     }
 }
 
@@ -49,7 +98,8 @@ fn hex(bytes: &[u8]) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use vivace_proto::otlp::{ScopeSpans, Status, span::Link};
+    use vivace_proto::otlp::span::{Event, Link};
+    use vivace_proto::otlp::{ArrayValue, InstrumentationScope, KeyValueList, Resource, ScopeSpans, Status};
 
     use super::*;
 
@@ -76,5 +126,31 @@ mod tests {
         assert_eq!(span["status"], json!({"message": "declined", "code": 2}));
         assert_eq!(span["links"][0]["traceId"], "ab".repeat(16));
         assert!(!line.contains('\n') && span.get("parentSpanId").is_none(), "{line}");
+    }
+
+    #[test]
+    fn doubles_without_a_number_are_texts_everywhere() {
+        let wrap = |kind| AnyValue { value: Some(kind) };
+        let infinite = ArrayValue { values: vec![wrap(AnyKind::DoubleValue(f64::INFINITY)), wrap(AnyKind::DoubleValue(0.5))] };
+        let pair = |key: &str, kind| KeyValue { key: key.to_owned(), value: Some(wrap(kind)) };
+        let list = KeyValueList { values: vec![pair("a", AnyKind::DoubleValue(f64::NEG_INFINITY))] };
+        let attributes = vec![
+            pair("n", AnyKind::DoubleValue(f64::NAN)),
+            pair("a", AnyKind::ArrayValue(infinite)),
+            pair("l", AnyKind::KvlistValue(list)),
+        ];
+        let event = Event { attributes: attributes.clone(), ..Event::default() };
+        let link = Link { attributes: attributes.clone(), ..Link::default() };
+        let span = Span { attributes: attributes.clone(), events: vec![event], links: vec![link], ..Span::default() };
+        let scope = Some(InstrumentationScope { attributes: attributes.clone(), ..InstrumentationScope::default() });
+        let scope_spans = vec![ScopeSpans { scope, spans: vec![span], ..ScopeSpans::default() }];
+        let resource = Some(Resource { attributes, ..Resource::default() });
+        let line = line(vec![ResourceSpans { resource, scope_spans, ..ResourceSpans::default() }]).expect("JSON");
+        for text in
+            [r#"{"doubleValue":"NaN"}"#, r#"{"values":[{"doubleValue":"Infinity"},{"doubleValue":0.5}]}"#, r#"{"doubleValue":"-Infinity"}"#]
+        {
+            assert_eq!(line.matches(text).count(), 5, "{text} in {line}");
+        }
+        assert!(!line.contains("null"), "{line}");
     }
 }
