@@ -18,9 +18,9 @@ GOLDEN = harness.ROOT / "crates" / "vivace-block" / "testdata"
 LEAVES = 103
 
 
-def cli(*arguments, status=0):
+def cli(*arguments, status=0, **environment):
     command = [harness.binaries() / "vivace-cli", "block", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env={**os.environ, "NO_COLOR": "1"})
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env={**os.environ, "NO_COLOR": "1", **environment})
     assert done.returncode == status, (done.returncode, done.stdout, done.stderr)
     return done.stdout + done.stderr
 
@@ -151,6 +151,21 @@ def test_arrow_reads_what_is_ingested(all_in_one):
     for meta in blocks:
         assert "Nothing is wrong." in cli("verify", meta.parent)
         assert "order.number" in cli("analyse", meta.parent, "--top", "50")
+
+
+def test_a_block_is_converted_into_s3_and_verified_there(tmp_path, minio):
+    old = golden(tmp_path, "v5-compacted")
+    keys = {"AWS_ACCESS_KEY_ID": minio.ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": minio.SECRET_KEY}
+    server = ["--endpoint", minio.endpoint, "--insecure"]
+    bucket = f"s3://{harness.Cluster.BUCKET}/some/prefix"
+    written = cli("convert", old, "--to", bucket, *server, **keys).split("Written to ")[1].splitlines()[0]
+    assert written.startswith(f"{bucket}/single-tenant/")
+    objects = {o.object_name.rsplit("/", 1)[1] for o in minio.client().list_objects(harness.Cluster.BUCKET, recursive=True)}
+    assert objects == {"data.parquet", "bloom-0", "index", "meta.json"}
+    assert "Nothing is wrong." in cli("verify", written, *server, **keys)
+    assert len(cli("dump", written, *server, **keys).splitlines()) == 60
+    minio.client().remove_object(harness.Cluster.BUCKET, f"{written.removeprefix(f's3://{harness.Cluster.BUCKET}/')}/bloom-0")
+    assert "bloom-0: is missing" in cli("verify", written, *server, status=1, **keys)
 
 
 def test_a_damaged_block_is_an_exit_code(tmp_path):
