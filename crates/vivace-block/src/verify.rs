@@ -6,6 +6,7 @@
 //!
 //! Source: block format description, sections 2 to 5, 8.2 to 8.7, 17 and 18.
 
+mod columns;
 mod objects;
 mod raw;
 mod rows;
@@ -16,7 +17,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use vivace_core::TraceId;
 
-use crate::schema::vparquet4;
 use crate::{BlockMeta, BlockReader, Format, ReadAt, ReadError};
 
 /// Cases of one check that are named; of others only the number is given.
@@ -173,7 +173,7 @@ pub fn verify(meta: &BlockMeta, source: &Arc<dyn ReadAt>, small: &SmallObjects, 
     report.checks.push(check);
     let Some(reader) = reader else { return report };
     report.checks.push(row_groups(meta, &reader));
-    report.checks.push(columns(meta, &reader));
+    report.checks.push(columns::check(meta, &reader));
     report.checks.extend(pages(&reader));
     let rows = rows::check(meta, &reader, source, progress);
     report.traces = rows.ids.len() as u64;
@@ -219,34 +219,6 @@ fn row_groups(meta: &BlockMeta, reader: &BlockReader) -> Check {
         tally.fail(format!("row group {index} has {} rows", group.rows));
     }
     tally.finish(found.to_string())
-}
-
-/// Tempo pairs columns with its own schema by position alone.
-fn columns(meta: &BlockMeta, reader: &BlockReader) -> Check {
-    let mut tally = Tally::new("columns");
-    let leaves = &reader.footer.leaves;
-    if meta.format != Format::VParquet4 {
-        return tally.finish(format!("{}, found by their names", leaves.len()));
-    }
-    let schema = vparquet4();
-    if leaves.len() != schema.num_columns() {
-        tally.fail(format!("{} columns, vParquet4 has {}", leaves.len(), schema.num_columns()));
-    }
-    for (position, (leaf, want)) in leaves.iter().zip(schema.columns()).enumerate() {
-        let path = want.path().string().replace(".list.element", "");
-        let levels = (i16::from(leaf.max_rep), i16::from(leaf.max_def));
-        if leaf.path != path || levels != (want.max_rep_level(), want.max_def_level()) {
-            tally.fail(format!(
-                "column {position} is {} with levels {}/{}, expected {path} with {}/{}",
-                leaf.path,
-                levels.0,
-                levels.1,
-                want.max_rep_level(),
-                want.max_def_level()
-            ));
-        }
-    }
-    tally.finish(format!("{}, in the order of vParquet4", leaves.len()))
 }
 
 /// Every page of every column; then what dictionaries must be for Tempo to find what is in them.

@@ -82,6 +82,12 @@ fn sent() -> impl Strategy<Value = Sent> {
     )
 }
 
+/// What makes a resource: its service, and all other attributes sorted by key.
+type Content = (String, Vec<Vec<u8>>);
+
+/// A scope's name and its spans.
+type OfScope = (String, Vec<OtlpSpan>);
+
 /// Copies of a span (first eight bytes of the id, and the kind, unknown ones counting as 0) are dropped.
 fn without_copies(trace: &[Sent]) -> Vec<&Sent> {
     let mut kept: Vec<&Sent> = Vec::new();
@@ -116,8 +122,8 @@ fn is_parentless(span: &OtlpSpan) -> bool {
 fn root<'s>(kept: &[&'s Sent]) -> (&'s str, &'s str) {
     let says_child =
         |link: &Link| link.trace_id == TRACE.0.as_slice() && string(&link.attributes, "opentracing.ref_type").contains(&Some("child_of"));
-    let is_candidate = |sent: &&&&'s Sent| is_parentless(&sent.2) && !sent.2.links.iter().any(says_child);
-    let Some(last) = kept.iter().filter(|sent| is_candidate(&sent)).next_back() else { return ("", "") };
+    let is_candidate = |sent: &&&'s Sent| is_parentless(&sent.2) && !sent.2.links.iter().any(says_child);
+    let Some(last) = kept.iter().rfind(is_candidate) else { return ("", "") };
     let service = string(&last.0.attributes, "service.name").first().copied().flatten().unwrap_or_default();
     (&last.2.name, service)
 }
@@ -166,8 +172,7 @@ proptest! {
     #[test]
     fn spans_stay_together_by_resource_and_scope_in_order_of_arrival(trace in prop::collection::vec(sent(), 1..25)) {
         let kept = without_copies(&trace);
-        // What makes a resource: its service, and all other attributes sorted by key.
-        let resource_of = |resource: &OtlpResource| {
+        let resource_of = |resource: &OtlpResource| -> Content {
             let mut others: Vec<Vec<u8>> = Vec::new();
             for attribute in &resource.attributes {
                 let is_name = attribute.key == "service.name" && string([attribute], "service.name") != [None];
@@ -178,7 +183,7 @@ proptest! {
             others.sort();
             (service_name(resource).to_owned(), others)
         };
-        let mut want: Vec<((String, Vec<Vec<u8>>), Vec<(String, Vec<OtlpSpan>)>)> = Vec::new();
+        let mut want: Vec<(Content, Vec<OfScope>)> = Vec::new();
         for sent in &trace {
             let (resource, scope, span) = sent.clone();
             let resource = resource_of(&resource);

@@ -9,6 +9,7 @@ use parquet::file::writer::SerializedFileWriter;
 
 use super::*;
 use crate::objects as names;
+use crate::{DedicatedColumn, DedicatedScope, DedicatedType};
 
 /// A real block with its small objects.
 struct Block {
@@ -247,6 +248,21 @@ fn a_wrong_meta_is_found() {
     assert!(report.checks[0].examples[0].contains("tempo-cli parquet convert-3to4"), "{report:?}");
 }
 
+/// A dedicated column more or less than the file has: by position everything behind it would be another column.
+#[test]
+fn columns_that_the_meta_does_not_imply_are_found() {
+    for change in [
+        (|columns: &mut Vec<DedicatedColumn>| drop(columns.pop())) as fn(&mut Vec<DedicatedColumn>),
+        |columns| columns.push(DedicatedColumn::new(DedicatedScope::Event, "another", DedicatedType::Int)),
+        |columns| columns[0].scope = DedicatedScope::Event,
+    ] {
+        let mut block = Block::golden("v5-edge-dedicated");
+        change(&mut block.meta.dedicated_columns);
+        let report = block.verify();
+        assert!(bad(&report, Verdict::Failed).contains(&"columns"), "{report:#?}");
+    }
+}
+
 #[test]
 fn wrong_small_objects_are_found() {
     let whole = Block::golden("v4-bulk-rowgroups");
@@ -344,4 +360,34 @@ fn dictionaries_that_tempo_misreads_are_found() {
         let report = block.with_data(data).verify();
         assert_eq!(bad(&report, Verdict::Failed), ["dictionaries"], "{report:#?}");
     }
+}
+
+/// Of pages without a checksum too, and of the footer.
+#[test]
+fn damaged_bytes_are_failures_or_harmless_but_never_panics() {
+    use rand::rngs::StdRng;
+    use rand::{Rng, SeedableRng};
+    let mut random = StdRng::seed_from_u64(11);
+    // The Parquet library writes no checksums.
+    let without_checksums = {
+        let block = Block::golden("v5-compacted");
+        let data = rewritten(&block.data, one_dictionary_per_chunk(), "none", &mut |_| {});
+        block.with_data(data)
+    };
+    let mut failed = 0;
+    for block in [without_checksums, Block::golden(SMALL)] {
+        let len = block.data.len();
+        let footer = len - block.meta.footer_bytes as usize - 8;
+        for place in [4..footer, footer..len - 8, footer..len - 8] {
+            for _ in 0..60 {
+                let mut bytes = block.data.to_vec();
+                for _ in 0..random.random_range(1..6) {
+                    bytes[random.random_range(place.clone())] ^= 1 << random.random_range(0..8);
+                }
+                let block = Block { meta: block.meta.clone(), data: bytes.into(), small: block.small.clone() };
+                failed += u32::from(block.verify().is_bad());
+            }
+        }
+    }
+    assert!(failed > 150, "{failed} of 360 were noticed");
 }

@@ -156,11 +156,8 @@ fn trace() -> impl Strategy<Value = Trace> {
         spans,
         schema_url: "https://not.stored".to_owned(),
     });
-    let resource = (attributes(RESOURCE_KEYS), dropped()).prop_map(|(attributes, dropped_attributes_count)| Resource {
-        attributes,
-        dropped_attributes_count,
-        ..Resource::default()
-    });
+    let resource = (attributes(RESOURCE_KEYS), dropped())
+        .prop_map(|(attributes, dropped_attributes_count)| Resource { attributes, dropped_attributes_count });
     let of_resource = (prop::option::weighted(0.9, resource), prop::collection::vec(of_scope, 1..3))
         .prop_map(|(resource, scope_spans)| ResourceSpans { resource, scope_spans, schema_url: "https://not.stored".to_owned() });
     prop::collection::vec(of_resource, 1..4)
