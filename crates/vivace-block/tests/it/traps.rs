@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use parquet::basic::{Compression, Encoding, PageType, Repetition};
+use parquet::basic::{Compression, ConvertedType, Encoding, PageType, Repetition, Type};
 use parquet::column::page::Page;
 use parquet::column::reader::ColumnReader;
 use parquet::data_type::ByteArray;
@@ -85,18 +85,42 @@ fn texts(file: &SerializedFileReader<bytes::Bytes>, group: usize, leaf: usize) -
     values
 }
 
-/// Numbers of a column of 32 or 64 bits, as unsigned ones.
-fn numbers(file: &SerializedFileReader<bytes::Bytes>, group: usize, leaf: usize) -> Vec<u64> {
+/// The values of a column of any type, nulls left out: numbers as their little-endian bytes.
+fn plain(file: &SerializedFileReader<bytes::Bytes>, group: usize, leaf: usize) -> Vec<Vec<u8>> {
     let group = file.get_row_group(group).expect("a row group");
     let (mut def, mut rep) = (Vec::new(), Vec::new());
-    match group.get_column_reader(leaf).expect("a column") {
-        ColumnReader::Int64ColumnReader(mut reader) => {
-            let mut values: Vec<i64> = Vec::new();
-            while reader.read_records(1 << 20, Some(&mut def), Some(&mut rep), &mut values).expect("values").0 > 0 {}
-            values.into_iter().map(i64::cast_unsigned).collect()
-        }
-        _ => panic!("a column of numbers"),
+    macro_rules! read {
+        ($reader:expr, $bytes:expr) => {{
+            let mut values = Vec::new();
+            while $reader.read_records(1 << 20, Some(&mut def), Some(&mut rep), &mut values).expect("values").0 > 0 {}
+            values.iter().map($bytes).collect()
+        }};
     }
+    match group.get_column_reader(leaf).expect("a column") {
+        ColumnReader::BoolColumnReader(mut reader) => read!(reader, |value: &bool| vec![u8::from(*value)]),
+        ColumnReader::Int32ColumnReader(mut reader) => read!(reader, |value: &i32| value.to_le_bytes().to_vec()),
+        ColumnReader::Int64ColumnReader(mut reader) => read!(reader, |value: &i64| value.to_le_bytes().to_vec()),
+        ColumnReader::DoubleColumnReader(mut reader) => read!(reader, |value: &f64| value.to_le_bytes().to_vec()),
+        ColumnReader::ByteArrayColumnReader(mut reader) => read!(reader, |value: &ByteArray| value.data().to_vec()),
+        _ => panic!("a type that no block has"),
+    }
+}
+
+/// Values or bounds of one column in the order that Tempo compares them in: unsigned where the column is.
+fn ordered(column: &ColumnDescriptor, mut values: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+    let is_unsigned = matches!(column.converted_type(), ConvertedType::UINT_32 | ConvertedType::UINT_64);
+    let double = |bytes: &[u8]| f64::from_le_bytes(bytes.try_into().expect("eight bytes"));
+    let number = |bytes: &[u8]| match <[u8; 8]>::try_from(bytes) {
+        Ok(bytes) => i64::from_le_bytes(bytes),
+        Err(_) => i64::from(i32::from_le_bytes(bytes.try_into().expect("four bytes"))),
+    };
+    match column.physical_type() {
+        Type::BYTE_ARRAY | Type::BOOLEAN => values.sort(),
+        Type::DOUBLE => values.sort_by(|a, b| double(a).total_cmp(&double(b))),
+        _ if is_unsigned => values.sort_by_key(|value| number(value).cast_unsigned()),
+        _ => values.sort_by_key(|value| number(value)),
+    }
+    values
 }
 
 fn with_page_index(made: &Made) -> ParquetMetaData {
@@ -196,12 +220,21 @@ fn no_dictionary_has_an_entry_that_no_row_has() {
             let Some(Page::DictionaryPage { buf, num_values, .. }) = pages(&file, group, leaf).into_iter().next() else { return };
             let mut rest = &buf[..];
             let mut entries = BTreeSet::new();
-            while let Some((len, tail)) = rest.split_first_chunk::<4>() {
-                let (entry, tail) = tail.split_at(u32::from_le_bytes(*len) as usize);
+            while !rest.is_empty() {
+                let len = match column.physical_type() {
+                    Type::BYTE_ARRAY => {
+                        let (len, tail) = rest.split_first_chunk::<4>().expect("a length");
+                        rest = tail;
+                        u32::from_le_bytes(*len) as usize
+                    }
+                    Type::INT32 => 4,
+                    _ => 8,
+                };
+                let (entry, tail) = rest.split_at(len);
                 assert!(entries.insert(entry.to_vec()), "{}: an entry is there twice", column.path());
                 rest = tail;
             }
-            let values: BTreeSet<Vec<u8>> = texts(&file, group, leaf).into_iter().map(|value| value.data().to_vec()).collect();
+            let values: BTreeSet<Vec<u8>> = plain(&file, group, leaf).into_iter().collect();
             assert!(entries == values && entries.len() == num_values as usize, "{}", column.path());
             dictionaries += 1;
         });
@@ -296,31 +329,23 @@ fn row_groups_have_their_ordinal() {
 /// 17.4 and 18.2: chunks are skipped by their bounds; unsigned columns are in unsigned order.
 #[test]
 fn bounds_of_chunks_are_true() {
-    let made = of_every_case(small_groups());
-    let file = file(&made);
-    let mut bounded = 0;
-    each_chunk(&file, |group, leaf, column| {
-        let Some(statistics) = file.metadata().row_group(group).column(leaf).statistics() else { return };
-        match statistics {
-            Statistics::Int64(bounds) => {
-                let (Some(min), Some(max)) = (bounds.min_opt(), bounds.max_opt()) else { return };
-                let values = numbers(&file, group, leaf);
-                let (min, max) = (min.cast_unsigned(), max.cast_unsigned());
-                assert!(values.iter().all(|value| (min..=max).contains(value)), "{}", column.path());
-                assert!(values.contains(&min) && values.contains(&max), "{}", column.path());
-                bounded += 1;
-            }
-            Statistics::ByteArray(bounds) => {
-                let (Some(min), Some(max)) = (bounds.min_opt(), bounds.max_opt()) else { return };
-                let values = texts(&file, group, leaf);
-                assert_eq!(values.iter().map(ByteArray::data).min(), Some(min.data()), "{}", column.path());
-                assert_eq!(values.iter().map(ByteArray::data).max(), Some(max.data()), "{}", column.path());
-                bounded += 1;
-            }
-            other => assert!(other.min_bytes_opt().is_none() && other.max_bytes_opt().is_none(), "{}", column.path()),
-        }
-    });
-    assert!(bounded > 4, "trace ids and times have bounds");
+    for made in [of_every_case(small_groups()), mostly_unique()] {
+        let file = file(&made);
+        let mut bounded = 0;
+        each_chunk(&file, |group, leaf, column| {
+            let Some(statistics) = file.metadata().row_group(group).column(leaf).statistics() else { return };
+            let (Some(min), Some(max)) = (statistics.min_bytes_opt(), statistics.max_bytes_opt()) else {
+                assert!(statistics.min_bytes_opt().is_none() && statistics.max_bytes_opt().is_none(), "{}", column.path());
+                return;
+            };
+            let values = ordered(column, plain(&file, group, leaf));
+            // The value itself, not one below or above: none is cut.
+            let found = (values.first().map(Vec::as_slice), values.last().map(Vec::as_slice));
+            assert_eq!(found, (Some(min), Some(max)), "row group {group}, {}", column.path());
+            bounded += 1;
+        });
+        assert!(bounded > 4, "trace ids and times have bounds");
+    }
 }
 
 /// 17.4: what has no values may be left unread, so it must have none.
@@ -332,10 +357,8 @@ fn counts_of_nulls_are_right() {
     each_chunk(&file, |group, leaf, column| {
         let chunk = file.metadata().row_group(group).column(leaf);
         let Some(nulls) = chunk.statistics().and_then(Statistics::null_count_opt) else { return };
-        if column.physical_type() == parquet::basic::Type::BYTE_ARRAY {
-            assert_eq!(chunk.num_values() as u64 - nulls, texts(&file, group, leaf).len() as u64, "{}", column.path());
-            counted += 1;
-        }
+        assert_eq!(chunk.num_values() as u64 - nulls, plain(&file, group, leaf).len() as u64, "{}", column.path());
+        counted += 1;
     });
     assert!(counted > 100);
 }
@@ -416,7 +439,7 @@ fn required_leaves_always_have_a_value() {
                 let path = column.path().string();
                 let list = path.rfind(".list.element").map_or("", |end| &path[..end]).to_owned();
                 let list = if path.starts_with("ServiceStats") { "ServiceStats".to_owned() } else { list };
-                by_list.entry(list).or_default().push((path, values(&file, group, leaf)));
+                by_list.entry(list).or_default().push((path, plain(&file, group, leaf).len()));
             }
             for (list, leaves) in by_list {
                 assert!(leaves.iter().all(|(_, count)| *count == leaves[0].1), "{list}: {leaves:?}");
@@ -427,27 +450,6 @@ fn required_leaves_always_have_a_value() {
         }
         let report = made.verify();
         assert!(!report.is_bad(), "{report:#?}");
-    }
-}
-
-/// Values that are no nulls.
-fn values(file: &SerializedFileReader<bytes::Bytes>, group: usize, leaf: usize) -> usize {
-    let group = file.get_row_group(group).expect("a row group");
-    let (mut def, mut rep) = (Vec::new(), Vec::new());
-    macro_rules! count {
-        ($reader:expr) => {{
-            let mut values = Vec::new();
-            while $reader.read_records(1 << 20, Some(&mut def), Some(&mut rep), &mut values).expect("values").0 > 0 {}
-            values.len()
-        }};
-    }
-    match group.get_column_reader(leaf).expect("a column") {
-        ColumnReader::BoolColumnReader(mut reader) => count!(reader),
-        ColumnReader::Int32ColumnReader(mut reader) => count!(reader),
-        ColumnReader::Int64ColumnReader(mut reader) => count!(reader),
-        ColumnReader::DoubleColumnReader(mut reader) => count!(reader),
-        ColumnReader::ByteArrayColumnReader(mut reader) => count!(reader),
-        _ => panic!("a type that no block has"),
     }
 }
 
@@ -466,7 +468,9 @@ fn derived_columns_are_right() {
 fn a_span_that_ends_before_it_starts_has_no_duration() {
     let made = of_every_case(BlockOptions::default());
     let file = file(&made);
-    let durations: Vec<u64> = (0..file.num_row_groups()).flat_map(|group| numbers(&file, group, Leaf::SPAN_DURATION.index())).collect();
+    let number = |bytes: Vec<u8>| u64::from_le_bytes(bytes.try_into().expect("eight bytes"));
+    let durations: Vec<u64> =
+        (0..file.num_row_groups()).flat_map(|group| plain(&file, group, Leaf::SPAN_DURATION.index())).map(number).collect();
     assert_eq!(durations.len(), 537);
     assert!(durations.iter().all(|duration| *duration < 1 << 62));
     assert!(durations.contains(&0));
