@@ -3,6 +3,7 @@
 //! The crate opens no bucket and lists none: it is handed bytes and hands out bytes.
 //! Start with [`BlockWriter`], [`BlockReader`], [`BlockMeta`] and [`schema`].
 
+pub mod analyse;
 pub mod bloom;
 pub mod dedicated;
 mod frames;
@@ -12,16 +13,19 @@ mod merge;
 mod meta;
 pub mod nested_set;
 pub mod objects;
+mod parquet_source;
 mod read;
 mod row;
 pub mod schema;
 #[cfg(test)]
 mod testdata;
+pub mod verify;
 mod write;
 
 pub use dedicated::{DedicatedColumn, DedicatedOption, DedicatedScope, DedicatedType};
 pub use merge::{MergeError, MergedBlock, merge};
 pub use meta::{BlockMeta, CorruptMeta, Format, parse_rfc3339, rfc3339};
-pub use read::{BlockReader, ReadAt, ReadError, ScanStats, Traces};
+pub use parquet_source::ParquetSource;
+pub use read::{BlockReader, DictionaryUse, ReadAt, ReadError, ScanStats, Traces};
 pub use row::SpanRef;
 pub use write::{BlockOptions, BlockWriter, FinishedBlock, WriteError};

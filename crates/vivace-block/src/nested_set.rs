@@ -169,6 +169,107 @@ mod tests {
         assert_eq!(positions[199_999].left, 200_000);
     }
 
+    /// The rules of the description word by word, as slow as they are plain: every question is a walk over all spans.
+    struct Model<'n> {
+        nodes: &'n [Node],
+        counter: i32,
+        positions: Vec<Position>,
+    }
+
+    impl Model<'_> {
+        fn number(nodes: &[Node]) -> Vec<Position> {
+            let mut model = Model { nodes, counter: 1, positions: vec![Position::default(); nodes.len()] };
+            let is_root = |i: &usize| nodes[*i].parent.is_none();
+            let roots: Vec<usize> = (0..nodes.len()).filter(is_root).collect();
+            let spans_with = |id| nodes.iter().filter(|node| node.id == id).count();
+            if roots.is_empty() || nodes.iter().any(|node| spans_with(node.id) > 2) {
+                return model.positions;
+            }
+            for i in 0..nodes.len() {
+                model.positions[i].child_count = model.children(i).len() as i32;
+            }
+            for root in roots {
+                model.visit(root, -1);
+            }
+            model.positions
+        }
+
+        fn visit(&mut self, node: usize, parent: i32) {
+            let left = self.counter;
+            self.counter += 1;
+            for child in self.children(node) {
+                self.visit(child, left);
+            }
+            self.positions[node] = Position { left, right: self.counter, parent, ..self.positions[node] };
+            self.counter += 1;
+        }
+
+        fn children(&self, node: usize) -> Vec<usize> {
+            (0..self.nodes.len()).filter(|child| self.parent(*child) == Some(node)).collect()
+        }
+
+        fn parent(&self, child: usize) -> Option<usize> {
+            let child = &self.nodes[child];
+            let named: Vec<usize> = (0..self.nodes.len()).filter(|i| Some(self.nodes[*i].id) == child.parent).collect();
+            match named.as_slice() {
+                [one] => Some(*one),
+                [first, second] => {
+                    let wanted = if child.kind == SERVER { CLIENT } else { SERVER };
+                    [*first, *second].into_iter().find(|i| self.nodes[*i].kind == wanted)
+                }
+                _ => None,
+            }
+        }
+    }
+
+    /// Trees in any order, then parents that are missing, their own or in circles, shared ids and ids on three spans.
+    fn traces() -> impl Strategy<Value = Vec<Node>> {
+        let span = (any::<prop::sample::Index>(), 0u8..20, 0i64..6);
+        prop::collection::vec(span, 1..40).prop_map(|spans| {
+            let mut nodes: Vec<Node> = Vec::new();
+            for (number, (of, how, kind)) in spans.into_iter().enumerate() {
+                let new = number as u8 + 1;
+                let other = if nodes.is_empty() { new } else { nodes[of.index(nodes.len())].id.0[0] };
+                nodes.push(match how {
+                    0 => node(new, 0, kind),
+                    1 => node(new, new, kind),
+                    2 => node(new, 200, kind),
+                    3 => node(other, 0, kind),
+                    // The two halves of a call, the server's in its own name or below another.
+                    4 => node(other, other, SERVER),
+                    5 => node(other, of.index(60) as u8, kind),
+                    // A parent that comes later, or never.
+                    6 | 7 => node(new, of.index(40) as u8 + 1, kind),
+                    _ => node(new, if number == 0 { 0 } else { other }, kind),
+                });
+            }
+            nodes
+        })
+    }
+
+    #[test]
+    fn the_model_is_right_about_the_cases_above() {
+        let model = |nodes: &[Node]| Model::number(nodes).iter().map(|p| [p.left, p.right, p.parent, p.child_count]).collect::<Vec<_>>();
+        for trace in [
+            vec![node(1, 0, 1), node(2, 1, 1), node(3, 0, 1)],
+            vec![node(1, 0, 1), node(2, 9, 1), node(3, 2, 1), node(4, 5, 1), node(5, 4, 1), node(6, 6, 1)],
+            vec![node(1, 0, 1), node(2, 1, CLIENT), node(2, 2, SERVER), node(3, 2, 1), node(4, 2, SERVER)],
+            vec![node(1, 0, 1), node(2, 1, 1), node(2, 1, 2), node(2, 1, 3)],
+            vec![node(1, 2, 1), node(2, 1, 1)],
+        ] {
+            assert_eq!(model(&trace), numbers(&trace));
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1000))]
+
+        #[test]
+        fn numbers_are_the_models(trace in traces()) {
+            prop_assert_eq!(number(&trace), Model::number(&trace));
+        }
+    }
+
     proptest! {
         #[test]
         fn numbers_are_nested_intervals(trace in prop::collection::vec((1u8..12, 0u8..12, 0i64..6), 1..40)) {

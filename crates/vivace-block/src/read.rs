@@ -15,6 +15,7 @@ mod gather;
 mod group;
 mod layout;
 mod page;
+mod pages;
 mod parts;
 mod reader;
 mod search;
@@ -25,6 +26,7 @@ mod thrift;
 
 pub(crate) use column::{Column, Values};
 pub use fault::ReadError;
+pub use pages::DictionaryUse;
 pub use reader::{BlockReader, Traces};
 pub use search::ScanStats;
 pub use source::ReadAt;

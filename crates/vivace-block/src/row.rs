@@ -402,3 +402,5 @@ impl<'a> Groups<'a> {
 
 #[cfg(test)]
 mod golden;
+#[cfg(test)]
+mod model;

@@ -1,15 +1,19 @@
 //! The command line: asks a running Vivace (or Tempo) questions, looks into blocks, checks configuration.
 //!
-//! Every command makes one text; the binary prints it. Start with [`Cli`] and [`run`].
+//! A command writes its answer to where it is told. Start with [`Cli`] and [`run`].
 
 mod block;
 mod client;
 mod config;
+mod otlp_json;
+mod progress;
 mod search;
 mod tags;
 mod text;
 mod times;
 mod trace;
+
+use std::io::Write;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -67,22 +71,33 @@ enum Query {
     TagValues(tags::TagValues),
 }
 
-/// Runs one command.
+/// How a command ended that did what it was asked to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// All is well.
+    Good,
+    /// It looked for something wrong, and found it.
+    Bad,
+}
+
+/// Runs one command. Its answer goes to `out`.
 ///
 /// # Errors
 /// What went wrong and what to do about it, for people.
-pub async fn run(cli: Cli) -> anyhow::Result<String> {
-    match cli.command {
+pub async fn run(cli: Cli, out: &mut dyn Write) -> anyhow::Result<Ending> {
+    let answer = match cli.command {
         Command::Query { server, query } => {
             let client = Client::new(&server.address, server.org_id)?;
             match query {
-                Query::Trace(command) => trace::run(command, &client).await,
-                Query::Search(command) => search::run(command, &client).await,
-                Query::Tags(command) => tags::names(command, &client).await,
-                Query::TagValues(command) => tags::values(command, &client).await,
+                Query::Trace(command) => trace::run(command, &client).await?,
+                Query::Search(command) => search::run(command, &client).await?,
+                Query::Tags(command) => tags::names(command, &client).await?,
+                Query::TagValues(command) => tags::values(command, &client).await?,
             }
         }
-        Command::Block { block } => block::run(block).await,
-        Command::Config { config } => config::run(config),
-    }
+        Command::Block { block } => return block::run(block, out).await,
+        Command::Config { config } => config::run(config)?,
+    };
+    out.write_all(answer.as_bytes())?;
+    Ok(Ending::Good)
 }

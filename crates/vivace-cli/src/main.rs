@@ -1,19 +1,25 @@
 //! `vivace-cli`.
 
+use std::io::{BufWriter, ErrorKind, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
-use vivace_cli::Cli;
+use vivace_cli::{Cli, Ending};
 
 #[tokio::main]
-#[expect(clippy::print_stdout, clippy::print_stderr, reason = "this is a command line")]
+#[expect(clippy::print_stderr, reason = "this is a command line")]
 async fn main() -> ExitCode {
-    match vivace_cli::run(Cli::parse()).await {
-        Ok(answer) => {
-            print!("{answer}");
-            ExitCode::SUCCESS
-        }
+    let mut out = BufWriter::new(std::io::stdout());
+    let ended = vivace_cli::run(Cli::parse(), &mut out).await;
+    let ended = ended.and_then(|ending| Ok(out.flush().map(|()| ending)?));
+    match ended {
+        Ok(Ending::Good) => ExitCode::SUCCESS,
+        Ok(Ending::Bad) => ExitCode::FAILURE,
+        // Whoever read the answer has enough of it.
+        Err(error) if error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == ErrorKind::BrokenPipe) => ExitCode::SUCCESS,
         Err(error) => {
+            // What there is comes before what is wrong with the rest; a failure to say so changes nothing.
+            let _ = out.flush();
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }

@@ -357,6 +357,28 @@ impl Bucket {
         Ok(filter.may_contain(trace))
     }
 
+    /// The length of the block's `data.parquet` in the bucket, bytes, whatever its meta says.
+    ///
+    /// # Errors
+    /// [`BucketError`].
+    pub async fn data_bytes(&self, tenant: &TenantId, block: BlockId) -> Result<u64, BucketError> {
+        let location = keys::object(tenant, block, objects::DATA);
+        let head = self.inner.store.head(&location).await.map_err(|e| BucketError::of_store("read", location.as_ref(), e))?;
+        Ok(head.size)
+    }
+
+    /// One of a block's small objects, by its name from [`vivace_block::objects`]; none where there is no such object.
+    ///
+    /// # Errors
+    /// [`BucketError::Unavailable`].
+    pub async fn object(&self, tenant: &TenantId, block: BlockId, name: &str) -> Result<Option<Bytes>, BucketError> {
+        match self.get(&keys::object(tenant, block, name)).await {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(BucketError::Gone { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     pub(crate) async fn get(&self, location: &Path) -> Result<Bytes, BucketError> {
         let unread = |e| BucketError::of_store("read", location.as_ref(), e);
         self.inner.store.get(location).await.map_err(unread)?.bytes().await.map_err(unread)

@@ -282,3 +282,6 @@ mod wire {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,7 @@ use vivace_core::BlockId;
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// Another format than vParquet4 and vParquet5.
-    #[error("block {block} has format {format:?}; vParquet4 and vParquet5 can be read")]
+    #[error("block {block} has format {format:?}; vParquet4 and vParquet5 can be read{}", advice(format))]
     Format {
         /// Which block.
         block: BlockId,
@@ -46,6 +46,14 @@ pub enum ReadError {
         /// What the store said.
         source: std::io::Error,
     },
+}
+
+/// What to do about a format that cannot be read.
+fn advice(format: &str) -> &'static str {
+    match format {
+        "vParquet3" => ". Let Tempo 2.x serve it until its retention ends, or rewrite it with `tempo-cli parquet convert-3to4`",
+        _ => ". A newer release may know it",
+    }
 }
 
 impl ReadError {

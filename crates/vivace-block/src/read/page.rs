@@ -118,6 +118,11 @@ impl PageHeader {
         Ok(PageKind::V2 { rep_len, def_len, compressed })
     }
 
+    /// Whether the writer left a checksum to compare with.
+    pub(crate) fn has_checksum(&self) -> bool {
+        self.crc.is_some_and(|crc| crc != 0)
+    }
+
     /// The stored bytes that follow the header, checked against their checksum where there is one.
     pub(crate) fn body<'a>(&self, bytes: &'a [u8]) -> Result<&'a [u8], Fault> {
         let end = self.len.checked_add(self.stored);

@@ -1,8 +1,11 @@
 //! What the crate promises, through its public doors.
 
 mod live;
+mod made;
 mod merge;
 mod read;
 mod read_broken;
 mod read_search;
 mod read_written;
+mod round_trip;
+mod traps;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use prost::Message as _;
 use vivace_block::index::RowGroupIndex;
-use vivace_block::{BlockMeta, BlockReader};
+use vivace_block::{BlockMeta, BlockReader, bloom, objects};
 use vivace_core::TraceId;
 use vivace_proto::otlp::{ResourceSpans, TracesData};
 
@@ -57,9 +57,18 @@ fn encoded(trace: &Trace) -> Vec<u8> {
 
 #[test]
 fn every_trace_decodes_to_what_the_original_answered() {
-    for set in
-        ["v4-edge-default", "v4-edge-dedicated", "v4-bulk-rowgroups", "v4-pages", "v4-compacted", "v5-edge-default", "v5-edge-dedicated"]
-    {
+    for set in [
+        "v4-edge-default",
+        "v4-edge-dedicated",
+        "v4-bulk-rowgroups",
+        "v4-pages",
+        "v4-compacted",
+        "v5-edge-default",
+        "v5-edge-dedicated",
+        "v5-edge-by-2.10",
+        "v5-bulk-rowgroups",
+        "v5-compacted",
+    ] {
         let expected = expected(set);
         let block = open(set);
         let index = std::fs::read(testdata(set).join("index")).ok();
@@ -96,5 +105,24 @@ fn parts_of_a_trace_combine_to_what_the_original_answered() {
             spans
         };
         assert_eq!(spans(&vivace_core::combine::combine(parts)), spans(&want), "{id}");
+    }
+}
+
+#[test]
+fn every_real_filter_knows_its_ids_and_every_real_index_its_row_groups() {
+    for set in ["v4-bulk-rowgroups", "v4-compacted", "v4-edge-default", "v4-three-blocks-1", "v5-bulk-rowgroups", "v5-compacted"] {
+        let block = open(set);
+        let meta = block.meta();
+        let object = |name: &str| std::fs::read(testdata(set).join(name)).expect(name);
+        let shards: Vec<bloom::Shard> =
+            (0..meta.bloom_shards).map(|shard| bloom::Shard::from_bytes(&object(&objects::bloom(shard))).expect("a filter")).collect();
+        let index = RowGroupIndex::from_json(&object(objects::INDEX)).expect("an index");
+        // Real metas may count one row group too many, these do not.
+        assert_eq!((index.last_ids.len(), block.row_groups()), (meta.row_groups as usize, meta.row_groups as usize), "{set}");
+        for trace in block.traces() {
+            let (id, _) = trace.expect("reads");
+            assert!(shards[bloom::shard_of(id, meta.bloom_shards) as usize].may_contain(id), "{set} {id}");
+            assert!(index.row_group_of(id).is_some(), "{set} {id}");
+        }
     }
 }

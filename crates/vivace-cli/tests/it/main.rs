@@ -5,10 +5,17 @@ mod config;
 mod query;
 
 use clap::Parser;
-use vivace_cli::{Cli, run};
+use vivace_cli::{Cli, Ending, run};
 
-/// Runs a command; errors as the text that a user reads.
+/// Runs a command; errors as the text that a user reads. A command that finds something wrong is none.
 pub(crate) async fn cli(args: &[&str]) -> Result<String, String> {
+    answer(args).await.map(|(_, text)| text)
+}
+
+/// Runs a command; its ending and what it wrote.
+pub(crate) async fn answer(args: &[&str]) -> Result<(Ending, String), String> {
     let args = Cli::try_parse_from(std::iter::once(&"vivace-cli").chain(args)).map_err(|error| error.to_string())?;
-    run(args).await.map_err(|error| format!("{error:#}"))
+    let mut out = Vec::new();
+    let ending = run(args, &mut out).await.map_err(|error| format!("{error:#}"))?;
+    Ok((ending, String::from_utf8(out).expect("text")))
 }

@@ -1,0 +1,159 @@
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::ops::Range;
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use prost::Message;
+use tempfile::NamedTempFile;
+use vivace_block::{BlockMeta, BlockOptions, BlockReader, BlockWriter, FinishedBlock, SpanRef};
+use vivace_core::BlockId;
+use vivace_proto::otlp::ResourceSpans;
+
+use super::place::BlockPlace;
+use crate::progress::Progress;
+use crate::text::{bytes, table};
+
+/// Write a block anew as vParquet4: one of vParquet5, or one whose derived columns are wrong.
+///
+/// The new block has the same tenant, traces, level and dedicated columns, as far as vParquet4 can hold them, and an id of
+/// its own. The old block stays as it is.
+#[derive(Debug, Args)]
+pub(crate) struct Command {
+    #[command(flatten)]
+    block: BlockPlace,
+    /// The bucket for the new block: a folder, which is made where there is none, or s3://bucket/prefix.
+    #[arg(long, value_name = "BUCKET")]
+    to: String,
+    /// 1 to 22: the higher, the smaller and slower.
+    #[arg(long, value_name = "LEVEL", default_value_t = 1, value_parser = clap::value_parser!(i32).range(1..=22))]
+    zstd_level: i32,
+    /// Where the new block is kept until it is complete. It needs room for all of it.
+    #[arg(long, value_name = "FOLDER")]
+    temp_dir: Option<PathBuf>,
+}
+
+/// What was written, and what came of the spans.
+struct Converted {
+    block: FinishedBlock<BufWriter<File>>,
+    spans_read: u64,
+}
+
+pub(crate) async fn run(command: Command) -> anyhow::Result<String> {
+    let found = command.block.find().await?;
+    let target = command.block.place().open_other(&command.to).await?;
+    let folder = command.temp_dir.unwrap_or_else(std::env::temp_dir);
+    let temp =
+        NamedTempFile::new_in(&folder).with_context(|| format!("cannot write to {}; --temp-dir names another folder", folder.display()))?;
+    let file = temp.reopen()?;
+    let new_id = BlockId(uuid::Uuid::new_v4().into_bytes());
+    let zstd_level = command.zstd_level;
+    // A wrong meta is one of the things that are put right.
+    let (meta, source) = found.as_it_lies().await?;
+    let converted = tokio::task::spawn_blocking(move || convert(&BlockReader::open(meta, source)?, file, new_id, zstd_level)).await??;
+    let FinishedBlock { meta, blooms, index, spans, invalid_spans, .. } = converted.block;
+    if invalid_spans > 0 {
+        bail!("{invalid_spans} spans cannot be written again, so nothing was stored; `vivace-cli block verify` may say more");
+    }
+    target.put_block(&meta, temp.path(), blooms, index).await?;
+    Ok(show(&found.meta, &meta, converted.spans_read, spans, &command.to))
+}
+
+fn convert(block: &BlockReader, file: File, id: BlockId, zstd_level: i32) -> anyhow::Result<Converted> {
+    let old = block.meta();
+    let options = BlockOptions {
+        dedicated_columns: old.dedicated_columns.clone(),
+        compaction_level: old.compaction_level,
+        replication_factor: old.replication_factor,
+        zstd_level,
+        ..BlockOptions::default()
+    };
+    let mut writer = BlockWriter::new(options, old.tenant_id.clone(), id, BufWriter::new(file), old.total_objects)?;
+    let mut progress = Progress::new("trace", old.total_objects);
+    let mut messages = Messages::default();
+    let mut spans_read = 0;
+    for (done, trace) in (1..).zip(block.traces()) {
+        let (id, trace) = trace?;
+        messages.read(&trace);
+        spans_read += messages.spans.len() as u64;
+        writer.push_trace(id, &messages.refs())?;
+        progress.at(done);
+    }
+    let mut block = writer.finish()?;
+    block.out.flush()?;
+    // The old writer may have known better than the spans' own clocks; but what it left out must be found.
+    if old.start_unix_nanos > 0 {
+        block.meta.start_unix_nanos = block.meta.start_unix_nanos.min(old.start_unix_nanos);
+    }
+    block.meta.end_unix_nanos = block.meta.end_unix_nanos.max(old.end_unix_nanos);
+    Ok(Converted { block, spans_read })
+}
+
+/// The messages of one trace, kept from trace to trace.
+#[derive(Default)]
+struct Messages {
+    bytes: Vec<u8>,
+    /// Resource, scope and span of each span.
+    spans: Vec<[Range<usize>; 3]>,
+}
+
+impl Messages {
+    fn read(&mut self, trace: &[ResourceSpans]) {
+        self.bytes.clear();
+        self.spans.clear();
+        for resource in trace {
+            let of_resource = self.put(resource.resource.as_ref());
+            for scope in &resource.scope_spans {
+                let of_scope = self.put(scope.scope.as_ref());
+                for span in &scope.spans {
+                    let of_span = self.put(Some(span));
+                    self.spans.push([of_resource.clone(), of_scope.clone(), of_span]);
+                }
+            }
+        }
+    }
+
+    fn put(&mut self, message: Option<&impl Message>) -> Range<usize> {
+        let start = self.bytes.len();
+        if let Some(message) = message {
+            message.encode(&mut self.bytes).expect("a vector grows");
+        }
+        start..self.bytes.len()
+    }
+
+    fn refs(&self) -> Vec<SpanRef<'_>> {
+        let at = |range: &Range<usize>| &self.bytes[range.clone()];
+        self.spans.iter().map(|[resource, scope, span]| SpanRef { resource: at(resource), scope: at(scope), span: at(span) }).collect()
+    }
+}
+
+fn show(old: &BlockMeta, new: &BlockMeta, spans_read: u64, spans_written: u64, to: &str) -> String {
+    let row = |when: &str, meta: &BlockMeta, spans: u64| {
+        let per_span = meta.size_bytes as f64 / spans.max(1) as f64;
+        vec![
+            when.to_owned(),
+            meta.block_id.to_string(),
+            meta.format.as_str().to_owned(),
+            meta.total_objects.to_string(),
+            spans.to_string(),
+            meta.row_groups.to_string(),
+            bytes(meta.size_bytes),
+            format!("{per_span:.1}"),
+        ]
+    };
+    let rows = [row("before", old, spans_read), row("after", new, spans_written)];
+    let mut out = table(&["", "BLOCK", "FORMAT", "TRACES", "SPANS", "ROW GROUPS", "SIZE", "BYTES PER SPAN"], &rows);
+    out.push_str(&format!("\nWritten to {}/{}/{}\n", to.trim_end_matches('/'), new.tenant_id, new.block_id));
+    let lost = old.dedicated_columns.iter().filter(|column| !new.dedicated_columns.contains(column)).count();
+    if lost > 0 {
+        out.push_str(&format!(
+            "{lost} of {} dedicated columns are generic attributes or columns of the format in vParquet4.\n",
+            old.dedicated_columns.len()
+        ));
+    }
+    if spans_written < spans_read {
+        out.push_str(&format!("{} copies of spans were dropped.\n", spans_read - spans_written));
+    }
+    out
+}
