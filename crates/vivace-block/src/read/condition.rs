@@ -83,6 +83,44 @@ impl TextTest<'_> {
     }
 }
 
+/// A comparison of durations, without making a value of each.
+#[derive(Clone, Copy)]
+enum NumberTest {
+    Less(i64),
+    LessEqual(i64),
+    Greater(i64),
+    GreaterEqual(i64),
+}
+
+impl NumberTest {
+    /// Of the comparisons that are worth it.
+    fn of(comparison: &Comparison) -> Option<Self> {
+        match comparison {
+            Comparison::Less(Value::Duration(nanos)) => Some(Self::Less(*nanos)),
+            Comparison::LessEqual(Value::Duration(nanos)) => Some(Self::LessEqual(*nanos)),
+            Comparison::Greater(Value::Duration(nanos)) => Some(Self::Greater(*nanos)),
+            Comparison::GreaterEqual(Value::Duration(nanos)) => Some(Self::GreaterEqual(*nanos)),
+            _ => None,
+        }
+    }
+
+    /// Those that pass. Negative numbers, which are none, do.
+    fn among(self, nanos: &[i64]) -> Bits {
+        let among = |test: fn(i64, i64) -> bool, bound: i64| {
+            Bits::where_true(nanos.len(), |index| {
+                let nanos = nanos[index];
+                (nanos < 0) | test(nanos, bound)
+            })
+        };
+        match self {
+            Self::Less(bound) => among(|nanos, bound| nanos < bound, bound),
+            Self::LessEqual(bound) => among(|nanos, bound| nanos <= bound, bound),
+            Self::Greater(bound) => among(|nanos, bound| nanos > bound, bound),
+            Self::GreaterEqual(bound) => among(|nanos, bound| nanos >= bound, bound),
+        }
+    }
+}
+
 impl Group<'_> {
     /// The spans that may satisfy a condition.
     pub(crate) fn condition(&mut self, condition: &Condition) -> Result<Outcome, ReadError> {
@@ -185,6 +223,10 @@ impl Group<'_> {
                 test if test.passes_nothing() => ValueTest::Nothing,
                 test => ValueTest::Text(test, every),
             },
+            // As for texts, the dictionary is taken for all there is.
+            (Wanted::Int, Physical::Int64) if self.any_number(leaf, |number| comparison.matches(&Value::Int(*number)))? == Some(false) => {
+                ValueTest::Nothing
+            }
             (Wanted::Int, Physical::Int64) | (Wanted::Double, Physical::Double) | (Wanted::Bool, Physical::Boolean) => {
                 ValueTest::Each(comparison, every)
             }
@@ -287,10 +329,17 @@ impl Group<'_> {
 
     /// Durations beyond 292 years are spans that end before they start; they are left to evaluation.
     fn durations(&mut self, leaf: LeafId, node: Node, comparison: &Comparison) -> Result<Outcome, ReadError> {
-        self.each(leaf, node, |values, index| {
-            let nanos = values.i64(index);
-            nanos < 0 || comparison.matches(&Value::Duration(nanos))
-        })
+        let column = self.column(leaf)?;
+        let (Some(test), Values::I64(nanos)) = (NumberTest::of(comparison), &column.values) else {
+            return self.each(leaf, node, |values, index| {
+                let nanos = values.i64(index);
+                nanos < 0 || comparison.matches(&Value::Duration(nanos))
+            });
+        };
+        match self.count(node)? {
+            count if count == nanos.len() => Ok(test.among(nanos).into()),
+            count => Err(self.miscounted(leaf, nanos.len(), count)),
+        }
     }
 
     /// Numbers of which there are few different ones.

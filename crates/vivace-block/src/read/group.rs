@@ -210,6 +210,14 @@ impl<'a> Group<'a> {
         })
     }
 
+    /// Whether some entry of a column's dictionary of 64-bit numbers satisfies a test; none without such a dictionary.
+    pub(crate) fn any_number(&mut self, leaf: LeafId, test: impl FnMut(&i64) -> bool) -> Result<Option<bool>, ReadError> {
+        Ok(match self.any_dictionary(leaf)? {
+            Some(AnyDictionary::I64(dictionary)) => Some(dictionary.iter().any(test)),
+            _ => None,
+        })
+    }
+
     /// The decoded column.
     pub(crate) fn column(&mut self, leaf: LeafId) -> Result<Rc<Column>, ReadError> {
         if let Some(column) = self.columns.get(&leaf) {
@@ -334,15 +342,16 @@ impl<'a> Group<'a> {
         }
         let column = self.column(leaf)?;
         let Levels { rep, def } = &*column.levels;
-        let mut offsets = Vec::with_capacity(rep.len().min(1 << 20) + 1);
-        let mut children = 0u32;
+        // Written always and kept sometimes: branches would be guessed wrong too often.
+        let mut offsets = vec![0u32; rep.len() + 1];
+        let (mut parents, mut children) = (0, 0u32);
         for (rep, def) in rep.iter().zip(def) {
-            if *rep <= parent && *def >= parent {
-                offsets.push(children);
-            }
-            children += u32::from(*rep <= child_rep && *def >= child_def);
+            offsets[parents] = children;
+            parents += usize::from((*rep <= parent) & (*def >= parent));
+            children += u32::from((*rep <= child_rep) & (*def >= child_def));
         }
-        offsets.push(children);
+        offsets[parents] = children;
+        offsets.truncate(parents + 1);
         let offsets = Rc::new(offsets);
         self.offsets.insert((leaf, parent, child_def), Rc::clone(&offsets));
         Ok(offsets)

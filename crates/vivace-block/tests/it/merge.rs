@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use prost::Message as _;
-use vivace_block::{BlockOptions, BlockReader, BlockWriter, FinishedBlock, MergeError, MergedBlock, merge};
+use vivace_block::verify::{SmallObjects, verify};
+use vivace_block::{BlockOptions, BlockReader, BlockWriter, FinishedBlock, MergeError, MergedBlock, ReadAt, merge};
 use vivace_core::combine::combine;
 use vivace_core::{BlockId, TenantId, TraceId};
 use vivace_proto::otlp::{ResourceSpans, TracesData};
@@ -40,9 +41,21 @@ fn read(block: FinishedBlock<Vec<u8>>) -> BlockReader {
     BlockReader::open(block.meta, Arc::new(Bytes::from(block.out))).expect("opens")
 }
 
+/// The merged block, which is sound; traces and spans that were combined.
 fn merged(inputs: &[BlockReader]) -> (BlockReader, u64, u64) {
-    let MergedBlock { block, traces_combined, spans_combined } = merge(inputs, writer(options(&inputs[0])), &|| true).expect("merges");
-    (read(block), traces_combined, spans_combined)
+    let merged = merge(inputs, writer(options(&inputs[0])), &|| true).expect("merges");
+    (sound(merged.block), merged.traces_combined, merged.spans_combined)
+}
+
+fn sound(block: FinishedBlock<Vec<u8>>) -> BlockReader {
+    let small = SmallObjects {
+        blooms: block.blooms.iter().map(|bloom| Some(bloom.clone().into())).collect(),
+        index: Some(block.index.clone().into()),
+    };
+    let source: Arc<dyn ReadAt> = Arc::new(Bytes::from(block.out.clone()));
+    let report = verify(&block.meta, &source, &small, &mut |_| {});
+    assert!(!report.is_bad(), "{report:#?}");
+    read(block)
 }
 
 fn traces(block: &BlockReader) -> BTreeMap<TraceId, Trace> {
@@ -161,7 +174,7 @@ fn row_groups_that_overlap_nothing_are_taken_over_as_they_are() {
         // The first row group begins after the magic bytes and is longer than this.
         assert!(memchr::memmem::find(&block.out, &file[4..8000]).is_some());
     }
-    let block = read(block);
+    let block = sound(block);
     expect_equal(&traces(&block), &combined(&inputs));
     for id in ids.iter().step_by(17) {
         assert!(block.find(**id, None).expect("reads").is_some(), "{id}");
