@@ -227,7 +227,7 @@ pub(crate) fn delta(bytes: &[u8], count: usize, out: &mut Vec<i64>) -> Result<us
 
 /// What strings that stand once in a page and often in a column may take, bytes: a few bytes of a page can repeat a long one
 /// millions of times. Row groups are of 100 MB before they are encoded.
-const REPEATED_BYTES_MAX: usize = 1 << 28;
+const REPEATED_BYTES_MAX: usize = 1 << 27;
 
 /// Byte strings one after the other.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -18,8 +18,8 @@ const FREE_ENTRIES: u64 = 1 << 23;
 /// The same for all columns of a row group together.
 const FREE_GROUP_ENTRIES: u64 = 1 << 26;
 
-/// Beyond that, every byte of a row group may stand for so many entries. Spans have ids, which no codec makes smaller, so
-/// blocks have about 4, and 40 when every span has the same hundred attributes.
+/// Beyond that, every byte of a row group may stand for so many entries. Blocks have 1 or 2, since spans have ids, which no
+/// codec makes smaller; 40 is possible when every span has the same hundred attributes.
 const ENTRIES_PER_BYTE: u64 = 64;
 
 /// Levels are kept in one byte each.
