@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 export VIVACE_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/vivace
 
-.PHONY: help demo test fmt lint unit e2e conformance bench proto deny
+.PHONY: help demo test fmt lint unit e2e conformance fuzz bench proto deny
 
 help: ## print this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -27,6 +27,9 @@ e2e: ## real processes, real clients, real S3 and Prometheus
 
 conformance: ## the recorded query API answers, where that kit is found beside the clone
 	@python3 scripts/conformance.py
+
+fuzz: ## run every fuzz target for FUZZ_SECONDS (600) each: docs/testing.md
+	@python3 scripts/fuzz.py
 
 bench: ## criterion benches of the crates
 	cargo bench --workspace

@@ -274,13 +274,19 @@ impl<'a> Row<'a> {
         for resource in &self.resources {
             let scopes = &self.scopes[resource.scopes.clone()];
             let spans = scopes.first().map_or(0, |s| s.spans.start)..scopes.last().map_or(0, |s| s.spans.end);
-            let at = self.stats.partition_point(|count| count.service < resource.service_name);
-            if self.stats.get(at).is_none_or(|count| count.service != resource.service_name) {
-                self.stats.insert(at, ServiceCount { service: resource.service_name, spans: 0, errors: 0 });
-            }
-            self.stats[at].spans += spans.len() as u32;
-            self.stats[at].errors += self.spans[spans].iter().filter(|span| span.status_code == 2).count() as u32;
+            let errors = self.spans[spans.clone()].iter().filter(|span| span.status_code == 2).count() as u32;
+            self.stats.push(ServiceCount { service: resource.service_name, spans: spans.len() as u32, errors });
         }
+        // Sorted once, since a trace may have as many services as spans.
+        self.stats.sort_by_key(|count| count.service);
+        self.stats.dedup_by(|count, first| {
+            let is_same = count.service == first.service;
+            if is_same {
+                first.spans += count.spans;
+                first.errors += count.errors;
+            }
+            is_same
+        });
     }
 
     fn place(&mut self) {

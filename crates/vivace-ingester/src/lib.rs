@@ -7,6 +7,9 @@
 
 mod build;
 mod flush;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod gather;
 mod grpc;
 mod held;

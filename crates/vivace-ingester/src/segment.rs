@@ -14,6 +14,9 @@ pub(crate) const SEGMENT_BYTES_MAX: u32 = 512 << 20;
 /// lz4 blocks cannot expand further than this, so a larger claim is a lie and is refused before memory is taken for it.
 const LZ4_EXPANSION_MAX: u64 = 255;
 
+/// A refused trace in a header.
+const REFUSED_BYTES: usize = 21;
+
 /// Names a segment for ever: a distributor's incarnation and its count.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct SegmentId {
@@ -112,7 +115,7 @@ impl SegmentHeader {
         let tenant = TenantId::new(&take_text(body)?).ok()?;
         let primary = take_text(body)?.into();
         let count = body.try_get_u32_le().ok()? as usize;
-        let mut refused = Vec::with_capacity(count.min(body.remaining()));
+        let mut refused = Vec::with_capacity(count.min(body.remaining() / REFUSED_BYTES));
         for _ in 0..count {
             let trace = TraceId(take(body)?);
             let reason = Reason::try_from(i32::from(body.try_get_u8().ok()?)).ok()?;

@@ -2,10 +2,13 @@
 //!
 //! Source: block format description, "Tenant index".
 
+use std::borrow::Cow;
+use std::fmt;
 use std::io::{Read, Write};
 
 use prost::Message;
-use serde::{Deserialize, Serialize};
+use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use vivace_block::{BlockMeta, DedicatedColumn, parse_rfc3339, rfc3339};
 use vivace_core::{BlockId, TenantId};
 
@@ -31,6 +34,13 @@ pub struct CompactedBlock {
 
 /// An index larger than this once unpacked is refused, bytes: it would be some millions of blocks.
 const UNPACKED_BYTES_MAX: u64 = 4 << 30;
+
+/// And it unpacks to at most so many times its size: a block's entry has an id and times, which no codec makes smaller than
+/// some 40 bytes, and some kilobytes of text at most. Compressed zeros would unpack to thousands of times theirs.
+const UNPACKED_RATIO_MAX: u64 = 256;
+
+/// What is unpacked whatever the ratio, bytes.
+const UNPACKED_BYTES_FREE: u64 = 1 << 20;
 
 impl TenantIndex {
     /// The bytes of `index.pb.zst`.
@@ -61,21 +71,26 @@ impl TenantIndex {
     /// What is wrong with the bytes.
     pub fn from_protobuf(bytes: &[u8], mut bad: impl FnMut(&str)) -> Result<Self, String> {
         let decoder = zstd::Decoder::new(bytes).map_err(|e| e.to_string())?;
-        let unpacked = unpack(decoder).map_err(|e| format!("zstd: {e}"))?;
-        let index = wire::TenantIndex::decode(unpacked.as_slice()).map_err(|e| e.to_string())?;
+        let unpacked = unpack(decoder, bytes.len()).map_err(|e| format!("zstd: {e}"))?;
+        // Field by field: an entry of two bytes would become some hundred if the message were decoded as a whole.
+        let mut index = Self::default();
         let mut read = |meta: wire::BlockMeta| meta.try_into().map_err(|e: String| bad(&e)).ok();
-        Ok(Self {
-            created_unix_nanos: wire::unix_nanos(index.created_at.as_ref()),
-            live: index.meta.into_iter().filter_map(&mut read).collect(),
-            compacted: index
-                .compacted_meta
-                .into_iter()
-                .filter_map(|block| {
+        let mut rest = unpacked.as_slice();
+        while let Some((field, message)) = wire::next_message(&mut rest)? {
+            let wrong = |e: prost::DecodeError| e.to_string();
+            match field {
+                1 => index.created_unix_nanos = wire::unix_nanos(Some(&wire::Timestamp::decode(message).map_err(wrong)?)),
+                2 => index.live.extend(read(wire::BlockMeta::decode(message).map_err(wrong)?)),
+                3 => {
+                    let block = wire::CompactedBlockMeta::decode(message).map_err(wrong)?;
                     let compacted_unix_nanos = wire::unix_nanos(block.compacted_time.as_ref());
-                    Some(CompactedBlock { meta: read(block.block_meta.unwrap_or_default())?, compacted_unix_nanos })
-                })
-                .collect(),
-        })
+                    let meta = read(block.block_meta.unwrap_or_default());
+                    index.compacted.extend(meta.map(|meta| CompactedBlock { meta, compacted_unix_nanos }));
+                }
+                _ => {}
+            }
+        }
+        Ok(index)
     }
 
     /// The bytes of `index.json.gz`.
@@ -105,39 +120,107 @@ impl TenantIndex {
     /// # Errors
     /// What is wrong with the bytes.
     pub fn from_json(bytes: &[u8], mut bad: impl FnMut(&str)) -> Result<Self, String> {
-        let unpacked = unpack(flate2::read::GzDecoder::new(bytes)).map_err(|e| format!("gzip: {e}"))?;
-        let index: Json = serde_json::from_slice(&unpacked).map_err(|e| e.to_string())?;
-        let mut read = |value: serde_json::Value| BlockMeta::deserialize(value).map_err(|e| bad(&e.to_string())).ok();
-        Ok(Self {
-            created_unix_nanos: parse_rfc3339(&index.created_at).map_err(|e| format!("created_at: {e}"))?,
-            live: index.meta.unwrap_or_default().into_iter().filter_map(&mut read).collect(),
-            compacted: index
-                .compacted
-                .unwrap_or_default()
-                .into_iter()
-                .filter_map(|value| {
-                    let time = value["compactedTime"].as_str().and_then(|text| parse_rfc3339(text).ok()).unwrap_or_default();
-                    Some(CompactedBlock { meta: read(value)?, compacted_unix_nanos: time })
-                })
-                .collect(),
-        })
+        let unpacked = unpack(flate2::read::GzDecoder::new(bytes), bytes.len()).map_err(|e| format!("gzip: {e}"))?;
+        let mut json = serde_json::Deserializer::from_slice(&unpacked);
+        let index = IndexVisitor { bad: &mut bad };
+        let index = json.deserialize_map(index).and_then(|index| json.end().map(|()| index));
+        index.map_err(|e| e.to_string())
     }
 }
 
-fn unpack(source: impl Read) -> std::io::Result<Vec<u8>> {
+/// All that `source` gives, which was packed into so many bytes.
+fn unpack(source: impl Read, packed: usize) -> std::io::Result<Vec<u8>> {
+    let max = (packed as u64).saturating_mul(UNPACKED_RATIO_MAX).clamp(UNPACKED_BYTES_FREE, UNPACKED_BYTES_MAX);
     let mut out = Vec::new();
-    source.take(UNPACKED_BYTES_MAX + 1).read_to_end(&mut out)?;
-    if out.len() as u64 > UNPACKED_BYTES_MAX {
-        return Err(std::io::Error::other(format!("unpacks to more than {UNPACKED_BYTES_MAX} bytes")));
+    source.take(max + 1).read_to_end(&mut out)?;
+    if out.len() as u64 > max {
+        return Err(std::io::Error::other(format!("{packed} bytes unpack to more than {max} bytes")));
     }
     Ok(out)
 }
 
-#[derive(Serialize, Deserialize)]
+/// The JSON form as written.
+#[derive(Serialize)]
 struct Json {
     created_at: String,
     meta: Option<Vec<serde_json::Value>>,
     compacted: Option<Vec<serde_json::Value>>,
+}
+
+/// The JSON form as read: one entry after the other, since one that is held as a tree takes many times its text.
+struct IndexVisitor<'b> {
+    bad: &'b mut dyn FnMut(&str),
+}
+
+impl<'de> Visitor<'de> for IndexVisitor<'_> {
+    type Value = TenantIndex;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a tenant index")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<TenantIndex, A::Error> {
+        let mut created = None;
+        let (mut live, mut compacted) = (Vec::new(), Vec::new());
+        while let Some(key) = map.next_key::<Cow<'de, str>>()? {
+            match &*key {
+                "created_at" => {
+                    let text: Cow<'de, str> = map.next_value()?;
+                    created = Some(parse_rfc3339(&text).map_err(|e| A::Error::custom(format!("created_at: {e}")))?);
+                }
+                "meta" => map.next_value_seed(Entries { bad: self.bad, push: &mut |block| live.push(block.meta) })?,
+                "compacted" => map.next_value_seed(Entries { bad: self.bad, push: &mut |block| compacted.push(block) })?,
+                _ => drop(map.next_value::<IgnoredAny>()?),
+            }
+        }
+        let created_unix_nanos = created.ok_or_else(|| A::Error::missing_field("created_at"))?;
+        Ok(TenantIndex { created_unix_nanos, live, compacted })
+    }
+}
+
+/// A list of blocks, or null.
+struct Entries<'b> {
+    bad: &'b mut dyn FnMut(&str),
+    push: &'b mut dyn FnMut(CompactedBlock),
+}
+
+impl<'de> DeserializeSeed<'de> for Entries<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_option(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Entries<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of blocks")
+    }
+
+    fn visit_none<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
+        while let Some(value) = entries.next_element::<serde_json::Value>()? {
+            let time = value["compactedTime"].as_str().and_then(|text| parse_rfc3339(text).ok()).unwrap_or_default();
+            match BlockMeta::deserialize(value) {
+                Ok(meta) => (self.push)(CompactedBlock { meta, compacted_unix_nanos: time }),
+                Err(error) => (self.bad)(&error.to_string()),
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The protobuf form.
@@ -204,6 +287,26 @@ mod wire {
         dedicated_columns: Vec<u8>,
         #[prost(uint32, tag = "18")]
         replication_factor: u32,
+    }
+
+    /// The next message of a `TenantIndex`, with its field; fields of later versions are passed over.
+    pub(super) fn next_message<'a>(rest: &mut &'a [u8]) -> Result<Option<(u32, &'a [u8])>, String> {
+        use prost::encoding::{DecodeContext, WireType, check_wire_type, decode_key, skip_field};
+        while !rest.is_empty() {
+            let invalid = |e: prost::DecodeError| e.to_string();
+            let (field, kind) = decode_key(rest).map_err(invalid)?;
+            if !(1..=3).contains(&field) {
+                skip_field(kind, field, rest, DecodeContext::default()).map_err(invalid)?;
+                continue;
+            }
+            check_wire_type(WireType::LengthDelimited, kind).map_err(invalid)?;
+            let len = prost::decode_length_delimiter(&mut *rest).map_err(invalid)?;
+            let (message, after) =
+                rest.split_at_checked(len).ok_or_else(|| format!("field {field} claims {len} bytes, {} are left", rest.len()))?;
+            *rest = after;
+            return Ok(Some((field, message)));
+        }
+        Ok(None)
     }
 
     /// Seconds from the year 1, the reference's zero time, to 1970.

@@ -101,14 +101,44 @@ struct Own {
 /// Loads columns and checks that they have one value per element.
 struct Loader<'a> {
     group: Group<'a>,
+    /// Of the texts in the columns so far, each as often as it occurs.
+    text_bytes: u64,
 }
 
+/// A row group's texts written out may take this, bytes. A dictionary lets a few bytes repeat a long text millions of times,
+/// and traces are handed out with every text in full. Row groups are of 100 MB before they are encoded.
+const TEXT_BYTES_MAX: u64 = 1 << 30;
+
 impl Loader<'_> {
+    fn column(&mut self, leaf: LeafId) -> Result<Rc<Column>, ReadError> {
+        let column = self.group.column(leaf)?;
+        self.count_text(leaf, &column)?;
+        Ok(column)
+    }
+
+    fn lists(&mut self, leaf: LeafId, depth: u8, parents: usize) -> Result<Option<Lists>, ReadError> {
+        let lists = self.group.lists(leaf, depth, parents)?;
+        if let Some(lists) = &lists {
+            self.count_text(leaf, &lists.column)?;
+        }
+        Ok(lists)
+    }
+
+    fn count_text(&mut self, leaf: LeafId, column: &Column) -> Result<(), ReadError> {
+        if let Values::Codes { codes, dictionary } = &column.values {
+            self.text_bytes += codes.iter().map(|code| dictionary.strings.get(*code as usize).len() as u64).sum::<u64>();
+        }
+        if self.text_bytes > TEXT_BYTES_MAX {
+            return Err(self.group.corrupt(leaf, format!("texts of {} bytes in one row group", self.text_bytes)));
+        }
+        Ok(())
+    }
+
     fn required(&mut self, leaf: LeafId, elements: usize) -> Result<Rc<Column>, ReadError> {
         if let Some(column) = self.group.constant(leaf, elements) {
             return Ok(Rc::new(column));
         }
-        let column = self.group.column(leaf)?;
+        let column = self.column(leaf)?;
         match column.values.len() {
             len if len == elements => Ok(column),
             len => Err(self.group.corrupt(leaf, format!("{len} values for {elements} elements"))),
@@ -125,24 +155,24 @@ impl Loader<'_> {
 
     fn attrs(&mut self, leaves: &AttrLeaves, depth: u8, parents: usize) -> Result<Attrs, ReadError> {
         let of_parent = self.child_lists(leaves.key, depth, parents)?;
-        let key = self.group.column(leaves.key)?;
+        let key = self.column(leaves.key)?;
         let count = key.values.len();
         Ok(Attrs {
             of_parent,
             key,
             is_array: self.required(leaves.is_array, count)?,
-            text: self.group.lists(leaves.text, depth + 1, count)?,
-            int: self.group.lists(leaves.int, depth + 1, count)?,
-            double: self.group.lists(leaves.double, depth + 1, count)?,
-            boolean: self.group.lists(leaves.boolean, depth + 1, count)?,
-            unsupported: self.group.lists(leaves.unsupported, depth + 1, count)?,
+            text: self.lists(leaves.text, depth + 1, count)?,
+            int: self.lists(leaves.int, depth + 1, count)?,
+            double: self.lists(leaves.double, depth + 1, count)?,
+            boolean: self.lists(leaves.boolean, depth + 1, count)?,
+            unsupported: self.lists(leaves.unsupported, depth + 1, count)?,
         })
     }
 
     fn own(&mut self, columns: &[OwnColumn], depth: u8, parents: usize) -> Result<Vec<Own>, ReadError> {
         let mut own = Vec::with_capacity(columns.len());
         for column in columns {
-            if let Some(values) = self.group.lists(column.leaf, depth, parents)? {
+            if let Some(values) = self.lists(column.leaf, depth, parents)? {
                 own.push(Own { key: column.key.clone(), values });
             }
         }
@@ -157,13 +187,14 @@ impl Assembler {
         let wanted: Vec<LeafId> = all_leaves(layout).into_iter().filter(is_read).collect();
         group.prefetch(&wanted)?;
         let rows = group.rows();
-        let mut load = Loader { group };
+        let mut load = Loader { group, text_bytes: 0 };
         let resources = load.child_lists(layout.span_id, 0, rows)?;
         let resource_count = resources.last().map_or(0, |n| *n as usize);
         let scopes = load.child_lists(layout.span_id, 1, resource_count)?;
         let scope_count = scopes.last().map_or(0, |n| *n as usize);
         let spans = load.child_lists(layout.span_id, 2, scope_count)?;
         let span_count = spans.last().map_or(0, |n| *n as usize);
+        load.group.check_spans(layout.span_id, resource_count.max(scope_count).max(span_count))?;
         let events = load.child_lists(layout.event_time, 3, span_count)?;
         let event_count = events.last().map_or(0, |n| *n as usize);
         let links = load.child_lists(layout.link_trace, 3, span_count)?;

@@ -184,7 +184,7 @@ impl Values {
         if let Self::Codes { codes, dictionary } = self {
             let mut strings = Strings::default();
             for code in codes.iter() {
-                strings.push(dictionary.strings.get(*code as usize))?;
+                strings.push_repeated(dictionary.strings.get(*code as usize))?;
             }
             *self = Self::Strings(strings);
         }
@@ -209,7 +209,7 @@ impl Values {
             _ => {
                 let to = self.spell_out()?;
                 for index in range {
-                    to.push(other.bytes(index))?;
+                    to.push_repeated(other.bytes(index))?;
                 }
             }
         }
@@ -277,13 +277,30 @@ pub(crate) struct Decoder<'a> {
     levels: Levels,
     values: Values,
     entries: usize,
+    /// Pages may not have more together.
+    entries_max: usize,
     scratch: Vec<u32>,
 }
 
 impl<'a> Decoder<'a> {
     pub(crate) fn new(leaf: &'a Leaf, codec: Codec, dictionary: Option<AnyDictionary>, with_levels: bool) -> Result<Self, Fault> {
         let values = Values::new(leaf.physical, dictionary.as_ref())?;
-        Ok(Self { leaf, codec, dictionary, with_levels, levels: Levels::default(), values, entries: 0, scratch: Vec::new() })
+        Ok(Self {
+            leaf,
+            codec,
+            dictionary,
+            with_levels,
+            levels: Levels::default(),
+            values,
+            entries: 0,
+            entries_max: usize::MAX,
+            scratch: Vec::new(),
+        })
+    }
+
+    /// Makes pages that claim more entries than this together an error before they are decoded.
+    pub(crate) fn at_most(self, entries: usize) -> Self {
+        Self { entries_max: entries, ..self }
     }
 
     /// Entries so far.
@@ -305,6 +322,9 @@ impl<'a> Decoder<'a> {
         let page = PageHeader::parse(bytes)?;
         let body = page.body(bytes)?;
         let len = page.len + page.stored;
+        if matches!(page.kind, PageKind::V1 | PageKind::V2 { .. }) && page.entries > self.entries_max - self.entries {
+            return Err(Fault::corrupt(format!("a page claims {} entries, {} are left", page.entries, self.entries_max - self.entries)));
+        }
         match page.kind {
             PageKind::Dictionary | PageKind::Other => {}
             PageKind::V1 => {
@@ -418,7 +438,7 @@ impl<'a> Decoder<'a> {
             }
             (Values::Strings(out), AnyDictionary::Strings(d)) => {
                 for code in &codes {
-                    out.push(d.strings.get(at(code)))?;
+                    out.push_repeated(d.strings.get(at(code)))?;
                 }
             }
             (Values::I64(out), AnyDictionary::I64(d)) => out.extend(codes.iter().map(|code| d[at(code)])),

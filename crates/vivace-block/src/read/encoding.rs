@@ -227,6 +227,10 @@ pub(crate) fn delta(bytes: &[u8], count: usize, out: &mut Vec<i64>) -> Result<us
     Ok(bytes.len() - rest.len())
 }
 
+/// What strings that stand once in a page and often in a column may take, bytes: a few bytes of a page can repeat a long one
+/// millions of times. Row groups are of 100 MB before they are encoded.
+const REPEATED_BYTES_MAX: usize = 1 << 27;
+
 /// Byte strings one after the other.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Strings {
@@ -260,6 +264,19 @@ impl Strings {
     pub(crate) fn push(&mut self, value: &[u8]) -> Result<(), Fault> {
         self.data.extend_from_slice(value);
         self.close()
+    }
+
+    /// As [`Strings::push`], for a string that may stand once in the page and be pushed often.
+    pub(crate) fn push_repeated(&mut self, value: &[u8]) -> Result<(), Fault> {
+        self.room_for(value.len())?;
+        self.push(value)
+    }
+
+    fn room_for(&self, bytes: usize) -> Result<(), Fault> {
+        if bytes > 0 && self.data.len() + bytes > REPEATED_BYTES_MAX {
+            return Err(Fault::corrupt(format!("repeated strings of more than {REPEATED_BYTES_MAX} bytes in one column of a row group")));
+        }
+        Ok(())
     }
 
     fn close(&mut self) -> Result<(), Fault> {
@@ -320,6 +337,7 @@ impl Strings {
         for (prefix, suffix) in prefixes.into_iter().zip(suffixes.iter()) {
             let prefix = usize::try_from(prefix).ok().filter(|len| *len <= last.len());
             let prefix = prefix.ok_or_else(|| Fault::corrupt("a string shares more with the one before than that has"))?;
+            self.room_for(if prefix > 0 { prefix + suffix.len() } else { 0 })?;
             let start = self.data.len();
             self.data.extend_from_within(last.start..last.start + prefix);
             self.data.extend_from_slice(suffix);
@@ -370,5 +388,13 @@ mod tests {
         let mut out = Vec::new();
         assert_eq!(delta(&bytes, 3, &mut out), Ok(bytes.len()));
         assert_eq!(out, [i64::MAX, i64::MIN, i64::MIN + 1]);
+    }
+
+    #[test]
+    fn repeated_strings_have_a_limit() {
+        let mut strings = Strings::default();
+        let long = vec![b'x'; 1 << 20];
+        let pushed = (0..1000).take_while(|_| strings.push_repeated(&long).is_ok()).count();
+        assert_eq!(pushed, REPEATED_BYTES_MAX >> 20);
     }
 }

@@ -11,6 +11,17 @@ const MAX_GROUPS: usize = 64;
 /// A row group of 100 MB has some ten thousand rows.
 const MAX_ROWS: usize = 1 << 24;
 
+/// Entries of a column that need no bytes to speak for them: one run says that there are millions. A trace of 75 MB that
+/// is one short attribute over and over has as many.
+const FREE_ENTRIES: u64 = 1 << 23;
+
+/// The same for all columns of a row group together.
+const FREE_GROUP_ENTRIES: u64 = 1 << 26;
+
+/// Beyond that, every byte of a row group may stand for so many entries. Blocks have 1 or 2, since spans have ids, which no
+/// codec makes smaller; 40 is possible when every span has the same hundred attributes.
+const ENTRIES_PER_BYTE: u64 = 64;
+
 /// Levels are kept in one byte each.
 const MAX_LEVEL: u8 = 16;
 
@@ -49,6 +60,8 @@ pub(crate) enum Physical {
 #[derive(Debug)]
 pub(crate) struct RowGroup {
     pub(crate) rows: usize,
+    /// Of all its columns together, as stored.
+    pub(crate) bytes: u64,
     /// One per leaf, in the order of the leaves.
     pub(crate) chunks: Vec<Chunk>,
 }
@@ -99,6 +112,10 @@ pub(crate) fn parse(bytes: &[u8], data_end: u64) -> Result<Footer, Fault> {
     }
     if leaves.is_empty() {
         return Err(Fault::corrupt("the footer has no schema"));
+    }
+    // Fields may come in any order, and twice.
+    if groups.iter().any(|group: &RowGroup| group.chunks.len() != leaves.len()) {
+        return Err(Fault::corrupt("the row groups stand before the schema"));
     }
     Ok(Footer { leaves, groups })
 }
@@ -198,7 +215,7 @@ fn normal_path(path: &[String]) -> String {
 }
 
 fn row_group(reader: &mut Reader<'_>, leaves: usize, data_end: u64) -> Result<RowGroup, Fault> {
-    let mut group = RowGroup { rows: 0, chunks: Vec::new() };
+    let mut group = RowGroup { rows: 0, bytes: 0, chunks: Vec::new() };
     let mut last = 0;
     while let Some((field, kind)) = reader.field(&mut last)? {
         match field {
@@ -218,6 +235,20 @@ fn row_group(reader: &mut Reader<'_>, leaves: usize, data_end: u64) -> Result<Ro
     }
     if group.rows > MAX_ROWS {
         return Err(Fault::corrupt(format!("a row group claims {} rows, more than {MAX_ROWS}", group.rows)));
+    }
+    let bytes = group.chunks.iter().map(|chunk| chunk.data.end - chunk.dictionary.start).fold(0, u64::saturating_add);
+    group.bytes = bytes.min(data_end);
+    let possible = group.bytes.saturating_mul(ENTRIES_PER_BYTE);
+    let mut all = 0u64;
+    for chunk in &group.chunks {
+        let entries = chunk.entries as u64;
+        all = all.saturating_add(entries);
+        if entries > possible.max(FREE_ENTRIES) || all > possible.max(FREE_GROUP_ENTRIES) {
+            return Err(Fault::corrupt(format!(
+                "a row group of {} bytes claims {entries} entries in one column, {all} with those before it",
+                group.bytes
+            )));
+        }
     }
     // Every row has one trace id, so no row group has more rows than entries in its first column.
     if group.chunks.first().is_some_and(|chunk| chunk.entries < group.rows) {
@@ -360,4 +391,39 @@ fn page_location(reader: &mut Reader<'_>) -> Result<PageLocation, Fault> {
         }
     }
     Ok(PageLocation { bytes: offset..offset.saturating_add(len), first_row })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(bytes: &[u8]) -> String {
+        match parse(bytes, 1000) {
+            Err(Fault::Corrupt(what)) => what.into_owned(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn row_groups_before_the_schema_are_refused() {
+        // Field 4 has one row group with an empty list of columns, which is right as long as there is no schema.
+        // Field 2, behind it, has a root with one leaf of bytes, `a`.
+        let groups = [0x49, 0x1c, 0x19, 0x0c, 0x00];
+        let schema = [0x09, 0x04, 0x2c, 0x55, 0x02, 0x00, 0x15, 0x0c, 0x38, 0x01, b'a', 0x00];
+        assert_eq!(message(&[&groups[..], &schema, &[0]].concat()), "the row groups stand before the schema");
+    }
+
+    #[test]
+    fn entries_need_bytes_to_speak_for_them() {
+        let group = |entries: &[u8], bytes: &[u8]| {
+            let schema = [0x29, 0x2c, 0x55, 0x02, 0x00, 0x15, 0x0c, 0x38, 0x01, b'a', 0x00];
+            let chunk =
+                [&[0x29, 0x1c, 0x19, 0x1c, 0x3c, 0x56][..], entries, &[0x26], bytes, &[0x26, 0x08, 0x00, 0x00, 0x00, 0x00]].concat();
+            [&schema[..], &chunk].concat()
+        };
+        // 2^23 entries in 100 bytes, and one more.
+        assert_eq!(parse(&group(&[0x80, 0x80, 0x80, 0x08], &[0xc8, 0x01]), 1000).expect("is possible").groups[0].bytes, 100);
+        let error = message(&group(&[0x82, 0x80, 0x80, 0x08], &[0xc8, 0x01]));
+        assert!(error.contains("100 bytes claims 8388609 entries"), "{error}");
+    }
 }

@@ -72,6 +72,11 @@ impl<'a> Group<'a> {
         self.block.footer.groups[self.index].rows
     }
 
+    /// Bytes of all columns as stored.
+    pub(crate) fn stored_bytes(&self) -> u64 {
+        self.block.footer.groups[self.index].bytes
+    }
+
     pub(super) fn chunk(&self, leaf: LeafId) -> &'a Chunk {
         &self.block.footer.groups[self.index].chunks[leaf]
     }
@@ -242,7 +247,7 @@ impl<'a> Group<'a> {
         let bytes = self.read(&chunk.data)?;
         let known = self.levels.get(&leaf.list).filter(|_| leaf.max_rep > 0 && leaf.max_def == leaf.max_rep).cloned();
         let decode = |zip: &mut Decompressor| {
-            let mut decoder = Decoder::new(leaf, chunk.codec, dictionary, known.is_none())?;
+            let mut decoder = Decoder::new(leaf, chunk.codec, dictionary, known.is_none())?.at_most(chunk.entries);
             let mut at = 0;
             while at < bytes.len() && decoder.entries() < chunk.entries {
                 at += decoder.page(&bytes[at..], zip)?;
@@ -297,12 +302,14 @@ impl<'a> Group<'a> {
     ) -> Result<Column, ReadError> {
         let (chunk, leaf) = (self.chunk(id), self.leaf(id));
         let mut out: Option<Column> = None;
+        let mut left = chunk.entries;
         for page in pages {
             let bytes = self.read(&page.bytes)?;
             let first = rows.partition_point(|row| *row < page.first_row);
             let mut decode = |zip: &mut Decompressor| {
-                let mut decoder = Decoder::new(leaf, chunk.codec, dictionary.clone(), true)?;
+                let mut decoder = Decoder::new(leaf, chunk.codec, dictionary.clone(), true)?.at_most(left);
                 decoder.page(&bytes, zip)?;
+                left -= decoder.entries();
                 let end = page.first_row + decoder.rows();
                 let wanted = rows[first..].iter().take_while(|row| **row < end).map(|row| row - page.first_row);
                 let part = decoder.finish().select(wanted, leaf)?;

@@ -8,6 +8,9 @@ const MAX_PAGE_BYTES: usize = 1 << 29;
 /// Entries of one page.
 const MAX_PAGE_ENTRIES: usize = 1 << 26;
 
+/// The most that a block of zstd has after decompression.
+const ZSTD_BLOCK_BYTES: usize = 128 << 10;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PageKind {
     Dictionary,
@@ -171,6 +174,10 @@ impl Decompressor {
                     Some(zstd) => zstd,
                     empty => empty.insert(zstd::bulk::Decompressor::new().map_err(io)?),
                 };
+                // A block gives at most 128 kB and takes at least four bytes.
+                if size / ZSTD_BLOCK_BYTES > stored.len() / 4 {
+                    return Err(Fault::corrupt(format!("zstd: {} bytes cannot hold {size}", stored.len())));
+                }
                 self.buffer.clear();
                 self.buffer.reserve(size);
                 zstd.decompress_to_buffer(stored, &mut self.buffer).map_err(io)?;
@@ -212,4 +219,28 @@ pub(crate) fn reseal(page: &mut [u8]) -> bool {
     let Some(new) = varint(crc32fast::hash(&page[header.len..header.len + header.stored]), 5) else { return false };
     page[at..at + 5].copy_from_slice(&new);
     header.body(page).is_err() && PageHeader::parse(page).is_ok_and(|header| header.body(page).is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_size_that_compressed_bytes_cannot_have_takes_no_memory() {
+        for (codec, name) in [(Codec::Zstd, "zstd"), (Codec::Snappy, "snappy")] {
+            let mut zip = Decompressor::default();
+            let stored = match codec {
+                Codec::Zstd => zstd::bulk::compress(&[7; 100], 1).expect("compresses"),
+                // A claim of 512 MiB in front.
+                _ => [&[0x80, 0x80, 0x80, 0x80, 0x02][..], &[0; 20]].concat(),
+            };
+            let error = zip.decompress(codec, &stored, MAX_PAGE_BYTES).expect_err("is too much");
+            assert!(format!("{error:?}").contains(&format!("{name}: ")), "{error:?}");
+            assert!(zip.buffer.capacity() < 1 << 20, "{name}: {} bytes", zip.buffer.capacity());
+        }
+        // As much as zstd can do.
+        let zeros = vec![0; 8 << 20];
+        let stored = zstd::bulk::compress(&zeros, 19).expect("compresses");
+        assert!(Decompressor::default().decompress(Codec::Zstd, &stored, zeros.len()).is_ok_and(|bytes| bytes == zeros));
+    }
 }

@@ -54,7 +54,10 @@ impl BlockReader {
         if len < 12 || (meta.size_bytes != 0 && meta.size_bytes != len) {
             return Err(corrupt(format!("the file has {len} bytes, meta.json says {}", meta.size_bytes)));
         }
-        let read = |range: Range<u64>| source.read(range.clone()).map_err(|e| ReadError::io(meta.block_id, &range, e));
+        let read = |range: Range<u64>| {
+            let bytes = source.read(range.clone()).map_err(|e| ReadError::io(meta.block_id, &range, e))?;
+            checked(&meta, &range, bytes)
+        };
         // One read when meta.json is right about the footer.
         let guess = len.min(u64::from(meta.footer_bytes) + 8);
         let mut tail = read(len - guess..len)?;
@@ -92,14 +95,14 @@ impl BlockReader {
 
     pub(crate) fn read(&self, range: Range<u64>) -> Result<Bytes, ReadError> {
         let bytes = self.source.read(range.clone()).map_err(|e| ReadError::io(self.meta.block_id, &range, e))?;
-        self.checked(&range, bytes)
+        checked(&self.meta, &range, bytes)
     }
 
     pub(crate) fn read_many(&self, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, ReadError> {
         let (Some(first), Some(last)) = (ranges.first(), ranges.last()) else { return Ok(Vec::new()) };
         let span = first.start..last.end;
         let read = self.source.read_many(ranges).map_err(|e| ReadError::io(self.meta.block_id, &span, e))?;
-        ranges.iter().zip(read).map(|(range, bytes)| self.checked(range, bytes)).collect()
+        ranges.iter().zip(read).map(|(range, bytes)| checked(&self.meta, range, bytes)).collect()
     }
 
     /// Sorted, and joined where they are close.
@@ -114,14 +117,6 @@ impl BlockReader {
             }
         }
         out
-    }
-
-    fn checked(&self, range: &Range<u64>, bytes: Bytes) -> Result<Bytes, ReadError> {
-        if bytes.len() as u64 == range.end - range.start {
-            return Ok(bytes);
-        }
-        let short = std::io::Error::new(std::io::ErrorKind::UnexpectedEof, format!("only {} bytes came", bytes.len()));
-        Err(ReadError::io(self.meta.block_id, range, short))
     }
 
     /// Page locations of every column of a row group. Read once.
@@ -256,6 +251,15 @@ impl BlockReader {
     pub fn traces(&self) -> Traces<'_> {
         Traces { block: self, next_group: 0, current: None, row: 0 }
     }
+}
+
+/// The bytes, if they are as many as were asked for.
+fn checked(meta: &BlockMeta, range: &Range<u64>, bytes: Bytes) -> Result<Bytes, ReadError> {
+    if bytes.len() as u64 == range.end - range.start {
+        return Ok(bytes);
+    }
+    let short = std::io::Error::new(std::io::ErrorKind::UnexpectedEof, format!("only {} bytes came", bytes.len()));
+    Err(ReadError::io(meta.block_id, range, short))
 }
 
 /// Iterates over the traces of a block.

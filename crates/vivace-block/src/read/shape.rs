@@ -6,6 +6,9 @@ use super::fault::ReadError;
 use super::group::Group;
 use super::layout::LeafId;
 
+/// So many spans are believed whatever the size of a row group.
+const FREE_SPANS: u64 = 1 << 16;
+
 /// The lists that columns stand in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Node {
@@ -117,6 +120,7 @@ impl Group<'_> {
         {
             return Err(self.corrupt(leaf, "its levels do not form lists"));
         }
+        self.check_spans(leaf, shape.count(Node::Span).max(shape.count(Node::Scope)).max(shape.count(Node::Resource)))?;
         self.shape = Some(shape.clone());
         Ok(shape)
     }
@@ -125,6 +129,16 @@ impl Group<'_> {
         let layout = &self.block.layout;
         let of_spans = [layout.kind, layout.status, layout.nested_left, layout.nested_parent, layout.duration, layout.name, layout.span_id];
         of_spans.into_iter().min_by_key(|leaf| self.cost(*leaf)).unwrap_or(layout.kind)
+    }
+
+    /// Whether there can be so many spans, resources or scopes. Levels can claim millions in a few bytes, but a span has an
+    /// id, which takes some, and the others have a span each.
+    pub(crate) fn check_spans(&self, leaf: LeafId, count: usize) -> Result<(), ReadError> {
+        let bytes = self.stored_bytes();
+        if count as u64 > bytes.saturating_add(FREE_SPANS) {
+            return Err(self.corrupt(leaf, format!("{count} elements in a row group of {bytes} bytes")));
+        }
+        Ok(())
     }
 
     /// Events or links of each span.

@@ -263,6 +263,10 @@ impl Group<'_> {
         if node == Node::Resource && key == "service.name" {
             let leaf = self.block.layout.service_name;
             let column = self.column(leaf)?;
+            let count = self.count(node)?;
+            if column.values.len() != count {
+                return Err(self.miscounted(leaf, column.values.len(), count));
+            }
             let elements = self.elements(node, spans)?;
             return Ok(distinct.values(&column, elements.iter()));
         }

@@ -163,24 +163,20 @@ impl<'a> Reader<'a> {
             9 | 10 => {
                 let (element, len) = self.list()?;
                 for _ in 0..len {
-                    match element.0 {
-                        1..=3 => {
-                            self.byte()?;
-                        }
-                        _ => self.skip_at(element, depth + 1)?,
-                    }
+                    self.skip_element(element, depth)?;
                 }
             }
             11 => {
                 let len = self.varint()?;
                 if len > 0 {
                     let kinds = self.byte()?;
+                    // Keys and values take a byte or more each.
+                    if len > (self.bytes.len() - self.at) as u64 / 2 {
+                        return Err(Fault::corrupt("a map in the metadata is longer than the metadata"));
+                    }
                     for _ in 0..len {
-                        self.skip_at(Kind(kinds >> 4), depth + 1)?;
-                        self.skip_at(Kind(kinds & 0x0f), depth + 1)?;
-                        if self.at >= self.bytes.len() {
-                            return Err(self.ends());
-                        }
+                        self.skip_element(Kind(kinds >> 4), depth)?;
+                        self.skip_element(Kind(kinds & 0x0f), depth)?;
                     }
                 }
             }
@@ -193,5 +189,34 @@ impl<'a> Reader<'a> {
             other => return Err(Fault::corrupt(format!("the metadata has a value of unknown type {other}"))),
         }
         Ok(())
+    }
+
+    /// Passes over a value in a list or map, where booleans, which otherwise stand in their field's type, take a byte.
+    fn skip_element(&mut self, kind: Kind, depth: u32) -> Result<(), Fault> {
+        match kind.0 {
+            1..=3 => self.byte().map(|_| ()),
+            _ => self.skip_at(kind, depth + 1),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn collections_are_no_longer_than_their_bytes() {
+        let skip = |kind, bytes: &[u8]| {
+            let mut reader = Reader::new(bytes);
+            reader.skip(Kind(kind)).map(|()| reader.position())
+        };
+        // Two entries from booleans to i32.
+        assert_eq!(skip(11, &[2, 0x15, 1, 7, 2, 9, 0]), Ok(6));
+        assert_eq!(skip(11, &[0, 9]), Ok(1));
+        assert_eq!(skip(9, &[0x31, 1, 2, 1, 9]), Ok(4));
+        // 2^56 entries of booleans.
+        assert!(skip(11, &[0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 1, 0x11, 0, 0]).is_err());
+        assert!(skip(9, &[0xf1, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 1, 0, 0]).is_err());
+        assert!(skip(9, &[0x19; 100]).is_err(), "too deep");
     }
 }

@@ -75,6 +75,8 @@ fn file_numbers(folder: &Path) -> io::Result<Vec<u64>> {
         let path: PathBuf = entry?.path();
         if path.extension().is_some_and(|e| e == "log")
             && let Some(number) = path.file_stem().and_then(|s| s.to_str()).and_then(|s| s.parse().ok())
+            // Another way to write a number is no file of ours, and there is none by its right name.
+            && path == file_path(folder, number)
         {
             numbers.push(number);
         }
@@ -103,11 +105,12 @@ fn replay_file(path: &Path, number: u64, visit: &mut impl FnMut(SegmentHeader, B
     let opened = Arc::new(LogFile { number, path: path.to_owned(), salt, file });
     let file = &opened.file;
     let mut reader = BufReader::with_capacity(BUFFER_BYTES, file);
+    let mut rest = None;
     let mut offset = FILE_HEAD_BYTES as u64;
     reader.seek(SeekFrom::Start(offset))?;
     while offset < bytes {
         let Some(record) = read_record(&mut reader, bytes - offset, salt)? else {
-            let Some(next) = next_intact(file, offset, bytes, salt)? else {
+            let Some(next) = Rest::of(&mut rest, file, offset, bytes)?.next_intact(offset + 1, salt) else {
                 // A file may have both: damage in the middle, then an unfinished write. The first decides what becomes of it.
                 result.damage = result.damage.or(Some(Damage::Torn { offset }));
                 break;
@@ -148,19 +151,35 @@ fn read_record(reader: &mut impl Read, left: u64, salt: u32) -> io::Result<Optio
     Ok(intact_record(&record, salt).map(|_| record.into()))
 }
 
-/// Where the first intact record behind a damaged one starts. Reads the rest of the file into memory: this is rare.
-fn next_intact(file: &File, damaged: u64, bytes: u64, salt: u32) -> io::Result<Option<u64>> {
-    let start = damaged + 1;
-    let mut rest = vec![0; usize::try_from(bytes - start).unwrap_or(usize::MAX)];
-    file.read_exact_at(&mut rest, start)?;
-    // What cannot be a header is sorted out first: a checksum over the rest at every byte would take hours.
-    let is_record = |at: &usize| {
-        let here = &rest[*at..];
-        here.get(RECORD_HEAD_BYTES) == Some(&KIND_SEGMENT)
-            && SegmentHeader::is_plausible(&here[RECORD_HEAD_BYTES + 1..])
-            && intact_record(here, salt).is_some()
-    };
-    Ok((0..rest.len()).find(is_record).map(|at| start + at as u64))
+/// A file from its first damage on, in memory: damage is rare, but where there is some there may be much.
+struct Rest {
+    start: u64,
+    bytes: Vec<u8>,
+}
+
+impl Rest {
+    /// Read once; later damage lies behind the first.
+    fn of<'r>(read: &'r mut Option<Self>, file: &File, start: u64, end: u64) -> io::Result<&'r Self> {
+        if let Some(rest) = read {
+            return Ok(rest);
+        }
+        let mut bytes = vec![0; usize::try_from(end - start).unwrap_or(usize::MAX)];
+        file.read_exact_at(&mut bytes, start)?;
+        Ok(read.insert(Self { start, bytes }))
+    }
+
+    /// Where the first intact record at or behind `from` starts.
+    fn next_intact(&self, from: u64, salt: u32) -> Option<u64> {
+        let first = usize::try_from(from - self.start).ok()?;
+        // What cannot be a header is sorted out first: a checksum over the rest at every byte would take hours.
+        let is_record = |at: &usize| {
+            let here = &self.bytes[*at..];
+            here.get(RECORD_HEAD_BYTES) == Some(&KIND_SEGMENT)
+                && SegmentHeader::is_plausible(&here[RECORD_HEAD_BYTES + 1..])
+                && intact_record(here, salt).is_some()
+        };
+        (first..self.bytes.len()).find(is_record).map(|at| self.start + at as u64)
+    }
 }
 
 fn cut(path: &Path, len: u64) -> io::Result<()> {

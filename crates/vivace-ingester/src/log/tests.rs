@@ -139,6 +139,31 @@ fn files_go_when_nothing_in_them_is_needed() {
 }
 
 #[test]
+fn files_with_other_names_are_left_alone() {
+    let (folder, _) = written(&[b"a".to_vec()]);
+    for name in ["x.log", "2.log", "00000000003.log", "+000000004.log", "0000000001.log.corrupt"] {
+        fs::write(folder.path().join(name), b"not ours").expect("writable");
+    }
+    let (found, replayed) = read(folder.path());
+    assert_eq!((found.len(), replayed.len()), (1, 1));
+}
+
+#[test]
+fn damage_in_many_places_costs_only_what_it_hit() {
+    let payloads: Vec<Vec<u8>> = (0..200).map(|i| vec![i; 20]).collect();
+    let (folder, at) = written(&payloads);
+    let path = file_path(folder.path(), 1);
+    let mut bytes = fs::read(&path).expect("readable");
+    for hit in at.iter().skip(1).step_by(2) {
+        bytes[hit.offset as usize + 30] ^= 1;
+    }
+    fs::write(&path, &bytes).expect("writable");
+    let (found, replayed) = read(folder.path());
+    assert_eq!(found.iter().map(|(i, _)| *i).collect::<Vec<_>>(), (1..=200).step_by(2).collect::<Vec<_>>());
+    assert_eq!(replayed[0].damage, Some(Damage::Corrupt { offset: at[1].offset }));
+}
+
+#[test]
 fn a_damaged_file_is_set_aside_instead_of_deleted() {
     let (folder, at) = written(&[b"aaaa".to_vec(), b"bbbb".to_vec()]);
     let path = file_path(folder.path(), 1);

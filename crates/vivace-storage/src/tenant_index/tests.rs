@@ -47,7 +47,7 @@ fn what_is_written_again_is_what_was_read() {
         assert_eq!(TenantIndex::from_json(&index.to_json(), never).as_ref(), Ok(&index), "{set}");
         // Text for text, but for the fields that 3.0 leaves out and 2.10 wants.
         let text = |bytes: &[u8]| {
-            let json = unpack(flate2::read::GzDecoder::new(bytes)).expect("gzip");
+            let json = unpack(flate2::read::GzDecoder::new(bytes), bytes.len()).expect("gzip");
             let mut json: serde_json::Value = serde_json::from_slice(&json).expect("JSON");
             json["created_at"].take();
             for list in ["meta", "compacted"] {
@@ -59,5 +59,36 @@ fn what_is_written_again_is_what_was_read() {
             json.to_string()
         };
         assert_eq!(text(&index.to_json()), text(&object(set, "index.json.gz")), "{set}");
+    }
+}
+
+#[test]
+fn compressed_zeros_are_refused_before_they_fill_memory() {
+    let zeros = vec![0; 8 << 20];
+    let packed = zstd::bulk::compress(&zeros, 1).expect("compresses");
+    let error = TenantIndex::from_protobuf(&packed, |_| {}).expect_err("is no index");
+    assert!(error.contains(&format!("{} bytes unpack to more than", packed.len())), "{error}");
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    packed.write_all(&zeros).expect("compresses");
+    let error = TenantIndex::from_json(&packed.finish().expect("compresses"), |_| {}).expect_err("is no index");
+    assert!(error.contains("bytes unpack to more than"), "{error}");
+}
+
+#[test]
+fn entries_that_are_no_blocks_are_named_and_left_out() {
+    let json = br#"{"new":[{}],"created_at":"2026-11-20T12:00:00Z","meta":[0,{"blockID":"x"},null],"compacted":null}"#;
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(json).expect("compresses");
+    let packed = encoder.finish().expect("compresses");
+    let mut bad = Vec::new();
+    let index = TenantIndex::from_json(&packed, |reason| bad.push(reason.to_owned())).expect("is an index");
+    assert_eq!((index.created_unix_nanos, index.live.len(), bad.len()), (1_795_176_000_000_000_000, 0, 3), "{bad:?}");
+    // Fields 1 (a time), 2 (nothing), 9 (of a later version).
+    let packed = zstd::bulk::compress(&[0x0a, 2, 0x08, 5, 0x12, 0, 0x48, 1], 1).expect("compresses");
+    let index = TenantIndex::from_protobuf(&packed, |reason| bad.push(reason.to_owned())).expect("is an index");
+    assert_eq!((index.created_unix_nanos, index.live.len(), bad.len()), (5_000_000_000, 0, 4), "{bad:?}");
+    for cut in [&[0x0a, 9][..], &[0x08, 1], &[0x12]] {
+        let packed = zstd::bulk::compress(cut, 1).expect("compresses");
+        assert!(TenantIndex::from_protobuf(&packed, |_| {}).is_err(), "{cut:?}");
     }
 }
