@@ -33,7 +33,7 @@ pub(crate) struct Footer {
 }
 
 /// A column.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Leaf {
     /// Names joined by dots, without the `list.element` that vParquet4's lists have in between.
     pub(crate) path: String,

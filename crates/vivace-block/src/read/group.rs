@@ -289,18 +289,19 @@ impl<'a> Group<'a> {
             return selected.map_err(|fault| self.at(id, fault));
         };
         let dictionary = self.any_dictionary(id)?;
-        self.decode_pages(id, rows, pages, dictionary)
+        self.decode_pages(id, leaf, rows, pages, dictionary)
     }
 
     /// These rows, all of which are in these pages.
     pub(super) fn decode_pages(
         &mut self,
         id: LeafId,
+        leaf: &Leaf,
         rows: &[usize],
         pages: Vec<&PageLocation>,
         dictionary: Option<AnyDictionary>,
     ) -> Result<Column, ReadError> {
-        let (chunk, leaf) = (self.chunk(id), self.leaf(id));
+        let chunk = self.chunk(id);
         let mut out: Option<Column> = None;
         let mut left = chunk.entries;
         for page in pages {

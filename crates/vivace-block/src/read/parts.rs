@@ -5,9 +5,9 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use super::column::{AnyDictionary, Column, Dictionary, Values};
-use super::encoding::Strings;
+use super::encoding::{self, Strings};
 use super::fault::{Fault, ReadError};
-use super::footer::{Codec, Physical};
+use super::footer::{Codec, Leaf, Physical};
 use super::group::Group;
 use super::layout::LeafId;
 use super::page::PageHeader;
@@ -53,7 +53,7 @@ impl Group<'_> {
         let chunk = self.chunk(leaf);
         let range = &chunk.dictionary;
         let large = range.end - range.start > 4 * HEAD_BYTES;
-        let may_be_framed = self.leaf(leaf).physical == Physical::ByteArray && chunk.codec == Codec::Zstd;
+        let may_be_framed = matches!(self.leaf(leaf).physical, Physical::ByteArray | Physical::Int64) && chunk.codec == Codec::Zstd;
         (large && may_be_framed).then(|| range.start..range.start + HEAD_BYTES)
     }
 
@@ -75,7 +75,9 @@ impl Group<'_> {
                 }
             };
             let unread = AnyDictionary::Strings(Rc::new(Dictionary::unread(framed.entries)));
-            let column = self.decode_pages(leaf, &rows, pages, Some(unread))?;
+            // The codes of numbers are decoded as those of texts are.
+            let codes_of = Leaf { physical: Physical::ByteArray, ..self.leaf(leaf).clone() };
+            let column = self.decode_pages(leaf, &codes_of, &rows, pages, Some(unread))?;
             let Values::Codes { codes, .. } = &column.values else {
                 // Some of its pages do without the dictionary.
                 ranges.push(self.chunk(leaf).dictionary.clone());
@@ -123,16 +125,25 @@ impl Group<'_> {
         parse().map_err(|fault| self.at(leaf, fault))
     }
 
-    /// Gives a column a dictionary of just the entries that its codes refer to.
+    /// Gives a column of texts a dictionary of just the entries that its codes refer to, and one of numbers its numbers.
     fn resolve(&mut self, coded: Coded) -> Result<Column, ReadError> {
+        let is_text = self.leaf(coded.leaf).physical == Physical::ByteArray;
         let mut strings = Strings::default();
+        let mut numbers: Vec<i64> = Vec::new();
         for (frame, codes) in coded.frames() {
             let bytes = self.read(&frame.bytes)?;
             let mut add = || {
                 let plain = self.zip.decompress(Codec::Zstd, &bytes, frame.plain_bytes)?;
+                let used = coded.used.range(codes.clone()).map(|(code, _)| *code as usize - frame.first_entry);
+                if !is_text {
+                    let mut entries = Vec::new();
+                    encoding::plain(plain, frame.entries, i64::from_le_bytes, &mut entries)?;
+                    numbers.extend(used.map(|entry| entries[entry]));
+                    return Ok(());
+                }
                 let mut entries = Strings::default();
                 entries.plain(plain, frame.entries)?;
-                coded.used.range(codes.clone()).try_for_each(|(code, _)| strings.push(entries.get(*code as usize - frame.first_entry)))
+                used.into_iter().try_for_each(|entry| strings.push(entries.get(entry)))
             };
             add().map_err(|fault| self.at(coded.leaf, fault))?;
         }
@@ -142,6 +153,11 @@ impl Group<'_> {
         for code in &mut codes {
             *code = coded.used[code];
         }
-        Ok(Column { levels: coded.column.levels, values: Values::Codes { codes, dictionary: Rc::new(Dictionary::new(strings)) } })
+        let values = if is_text {
+            Values::Codes { codes, dictionary: Rc::new(Dictionary::new(strings)) }
+        } else {
+            Values::I64(codes.iter().map(|code| numbers[*code as usize]).collect())
+        };
+        Ok(Column { levels: coded.column.levels, values })
     }
 }

@@ -21,13 +21,18 @@ use crate::schema::{Leaf, vparquet4};
 /// A page is to have at least so many bytes when it is compressed: what a page costs beside its bytes is small then.
 const PAGE_BYTES_MIN: usize = 3 << 10;
 /// And at most so many: who looks for one trace reads and decodes whole pages.
-const PAGE_BYTES_MAX: usize = 12 << 10;
+const PAGE_BYTES_MAX: usize = 8 << 10;
 /// Stretches in a page, for columns that compress to next to nothing.
 const PAGE_STRETCHES_MAX: usize = 8;
+
+/// The least level of zstd for dictionaries.
+const DICTIONARY_LEVEL: i32 = 3;
 
 /// Encodes chunk after chunk.
 pub(super) struct Encoder {
     zstd: zstd::bulk::Compressor<'static>,
+    /// For dictionaries, whose texts are worth more work than codes and levels.
+    zstd_of_dictionaries: zstd::bulk::Compressor<'static>,
     level: i32,
     /// Stretches in a page of each leaf: what gave pages of a good size before.
     page_stretches: [usize; Leaf::COUNT],
@@ -38,10 +43,21 @@ pub(super) struct Encoder {
 
 impl Encoder {
     pub(super) fn new(level: i32) -> std::io::Result<Self> {
-        let mut zstd = zstd::bulk::Compressor::new(level)?;
-        // Pages carry no checksum of their own, so a damaged one is noticed here.
-        zstd.include_checksum(true)?;
-        Ok(Self { zstd, level, page_stretches: [4; Leaf::COUNT], empty_pages: FxHashMap::default(), body: Vec::new() })
+        let compressor = |level| {
+            let mut zstd = zstd::bulk::Compressor::new(level)?;
+            // Pages carry no checksum of their own, so a damaged one is noticed here.
+            zstd.include_checksum(true)?;
+            std::io::Result::Ok(zstd)
+        };
+        let (zstd, zstd_of_dictionaries) = (compressor(level)?, compressor(level.max(DICTIONARY_LEVEL))?);
+        Ok(Self {
+            zstd,
+            zstd_of_dictionaries,
+            level,
+            page_stretches: [4; Leaf::COUNT],
+            empty_pages: FxHashMap::default(),
+            body: Vec::new(),
+        })
     }
 
     /// To be called between row groups.
@@ -54,14 +70,16 @@ impl Encoder {
     }
 
     fn compress_dictionary(&mut self, dictionary: &Dictionary) -> Result<Bytes, ParquetError> {
+        let mut compress =
+            |plain: &[u8]| self.zstd_of_dictionaries.compress(plain).map(Bytes::from).map_err(|e| ParquetError::External(Box::new(e)));
         if dictionary.plain.len() < 2 * frames::FRAME_BYTES {
-            return self.compress(&dictionary.plain);
+            return compress(&dictionary.plain);
         }
         let mut parts = Vec::new();
         let mut compressed = Vec::new();
         for (bytes, entries) in dictionary.cut(frames::FRAME_BYTES) {
             let plain_bytes = bytes.len() as u32;
-            let part = self.compress(&dictionary.plain[bytes])?;
+            let part = compress(&dictionary.plain[bytes])?;
             parts.push(frames::Part { entries, bytes: part.len() as u32, plain_bytes });
             compressed.push(part);
         }
