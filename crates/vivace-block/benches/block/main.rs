@@ -15,11 +15,15 @@ use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use vivace_block::bloom::{self, Shard};
 use vivace_block::index::RowGroupIndex;
-use vivace_block::{BlockOptions, BlockReader, BlockWriter, FinishedBlock, ReadAt};
+use vivace_block::{BlockOptions, BlockReader, BlockWriter, FinishedBlock, ReadAt, SpanRef, merge};
 use vivace_core::{BlockId, TenantId, TraceId};
 use vivace_traceql::Fetch;
 
 use corpus::Traces;
+
+/// As in the programs.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn write(options: BlockOptions, traces: &Traces) -> FinishedBlock<Vec<u8>> {
     let mut writer = BlockWriter::new(options, TenantId::single(), BlockId::default(), Vec::new(), traces.len() as u64).expect("starts");
@@ -56,6 +60,11 @@ impl ReadAt for Counted {
 
     fn len(&self) -> u64 {
         ReadAt::len(&self.bytes)
+    }
+
+    /// As of a file.
+    fn gap_bytes(&self) -> u64 {
+        2 << 10
     }
 }
 
@@ -119,12 +128,14 @@ fn scan(criterion: &mut Criterion) {
     let mut group = group(criterion, "scan", spans);
     for query in [
         r#"{ resource.service.name = "nothing" }"#,
-        r#"{ resource.service.name = "billing" && duration > 10s }"#,
+        r#"{ resource.service.name =~ "bill.*" && duration > 10s }"#,
+        r#"{ resource.k8s.pod.name = "billing-7" }"#,
         r#"{ duration > 20s }"#,
         r#"{ status = error && kind = consumer }"#,
-        r#"{ name = "charge" && duration > 5s }"#,
-        r#"{ span.thread.id = 1000000 }"#,
-        r#"{ span.app.user.id = "user-17" }"#,
+        r#"{ span.http.request.method = "DELETE" && duration > 10s }"#,
+        r#"{ span.thread.name = "worker-3" && duration > 10s }"#,
+        r#"{ span.rpc.service = "ledger.v1.Ledger" && duration > 10s }"#,
+        r#"{ span.server.port > 1 && duration > 10s }"#,
         r#"{ span.http.response.status_code = 599 }"#,
     ] {
         let plan = vivace_traceql::parse(query).and_then(|query| query.search_plan(0, 0)).expect("a query");
@@ -137,5 +148,45 @@ fn scan(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, encode, find, scan);
+/// The traces dealt out to four blocks; `blocks_of` says which of them the span at a place of a trace at a place goes to.
+fn dealt(traces: &Traces, blocks_of: fn(usize, usize) -> &'static [usize]) -> Vec<BlockReader> {
+    let block = |number: usize| -> Option<BlockReader> {
+        let part = |(at, (id, spans)): (usize, &(TraceId, Vec<SpanRef<'static>>))| {
+            let spans = spans.iter().enumerate().filter(|(span, _)| blocks_of(at, *span).contains(&number)).map(|(_, span)| *span);
+            (*id, spans.collect::<Vec<_>>())
+        };
+        let part: Traces = traces.iter().enumerate().map(part).filter(|(_, spans)| !spans.is_empty()).collect();
+        if part.is_empty() {
+            return None;
+        }
+        let block = write(BlockOptions::default(), &part);
+        Some(BlockReader::open(block.meta, Arc::new(Bytes::from(block.out))).expect("opens"))
+    };
+    (0..4).filter_map(block).collect()
+}
+
+fn merging(criterion: &mut Criterion) {
+    let traces = corpus::traces();
+    type Deal = fn(usize, usize) -> &'static [usize];
+    let ways: [(&str, Deal); 4] = [
+        ("four blocks, no trace in two of them", |trace, _| &[[0], [1], [2], [3]][trace % 4]),
+        ("four blocks, the spans of every trace in all of them", |_, span| &[[0], [1], [2], [3]][span % 4]),
+        ("four blocks, every span in two of them", |_, span| &[[0, 1], [1, 2], [2, 3], [3, 0]][span % 4]),
+        ("one block, taken over as it is", |_, _| &[0]),
+    ];
+    for (name, deal) in ways {
+        let blocks = dealt(&traces, deal);
+        let spans = count(&traces) * deal(0, 0).len() as u64;
+        let mut group = group(criterion, "merge", spans);
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                let writer = BlockWriter::new(BlockOptions::default(), TenantId::single(), BlockId::default(), Vec::new(), 50_000);
+                black_box(merge(&blocks, writer.expect("starts"), &|| true).expect("merges"))
+            });
+        });
+        group.finish();
+    }
+}
+
+criterion_group!(benches, encode, find, scan, merging);
 criterion_main!(benches);
