@@ -51,7 +51,7 @@ pub enum ReadError {
 /// What to do about a format that cannot be read.
 fn advice(format: &str) -> &'static str {
     match format {
-        "vParquet3" => ". Let Tempo 2.x serve it until its retention ends, or rewrite it with `tempo-cli parquet convert-3to4`",
+        "vParquet3" => ". Let Tempo 2.x serve it until its retention ends",
         _ => ". A newer release may know it",
     }
 }

@@ -245,7 +245,7 @@ fn a_wrong_meta_is_found() {
     let mut block = Block::golden(SMALL);
     block.meta.format = Format::VParquet3;
     let report = block.verify();
-    assert!(report.checks[0].examples[0].contains("tempo-cli parquet convert-3to4"), "{report:?}");
+    assert!(report.checks[0].examples[0].contains("until its retention ends"), "{report:?}");
 }
 
 /// A dedicated column more or less than the file has: by position everything behind it would be another column.

@@ -5,6 +5,7 @@ mod made;
 mod merge;
 mod read;
 mod read_broken;
+mod read_frames;
 mod read_search;
 mod read_written;
 mod round_trip;

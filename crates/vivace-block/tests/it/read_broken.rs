@@ -111,7 +111,7 @@ fn errors_name_block_column_and_reason() {
     assert!(error.contains(&id) && error.contains("column TraceID") && error.contains("checksum"), "{error}");
 
     let error = BlockReader::open(meta("v3-edge"), Arc::new(data("v4-edge-default"))).expect_err("is too old").to_string();
-    assert!(error.contains("vParquet3") && error.contains("vParquet4") && error.contains("convert-3to4"), "{error}");
+    assert!(error.contains("vParquet3") && error.contains("vParquet4") && error.contains("until its retention ends"), "{error}");
     let error = BlockReader::open(meta("v4-pages"), Arc::new(data("v4-edge-default"))).expect_err("is another").to_string();
     assert!(error.contains("303338") && error.contains("113631"), "{error}");
 }
