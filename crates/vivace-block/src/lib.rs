@@ -17,6 +17,7 @@ mod parquet_source;
 mod read;
 mod row;
 pub mod schema;
+mod span_messages;
 #[cfg(test)]
 mod testdata;
 pub mod verify;
@@ -28,4 +29,5 @@ pub use meta::{BlockMeta, CorruptMeta, Format, parse_rfc3339, rfc3339};
 pub use parquet_source::ParquetSource;
 pub use read::{BlockReader, DictionaryUse, ReadAt, ReadError, ScanStats, Traces};
 pub use row::SpanRef;
+pub use span_messages::SpanMessages;
 pub use write::{BlockOptions, BlockWriter, FinishedBlock, WriteError};

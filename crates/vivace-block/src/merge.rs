@@ -1,13 +1,11 @@
 //! Several blocks become one: rows in the order of their ids, parts of a trace combined, copies of a span dropped.
 
 use std::io::Write;
-use std::ops::Range;
 
-use prost::Message;
 use vivace_core::{BlockId, TraceId, combine};
 use vivace_proto::otlp::ResourceSpans;
 
-use crate::SpanRef;
+use crate::SpanMessages;
 use crate::read::{BlockReader, ReadError, Traces};
 use crate::write::{BlockWriter, FinishedBlock, RowSource, WriteError};
 
@@ -65,7 +63,7 @@ pub fn merge<W: Write + Send>(
 ) -> Result<MergedBlock<W>, MergeError> {
     let mut sides = inputs.iter().map(|block| Side::new(block, &writer)).collect::<Result<Vec<_>, _>>()?;
     let (mut traces_combined, mut spans_in) = (0, 0);
-    let mut encoded = Encoded::default();
+    let mut encoded = SpanMessages::default();
     while let Some(id) = sides.iter().filter_map(|side| side.head).min() {
         if !goes_on() {
             return Err(MergeError::Stopped);
@@ -86,7 +84,7 @@ pub fn merge<W: Write + Send>(
         }
         if !copy(id, &mut parts, &mut writer)? {
             let parts = parts.iter_mut().map(|part| part.otlp(id)).collect::<Result<Vec<_>, _>>()?;
-            encoded.set(combine::combine(parts));
+            encoded.read(&combine::combine(parts));
             writer.push_trace(id, &encoded.refs()).map_err(MergeError::Output)?;
         }
         parts.into_iter().try_for_each(Side::advance)?;
@@ -251,43 +249,5 @@ impl<'a> Side<'a> {
         (*group, *row, *current) = (*group + 1, 0, None);
         self.find_head(last)?;
         Ok(spans)
-    }
-}
-
-/// The bytes of one trace's messages, kept from trace to trace.
-#[derive(Default)]
-struct Encoded {
-    bytes: Vec<u8>,
-    /// Resource, scope and span of each span.
-    spans: Vec<[Range<usize>; 3]>,
-}
-
-impl Encoded {
-    fn set(&mut self, trace: Vec<ResourceSpans>) {
-        self.bytes.clear();
-        self.spans.clear();
-        for resource in trace {
-            let of_resource = self.put(resource.resource.as_ref());
-            for scope in resource.scope_spans {
-                let of_scope = self.put(scope.scope.as_ref());
-                for span in &scope.spans {
-                    let of_span = self.put(Some(span));
-                    self.spans.push([of_resource.clone(), of_scope.clone(), of_span]);
-                }
-            }
-        }
-    }
-
-    fn put(&mut self, message: Option<&impl Message>) -> Range<usize> {
-        let start = self.bytes.len();
-        if let Some(message) = message {
-            message.encode(&mut self.bytes).expect("a vector grows");
-        }
-        start..self.bytes.len()
-    }
-
-    fn refs(&self) -> Vec<SpanRef<'_>> {
-        let at = |range: &Range<usize>| &self.bytes[range.clone()];
-        self.spans.iter().map(|[resource, scope, span]| SpanRef { resource: at(resource), scope: at(scope), span: at(span) }).collect()
     }
 }

@@ -37,10 +37,27 @@ impl ChunkReader for ParquetSource {
     type T = Box<dyn Read>;
 
     fn get_read(&self, start: u64) -> Result<Self::T, ParquetError> {
-        Ok(Box::new(self.read(start..self.0.len())?.reader()))
+        Ok(Box::new(Tail { source: Arc::clone(&self.0), at: start }))
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
         self.read(start..start.saturating_add(length as u64))
+    }
+}
+
+/// Reads on from a place.
+struct Tail {
+    source: Arc<dyn ReadAt>,
+    at: u64,
+}
+
+impl Read for Tail {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        let end = self.source.len().min(self.at + out.len() as u64);
+        let mut bytes = self.source.read(self.at..end)?;
+        let len = bytes.len();
+        bytes.copy_to_slice(&mut out[..len]);
+        self.at = end;
+        Ok(len)
     }
 }

@@ -99,18 +99,17 @@ impl Encoder {
     ) -> Result<(Bytes, usize), ParquetError> {
         let mut body = std::mem::take(&mut self.body);
         body.clear();
-        for (max, levels) in [
-            (column.max_repetition, &(|stretch: &Stretch| Arc::clone(&stretch.repetition)) as &dyn Fn(&Stretch) -> Arc<[u8]>),
-            (column.max_definition, &|stretch: &Stretch| Arc::clone(&stretch.definition)),
-        ] {
+        let mut put = |max: u8, levels: fn(&Stretch) -> &[u8]| {
             if max > 0 {
                 let at = body.len();
                 body.extend_from_slice(&[0; 4]);
-                stretches.iter().for_each(|stretch| body.extend_from_slice(&levels(stretch)));
+                stretches.iter().for_each(|stretch| body.extend_from_slice(levels(stretch)));
                 let len = (body.len() - at - 4) as u32;
                 body[at..at + 4].copy_from_slice(&len.to_le_bytes());
             }
-        }
+        };
+        put(column.max_repetition, |stretch| &stretch.repetition);
+        put(column.max_definition, |stretch| &stretch.definition);
         column.values.encode(values, dictionary, encoding, &mut body);
         let compressed = self.compress(&body);
         let len = body.len();

@@ -405,27 +405,20 @@ impl Columns {
         let (mut repetition, mut definition) = (Shared::new(&levels.repetition), Shared::new(&levels.definition));
         for column in self.columns.iter_mut().filter(|column| column.list as usize == list) {
             let (max_repetition, max_definition) = (column.max_repetition, column.max_definition);
-            let values_end = column.values.len();
-            let mut stretch = Stretch {
-                repetition: Arc::clone(&repetition.none),
-                definition: Arc::clone(&definition.none),
-                entries: levels.definition.len() as u32,
-                rows: levels.rows,
-                values_end,
-            };
-            match &mut column.present {
+            let (repetition, definition, entries) = match &mut column.present {
                 Some(present) if !present.is_empty() => {
                     let own = levels.with_values(present, max_repetition, max_definition);
                     present.clear();
-                    stretch.entries = own.definition.len() as u32;
-                    stretch.definition = encoded(&own.definition, max_definition);
-                    stretch.repetition = match own.repetition {
+                    let repetition = match own.repetition {
                         Some(own) => encoded(&own, max_repetition),
                         None => repetition.of(max_repetition),
                     };
+                    (repetition, encoded(&own.definition, max_definition), own.definition.len())
                 }
-                _ => (stretch.repetition, stretch.definition) = (repetition.of(max_repetition), definition.of(max_definition)),
-            }
+                _ => (repetition.of(max_repetition), definition.of(max_definition), levels.definition.len()),
+            };
+            let values_end = column.values.len();
+            let stretch = Stretch { repetition, definition, entries: entries as u32, rows: levels.rows, values_end };
             column.stretches.push(stretch);
         }
         levels.repetition.clear();
@@ -439,12 +432,11 @@ impl Columns {
 struct Shared<'a> {
     levels: &'a [u8],
     by_width: [Option<Arc<[u8]>>; 4],
-    none: Arc<[u8]>,
 }
 
 impl<'a> Shared<'a> {
     fn new(levels: &'a [u8]) -> Self {
-        Self { levels, by_width: Default::default(), none: Arc::default() }
+        Self { levels, by_width: Default::default() }
     }
 
     fn of(&mut self, max: u8) -> Arc<[u8]> {

@@ -138,9 +138,11 @@ impl Columns {
         let mut copied = Copied { trace_id, start_unix_nanos, end_unix_nanos, spans, bytes: 0, estimate: 7 };
 
         let mut bases = [0u32; LISTS];
+        let mut elements = [0; LISTS];
         for (list, leaf) in REPRESENTATIVES {
             bases[list as usize] = self.entries(list) as u32;
             let side = rows.side(leaf)?;
+            elements[list as usize] = side.values.len();
             if list == List::Root {
                 self.entry(list, 0, 0);
                 continue;
@@ -154,8 +156,18 @@ impl Columns {
         }
         let generation = self.generation();
         for (index, leaf) in Leaf::all().enumerate() {
-            let Some(side) = &mut rows.sides[index] else { continue };
             let column = &mut self.columns[index];
+            let wanted = elements[column.list as usize];
+            let Some(side) = &mut rows.sides[index] else {
+                // Statistics that claim of a required column that it has no value.
+                if column.present.is_none() && wanted > 0 {
+                    return Err(Mismatch(leaf));
+                }
+                continue;
+            };
+            if column.present.is_none() && side.values.len() != wanted {
+                return Err(Mismatch(leaf));
+            }
             let base = bases[column.list as usize];
             if let Some(present) = &mut column.present {
                 let (repetition, definition) = side.levels(side.entries.clone());
@@ -288,6 +300,7 @@ impl Columns {
             };
             // Where each element's entries start in its list, and how many they are.
             let mut places: Vec<Vec<(u32, u32)>> = vec![Vec::new(); LISTS];
+            let mut wanted = [0; LISTS];
             for (list, leaf) in REPRESENTATIVES {
                 if depth(list) != level {
                     continue;
@@ -301,14 +314,17 @@ impl Columns {
                     self.extend_levels(list, repetitions, definitions);
                     self.lists[list as usize].repetition[base as usize] = *repetition;
                     places[list as usize].push((base, entries.len() as u32));
-                    copied.estimate += unit(list) * memchr_iter(max_definition(leaf), definitions).count() as u64;
+                    let values = memchr_iter(max_definition(leaf), definitions).count();
+                    wanted[list as usize] += values;
+                    copied.estimate += unit(list) * values as u64;
                 }
             }
             for (index, leaf) in Leaf::all().enumerate() {
                 let list = self.columns[index].list;
-                if depth(list) != level || POSITIONS.contains(&leaf) || parts.iter().all(|part| part.sides[index].is_none()) {
+                if depth(list) != level || POSITIONS.contains(&leaf) {
                     continue;
                 }
+                let mut values = 0;
                 find_starts(parts, leaf, level, &mut starts);
                 for ((source, element, _), (base, in_list)) in elements.iter().zip(&places[list as usize]) {
                     let Some(side) = &mut parts[*source].sides[index] else { continue };
@@ -328,6 +344,10 @@ impl Columns {
                     let bytes = side.copy_values(*value..*value_end, &mut column.values, generation).ok_or(Mismatch(leaf))?;
                     self.lists[list as usize].bytes += bytes;
                     copied.bytes += (bytes + 8 * (value_end - value)) as u64;
+                    values += value_end - value;
+                }
+                if self.columns[index].present.is_none() && values != wanted[list as usize] {
+                    return Err(Mismatch(leaf));
                 }
             }
         }
@@ -590,5 +610,39 @@ impl Side {
                 })
                 .sum(),
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::{BlockMeta, BlockReader};
+
+    fn rows(without: Option<Leaf>) -> RowSource {
+        let object = |name: &str| std::fs::read(format!("{}/testdata/v4-pages/{name}", env!("CARGO_MANIFEST_DIR"))).expect(name);
+        let meta = BlockMeta::from_json(&object("meta.json"), "v4-pages").expect("a meta");
+        let block = BlockReader::open(meta, Arc::new(Bytes::from(object("data.parquet")))).expect("opens");
+        let mut columns = block.row_group(0).expect("reads");
+        without.into_iter().for_each(|leaf| columns[leaf.index()] = None);
+        let mut rows = RowSource::new(columns);
+        rows.next_row();
+        rows
+    }
+
+    #[test]
+    fn a_required_column_without_its_values_is_noticed() {
+        assert!(Columns::new().copy_row(&mut rows(None)).is_ok());
+        for leaf in [Leaf::SPAN_KIND, Leaf::RESOURCE_DROPPED_ATTRS, Leaf::SPAN_ATTRS.is_array, Leaf::SCOPE_VERSION] {
+            let copied = Columns::new().copy_row(&mut rows(Some(leaf)));
+            assert_eq!(copied.map(|_| ()), Err(Mismatch(leaf)));
+        }
+        let leaf = Leaf::SPAN_DROPPED_ATTRS;
+        let (mut first, mut second) = (rows(Some(leaf)), rows(None));
+        second.next_row();
+        assert!(matches!(Columns::new().copy_combined(&mut [&mut first, &mut second]), Err(Mismatch(at)) if at == leaf));
     }
 }

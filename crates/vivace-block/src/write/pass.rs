@@ -1,16 +1,15 @@
 //! Row groups of other blocks, taken over byte by byte.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::sync::Arc;
 
-use bytes::{Buf, Bytes};
 use parquet::column::writer::ColumnCloseResult;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
-use parquet::file::reader::{ChunkReader, Length};
 use vivace_core::TraceId;
 
 use super::{BlockWriter, Group, WriteError};
+use crate::ParquetSource;
 use crate::read::{BlockReader, ReadAt};
 use crate::schema::Leaf;
 
@@ -35,7 +34,7 @@ impl<W: Write + Send> BlockWriter<W> {
         if let Some(previous) = self.last_id.filter(|previous| *previous >= first) {
             return Err(WriteError::Order { previous, given: first });
         }
-        let source = Source(Arc::clone(block.source()));
+        let source = ParquetSource(Arc::clone(block.source()));
         let spans = self.append(&source, index).map_err(|source| WriteError::Io { block: self.block_id, source })?;
         ids.iter().for_each(|id| self.bloom.insert(*id));
         self.last_id = Some(last);
@@ -48,7 +47,7 @@ impl<W: Write + Send> BlockWriter<W> {
         Ok(spans)
     }
 
-    fn append(&mut self, source: &Source, index: usize) -> Result<u64, ParquetError> {
+    fn append(&mut self, source: &ParquetSource, index: usize) -> Result<u64, ParquetError> {
         if self.passed.as_ref().is_none_or(|passed| !Arc::ptr_eq(&passed.source, &source.0)) {
             let metadata = ParquetMetaDataReader::new()
                 .with_column_index_policy(PageIndexPolicy::Skip)
@@ -76,49 +75,5 @@ impl<W: Write + Send> BlockWriter<W> {
         let ids = group.column(Leaf::SPAN_ID.index());
         let nulls = ids.statistics().and_then(|statistics| statistics.null_count_opt()).unwrap_or_default();
         Ok((ids.num_values() as u64).saturating_sub(nulls))
-    }
-}
-
-/// A block's bytes for the Parquet library.
-struct Source(Arc<dyn ReadAt>);
-
-impl Source {
-    fn read(&self, start: u64, end: u64) -> Result<Bytes, ParquetError> {
-        self.0.read(start..end).map_err(|error| ParquetError::External(Box::new(error)))
-    }
-}
-
-impl Length for Source {
-    fn len(&self) -> u64 {
-        self.0.len()
-    }
-}
-
-impl ChunkReader for Source {
-    type T = Box<dyn Read>;
-
-    fn get_read(&self, start: u64) -> Result<Self::T, ParquetError> {
-        Ok(Box::new(Tail { source: Arc::clone(&self.0), at: start }))
-    }
-
-    fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
-        self.read(start, start.saturating_add(length as u64))
-    }
-}
-
-/// Reads on from a place.
-struct Tail {
-    source: Arc<dyn ReadAt>,
-    at: u64,
-}
-
-impl Read for Tail {
-    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
-        let end = self.source.len().min(self.at + out.len() as u64);
-        let mut bytes = self.source.read(self.at..end)?;
-        let len = bytes.len();
-        bytes.copy_to_slice(&mut out[..len]);
-        self.at = end;
-        Ok(len)
     }
 }

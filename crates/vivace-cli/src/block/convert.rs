@@ -1,15 +1,12 @@
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::ops::Range;
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use prost::Message;
 use tempfile::NamedTempFile;
-use vivace_block::{BlockMeta, BlockOptions, BlockReader, BlockWriter, FinishedBlock, SpanRef};
+use vivace_block::{BlockMeta, BlockOptions, BlockReader, BlockWriter, FinishedBlock, SpanMessages};
 use vivace_core::BlockId;
-use vivace_proto::otlp::ResourceSpans;
 
 use super::place::BlockPlace;
 use crate::progress::Progress;
@@ -71,13 +68,14 @@ fn convert(block: &BlockReader, file: File, id: BlockId, zstd_level: i32) -> any
     };
     let mut writer = BlockWriter::new(options, old.tenant_id.clone(), id, BufWriter::new(file), old.total_objects)?;
     let mut progress = Progress::new("trace", old.total_objects);
-    let mut messages = Messages::default();
+    let mut messages = SpanMessages::default();
     let mut spans_read = 0;
     for (done, trace) in (1..).zip(block.traces()) {
         let (id, trace) = trace?;
         messages.read(&trace);
-        spans_read += messages.spans.len() as u64;
-        writer.push_trace(id, &messages.refs())?;
+        let spans = messages.refs();
+        spans_read += spans.len() as u64;
+        writer.push_trace(id, &spans)?;
         progress.at(done);
     }
     let mut block = writer.finish()?;
@@ -88,44 +86,6 @@ fn convert(block: &BlockReader, file: File, id: BlockId, zstd_level: i32) -> any
     }
     block.meta.end_unix_nanos = block.meta.end_unix_nanos.max(old.end_unix_nanos);
     Ok(Converted { block, spans_read })
-}
-
-/// The messages of one trace, kept from trace to trace.
-#[derive(Default)]
-struct Messages {
-    bytes: Vec<u8>,
-    /// Resource, scope and span of each span.
-    spans: Vec<[Range<usize>; 3]>,
-}
-
-impl Messages {
-    fn read(&mut self, trace: &[ResourceSpans]) {
-        self.bytes.clear();
-        self.spans.clear();
-        for resource in trace {
-            let of_resource = self.put(resource.resource.as_ref());
-            for scope in &resource.scope_spans {
-                let of_scope = self.put(scope.scope.as_ref());
-                for span in &scope.spans {
-                    let of_span = self.put(Some(span));
-                    self.spans.push([of_resource.clone(), of_scope.clone(), of_span]);
-                }
-            }
-        }
-    }
-
-    fn put(&mut self, message: Option<&impl Message>) -> Range<usize> {
-        let start = self.bytes.len();
-        if let Some(message) = message {
-            message.encode(&mut self.bytes).expect("a vector grows");
-        }
-        start..self.bytes.len()
-    }
-
-    fn refs(&self) -> Vec<SpanRef<'_>> {
-        let at = |range: &Range<usize>| &self.bytes[range.clone()];
-        self.spans.iter().map(|[resource, scope, span]| SpanRef { resource: at(resource), scope: at(scope), span: at(span) }).collect()
-    }
 }
 
 fn show(old: &BlockMeta, new: &BlockMeta, spans_read: u64, spans_written: u64, to: &str) -> String {
