@@ -73,7 +73,7 @@ section! {
         /// Longest range of a search; 0 is the query-frontend's.
         used max_search_duration: Duration = Duration::ZERO;
         /// Longest range of a metrics query; 0 is the query-frontend's.
-        idle max_metrics_duration: Duration = Duration::ZERO;
+        used max_metrics_duration: Duration = Duration::ZERO;
         /// Whether debugging hints in queries are obeyed.
         idle unsafe_query_hints: bool = false;
         /// Conditions of a tag query (3.x).

@@ -125,11 +125,11 @@ impl Ingester {
         Ok(SearchTagValuesV2Response { tag_values: tag_values.collect(), metrics })
     }
 
-    /// Bytes of names or values in one answer.
+    /// Bytes of names or values at which an answer ends: one more than is allowed, so that an answer that ended is over it.
     fn tag_bytes(&self, tenant: &TenantId) -> usize {
         match (self.limits)(tenant).read.max_bytes_per_tag_values_query {
             0 => usize::MAX,
-            max => max,
+            max => max.saturating_add(1),
         }
     }
 }
@@ -143,7 +143,8 @@ fn filter(query: &str, requested: Option<&Attribute>, start: u32, end: u32) -> R
     TagFilter::parse(query, requested, nanos(start), nanos(end)).map_err(|e| QueryError::Invalid(e.to_string()))
 }
 
-/// Names found so far. What goes over a limit is left out, as answers have no place to say so.
+/// Names found so far. The first one that goes over the limit of bytes is still given: from it the query-frontend, which
+/// counts again, sees that there was more.
 struct Names {
     found: BTreeMap<Scope, BTreeSet<String>>,
     per_scope_max: usize,
@@ -156,13 +157,13 @@ impl Names {
         if names.contains(name) {
             return ControlFlow::Continue(());
         }
-        if names.len() >= self.per_scope_max || self.bytes_left < name.len() {
+        if names.len() >= self.per_scope_max {
             self.bytes_left = 0;
             return ControlFlow::Break(());
         }
-        self.bytes_left -= name.len();
+        self.bytes_left = self.bytes_left.saturating_sub(name.len());
         names.insert(name.to_owned());
-        ControlFlow::Continue(())
+        self.flow()
     }
 
     fn flow(&self) -> ControlFlow<()> {
@@ -183,14 +184,14 @@ impl Values {
             if self.found.contains(&value) {
                 continue;
             }
-            if self.found.len() >= self.max || self.bytes_left < value.value.len() {
+            if self.found.len() >= self.max || self.bytes_left == 0 {
                 self.bytes_left = 0;
                 return ControlFlow::Break(());
             }
-            self.bytes_left -= value.value.len();
+            self.bytes_left = self.bytes_left.saturating_sub(value.value.len());
             self.found.insert(value);
         }
-        ControlFlow::Continue(())
+        self.flow()
     }
 
     fn flow(&self) -> ControlFlow<()> {

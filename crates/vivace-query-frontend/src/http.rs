@@ -236,7 +236,10 @@ async fn tags(door: &Door, asked: Asked, answer: impl FnOnce(&str, Vec<SearchTag
     };
     match door.timed(&asked.tenants, Op::Metadata, |(found, _): &(TagCombiner, _)| found.inspected_bytes, query).await {
         Err(error) => error.into_response(),
-        Ok((found, warnings)) => respond(answer(&scope, found.scopes(), inspected(found.inspected_bytes)), asked.accepts, &warnings).await,
+        Ok((found, mut warnings)) => {
+            warnings.extend(found.warning());
+            respond(answer(&scope, found.scopes(), inspected(found.inspected_bytes)), asked.accepts, &warnings).await
+        }
     }
 }
 
@@ -285,7 +288,10 @@ async fn tag_values(
     };
     match door.timed(&asked.tenants, Op::Metadata, |(found, _): &(ValueCombiner, _)| found.inspected_bytes, query).await {
         Err(error) => error.into_response(),
-        Ok((found, warnings)) => respond(answer(found.values(), inspected(found.inspected_bytes)), asked.accepts, &warnings).await,
+        Ok((found, mut warnings)) => {
+            warnings.extend(found.warning());
+            respond(answer(found.values(), inspected(found.inspected_bytes)), asked.accepts, &warnings).await
+        }
     }
 }
 

@@ -8,6 +8,8 @@ use vivace_core::{BlockId, ParseIdError, TraceId};
 use crate::error::QueryError;
 
 const NANOS: u64 = 1_000_000_000;
+/// What a metrics query without a time looks at.
+const METRICS_LOOK_BACK_NANOS: u64 = 3600 * NANOS;
 
 /// A URL's query string. Of several parameters of one name the first counts.
 pub(crate) struct Params(Vec<(String, String)>);
@@ -88,6 +90,22 @@ impl Params {
             None => (0, 0),
         };
         rules.check(range.0, range.1, now)
+    }
+
+    /// The range of a metrics query in Unix nanoseconds; the last hour where the query names no time.
+    pub(crate) fn nanos_range(&self, now: u64) -> Result<(u64, u64), QueryError> {
+        Ok(self.times(now)?.unwrap_or((now.saturating_sub(METRICS_LOOK_BACK_NANOS), now)))
+    }
+
+    /// The distance between samples in nanoseconds: a number of seconds or a duration. None where the query names none.
+    pub(crate) fn step(&self) -> Result<Option<u64>, QueryError> {
+        let Some(text) = self.get("step") else { return Ok(None) };
+        let nanos = match text.parse::<f64>() {
+            Ok(seconds) => Some(seconds * 1e9).filter(|nanos| (0.0..9e18).contains(nanos)).map(|nanos| nanos as u64),
+            Err(_) => parse_duration(text).ok().and_then(|duration| u64::try_from(duration.as_nanos()).ok()),
+        };
+        let why = "a step is a number of seconds or a duration such as 15s, and not negative";
+        nanos.map(Some).ok_or_else(|| QueryError::Invalid(format!("cannot parse {text:?} to a valid duration: {why}")))
     }
 
     /// The range of a lookup by id, which may be open at one end or both; 0 is open.
@@ -199,6 +217,26 @@ mod tests {
         assert_eq!(error("start=20&end=10"), "http parameter start must be before end. received start=20 end=10");
         assert_eq!(error("start=1&end=1700000000"), "range specified by start and end exceeds 168h0m0s. received start=1 end=1700000000");
         assert_eq!(error("start=10"), "start and end must be given together: end is missing");
+    }
+
+    #[test]
+    fn steps_are_seconds_or_durations() {
+        let step = |query: &str| Params::of(Some(query)).step().map_err(|e| e.to_string());
+        assert_eq!(step("q=x"), Ok(None));
+        assert_eq!(step("step=300"), Ok(Some(300 * NANOS)));
+        assert_eq!(step("step=0.5"), Ok(Some(NANOS / 2)));
+        assert_eq!(step("step=1m30s"), Ok(Some(90 * NANOS)));
+        for wrong in ["often", "-1", "-5s", "inf", "1e30", "NaN"] {
+            assert!(step(&format!("step={wrong}")).unwrap_err().contains(wrong), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn metrics_without_a_time_are_of_the_last_hour() {
+        let range = |query: &str| Params::of(Some(query)).nanos_range(NOW).map_err(|e| e.to_string());
+        assert_eq!(range("q=x"), Ok((NOW - 3600 * NANOS, NOW)));
+        assert_eq!(range("start=1699990000.5&end=1700000000"), Ok((1_699_990_000_500_000_000, NOW)));
+        assert_eq!(range("since=10m"), Ok((NOW - 600 * NANOS, NOW)));
     }
 
     #[test]

@@ -21,25 +21,40 @@ struct Count {
     limits: Limits,
     bytes: usize,
     stale: usize,
-    full: bool,
+    /// The limit at which the list ended.
+    reached: Option<String>,
 }
 
 impl Count {
     /// Counts one that is known already.
     fn known(&mut self) {
         self.stale += 1;
-        self.full |= self.limits.max_stale > 0 && self.stale >= self.limits.max_stale;
+        if self.limits.max_stale > 0 && self.stale >= self.limits.max_stale {
+            self.reached = Some(format!("maxStaleValues={}", self.limits.max_stale));
+        }
+    }
+
+    /// Looks at how many there are now.
+    fn has(&mut self, items: usize) {
+        if self.limits.max_items > 0 && items >= self.limits.max_items {
+            self.reached = Some(format!("limit={}", self.limits.max_items));
+        }
     }
 
     /// Whether a new one of so many bytes still fits, and if so counts it.
     fn admits(&mut self, bytes: usize) -> bool {
         self.stale = 0;
         if self.limits.max_bytes > 0 && self.bytes + bytes > self.limits.max_bytes {
-            self.full = true;
+            self.reached = Some(format!("{} bytes (read.max_bytes_per_tag_values_query)", self.limits.max_bytes));
             return false;
         }
         self.bytes += bytes;
         true
+    }
+
+    /// What a client is told that did not get everything.
+    fn warning(&self) -> Option<String> {
+        self.reached.as_ref().map(|limit| format!("truncated: the list ends at {limit}, there may be more"))
     }
 }
 
@@ -67,7 +82,7 @@ impl TagCombiner {
     }
 
     fn add_tag(&mut self, scope: &str, tag: String) {
-        if self.count.full {
+        if self.count.reached.is_some() {
             return;
         }
         let tags = self.scopes.entry(scope.to_owned()).or_default();
@@ -77,13 +92,18 @@ impl TagCombiner {
         if self.count.admits(tag.len()) {
             self.unsent.entry(scope.to_owned()).or_default().insert(tag.clone());
             tags.insert(tag);
-            self.count.full |= self.count.limits.max_items > 0 && tags.len() >= self.count.limits.max_items;
+            self.count.has(tags.len());
         }
     }
 
     /// Nothing more will be taken.
     pub(crate) fn is_full(&self) -> bool {
-        self.count.full
+        self.count.reached.is_some()
+    }
+
+    /// Says which limit ended the list, if one did.
+    pub(crate) fn warning(&self) -> Option<String> {
+        self.count.warning()
     }
 
     /// Everything, sorted; scopes without tags are left out.
@@ -130,7 +150,7 @@ impl ValueCombiner {
     }
 
     pub(crate) fn add_value(&mut self, kind: String, value: String) {
-        if self.count.full {
+        if self.count.reached.is_some() {
             return;
         }
         let bytes = value.len();
@@ -141,13 +161,18 @@ impl ValueCombiner {
         if self.count.admits(bytes) {
             self.unsent.insert(value.clone());
             self.values.insert(value);
-            self.count.full |= self.count.limits.max_items > 0 && self.values.len() >= self.count.limits.max_items;
+            self.count.has(self.values.len());
         }
     }
 
     /// Nothing more will be taken.
     pub(crate) fn is_full(&self) -> bool {
-        self.count.full
+        self.count.reached.is_some()
+    }
+
+    /// Says which limit ended the list, if one did.
+    pub(crate) fn warning(&self) -> Option<String> {
+        self.count.warning()
     }
 
     /// Everything, sorted by type and value.
@@ -184,11 +209,13 @@ mod tests {
         let mut combiner = TagCombiner::new(Limits { max_items: 2, ..Default::default() });
         combiner.add(tags("span", &["c", "a", "b"]));
         assert!(combiner.is_full());
+        assert_eq!(combiner.warning().unwrap(), "truncated: the list ends at limit=2, there may be more");
         assert_eq!(combiner.scopes()[0].tags, ["a", "c"]);
 
         let mut combiner = TagCombiner::new(Limits { max_bytes: 3, ..Default::default() });
         combiner.add(tags("span", &["aa", "b", "c"]));
         assert_eq!(combiner.scopes()[0].tags, ["aa", "b"]);
+        assert!(combiner.warning().unwrap().contains("3 bytes (read.max_bytes_per_tag_values_query)"));
 
         let mut combiner = TagCombiner::new(Limits { max_stale: 2, ..Default::default() });
         combiner.add(tags("span", &["a", "b", "a", "b", "c"]));
