@@ -5,6 +5,7 @@
 mod block;
 mod client;
 mod config;
+mod metrics;
 mod otlp_json;
 mod progress;
 mod search;
@@ -65,6 +66,8 @@ enum Query {
     Trace(trace::Command),
     /// Traces that a TraceQL query finds, newest first.
     Search(search::Command),
+    /// Series over time that a TraceQL metrics query makes.
+    Metrics(metrics::Command),
     /// Names of attributes.
     Tags(tags::Tags),
     /// Values of an attribute, such as `resource.service.name`.
@@ -91,6 +94,7 @@ pub async fn run(cli: Cli, out: &mut dyn Write) -> anyhow::Result<Ending> {
             match query {
                 Query::Trace(command) => trace::run(command, &client).await?,
                 Query::Search(command) => search::run(command, &client).await?,
+                Query::Metrics(command) => metrics::run(command, &client).await?,
                 Query::Tags(command) => tags::names(command, &client).await?,
                 Query::TagValues(command) => tags::values(command, &client).await?,
             }

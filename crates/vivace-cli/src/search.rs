@@ -110,7 +110,7 @@ pub(crate) async fn run(command: Command, client: &Client) -> anyhow::Result<Str
 }
 
 /// Finds `line 1, col 9: reason` in what the server says.
-fn place(text: &str) -> Option<(usize, usize, String)> {
+pub(crate) fn place(text: &str) -> Option<(usize, usize, String)> {
     let (line, rest) = text.split_once("line ")?.1.split_once(", col ")?;
     let (column, reason) = rest.split_once(':')?;
     Some((line.trim().parse().ok()?, column.trim().parse().ok()?, reason.trim().to_owned()))
