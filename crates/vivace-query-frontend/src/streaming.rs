@@ -10,8 +10,9 @@ use tonic::{Request, Response, Status};
 use vivace_core::TenantId;
 use vivace_proto::tempopb::streaming_querier_server::StreamingQuerier;
 use vivace_proto::tempopb::{
-    MetadataMetrics, SearchRequest, SearchResponse, SearchTagValuesRequest, SearchTagValuesResponse, SearchTagValuesV2Response,
-    SearchTagsRequest, SearchTagsResponse, SearchTagsV2Response, TraceSearchMetadata,
+    MetadataMetrics, QueryInstantRequest, QueryInstantResponse, QueryRangeRequest, QueryRangeResponse, SearchRequest, SearchResponse,
+    SearchTagValuesRequest, SearchTagValuesResponse, SearchTagValuesV2Response, SearchTagsRequest, SearchTagsResponse,
+    SearchTagsV2Response, TraceSearchMetadata,
 };
 use vivace_server::tenant;
 
@@ -35,6 +36,16 @@ impl StreamingQuerier for Door {
     type SearchTagsV2Stream = Messages<SearchTagsV2Response>;
     type SearchTagValuesStream = Messages<SearchTagValuesResponse>;
     type SearchTagValuesV2Stream = Messages<SearchTagValuesV2Response>;
+    type MetricsQueryRangeStream = Messages<QueryRangeResponse>;
+    type MetricsQueryInstantStream = Messages<QueryInstantResponse>;
+
+    async fn metrics_query_range(&self, _: Request<QueryRangeRequest>) -> Result<Response<Self::MetricsQueryRangeStream>, Status> {
+        Err(Status::unimplemented("metrics are not answered yet"))
+    }
+
+    async fn metrics_query_instant(&self, _: Request<QueryInstantRequest>) -> Result<Response<Self::MetricsQueryInstantStream>, Status> {
+        Err(Status::unimplemented("metrics are not answered yet"))
+    }
 
     async fn search(&self, request: Request<SearchRequest>) -> Result<Response<Self::SearchStream>, Status> {
         let (tenants, request) = self.open(request)?;

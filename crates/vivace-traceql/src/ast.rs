@@ -221,6 +221,17 @@ pub enum Aggregate {
     Sum(Field),
 }
 
+impl Aggregate {
+    /// What is aggregated; nothing where spans are counted.
+    #[must_use]
+    pub fn operand(&self) -> Option<&Field> {
+        match self {
+            Self::Count => None,
+            Self::Min(of) | Self::Max(of) | Self::Avg(of) | Self::Sum(of) => Some(of),
+        }
+    }
+}
+
 /// An expression whose value is a set of series.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Metrics {

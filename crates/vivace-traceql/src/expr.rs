@@ -290,6 +290,10 @@ impl Filter {
         Ok(Self { expr: Expr::new(field, columns)?, uses: Uses::of(field) })
     }
 
+    pub(crate) fn is_always_true(&self) -> bool {
+        matches!(self.expr, Expr::Constant(Value::Bool(true)))
+    }
+
     pub(crate) fn matches(&self, batch: &Batch, trace: &TraceRow, span: usize) -> bool {
         self.find(batch, trace, span).is_some()
     }

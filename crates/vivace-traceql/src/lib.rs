@@ -14,8 +14,10 @@ mod error;
 mod expr;
 mod fetch;
 mod fold;
+mod group;
 mod legacy;
 mod lexer;
+mod metrics;
 mod need;
 mod parser;
 mod pattern;
@@ -27,6 +29,7 @@ mod tags;
 mod types;
 mod validate;
 mod value;
+mod whole;
 
 pub use ast::Query;
 pub use attribute::{Attribute, Intrinsic, Scope};
@@ -36,6 +39,10 @@ pub use compare::CompareOp;
 pub use error::{ParseError, QueryError};
 pub use fetch::{Comparison, Condition, Fetch, SpanFilter, TraceFilter};
 pub use legacy::{LegacySearch, parse_tags};
+pub use metrics::{
+    Answer, Exemplar, Label, MAX_EXEMPLARS, MAX_GROUPS, MAX_INTERVALS, MetricsPlan, MetricsRange, Partial, PartialError, Release, Sample,
+    Series,
+};
 pub use parser::{MAX_HEIGHT, MAX_NESTING, MAX_QUERY_BYTES, parse, parse_attribute};
 pub use pattern::compile as compile_pattern;
 pub use plan::{DEFAULT_SPANS_PER_SPANSET, SearchPlan};

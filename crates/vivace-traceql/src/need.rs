@@ -44,7 +44,7 @@ pub(crate) fn all_of(filters: impl IntoIterator<Item = TraceFilter>) -> TraceFil
     }
 }
 
-fn any_of(filters: impl IntoIterator<Item = TraceFilter>) -> TraceFilter {
+pub(crate) fn any_of(filters: impl IntoIterator<Item = TraceFilter>) -> TraceFilter {
     let mut accepted = Vec::new();
     for filter in filters {
         match filter {

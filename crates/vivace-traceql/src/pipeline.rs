@@ -2,7 +2,6 @@
 //!
 //! Source: TraceQL description, "Evaluation of a query on one trace".
 
-use std::hash::{Hash, Hasher};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -12,6 +11,7 @@ use crate::ast::{Aggregate, Field, Pipeline, Scalar, SpansetOp, Spansets, Stage}
 use crate::compare::{CompareOp, Val, compare};
 use crate::error::QueryError;
 use crate::expr::{At, Columns, Expr, Filter};
+use crate::group::GroupKey;
 use crate::{Batch, TraceRow, Value, structure};
 
 /// Spans of one trace that belong together.
@@ -104,6 +104,16 @@ impl Program {
         Ok(Self { steps })
     }
 
+    /// The filters that a span must pass, where they alone decide span by span.
+    pub(crate) fn filters(&self) -> Option<Vec<&Filter>> {
+        let filters = self.steps.iter().map(|step| match step {
+            Step::Keep(Sets::Filter(filter)) => Some(filter),
+            _ => None,
+        });
+        let filters: Vec<_> = filters.collect::<Option<_>>()?;
+        Some(filters.into_iter().filter(|filter| !filter.is_always_true()).collect())
+    }
+
     /// The spansets that are left of a trace.
     pub(crate) fn run(&self, batch: &Batch, trace: &TraceRow) -> Vec<Spanset> {
         let end = trace.spans.end.min(batch.spans.len());
@@ -185,51 +195,6 @@ impl Sets {
                     SpansetOp::Structural { relation, mode } => structure::structural(&batch.spans, *relation, *mode, &left, &right),
                 }
             }
-        }
-    }
-}
-
-/// A group's value; equal are values of the same type and the same bits.
-struct GroupKey<'a>(Val<'a>);
-
-impl PartialEq for GroupKey<'_> {
-    fn eq(&self, other: &Self) -> bool {
-        match (&self.0, &other.0) {
-            (Val::Nil, Val::Nil) => true,
-            (Val::Int(a), Val::Int(b)) | (Val::Duration(a), Val::Duration(b)) => a == b,
-            (Val::Float(a), Val::Float(b)) => a.to_bits() == b.to_bits(),
-            (Val::Bool(a), Val::Bool(b)) => a == b,
-            (Val::Str(a), Val::Str(b)) => a == b,
-            (Val::Hex(a), Val::Hex(b)) => a.as_str() == b.as_str(),
-            (Val::Status(a), Val::Status(b)) => a == b,
-            (Val::Kind(a), Val::Kind(b)) => a == b,
-            (Val::Ints(a), Val::Ints(b)) => a == b,
-            (Val::Floats(a), Val::Floats(b)) => a.iter().map(|v| v.to_bits()).eq(b.iter().map(|v| v.to_bits())),
-            (Val::Strs(a), Val::Strs(b)) => a == b,
-            (Val::Bools(a), Val::Bools(b)) => a == b,
-            _ => false,
-        }
-    }
-}
-
-impl Eq for GroupKey<'_> {}
-
-impl Hash for GroupKey<'_> {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        std::mem::discriminant(&self.0).hash(state);
-        match &self.0 {
-            Val::Nil | Val::Opaque => {}
-            Val::Int(v) | Val::Duration(v) => v.hash(state),
-            Val::Float(v) => v.to_bits().hash(state),
-            Val::Bool(v) => v.hash(state),
-            Val::Str(v) => v.hash(state),
-            Val::Hex(v) => v.as_str().hash(state),
-            Val::Status(v) => v.hash(state),
-            Val::Kind(v) => v.hash(state),
-            Val::Ints(v) => v.hash(state),
-            Val::Floats(v) => v.iter().for_each(|v| v.to_bits().hash(state)),
-            Val::Strs(v) => v.hash(state),
-            Val::Bools(v) => v.hash(state),
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::error::QueryError;
 use crate::expr::{self, At, Columns, Filter, Literal, Operand, Uses, each_attribute};
 use crate::legacy::LegacyProgram;
 use crate::pipeline::{Program, Spanset};
-use crate::{Attribute, Batch, Comparison, Fetch, Intrinsic, TraceRow, Value, need};
+use crate::{Attribute, Batch, Comparison, Fetch, Intrinsic, TraceRow, Value, need, whole};
 
 /// Spans per spanset when a request asks for none in particular.
 pub const DEFAULT_SPANS_PER_SPANSET: usize = 3;
@@ -22,6 +22,7 @@ pub struct SearchPlan {
     fetch: Fetch,
     kind: Kind,
     most_recent: bool,
+    needs_whole_traces: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -50,7 +51,8 @@ impl Query {
             event_attributes: columns.event,
             link_attributes: columns.link,
         };
-        Ok(SearchPlan { fetch, kind: Kind::TraceQl { program, returned }, most_recent: self.most_recent() })
+        let needs_whole_traces = whole::pipeline_needs_whole_traces(pipeline);
+        Ok(SearchPlan { fetch, kind: Kind::TraceQl { program, returned }, most_recent: self.most_recent(), needs_whole_traces })
     }
 
     /// `with(most_recent=true)`: the search wants exactly the newest traces.
@@ -83,13 +85,21 @@ impl Query {
 
 impl SearchPlan {
     pub(crate) fn legacy(fetch: Fetch, program: LegacyProgram) -> Self {
-        Self { fetch, kind: Kind::Legacy(program), most_recent: false }
+        Self { fetch, kind: Kind::Legacy(program), most_recent: false, needs_whole_traces: true }
     }
 
     /// What the batches must hold.
     #[must_use]
     pub fn fetch(&self) -> &Fetch {
         &self.fetch
+    }
+
+    /// Whether spans of one trace decide together which of them match: by structure, aggregates, groups, or what is said of
+    /// the whole trace. Then all that is known of a trace must be in one batch for the answer to be right; otherwise its
+    /// spans may come in pieces whose results are combined.
+    #[must_use]
+    pub fn needs_whole_traces(&self) -> bool {
+        self.needs_whole_traces
     }
 
     /// Whether exactly the newest traces are wanted, so that a search cannot stop at the first ones.

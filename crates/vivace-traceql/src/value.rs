@@ -94,6 +94,33 @@ impl Status {
     }
 }
 
+impl Status {
+    /// OTLP's number.
+    #[must_use]
+    pub fn to_otlp(self) -> u32 {
+        match self {
+            Self::Unset => 0,
+            Self::Ok => 1,
+            Self::Error => 2,
+        }
+    }
+}
+
+impl Kind {
+    /// OTLP's number.
+    #[must_use]
+    pub fn to_otlp(self) -> u32 {
+        match self {
+            Self::Unspecified => 0,
+            Self::Internal => 1,
+            Self::Server => 2,
+            Self::Client => 3,
+            Self::Producer => 4,
+            Self::Consumer => 5,
+        }
+    }
+}
+
 impl Kind {
     /// The word of the language.
     #[must_use]
@@ -211,4 +238,22 @@ impl fmt::Display for Value {
             Self::BoolArray(v) => write!(f, "{v:?}"),
         }
     }
+}
+
+/// Compares values as their texts with the type in front, so that `10` comes before `9`: the order of series.
+pub(crate) fn cmp_text(a: &Value, b: &Value) -> std::cmp::Ordering {
+    fn text(value: &Value) -> (&'static str, std::borrow::Cow<'_, str>) {
+        match value {
+            Value::Str(text) => ("string_value", (&**text).into()),
+            Value::Int(v) => ("int_value", v.to_string().into()),
+            Value::Float(v) => ("double_value", v.to_string().into()),
+            Value::Bool(v) => ("bool_value", v.to_string().into()),
+            Value::Status(v) => ("string_value", v.text().into()),
+            Value::Kind(v) => ("string_value", v.text().into()),
+            Value::Duration(v) => ("string_value", duration::text(*v).into()),
+            Value::Nil | Value::Opaque => ("", "".into()),
+            array => ("array_value", array.to_string().into()),
+        }
+    }
+    text(a).cmp(&text(b))
 }

@@ -235,6 +235,155 @@ pub struct MetadataMetrics {
     pub total_block_bytes: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct QueryRangeRequest {
+    #[prost(string, tag = "1")]
+    pub query: ::prost::alloc::string::String,
+    /// Unix nanoseconds.
+    #[prost(uint64, tag = "2")]
+    pub start: u64,
+    #[prost(uint64, tag = "3")]
+    pub end: u64,
+    /// Nanoseconds; 0: the server chooses.
+    #[prost(uint64, tag = "4")]
+    pub step: u64,
+    /// Empty, or `recent` for what the ingesters hold.
+    #[prost(string, tag = "7")]
+    pub query_mode: ::prost::alloc::string::String,
+    /// 0: the server's maximum.
+    #[prost(uint32, tag = "16")]
+    pub exemplars: u32,
+    /// 0: the server's setting.
+    #[prost(uint32, tag = "17")]
+    pub max_series: u32,
+    #[prost(bool, optional, tag = "18")]
+    pub instant: ::core::option::Option<bool>,
+    /// Vivace: see TraceByIDRequest.answering.
+    #[prost(string, repeated, tag = "100")]
+    pub answering: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct QueryRangeResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub series: ::prost::alloc::vec::Vec<TimeSeries>,
+    #[prost(message, optional, tag = "2")]
+    pub metrics: ::core::option::Option<SearchMetrics>,
+    #[prost(enumeration = "PartialStatus", tag = "3")]
+    pub status: i32,
+    #[prost(string, tag = "4")]
+    pub message: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TimeSeries {
+    #[prost(message, repeated, tag = "1")]
+    pub labels: ::prost::alloc::vec::Vec<
+        super::opentelemetry::proto::common::v1::KeyValue,
+    >,
+    #[prost(message, repeated, tag = "2")]
+    pub samples: ::prost::alloc::vec::Vec<Sample>,
+    #[prost(message, repeated, tag = "4")]
+    pub exemplars: ::prost::alloc::vec::Vec<Exemplar>,
+}
+#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+pub struct Sample {
+    #[prost(double, tag = "1")]
+    pub value: f64,
+    #[prost(int64, tag = "2")]
+    pub timestamp_ms: i64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Exemplar {
+    #[prost(message, repeated, tag = "1")]
+    pub labels: ::prost::alloc::vec::Vec<
+        super::opentelemetry::proto::common::v1::KeyValue,
+    >,
+    #[prost(double, tag = "2")]
+    pub value: f64,
+    #[prost(int64, tag = "3")]
+    pub timestamp_ms: i64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct QueryInstantRequest {
+    #[prost(string, tag = "1")]
+    pub query: ::prost::alloc::string::String,
+    /// Unix nanoseconds.
+    #[prost(uint64, tag = "2")]
+    pub start: u64,
+    #[prost(uint64, tag = "3")]
+    pub end: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct QueryInstantResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub series: ::prost::alloc::vec::Vec<InstantSeries>,
+    #[prost(message, optional, tag = "2")]
+    pub metrics: ::core::option::Option<SearchMetrics>,
+    #[prost(enumeration = "PartialStatus", tag = "3")]
+    pub status: i32,
+    #[prost(string, tag = "4")]
+    pub message: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct InstantSeries {
+    #[prost(message, repeated, tag = "1")]
+    pub labels: ::prost::alloc::vec::Vec<
+        super::opentelemetry::proto::common::v1::KeyValue,
+    >,
+    #[prost(double, tag = "2")]
+    pub value: f64,
+}
+/// The answer of the summary of span metrics, which only 2.10 has.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SpanMetricsSummaryResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub summaries: ::prost::alloc::vec::Vec<SpanMetricsSummary>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SpanMetricsSummary {
+    #[prost(uint64, tag = "1")]
+    pub span_count: u64,
+    #[prost(uint64, tag = "2")]
+    pub error_span_count: u64,
+    #[prost(message, repeated, tag = "3")]
+    pub series: ::prost::alloc::vec::Vec<KeyValue>,
+    /// Nanoseconds.
+    #[prost(uint64, tag = "4")]
+    pub p99: u64,
+    #[prost(uint64, tag = "5")]
+    pub p95: u64,
+    #[prost(uint64, tag = "6")]
+    pub p90: u64,
+    #[prost(uint64, tag = "7")]
+    pub p50: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct KeyValue {
+    #[prost(string, tag = "1")]
+    pub key: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub value: ::core::option::Option<TraceQlStatic>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TraceQlStatic {
+    /// 0 nil, 3 int, 4 float, 5 string, 6 bool, 7 duration, 8 status, 9 kind: which of the fields counts.
+    #[prost(int32, tag = "1")]
+    pub r#type: i32,
+    #[prost(int64, tag = "2")]
+    pub n: i64,
+    #[prost(double, tag = "3")]
+    pub f: f64,
+    #[prost(string, tag = "4")]
+    pub s: ::prost::alloc::string::String,
+    #[prost(bool, tag = "5")]
+    pub b: bool,
+    /// Nanoseconds.
+    #[prost(uint64, tag = "6")]
+    pub d: u64,
+    #[prost(int32, tag = "7")]
+    pub status: i32,
+    #[prost(int32, tag = "8")]
+    pub kind: i32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PushSpansRequest {
     /// The client's own bytes: a serialised TracesData with the spans whose traces this generator owns.
     #[prost(bytes = "bytes", tag = "100")]
@@ -484,6 +633,58 @@ pub mod streaming_querier_client {
                 );
             self.inner.server_streaming(req, path, codec).await
         }
+        pub async fn metrics_query_range(
+            &mut self,
+            request: impl tonic::IntoRequest<super::QueryRangeRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::QueryRangeResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tempopb.StreamingQuerier/MetricsQueryRange",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("tempopb.StreamingQuerier", "MetricsQueryRange"),
+                );
+            self.inner.server_streaming(req, path, codec).await
+        }
+        pub async fn metrics_query_instant(
+            &mut self,
+            request: impl tonic::IntoRequest<super::QueryInstantRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::QueryInstantResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tempopb.StreamingQuerier/MetricsQueryInstant",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("tempopb.StreamingQuerier", "MetricsQueryInstant"),
+                );
+            self.inner.server_streaming(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -559,6 +760,32 @@ pub mod streaming_querier_server {
             request: tonic::Request<super::SearchTagValuesRequest>,
         ) -> std::result::Result<
             tonic::Response<Self::SearchTagValuesV2Stream>,
+            tonic::Status,
+        >;
+        /// Server streaming response type for the MetricsQueryRange method.
+        type MetricsQueryRangeStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::QueryRangeResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        async fn metrics_query_range(
+            &self,
+            request: tonic::Request<super::QueryRangeRequest>,
+        ) -> std::result::Result<
+            tonic::Response<Self::MetricsQueryRangeStream>,
+            tonic::Status,
+        >;
+        /// Server streaming response type for the MetricsQueryInstant method.
+        type MetricsQueryInstantStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::QueryInstantResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        async fn metrics_query_instant(
+            &self,
+            request: tonic::Request<super::QueryInstantRequest>,
+        ) -> std::result::Result<
+            tonic::Response<Self::MetricsQueryInstantStream>,
             tonic::Status,
         >;
     }
@@ -862,6 +1089,106 @@ pub mod streaming_querier_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = SearchTagValuesV2Svc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tempopb.StreamingQuerier/MetricsQueryRange" => {
+                    #[allow(non_camel_case_types)]
+                    struct MetricsQueryRangeSvc<T: StreamingQuerier>(pub Arc<T>);
+                    impl<
+                        T: StreamingQuerier,
+                    > tonic::server::ServerStreamingService<super::QueryRangeRequest>
+                    for MetricsQueryRangeSvc<T> {
+                        type Response = super::QueryRangeResponse;
+                        type ResponseStream = T::MetricsQueryRangeStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::QueryRangeRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as StreamingQuerier>::metrics_query_range(
+                                        &inner,
+                                        request,
+                                    )
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = MetricsQueryRangeSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tempopb.StreamingQuerier/MetricsQueryInstant" => {
+                    #[allow(non_camel_case_types)]
+                    struct MetricsQueryInstantSvc<T: StreamingQuerier>(pub Arc<T>);
+                    impl<
+                        T: StreamingQuerier,
+                    > tonic::server::ServerStreamingService<super::QueryInstantRequest>
+                    for MetricsQueryInstantSvc<T> {
+                        type Response = super::QueryInstantResponse;
+                        type ResponseStream = T::MetricsQueryInstantStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::QueryInstantRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as StreamingQuerier>::metrics_query_instant(
+                                        &inner,
+                                        request,
+                                    )
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = MetricsQueryInstantSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -1072,3 +1072,94 @@ pub mod job_queue_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SeriesPartial {
+    /// One per distinct first stage of the query, in the order of its plan.
+    #[prost(message, repeated, tag = "1")]
+    pub stages: ::prost::alloc::vec::Vec<StagePartial>,
+    /// Series were left out because there were too many.
+    #[prost(bool, tag = "2")]
+    pub truncated: bool,
+    /// Spans that were looked at.
+    #[prost(uint64, tag = "3")]
+    pub inspected_spans: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct StagePartial {
+    #[prost(message, repeated, tag = "1")]
+    pub groups: ::prost::alloc::vec::Vec<GroupPartial>,
+    #[prost(message, repeated, tag = "2")]
+    pub exemplars: ::prost::alloc::vec::Vec<ExemplarCandidate>,
+}
+/// What a group's spans add up to, per interval. Which lists are filled depends on the function.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GroupPartial {
+    /// What the spans have in common: the values of `by`, and the bucket of a histogram as its exponent.
+    #[prost(message, repeated, tag = "1")]
+    pub key: ::prost::alloc::vec::Vec<TypedValue>,
+    /// The interval that the first entry of each list belongs to; the others follow.
+    #[prost(uint32, tag = "2")]
+    pub first_interval: u32,
+    /// Spans, or values of a sum.
+    #[prost(uint64, repeated, tag = "3")]
+    pub counts: ::prost::alloc::vec::Vec<u64>,
+    /// Smallest or largest values, where NaN is none, or sums.
+    #[prost(double, repeated, tag = "4")]
+    pub values: ::prost::alloc::vec::Vec<f64>,
+    /// What rounding took from the sums.
+    #[prost(double, repeated, tag = "5")]
+    pub corrections: ::prost::alloc::vec::Vec<f64>,
+}
+/// A value of TraceQL. Nothing set: nil.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TypedValue {
+    #[prost(oneof = "typed_value::Value", tags = "1, 2, 3, 4, 5, 6, 7")]
+    pub value: ::core::option::Option<typed_value::Value>,
+}
+/// Nested message and enum types in `TypedValue`.
+pub mod typed_value {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Value {
+        #[prost(sint64, tag = "1")]
+        Int(i64),
+        #[prost(double, tag = "2")]
+        Float(f64),
+        #[prost(string, tag = "3")]
+        Text(::prost::alloc::string::String),
+        #[prost(bool, tag = "4")]
+        Boolean(bool),
+        /// Nanoseconds.
+        #[prost(sint64, tag = "5")]
+        Duration(i64),
+        /// As in OTLP.
+        #[prost(uint32, tag = "6")]
+        Status(u32),
+        #[prost(uint32, tag = "7")]
+        Kind(u32),
+    }
+}
+/// A span that may be shown as an exemplar of its group.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ExemplarCandidate {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub trace_id: ::prost::bytes::Bytes,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub span_id: ::prost::bytes::Bytes,
+    /// Unix nanoseconds.
+    #[prost(uint64, tag = "3")]
+    pub start: u64,
+    /// The span's own value; of functions that count, nothing.
+    #[prost(double, tag = "4")]
+    pub value: f64,
+    #[prost(message, repeated, tag = "5")]
+    pub key: ::prost::alloc::vec::Vec<TypedValue>,
+    #[prost(message, repeated, tag = "6")]
+    pub labels: ::prost::alloc::vec::Vec<ExemplarLabel>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ExemplarLabel {
+    #[prost(string, tag = "1")]
+    pub key: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub value: ::core::option::Option<TypedValue>,
+}

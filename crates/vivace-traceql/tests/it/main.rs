@@ -6,4 +6,5 @@ mod evaluation;
 mod examples;
 mod grammar;
 mod legacy;
+mod metrics;
 mod tags;

@@ -1,0 +1,39 @@
+//! TraceQL metrics: from spans to series.
+//!
+//! A [`MetricsPlan`] counts the spans of batches into a [`Partial`]; partials of any places merge in any order, and the
+//! last one becomes the [`Answer`].
+//!
+//! ```
+//! use vivace_traceql::{Batch, MetricsRange, Release, parse};
+//!
+//! let range = MetricsRange::range(0, 120_000_000_000, Some(60_000_000_000), Release::default())?;
+//! let plan = parse("{ status = error } | rate() by (resource.service.name)")?.metrics_plan(range, 0)?;
+//! let mut here = plan.partial();
+//! plan.observe(&mut here, &Batch::default());
+//! let mut there = plan.partial();
+//! plan.observe(&mut there, &Batch::default());
+//! plan.merge(&mut here, there);
+//! assert!(plan.finish(here).series.is_empty());
+//! # Ok::<(), vivace_traceql::QueryError>(())
+//! ```
+
+mod cells;
+mod compare;
+mod exemplars;
+mod finish;
+mod groups;
+mod later;
+mod math;
+mod message;
+mod observe;
+mod partial;
+mod plan;
+mod quantile;
+mod range;
+mod series;
+
+pub use message::PartialError;
+pub use partial::Partial;
+pub use plan::{MAX_EXEMPLARS, MAX_GROUPS, MetricsPlan};
+pub use range::{MAX_INTERVALS, MetricsRange, Release};
+pub use series::{Answer, Exemplar, Label, Sample, Series};

@@ -1,0 +1,144 @@
+//! `compare`: which values are more frequent among the spans of a selection than among the others.
+//!
+//! Source: TraceQL description, "compare".
+
+use std::sync::Arc;
+
+use super::cells::{Cell as _, Count, Stretch};
+use super::groups::{Groups, Key, ValueNumbers};
+use super::range::MetricsRange;
+use crate::ast::Field;
+use crate::compare::Val;
+use crate::error::QueryError;
+use crate::expr::{At, Columns, Filter, Operand};
+use crate::{Batch, Intrinsic, TraceRow, Value};
+
+/// Values listed per side and attribute when the query does not say how many.
+const TOP: usize = 10;
+
+/// Distinct values of one attribute that are counted on one side in one place. The totals count all.
+const VALUES_MAX: u32 = 10_000;
+
+/// The first part of a group's key, and its name in the answer.
+pub(crate) const META_TYPES: [&str; 4] = ["baseline", "selection", "baseline_total", "selection_total"];
+
+#[derive(Debug, Clone)]
+pub(crate) struct Compare {
+    selection: Filter,
+    /// Start and end of the selection in Unix nanoseconds: open on the left, closed on the right.
+    range: Option<(u64, u64)>,
+    pub(crate) top: usize,
+    attributes: Vec<(Arc<str>, Operand)>,
+}
+
+impl Compare {
+    /// Compared whatever a query mentions.
+    pub(crate) const INTRINSICS: [Intrinsic; 8] = [
+        Intrinsic::Name,
+        Intrinsic::Status,
+        Intrinsic::StatusMessage,
+        Intrinsic::Kind,
+        Intrinsic::RootName,
+        Intrinsic::RootService,
+        Intrinsic::ScopeName,
+        Intrinsic::ScopeVersion,
+    ];
+
+    pub(crate) fn new(
+        filter: &Field,
+        top: Option<i64>,
+        range: Option<(i64, i64)>,
+        attributes: Vec<(Arc<str>, Operand)>,
+        columns: &mut Columns,
+    ) -> Result<Self, QueryError> {
+        Ok(Self {
+            selection: Filter::new(filter, columns)?,
+            range: range.map(|(start, end)| (u64::try_from(start).unwrap_or(0), u64::try_from(end).unwrap_or(0))),
+            top: top.and_then(|top| usize::try_from(top).ok()).unwrap_or(TOP),
+            attributes,
+        })
+    }
+
+    pub(crate) fn add(&mut self, label: Arc<str>, operand: Operand) {
+        if self.attributes.iter().all(|(_, known)| *known != operand) {
+            self.attributes.push((label, operand));
+        }
+    }
+
+    fn selects(&self, batch: &Batch, trace: &TraceRow, span: usize) -> bool {
+        let start = batch.spans.get(span).map_or(0, |span| span.start_unix_nanos);
+        self.range.is_none_or(|(from, to)| from < start && start <= to) && self.selection.matches(batch, trace, span)
+    }
+}
+
+/// Counts spans of one batch, attribute by attribute.
+pub(crate) struct Comparer<'a, 'p> {
+    compare: &'p Compare,
+    groups: &'p mut Groups,
+    counts: &'p mut Vec<Stretch<Count>>,
+    columns: Vec<Column<'a>>,
+    intervals: usize,
+    groups_max: usize,
+    pub(crate) is_truncated: bool,
+}
+
+struct Column<'a> {
+    values: ValueNumbers<'a>,
+    /// Groups of a side's values by their numbers.
+    groups: [Vec<Option<u32>>; 2],
+    totals: [Option<u32>; 2],
+    distinct: [u32; 2],
+}
+
+impl<'a, 'p> Comparer<'a, 'p> {
+    pub(crate) fn new(
+        compare: &'p Compare,
+        groups: &'p mut Groups,
+        counts: &'p mut Vec<Stretch<Count>>,
+        range: &MetricsRange,
+        groups_max: usize,
+    ) -> Self {
+        let column = || Column { values: ValueNumbers::new(), groups: [Vec::new(), Vec::new()], totals: [None; 2], distinct: [0; 2] };
+        let columns = compare.attributes.iter().map(|_| column()).collect();
+        Self { compare, groups, counts, columns, intervals: range.intervals(), groups_max, is_truncated: false }
+    }
+
+    pub(crate) fn add(&mut self, at: &At<'a>, interval: usize) {
+        let side = usize::from(self.compare.selects(at.batch, at.trace, at.span));
+        for (column, (label, operand)) in self.columns.iter_mut().zip(&self.compare.attributes) {
+            let value = operand.get(at);
+            // Durations are not compared, and of arrays and the like there is nothing to show.
+            let number = match value {
+                Val::Duration(_) => continue,
+                value => column.values.number(value) as usize,
+            };
+            if number == 0 {
+                continue;
+            }
+            let mut group = |meta: usize, value: Value| {
+                let meta = Value::Int(i64::try_from(meta).unwrap_or(0));
+                self.groups.number(Key([meta, Value::Str(label.clone()), value].into()), self.groups_max)
+            };
+            let known = &mut column.groups[side];
+            if known.len() <= number {
+                known.resize(number + 1, None);
+            }
+            if known[number].is_none() && column.distinct[side] < VALUES_MAX {
+                known[number] = group(side, value.to_value());
+                column.distinct[side] += 1;
+                self.is_truncated |= known[number].is_none();
+            }
+            if column.totals[side].is_none() {
+                column.totals[side] = group(side + 2, Value::Nil);
+                self.is_truncated |= column.totals[side].is_none();
+            }
+            for group in [known[number], column.totals[side]].into_iter().flatten() {
+                let group = group as usize;
+                if self.counts.len() <= group {
+                    self.counts.resize_with(group + 1, Stretch::default);
+                }
+                self.counts[group].at(interval, self.intervals).add(0.0);
+            }
+        }
+    }
+}
