@@ -2,6 +2,7 @@
 
 mod filter;
 mod lookup;
+mod series;
 mod tags;
 
 use prost::{DecodeError, Message};
@@ -10,6 +11,7 @@ use vivace_proto::otlp::{InstrumentationScope, Resource, ResourceSpans, ScopeSpa
 use vivace_traceql::{Batch, Fetch, ServiceStat, SpanRow, TraceRow, Value};
 
 pub use filter::Candidates;
+pub use series::observe;
 pub use tags::{tag_names, tag_values};
 
 use crate::row::{Layout, ResourceCache, Row, SpanRef};

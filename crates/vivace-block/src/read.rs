@@ -19,6 +19,7 @@ mod pages;
 mod parts;
 mod reader;
 mod search;
+mod series;
 mod shape;
 mod source;
 mod tags;

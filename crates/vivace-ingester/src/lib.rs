@@ -25,6 +25,7 @@ mod ranges;
 mod scan;
 mod search;
 mod segment;
+mod series;
 mod settings;
 mod summary;
 mod tags;
@@ -39,6 +40,7 @@ use std::time::Instant;
 use anyhow::Context;
 use vivace_config::Config;
 use vivace_proto::tempopb::querier_server::QuerierServer;
+use vivace_proto::vivace::v1::recent_series_server::RecentSeriesServer;
 use vivace_proto::vivace::v1::segment_log_server::SegmentLogServer;
 use vivace_ring::{ClientPool, Membership, PoolOptions, Registration, Role, State};
 use vivace_server::{Overrides, Process, host_name};
@@ -75,7 +77,8 @@ pub async fn start(
 
     let service = grpc::Service { ingester: Arc::clone(&ingester), tenancy: process.tenancy() };
     vivace_server::add_grpc!(process, SegmentLogServer::new(service.clone()));
-    vivace_server::add_grpc!(process, QuerierServer::new(service));
+    vivace_server::add_grpc!(process, QuerierServer::new(service.clone()));
+    vivace_server::add_grpc!(process, RecentSeriesServer::new(service));
     process.add_http(http::router(Arc::clone(&ingester), process.shutdown()));
 
     let is_active = Arc::new(AtomicBool::new(false));

@@ -160,7 +160,7 @@ impl Search {
 }
 
 /// Whether a trace that passes has a span that makes it pass, so that looking at that span's segment is enough.
-fn is_decided_by_one_span(filter: &TraceFilter) -> bool {
+pub(crate) fn is_decided_by_one_span(filter: &TraceFilter) -> bool {
     match filter {
         TraceFilter::All | TraceFilter::Nothing | TraceFilter::AnySpan(_) => true,
         TraceFilter::And(filters) => filters.len() < 2 && filters.iter().all(is_decided_by_one_span),
@@ -170,6 +170,13 @@ fn is_decided_by_one_span(filter: &TraceFilter) -> bool {
 
 /// The traces that overlap the range, those first whose last span ended last. 0 is no bound.
 fn newest_first(view: &View, ids: Vec<TraceId>, start_unix_nanos: u64, end_unix_nanos: u64) -> Vec<TraceId> {
+    let mut ids = in_time(view, ids, start_unix_nanos, end_unix_nanos);
+    ids.sort_unstable_by(|a, b| b.cmp(a));
+    ids.into_iter().map(|(_, id)| id).collect()
+}
+
+/// The traces that overlap the range, with the time in Unix nanoseconds at which their last span ended. 0 is no bound.
+pub(crate) fn in_time(view: &View, ids: Vec<TraceId>, start_unix_nanos: u64, end_unix_nanos: u64) -> Vec<(u64, TraceId)> {
     let mut times: FxHashMap<TraceId, (u64, u64)> = FxHashMap::default();
     for head in &view.heads {
         head.read(|contents| {
@@ -183,7 +190,5 @@ fn newest_first(view: &View, ids: Vec<TraceId>, start_unix_nanos: u64, end_unix_
         });
     }
     let is_in_range = |(start, end): &(u64, u64)| *end >= start_unix_nanos && (end_unix_nanos == 0 || *start <= end_unix_nanos);
-    let mut ids: Vec<(u64, TraceId)> = times.iter().filter(|(_, times)| is_in_range(times)).map(|(id, (_, end))| (*end, *id)).collect();
-    ids.sort_unstable_by(|a, b| b.cmp(a));
-    ids.into_iter().map(|(_, id)| id).collect()
+    times.iter().filter(|(_, times)| is_in_range(times)).map(|(id, (_, end))| (*end, *id)).collect()
 }

@@ -8,6 +8,7 @@ mod error;
 mod querier;
 mod recent;
 mod search;
+mod series;
 mod worker;
 
 use std::sync::Arc;

@@ -46,6 +46,8 @@ impl Querier {
             Work::TagsBlock(_) => ("tags_block", "querier.search.query_timeout", self.timeouts.search),
             Work::TagValuesRecent(_) => ("tag_values_recent", "querier.search.query_timeout", self.timeouts.search),
             Work::TagValuesBlock(_) => ("tag_values_block", "querier.search.query_timeout", self.timeouts.search),
+            Work::SeriesRecent(_) => ("series_recent", "querier.search.query_timeout", self.timeouts.search),
+            Work::SeriesBlock(_) => ("series_block", "querier.search.query_timeout", self.timeouts.search),
         };
         // Half: what a failing ingester leaves is enough to ask the others once more.
         let call = self.timeouts.ingester.max(limit / 2);
@@ -96,6 +98,16 @@ impl Querier {
                 let request = job.request.unwrap_or_default();
                 let Found { result, warnings } = self.blocks.tag_values(meta, row_groups, &request).await?;
                 (Outcome::TagValues(result), warnings)
+            }
+            Work::SeriesRecent(request) => {
+                let Found { result, warnings } = self.ingesters.series(tenant, request, call).await?;
+                (Outcome::Series(result), warnings)
+            }
+            Work::SeriesBlock(job) => {
+                let (meta, row_groups) = blocks::part(tenant, job.part.as_ref())?;
+                let request = job.request.unwrap_or_default();
+                let Found { result, warnings } = self.blocks.series(meta, row_groups, &request).await?;
+                (Outcome::Series(result), warnings)
             }
         };
         Ok(JobResult { id: 0, outcome: Some(outcome), warnings })

@@ -8,7 +8,9 @@ use tonic::{Code, Request, Response, Status};
 use vivace_core::TenantId;
 use vivace_proto::tempopb::querier_client::QuerierClient;
 use vivace_proto::tempopb::{SearchRequest, SearchTagValuesRequest, SearchTagsRequest, TraceByIdRequest};
-use vivace_ring::{ClientPool, Instance, Ring, State};
+use vivace_proto::vivace::v1::recent_series_client::RecentSeriesClient;
+use vivace_proto::vivace::v1::{SeriesRequest, SeriesResponse};
+use vivace_ring::{ClientPool, Instance, Ring, Snapshot, State};
 
 use crate::JobError;
 
@@ -45,7 +47,7 @@ macro_rules! answering {
     )*};
 }
 
-answering!(TraceByIdRequest SearchRequest SearchTagsRequest SearchTagValuesRequest);
+answering!(TraceByIdRequest SearchRequest SearchTagsRequest SearchTagValuesRequest SeriesRequest);
 
 /// An ingester whose own data is not, or not all, in the answers.
 struct Missing {
@@ -76,15 +78,12 @@ impl Ingesters {
         F: Fn(QuerierClient<Channel>, Request<Req>) -> Fut,
         Fut: Future<Output = Result<Response<Resp>, Status>>,
     {
+        let client = |channel| QuerierClient::new(channel).max_decoding_message_size(self.max_answer_bytes);
+        let call = |channel, request| call(client(channel), request);
         let snapshot = self.ring.snapshot();
-        let mut missing: Vec<Missing> =
-            snapshot.dead().map(|i| Missing { id: i.id.clone(), why: "has not been heard of lately".to_owned() }).collect();
-        let replaying = |i: &Instance| matches!(i.state, State::Pending | State::Joining);
-        missing.extend(
-            snapshot.live().filter(|i| replaying(i)).map(|i| Missing { id: i.id.clone(), why: "is still replaying its log".to_owned() }),
-        );
+        let mut missing = not_answering(&snapshot);
         let live: Vec<&Instance> = snapshot.live().collect();
-        let answering: Vec<&Instance> = snapshot.live().filter(|i| !replaying(i)).collect();
+        let answering: Vec<&Instance> = live.iter().copied().filter(|i| !is_replaying(i)).collect();
         if live.is_empty() {
             return Err(JobError::Unavailable(format!("no live ingester in the ring{}", listed(&missing))));
         }
@@ -96,14 +95,48 @@ impl Ingesters {
             parts.extend(more);
             missing.extend(failed_again);
         }
-        for failure in failed {
-            metrics::counter!("vivace_querier_ingester_failures_total").increment(1);
-            tracing::warn!(ingester = failure.id, error = failure.why, "an ingester did not answer");
-            if missing.iter().all(|m| m.id != failure.id) {
-                missing.push(failure);
+        report(failed, &mut missing);
+        if answered.is_empty() && parts.is_empty() {
+            return Err(JobError::Unavailable(format!("no ingester answered{}", listed(&missing))));
+        }
+        let warning = (missing.len() >= self.quorum).then(|| format!("recent spans may be missing{}", listed(&missing)));
+        Ok(Answers { parts, warning })
+    }
+
+    /// Lets all live ingesters count, so that nothing counts twice: each counts its own spans; where one does not, the others count
+    /// what they hold for it, one after the other, each without the segments that another has counted.
+    pub(crate) async fn count(
+        &self,
+        tenant: &TenantId,
+        request: SeriesRequest,
+        timeout: Duration,
+    ) -> Result<Answers<SeriesResponse>, JobError> {
+        let max_bytes = self.max_answer_bytes;
+        let call = move |channel: Channel, request| async move {
+            RecentSeriesClient::new(channel).max_decoding_message_size(max_bytes).count(request).await
+        };
+        let snapshot = self.ring.snapshot();
+        let mut missing = not_answering(&snapshot);
+        let live: Vec<&Instance> = snapshot.live().collect();
+        if live.is_empty() {
+            return Err(JobError::Unavailable(format!("no live ingester in the ring{}", listed(&missing))));
+        }
+        let everyone: Vec<&Instance> = live.iter().copied().chain(snapshot.dead()).collect();
+        let answering: Vec<&Instance> = live.iter().copied().filter(|i| !is_replaying(i)).collect();
+        let (answered, mut parts, failed) = self.round(&answering, tenant, &request, &everyone, timeout, &call).await?;
+        report(failed, &mut missing);
+        if !missing.is_empty() && self.replication_factor > 1 {
+            let mut request = SeriesRequest { only_held: true, ..request };
+            for instance in &live {
+                let (_, held, failed) = self.round(&[*instance], tenant, &request, &answered, timeout, &call).await?;
+                report(failed, &mut missing);
+                for part in held {
+                    request.known_segments.extend(part.held.iter().cloned());
+                    parts.push(part);
+                }
             }
         }
-        if answered.is_empty() && parts.is_empty() {
+        if parts.is_empty() {
             return Err(JobError::Unavailable(format!("no ingester answered{}", listed(&missing))));
         }
         let warning = (missing.len() >= self.quorum).then(|| format!("recent spans may be missing{}", listed(&missing)));
@@ -122,7 +155,7 @@ impl Ingesters {
     ) -> Result<(Vec<&'a Instance>, Vec<Resp>, Vec<Missing>), JobError>
     where
         Req: Answering,
-        F: Fn(QuerierClient<Channel>, Request<Req>) -> Fut,
+        F: Fn(Channel, Request<Req>) -> Fut,
         Fut: Future<Output = Result<Response<Resp>, Status>>,
     {
         let mut calls: FuturesUnordered<_> = instances
@@ -137,9 +170,8 @@ impl Ingesters {
                     let channel = self.pool.channel(&instance.addr).map_err(|e| Status::unavailable(e.to_string()));
                     let result = match channel {
                         Ok(channel) => {
-                            let client = QuerierClient::new(channel).max_decoding_message_size(self.max_answer_bytes);
                             let slow = |_| Status::deadline_exceeded(format!("no answer within {timeout:?}"));
-                            tokio::time::timeout(timeout, call(client, request)).await.map_err(slow).flatten()
+                            tokio::time::timeout(timeout, call(channel, request)).await.map_err(slow).flatten()
                         }
                         Err(status) => Err(status),
                     };
@@ -162,6 +194,27 @@ impl Ingesters {
             }
         }
         Ok((answered, parts, failed))
+    }
+}
+
+/// Instances whose own data cannot be had.
+fn not_answering(snapshot: &Snapshot) -> Vec<Missing> {
+    let dead = snapshot.dead().map(|i| Missing { id: i.id.clone(), why: "has not been heard of lately".to_owned() });
+    let replaying = snapshot.live().filter(|i| is_replaying(i));
+    dead.chain(replaying.map(|i| Missing { id: i.id.clone(), why: "is still replaying its log".to_owned() })).collect()
+}
+
+fn is_replaying(instance: &Instance) -> bool {
+    matches!(instance.state, State::Pending | State::Joining)
+}
+
+fn report(failed: Vec<Missing>, missing: &mut Vec<Missing>) {
+    for failure in failed {
+        metrics::counter!("vivace_querier_ingester_failures_total").increment(1);
+        tracing::warn!(ingester = failure.id, error = failure.why, "an ingester did not answer");
+        if missing.iter().all(|m| m.id != failure.id) {
+            missing.push(failure);
+        }
     }
 }
 

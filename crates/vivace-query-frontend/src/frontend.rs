@@ -6,6 +6,7 @@ use std::time::Duration;
 use vivace_config::QueryFrontend;
 use vivace_core::{BlockId, TenantId};
 use vivace_proto::tempopb::{SearchMetrics, SearchRequest, SearchTagValuesRequest, SearchTagsRequest, SearchTagsV2Scope};
+use vivace_proto::vivace::v1::SeriesRequest;
 use vivace_proto::vivace::v1::job::Work;
 use vivace_proto::vivace::v1::job_result::Outcome;
 use vivace_server::Overrides;
@@ -34,17 +35,17 @@ pub(crate) struct Frontend {
 
 /// The jobs of a query over all its tenants.
 #[derive(Default)]
-struct Plan {
-    jobs: Vec<(TenantId, Work)>,
+pub(crate) struct Plan {
+    pub(crate) jobs: Vec<(TenantId, Work)>,
     /// Per job: no trace of it starts after this.
     newest_unix_nanos: Vec<u64>,
-    blocks: u32,
-    block_bytes: u64,
+    pub(crate) blocks: u32,
+    pub(crate) block_bytes: u64,
 }
 
 /// A query on its way.
 pub(crate) struct Running<R> {
-    run: Run,
+    pub(crate) run: Run,
     pub(crate) result: R,
 }
 
@@ -119,13 +120,14 @@ impl Collect for TraceCombiner {
     }
 }
 
-fn unexpected(outcome: &Outcome) -> QueryError {
+pub(crate) fn unexpected(outcome: &Outcome) -> QueryError {
     let kind = match outcome {
         Outcome::Failure(_) => "a failure",
         Outcome::Trace(_) => "a trace",
         Outcome::Search(_) => "search results",
         Outcome::Tags(_) => "tag names",
         Outcome::TagValues(_) => "tag values",
+        Outcome::Series(_) => "series",
     };
     QueryError::Job(format!("a querier answered with {kind}, which was not asked for"))
 }
@@ -276,16 +278,27 @@ impl Frontend {
     }
 
     /// The jobs of all tenants, newest data first.
-    fn plan(&self, tenants: &[TenantId], request: &Request, range: TimeRange) -> Plan {
+    pub(crate) fn plan(&self, tenants: &[TenantId], request: &Request, range: TimeRange) -> Plan {
         let seconds = self.now() / 1_000_000_000;
+        let target_bytes_per_job = match request {
+            Request::Series(_) => self.config.metrics.target_bytes_per_job,
+            _ => self.config.search.target_bytes_per_job,
+        };
         let rules = SplitRules {
-            target_bytes_per_job: self.config.search.target_bytes_per_job,
+            target_bytes_per_job,
             ingesters_since: seconds.saturating_sub(self.config.search.query_ingesters_until.as_secs()),
         };
         let mut plan = Plan::default();
         let mut jobs = Vec::new();
         for tenant in tenants {
-            let split = split::by_range(request, range, &self.blocklist.live(tenant), rules);
+            let live = self.blocklist.live(tenant);
+            let split = match request {
+                Request::Series(request) => {
+                    let known = live.iter().chain(&self.blocklist.recently_compacted(tenant)).flat_map(|meta| meta.block_id.0).collect();
+                    split::by_range(&Request::Series(SeriesRequest { known_blocks: known, ..request.clone() }), range, &live, rules)
+                }
+                _ => split::by_range(request, range, &live, rules),
+            };
             plan.blocks += split.blocks;
             plan.block_bytes += split.block_bytes;
             jobs.extend(split.jobs.into_iter().map(|job| (tenant.clone(), job)));
@@ -307,7 +320,7 @@ impl Frontend {
         Limits { max_bytes: bytes.min().unwrap_or(0), max_items: max_items as usize, max_stale: max_stale as usize }
     }
 
-    fn check_size(&self, query: &str) -> Result<(), QueryError> {
+    pub(crate) fn check_size(&self, query: &str) -> Result<(), QueryError> {
         let max = self.config.max_query_expression_size_bytes;
         if max > 0 && query.len() > max {
             let bytes = query.len();

@@ -21,6 +21,7 @@ use crate::error::QueryError;
 use crate::frontend::{ALL_BLOCKS, Frontend, attribute_of_v1, intrinsics};
 use crate::metrics::{Op, QueryTimer};
 use crate::params::{self, Params};
+use crate::query_range;
 use crate::render::{Accepts, Answer, respond};
 use crate::split::{Lookup, LookupMode};
 
@@ -42,8 +43,8 @@ pub(crate) fn routes(door: Door) -> Router {
         // Tag names may hold slashes, which clients do not escape: everything up to the last part belongs to the name.
         .route("/api/search/tag/{*tagName_values}", any(tag_values_v1))
         .route("/api/v2/search/tag/{*tagName_values}", any(tag_values_v2))
-        .route("/api/metrics/query_range", any(metrics_query))
-        .route("/api/metrics/query", any(metrics_query))
+        .route("/api/metrics/query_range", any(metrics_range))
+        .route("/api/metrics/query", any(metrics_instant))
         .layer(from_fn(vary))
         .with_state(door)
         .route("/api/echo", any(|| async { "echo\n" }))
@@ -299,6 +300,29 @@ fn inspected(inspected_bytes: u64) -> Option<MetadataMetrics> {
     Some(MetadataMetrics { inspected_bytes, ..Default::default() })
 }
 
-async fn metrics_query(_: Asked) -> Response {
-    QueryError::Invalid("TraceQL metrics are not supported yet".to_owned()).into_response()
+async fn metrics_range(State(door): State<Door>, asked: Asked) -> Response {
+    let query = query_range::Asked::range(&asked.params, door.frontend.now());
+    metrics(&door, asked, query, |counted| Answer::Range(counted.into_range())).await
+}
+
+async fn metrics_instant(State(door): State<Door>, asked: Asked) -> Response {
+    let query = query_range::Asked::instant(&asked.params, door.frontend.now());
+    metrics(&door, asked, query, |counted| Answer::Instant(counted.into_instant())).await
+}
+
+async fn metrics(
+    door: &Door,
+    asked: Asked,
+    query: Result<query_range::Asked, QueryError>,
+    answer: impl FnOnce(query_range::Counted) -> Answer,
+) -> Response {
+    let query = async {
+        let (found, warnings) = door.frontend.series(&asked.tenants, query?)?.finish().await?;
+        Ok((found.inspected_bytes(), found.counted().await?, warnings))
+    };
+    match door.timed(&asked.tenants, Op::Metrics, |(inspected, _, _): &(u64, _, _)| *inspected, query).await {
+        Err(error) => error.into_response(),
+        // These are answered as JSON whatever the client accepts.
+        Ok((_, counted, warnings)) => respond(answer(counted), asked.accepts.json(), &warnings).await,
+    }
 }

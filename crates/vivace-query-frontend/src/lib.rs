@@ -10,6 +10,7 @@ mod http;
 mod metrics;
 mod params;
 mod pull;
+mod query_range;
 mod queue;
 mod render;
 mod run;

@@ -10,6 +10,7 @@ pub(crate) enum Op {
     Traces,
     Search,
     Metadata,
+    Metrics,
 }
 
 impl Op {
@@ -18,6 +19,7 @@ impl Op {
             Self::Traces => "traces",
             Self::Search => "search",
             Self::Metadata => "metadata",
+            Self::Metrics => "metrics",
         }
     }
 }

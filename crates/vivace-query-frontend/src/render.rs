@@ -11,8 +11,9 @@ use prost::Message;
 use serde::Serialize;
 use vivace_proto::otlp::{AnyValue, KeyValue, ResourceSpans, any_value};
 use vivace_proto::tempopb::{
-    MetadataMetrics, PartialStatus, SearchMetrics, SearchResponse, SearchTagValuesResponse, SearchTagValuesV2Response, SearchTagsResponse,
-    SearchTagsV2Response, SearchTagsV2Scope, Trace, TraceByIdMetrics, TraceByIdResponse, TraceSearchMetadata,
+    MetadataMetrics, PartialStatus, QueryInstantResponse, QueryRangeResponse, SearchMetrics, SearchResponse, SearchTagValuesResponse,
+    SearchTagValuesV2Response, SearchTagsResponse, SearchTagsV2Response, SearchTagsV2Scope, Trace, TraceByIdMetrics, TraceByIdResponse,
+    TraceSearchMetadata,
 };
 
 /// Bodies below this are sent as they are.
@@ -32,6 +33,11 @@ impl Accepts {
         let contains = |name, text: &str| headers.get_all(name).iter().any(|value| value.to_str().is_ok_and(|value| value.contains(text)));
         Self { protobuf: contains(header::ACCEPT, "application/protobuf"), gzip: contains(header::ACCEPT_ENCODING, "gzip") }
     }
+
+    /// The same for an answer that exists as JSON only.
+    pub(crate) fn json(self) -> Self {
+        Self { protobuf: false, ..self }
+    }
 }
 
 /// What the query API answers with.
@@ -44,6 +50,8 @@ pub(crate) enum Answer {
     TagsV2(SearchTagsV2Response),
     TagValues(SearchTagValuesResponse),
     TagValuesV2(SearchTagValuesV2Response),
+    Range(QueryRangeResponse),
+    Instant(QueryInstantResponse),
 }
 
 /// The response, made off the async threads: the JSON of a large trace takes a while.
@@ -102,6 +110,8 @@ fn protobuf(answer: Answer) -> Vec<u8> {
         Answer::TagsV2(answer) => answer.encode_to_vec(),
         Answer::TagValues(answer) => answer.encode_to_vec(),
         Answer::TagValuesV2(answer) => answer.encode_to_vec(),
+        Answer::Range(answer) => answer.encode_to_vec(),
+        Answer::Instant(answer) => answer.encode_to_vec(),
     }
 }
 
@@ -135,6 +145,8 @@ fn json(answer: &Answer) -> serde_json::Result<Vec<u8>> {
         Answer::TagValuesV2(answer) => {
             serde_json::to_vec(&TagValuesJson { tag_values: &answer.tag_values, metrics: answer.metrics.unwrap_or_default() })
         }
+        Answer::Range(answer) => serde_json::to_vec(&SeriesJson::of(&answer.series, answer.metrics, answer.status, &answer.message)),
+        Answer::Instant(answer) => serde_json::to_vec(&SeriesJson::of(&answer.series, answer.metrics, answer.status, &answer.message)),
     }
 }
 
@@ -186,6 +198,23 @@ struct TagsV2Json<'a> {
 struct TagValuesJson<'a, T> {
     tag_values: &'a [T],
     metrics: MetadataMetrics,
+}
+
+#[derive(Serialize)]
+struct SeriesJson<'a, T> {
+    series: &'a [T],
+    metrics: SearchMetrics,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<&'static str>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    message: &'a str,
+}
+
+impl<'a, T> SeriesJson<'a, T> {
+    fn of(series: &'a [T], metrics: Option<SearchMetrics>, status: i32, message: &'a str) -> Self {
+        let status = (status == PartialStatus::Partial as i32).then_some("PARTIAL");
+        Self { series, metrics: metrics.unwrap_or_default(), status, message }
+    }
 }
 
 #[cfg(test)]

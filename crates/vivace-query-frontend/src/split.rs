@@ -5,7 +5,7 @@ use vivace_block::BlockMeta;
 use vivace_core::{BlockId, TraceId};
 use vivace_proto::tempopb::{SearchRequest, SearchTagValuesRequest, SearchTagsRequest, TraceByIdRequest};
 use vivace_proto::vivace::v1::job::Work;
-use vivace_proto::vivace::v1::{BlockPart, FindInBlocks, SearchBlock, TagValuesBlock, TagsBlock};
+use vivace_proto::vivace::v1::{BlockPart, FindInBlocks, SearchBlock, SeriesBlock, SeriesRequest, TagValuesBlock, TagsBlock};
 
 use crate::params::TimeRange;
 
@@ -31,12 +31,13 @@ pub(crate) struct SplitJob {
     pub(crate) newest_unix_nanos: u64,
 }
 
-/// What a search or tag query looks for, with the range it does so in.
+/// What a query over a range of time looks for.
 #[derive(Debug, Clone)]
 pub(crate) enum Request {
     Search(SearchRequest),
     Tags(SearchTagsRequest),
     TagValues(SearchTagValuesRequest),
+    Series(SeriesRequest),
 }
 
 impl Request {
@@ -45,6 +46,7 @@ impl Request {
             Self::Search(request) => Work::SearchRecent(request),
             Self::Tags(request) => Work::TagsRecent(request),
             Self::TagValues(request) => Work::TagValuesRecent(request),
+            Self::Series(request) => Work::SeriesRecent(request),
         }
     }
 
@@ -54,6 +56,10 @@ impl Request {
             Self::Search(request) => Work::SearchBlock(SearchBlock { request: Some(request), part }),
             Self::Tags(request) => Work::TagsBlock(TagsBlock { request: Some(request), part }),
             Self::TagValues(request) => Work::TagValuesBlock(TagValuesBlock { request: Some(request), part }),
+            // Which blocks others count is for the ingesters to know.
+            Self::Series(request) => {
+                Work::SeriesBlock(SeriesBlock { request: Some(SeriesRequest { known_blocks: Bytes::new(), ..request }), part })
+            }
         }
     }
 }

@@ -21,6 +21,7 @@ use crate::error::QueryError;
 use crate::frontend::{Search, TagValues, Tags, attribute_of_v1, intrinsics};
 use crate::http::Door;
 use crate::metrics::Op;
+use crate::query_range::{self, Counted, Series};
 
 /// Least pause between two messages.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -39,12 +40,21 @@ impl StreamingQuerier for Door {
     type MetricsQueryRangeStream = Messages<QueryRangeResponse>;
     type MetricsQueryInstantStream = Messages<QueryInstantResponse>;
 
-    async fn metrics_query_range(&self, _: Request<QueryRangeRequest>) -> Result<Response<Self::MetricsQueryRangeStream>, Status> {
-        Err(Status::unimplemented("metrics are not answered yet"))
+    async fn metrics_query_range(&self, request: Request<QueryRangeRequest>) -> Result<Response<Self::MetricsQueryRangeStream>, Status> {
+        let (tenants, request) = self.open(request)?;
+        let asked = query_range::Asked::range_message(request, self.frontend.now());
+        let series = asked.and_then(|asked| self.frontend.series(&tenants, asked)).map_err(|error| error.grpc_status())?;
+        Ok(self.stream(tenants, Op::Metrics, |messages| run_series(series, messages, Counted::into_range)))
     }
 
-    async fn metrics_query_instant(&self, _: Request<QueryInstantRequest>) -> Result<Response<Self::MetricsQueryInstantStream>, Status> {
-        Err(Status::unimplemented("metrics are not answered yet"))
+    async fn metrics_query_instant(
+        &self,
+        request: Request<QueryInstantRequest>,
+    ) -> Result<Response<Self::MetricsQueryInstantStream>, Status> {
+        let (tenants, request) = self.open(request)?;
+        let asked = query_range::Asked::instant_message(request, self.frontend.now());
+        let series = asked.and_then(|asked| self.frontend.series(&tenants, asked)).map_err(|error| error.grpc_status())?;
+        Ok(self.stream(tenants, Op::Metrics, |messages| run_series(series, messages, Counted::into_instant)))
     }
 
     async fn search(&self, request: Request<SearchRequest>) -> Result<Response<Self::SearchStream>, Status> {
@@ -197,6 +207,21 @@ async fn run_values<T>(
         }
         if !more {
             return Ok(values.result.inspected_bytes);
+        }
+    }
+}
+
+/// Every message has all series as far as they are counted: clients keep the last value of each sample.
+async fn run_series<T>(mut series: Series, messages: mpsc::Sender<T>, message: impl Fn(Counted) -> T) -> Result<u64, QueryError> {
+    let mut last = Instant::now();
+    loop {
+        let more = series.step().await?;
+        if !more || last.elapsed() >= INTERVAL {
+            send(&messages, message(series.result.counted().await?)).await;
+            last = Instant::now();
+        }
+        if !more {
+            return Ok(series.result.inspected_bytes());
         }
     }
 }

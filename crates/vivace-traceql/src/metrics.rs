@@ -30,6 +30,7 @@ mod partial;
 mod plan;
 mod quantile;
 mod range;
+mod request;
 mod series;
 
 pub use message::PartialError;

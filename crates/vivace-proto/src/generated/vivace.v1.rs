@@ -614,6 +614,437 @@ pub mod segment_log_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
+/// A metrics query over a range of time, as every place that counts for it is told.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SeriesRequest {
+    #[prost(string, tag = "1")]
+    pub query: ::prost::alloc::string::String,
+    /// Unix nanoseconds, as the client asked.
+    #[prost(fixed64, tag = "2")]
+    pub start: u64,
+    #[prost(fixed64, tag = "3")]
+    pub end: u64,
+    /// Nanoseconds; without it the range decides.
+    #[prost(uint64, optional, tag = "4")]
+    pub step: ::core::option::Option<u64>,
+    /// One value for the whole range.
+    #[prost(bool, tag = "5")]
+    pub instant: bool,
+    /// Exemplars at most.
+    #[prost(uint32, tag = "6")]
+    pub exemplars: u32,
+    /// Series at most; 0 is no limit.
+    #[prost(uint32, tag = "7")]
+    pub max_series: u32,
+    /// Blocks that are counted by others, 16 bytes each: who still serves one leaves it out.
+    #[prost(bytes = "bytes", tag = "8")]
+    pub known_blocks: ::prost::bytes::Bytes,
+    /// See TraceByIDRequest.answering.
+    #[prost(string, repeated, tag = "9")]
+    pub answering: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Only what is held for others counts, without the segments that others count.
+    #[prost(bool, tag = "10")]
+    pub only_held: bool,
+    #[prost(message, repeated, tag = "11")]
+    pub known_segments: ::prost::alloc::vec::Vec<SequenceRanges>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SeriesResponse {
+    #[prost(message, optional, tag = "1")]
+    pub partial: ::core::option::Option<SeriesPartial>,
+    #[prost(message, optional, tag = "2")]
+    pub metrics: ::core::option::Option<super::super::tempopb::SearchMetrics>,
+    /// Held segments that were counted.
+    #[prost(message, repeated, tag = "3")]
+    pub held: ::prost::alloc::vec::Vec<SequenceRanges>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SeriesPartial {
+    /// One per distinct first stage of the query, in the order of its plan.
+    #[prost(message, repeated, tag = "1")]
+    pub stages: ::prost::alloc::vec::Vec<StagePartial>,
+    /// Series were left out because there were too many.
+    #[prost(bool, tag = "2")]
+    pub truncated: bool,
+    /// Spans that were looked at.
+    #[prost(uint64, tag = "3")]
+    pub inspected_spans: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct StagePartial {
+    #[prost(message, repeated, tag = "1")]
+    pub groups: ::prost::alloc::vec::Vec<GroupPartial>,
+    #[prost(message, repeated, tag = "2")]
+    pub exemplars: ::prost::alloc::vec::Vec<ExemplarCandidate>,
+}
+/// What a group's spans add up to, per interval. Which lists are filled depends on the function.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GroupPartial {
+    /// What the spans have in common: the values of `by`, and the bucket of a histogram as its exponent.
+    #[prost(message, repeated, tag = "1")]
+    pub key: ::prost::alloc::vec::Vec<TypedValue>,
+    /// The interval that the first entry of each list belongs to; the others follow.
+    #[prost(uint32, tag = "2")]
+    pub first_interval: u32,
+    /// Spans, or values of a sum.
+    #[prost(uint64, repeated, tag = "3")]
+    pub counts: ::prost::alloc::vec::Vec<u64>,
+    /// Smallest or largest values, where NaN is none, or sums.
+    #[prost(double, repeated, tag = "4")]
+    pub values: ::prost::alloc::vec::Vec<f64>,
+    /// What rounding took from the sums.
+    #[prost(double, repeated, tag = "5")]
+    pub corrections: ::prost::alloc::vec::Vec<f64>,
+}
+/// A value of TraceQL. Nothing set: nil.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TypedValue {
+    #[prost(oneof = "typed_value::Value", tags = "1, 2, 3, 4, 5, 6, 7")]
+    pub value: ::core::option::Option<typed_value::Value>,
+}
+/// Nested message and enum types in `TypedValue`.
+pub mod typed_value {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Value {
+        #[prost(sint64, tag = "1")]
+        Int(i64),
+        #[prost(double, tag = "2")]
+        Float(f64),
+        #[prost(string, tag = "3")]
+        Text(::prost::alloc::string::String),
+        #[prost(bool, tag = "4")]
+        Boolean(bool),
+        /// Nanoseconds.
+        #[prost(sint64, tag = "5")]
+        Duration(i64),
+        /// As in OTLP.
+        #[prost(uint32, tag = "6")]
+        Status(u32),
+        #[prost(uint32, tag = "7")]
+        Kind(u32),
+    }
+}
+/// A span that may be shown as an exemplar of its group.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ExemplarCandidate {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub trace_id: ::prost::bytes::Bytes,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub span_id: ::prost::bytes::Bytes,
+    /// Unix nanoseconds.
+    #[prost(uint64, tag = "3")]
+    pub start: u64,
+    /// The span's own value; of functions that count, nothing.
+    #[prost(double, tag = "4")]
+    pub value: f64,
+    #[prost(message, repeated, tag = "5")]
+    pub key: ::prost::alloc::vec::Vec<TypedValue>,
+    #[prost(message, repeated, tag = "6")]
+    pub labels: ::prost::alloc::vec::Vec<ExemplarLabel>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ExemplarLabel {
+    #[prost(string, tag = "1")]
+    pub key: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub value: ::core::option::Option<TypedValue>,
+}
+/// Generated client implementations.
+pub mod recent_series_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// Served by ingesters.
+    #[derive(Debug, Clone)]
+    pub struct RecentSeriesClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl RecentSeriesClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> RecentSeriesClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> RecentSeriesClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            RecentSeriesClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Counts the spans that this ingester has.
+        pub async fn count(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SeriesRequest>,
+        ) -> std::result::Result<tonic::Response<super::SeriesResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/vivace.v1.RecentSeries/Count",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("vivace.v1.RecentSeries", "Count"));
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod recent_series_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with RecentSeriesServer.
+    #[async_trait]
+    pub trait RecentSeries: std::marker::Send + std::marker::Sync + 'static {
+        /// Counts the spans that this ingester has.
+        async fn count(
+            &self,
+            request: tonic::Request<super::SeriesRequest>,
+        ) -> std::result::Result<tonic::Response<super::SeriesResponse>, tonic::Status>;
+    }
+    /// Served by ingesters.
+    #[derive(Debug)]
+    pub struct RecentSeriesServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> RecentSeriesServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for RecentSeriesServer<T>
+    where
+        T: RecentSeries,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/vivace.v1.RecentSeries/Count" => {
+                    #[allow(non_camel_case_types)]
+                    struct CountSvc<T: RecentSeries>(pub Arc<T>);
+                    impl<
+                        T: RecentSeries,
+                    > tonic::server::UnaryService<super::SeriesRequest> for CountSvc<T> {
+                        type Response = super::SeriesResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SeriesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as RecentSeries>::count(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CountSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for RecentSeriesServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "vivace.v1.RecentSeries";
+    impl<T> tonic::server::NamedService for RecentSeriesServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct FromQuerier {
     #[prost(oneof = "from_querier::Message", tags = "1, 2")]
@@ -661,7 +1092,7 @@ pub struct Job {
     pub id: u64,
     #[prost(string, tag = "2")]
     pub tenant: ::prost::alloc::string::String,
-    #[prost(oneof = "job::Work", tags = "3, 4, 5, 6, 7, 8, 9, 10")]
+    #[prost(oneof = "job::Work", tags = "3, 4, 5, 6, 7, 8, 9, 10, 30, 31")]
     pub work: ::core::option::Option<job::Work>,
 }
 /// Nested message and enum types in `Job`.
@@ -685,6 +1116,11 @@ pub mod job {
         TagValuesRecent(super::super::super::tempopb::SearchTagValuesRequest),
         #[prost(message, tag = "10")]
         TagValuesBlock(super::TagValuesBlock),
+        /// Everything the ingesters hold.
+        #[prost(message, tag = "30")]
+        SeriesRecent(super::SeriesRequest),
+        #[prost(message, tag = "31")]
+        SeriesBlock(super::SeriesBlock),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -736,13 +1172,20 @@ pub struct TagValuesBlock {
     pub part: ::core::option::Option<BlockPart>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SeriesBlock {
+    #[prost(message, optional, tag = "1")]
+    pub request: ::core::option::Option<SeriesRequest>,
+    #[prost(message, optional, tag = "2")]
+    pub part: ::core::option::Option<BlockPart>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct JobResult {
     #[prost(uint64, tag = "1")]
     pub id: u64,
     /// Parts of the answer that are missing although the job ended well, such as a block that could not be read.
     #[prost(string, repeated, tag = "7")]
     pub warnings: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    #[prost(oneof = "job_result::Outcome", tags = "2, 3, 4, 5, 6")]
+    #[prost(oneof = "job_result::Outcome", tags = "2, 3, 4, 5, 6, 30")]
     pub outcome: ::core::option::Option<job_result::Outcome>,
 }
 /// Nested message and enum types in `JobResult`.
@@ -759,6 +1202,8 @@ pub mod job_result {
         Tags(super::super::super::tempopb::SearchTagsV2Response),
         #[prost(message, tag = "6")]
         TagValues(super::super::super::tempopb::SearchTagValuesV2Response),
+        #[prost(message, tag = "30")]
+        Series(super::SeriesResponse),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1071,95 +1516,4 @@ pub mod job_queue_server {
     impl<T> tonic::server::NamedService for JobQueueServer<T> {
         const NAME: &'static str = SERVICE_NAME;
     }
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct SeriesPartial {
-    /// One per distinct first stage of the query, in the order of its plan.
-    #[prost(message, repeated, tag = "1")]
-    pub stages: ::prost::alloc::vec::Vec<StagePartial>,
-    /// Series were left out because there were too many.
-    #[prost(bool, tag = "2")]
-    pub truncated: bool,
-    /// Spans that were looked at.
-    #[prost(uint64, tag = "3")]
-    pub inspected_spans: u64,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct StagePartial {
-    #[prost(message, repeated, tag = "1")]
-    pub groups: ::prost::alloc::vec::Vec<GroupPartial>,
-    #[prost(message, repeated, tag = "2")]
-    pub exemplars: ::prost::alloc::vec::Vec<ExemplarCandidate>,
-}
-/// What a group's spans add up to, per interval. Which lists are filled depends on the function.
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct GroupPartial {
-    /// What the spans have in common: the values of `by`, and the bucket of a histogram as its exponent.
-    #[prost(message, repeated, tag = "1")]
-    pub key: ::prost::alloc::vec::Vec<TypedValue>,
-    /// The interval that the first entry of each list belongs to; the others follow.
-    #[prost(uint32, tag = "2")]
-    pub first_interval: u32,
-    /// Spans, or values of a sum.
-    #[prost(uint64, repeated, tag = "3")]
-    pub counts: ::prost::alloc::vec::Vec<u64>,
-    /// Smallest or largest values, where NaN is none, or sums.
-    #[prost(double, repeated, tag = "4")]
-    pub values: ::prost::alloc::vec::Vec<f64>,
-    /// What rounding took from the sums.
-    #[prost(double, repeated, tag = "5")]
-    pub corrections: ::prost::alloc::vec::Vec<f64>,
-}
-/// A value of TraceQL. Nothing set: nil.
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct TypedValue {
-    #[prost(oneof = "typed_value::Value", tags = "1, 2, 3, 4, 5, 6, 7")]
-    pub value: ::core::option::Option<typed_value::Value>,
-}
-/// Nested message and enum types in `TypedValue`.
-pub mod typed_value {
-    #[derive(Clone, PartialEq, ::prost::Oneof)]
-    pub enum Value {
-        #[prost(sint64, tag = "1")]
-        Int(i64),
-        #[prost(double, tag = "2")]
-        Float(f64),
-        #[prost(string, tag = "3")]
-        Text(::prost::alloc::string::String),
-        #[prost(bool, tag = "4")]
-        Boolean(bool),
-        /// Nanoseconds.
-        #[prost(sint64, tag = "5")]
-        Duration(i64),
-        /// As in OTLP.
-        #[prost(uint32, tag = "6")]
-        Status(u32),
-        #[prost(uint32, tag = "7")]
-        Kind(u32),
-    }
-}
-/// A span that may be shown as an exemplar of its group.
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct ExemplarCandidate {
-    #[prost(bytes = "bytes", tag = "1")]
-    pub trace_id: ::prost::bytes::Bytes,
-    #[prost(bytes = "bytes", tag = "2")]
-    pub span_id: ::prost::bytes::Bytes,
-    /// Unix nanoseconds.
-    #[prost(uint64, tag = "3")]
-    pub start: u64,
-    /// The span's own value; of functions that count, nothing.
-    #[prost(double, tag = "4")]
-    pub value: f64,
-    #[prost(message, repeated, tag = "5")]
-    pub key: ::prost::alloc::vec::Vec<TypedValue>,
-    #[prost(message, repeated, tag = "6")]
-    pub labels: ::prost::alloc::vec::Vec<ExemplarLabel>,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct ExemplarLabel {
-    #[prost(string, tag = "1")]
-    pub key: ::prost::alloc::string::String,
-    #[prost(message, optional, tag = "2")]
-    pub value: ::core::option::Option<TypedValue>,
 }

@@ -1,0 +1,121 @@
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use rustc_hash::FxHashSet;
+use tokio_util::sync::CancellationToken;
+use vivace_block::{BlockReader, live};
+use vivace_core::{BlockId, TenantId, TraceId};
+use vivace_proto::tempopb::SearchMetrics;
+use vivace_proto::vivace::v1::{SeriesRequest, SeriesResponse};
+use vivace_storage::overlaps;
+use vivace_traceql::{MetricsPlan, Partial};
+
+use crate::ingester::Ingester;
+use crate::live::View;
+use crate::query::{QueryError, Sources, blocking, read_failed};
+use crate::ranges::SegmentSet;
+use crate::scan::Reader;
+use crate::search::{in_time, is_decided_by_one_span};
+
+impl Ingester {
+    /// Counts everything there is of a tenant for a metrics query. Stops when the client has gone away.
+    ///
+    /// # Errors
+    /// [`QueryError::Invalid`] for a query that makes no sense, [`QueryError::Unavailable`] where a flushed block cannot be read.
+    pub(crate) async fn series(self: &Arc<Self>, tenant: &TenantId, request: SeriesRequest) -> Result<SeriesResponse, QueryError> {
+        let plan = MetricsPlan::of_request(&request).map_err(|e| QueryError::Invalid(e.to_string()))?;
+        let (known, rest) = request.known_blocks.as_chunks();
+        if !rest.is_empty() {
+            return Err(QueryError::Invalid(format!("known_blocks has {} bytes, expected 16 per block", request.known_blocks.len())));
+        }
+        let known: HashSet<BlockId> = known.iter().copied().map(BlockId).collect();
+        let known_segments = SegmentSet::from_proto(&request.known_segments)
+            .ok_or_else(|| QueryError::Invalid("an incarnation of known_segments has not 16 bytes".to_owned()))?;
+        let Sources { mut view, mut held } = self.sources(tenant, &request.answering);
+        if request.only_held {
+            view = View::default();
+        }
+        view.served.retain(|block| !known.contains(&block.meta.block_id));
+        held.retain(|segment| !known_segments.contains(&segment.header.id));
+        let counted: SegmentSet = held.iter().map(|segment| segment.header.id).collect();
+        let stop = CancellationToken::new();
+        let _stops_with_the_client = stop.clone().drop_guard();
+        let ingester = Arc::clone(self);
+        blocking(move || {
+            let mut reader = Reader::default();
+            if !held.is_empty() {
+                view.add_held(&held, &mut reader);
+            }
+            let mut count = Count { partial: plan.partial(), plan, stop, metrics: SearchMetrics::default() };
+            count.live(&view, &mut reader);
+            count.metrics.inspected_bytes += reader.inspected_bytes;
+            drop(reader);
+            count.blocks(&ingester, &view)?;
+            Ok(SeriesResponse { partial: Some(count.partial.to_message()), metrics: Some(count.metrics), held: counted.to_proto() })
+        })
+        .await?
+    }
+}
+
+/// One metrics query under way.
+struct Count {
+    plan: MetricsPlan,
+    partial: Partial,
+    stop: CancellationToken,
+    metrics: SearchMetrics,
+}
+
+impl Count {
+    /// Live segments: first which traces may count, by their raw spans; then those traces exactly, with all their spans, so that
+    /// copies are known as such.
+    fn live(&mut self, view: &View, reader: &mut Reader) {
+        let mut seen: FxHashSet<TraceId> = FxHashSet::default();
+        let fetch = self.plan.fetch();
+        let windows = view.windows();
+        // What several spans decide together cannot be told from some of the segments.
+        let windows = if is_decided_by_one_span(&fetch.filter) { windows } else { vec![windows.concat()] };
+        for window in windows {
+            let mut candidates = live::Candidates::new(fetch);
+            for segment in &window {
+                if self.stop.is_cancelled() {
+                    return;
+                }
+                if let Some(data) = reader.read(segment)
+                    && let Err(error) = candidates.add(&data)
+                {
+                    tracing::error!(segment = ?segment.header.id, %error, "segment left out of an answer");
+                }
+            }
+            let mut ids = candidates.finish();
+            ids.retain(|id| seen.insert(*id));
+            let ids = in_time(view, ids, fetch.start_unix_nanos, fetch.end_unix_nanos);
+            let ids: Vec<TraceId> = ids.into_iter().map(|(_, id)| id).collect();
+            let mut gathered = reader.gather(&view.heads, &ids);
+            live::observe(&self.plan, &mut self.partial, &gathered.traces());
+            self.metrics.inspected_traces += u32::try_from(ids.len()).unwrap_or(u32::MAX);
+        }
+    }
+
+    /// Flushed blocks that are still served from here and that nobody else counts.
+    fn blocks(&mut self, ingester: &Ingester, view: &View) -> Result<(), QueryError> {
+        let fetch = self.plan.fetch();
+        for block in &view.served {
+            if self.stop.is_cancelled() || !overlaps(&block.meta, fetch.start_unix_nanos, fetch.end_unix_nanos) {
+                continue;
+            }
+            // A block that cannot be read to its end must not count in part.
+            let mut partial = self.plan.partial();
+            let counted = BlockReader::open(block.meta.clone(), ingester.bucket.reader(&block.meta))
+                .and_then(|reader| reader.observe(&self.plan, &mut partial, 0..reader.row_groups(), &|| self.stop.is_cancelled()));
+            match counted {
+                Ok(stats) => {
+                    self.plan.merge(&mut self.partial, partial);
+                    self.metrics.inspected_bytes += stats.bytes;
+                    self.metrics.inspected_traces += u32::try_from(stats.traces).unwrap_or(u32::MAX);
+                }
+                Err(error) => read_failed(block, error)?,
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,232 @@
+//! TraceQL metrics: series over a range of time, or one value each. Source: HTTP API facts, 4.9 and 4.10; TraceQL description, 7.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use vivace_config::format_duration;
+use vivace_core::TenantId;
+use vivace_proto::tempopb::{
+    PartialStatus, QueryInstantRequest, QueryInstantResponse, QueryRangeRequest, QueryRangeResponse, SearchMetrics,
+};
+use vivace_proto::vivace::v1::SeriesRequest;
+use vivace_proto::vivace::v1::job_result::Outcome;
+use vivace_traceql::{Answer, MetricsPlan, Partial};
+
+use crate::error::QueryError;
+use crate::frontend::{Collect, Frontend, Running, unexpected};
+use crate::params::{Params, TimeRange};
+use crate::run::Run;
+use crate::split::Request;
+
+const NANOS: u64 = 1_000_000_000;
+
+/// A metrics query as it is asked.
+#[derive(Debug, Clone)]
+pub(crate) struct Asked {
+    query: String,
+    /// Unix nanoseconds.
+    start: u64,
+    end: u64,
+    /// Nanoseconds; without one the range decides.
+    step: Option<u64>,
+    is_instant: bool,
+    /// 0: as many as the server allows.
+    exemplars: u32,
+    /// 0: as many as the server allows.
+    max_series: u32,
+}
+
+impl Asked {
+    /// A range query as parameters of a URL.
+    pub(crate) fn range(params: &Params, now: u64) -> Result<Self, QueryError> {
+        let (start, end) = params.nanos_range(now)?;
+        Ok(Self {
+            query: params.get("q").or_else(|| params.get("query")).unwrap_or_default().to_owned(),
+            start,
+            end,
+            step: params.step()?,
+            is_instant: matches!(params.get("instant"), Some("true" | "1")),
+            exemplars: params.lenient_u32("exemplars"),
+            max_series: params.lenient_u32("maxSeries"),
+        })
+    }
+
+    /// An instant query as parameters of a URL.
+    pub(crate) fn instant(params: &Params, now: u64) -> Result<Self, QueryError> {
+        let range = Self::range(params, now)?;
+        Ok(Self { step: None, is_instant: true, exemplars: 0, ..range })
+    }
+
+    /// A range query as a message. Source: gRPC API facts, 4.3.
+    pub(crate) fn range_message(request: QueryRangeRequest, now: u64) -> Result<Self, QueryError> {
+        let (start, end) = message_range(request.start, request.end, now)?;
+        Ok(Self {
+            query: request.query,
+            start,
+            end,
+            step: Some(request.step).filter(|step| *step > 0),
+            is_instant: request.instant.unwrap_or(false),
+            exemplars: request.exemplars,
+            max_series: request.max_series,
+        })
+    }
+
+    /// An instant query as a message.
+    pub(crate) fn instant_message(request: QueryInstantRequest, now: u64) -> Result<Self, QueryError> {
+        let (start, end) = message_range(request.start, request.end, now)?;
+        Ok(Self { query: request.query, start, end, step: None, is_instant: true, exemplars: 0, max_series: 0 })
+    }
+}
+
+/// The times of a message, where 0 is none.
+fn message_range(start: u64, end: u64, now: u64) -> Result<(u64, u64), QueryError> {
+    match (start, end) {
+        (0, 0) => Ok((now.saturating_sub(3600 * NANOS), now)),
+        (0, _) => Err(QueryError::Invalid("start and end must be given together: start is missing".to_owned())),
+        (_, 0) => Err(QueryError::Invalid("start and end must be given together: end is missing".to_owned())),
+        times => Ok(times),
+    }
+}
+
+/// A metrics query on its way.
+pub(crate) type Series = Running<SeriesCombiner>;
+
+/// The series so far.
+pub(crate) struct SeriesCombiner {
+    plan: Arc<MetricsPlan>,
+    partial: Partial,
+    max_series: usize,
+    metrics: SearchMetrics,
+}
+
+impl Collect for SeriesCombiner {
+    fn collect(&mut self, _: usize, outcome: Outcome) -> Result<bool, QueryError> {
+        let Outcome::Series(answer) = outcome else { return Err(unexpected(&outcome)) };
+        self.metrics.completed_jobs += 1;
+        let metrics = answer.metrics.unwrap_or_default();
+        self.metrics.inspected_traces = self.metrics.inspected_traces.saturating_add(metrics.inspected_traces);
+        self.metrics.inspected_bytes += metrics.inspected_bytes;
+        self.metrics.inspected_spans += metrics.inspected_spans;
+        let partial = Partial::from_message(answer.partial.unwrap_or_default(), &self.plan)
+            .map_err(|error| QueryError::Job(format!("a querier's answer makes no sense: {error}")))?;
+        self.plan.merge(&mut self.partial, partial);
+        Ok(true)
+    }
+}
+
+/// What the series have come to, in the form of either kind of query.
+pub(crate) struct Counted {
+    answer: Answer,
+    metrics: SearchMetrics,
+    max_series: usize,
+}
+
+impl SeriesCombiner {
+    pub(crate) fn inspected_bytes(&self) -> u64 {
+        self.metrics.inspected_bytes
+    }
+
+    /// The series of what has been counted so far. Made off the async threads: later stages over many series take a while.
+    pub(crate) async fn counted(&self) -> Result<Counted, QueryError> {
+        let (plan, partial) = (Arc::clone(&self.plan), self.partial.clone());
+        let answer = tokio::task::spawn_blocking(move || plan.finish(partial)).await.map_err(|error| QueryError::Job(error.to_string()))?;
+        Ok(Counted { answer, metrics: self.metrics, max_series: self.max_series })
+    }
+}
+
+impl Counted {
+    /// Whether something is missing, and why.
+    fn status(&self) -> (i32, String) {
+        match self.answer.is_truncated {
+            false => (PartialStatus::Complete as i32, String::new()),
+            true => (
+                PartialStatus::Partial as i32,
+                format!(
+                    "Response exceeds maximum series limit of {}, a partial response is returned. \
+                     Warning: the accuracy of each individual value is not guaranteed.",
+                    self.max_series
+                ),
+            ),
+        }
+    }
+
+    /// As range queries answer it.
+    pub(crate) fn into_range(self) -> QueryRangeResponse {
+        let (status, message) = self.status();
+        let series = self.answer.series.iter().map(vivace_traceql::Series::to_time_series).collect();
+        QueryRangeResponse { series, metrics: Some(self.metrics), status, message }
+    }
+
+    /// As instant queries answer it.
+    pub(crate) fn into_instant(self) -> QueryInstantResponse {
+        let (status, message) = self.status();
+        let series = self.answer.series.iter().filter_map(vivace_traceql::Series::to_instant_series).collect();
+        QueryInstantResponse { series, metrics: Some(self.metrics), status, message }
+    }
+}
+
+impl Frontend {
+    /// Begins a metrics query.
+    ///
+    /// # Errors
+    /// What is wrong with the request.
+    pub(crate) fn series(&self, tenants: &[TenantId], asked: Asked) -> Result<Series, QueryError> {
+        let config = &self.config.metrics;
+        self.check_size(&asked.query)?;
+        let (start, end) = (asked.start, asked.end);
+        if start >= end {
+            return Err(QueryError::Invalid(format!("http parameter start must be before end. received start={start} end={end}")));
+        }
+        let of_tenants = tenants.iter().map(|tenant| self.overrides.limits(tenant).read.max_metrics_duration).filter(|max| !max.is_zero());
+        let max = of_tenants.min().unwrap_or(config.max_duration);
+        if !max.is_zero() && u128::from(end - start) > max.as_nanos() {
+            let max = format_duration(max);
+            return Err(QueryError::Invalid(format!("metrics query time range exceeds the maximum allowed duration of {max}")));
+        }
+        if let Some(step) = asked.step.filter(|_| !asked.is_instant)
+            && config.max_intervals > 0
+            && (step == 0 || (end - start) / step > config.max_intervals as u64)
+        {
+            let least = format_duration(Duration::from_nanos((end - start).div_ceil(config.max_intervals as u64)));
+            let step = format_duration(Duration::from_nanos(step));
+            return Err(QueryError::Invalid(format!("step of {step} is too small, minimum step for given range is {least}")));
+        }
+        let at_most = |asked: u32, max: usize| match (asked as usize, max) {
+            (0, max) | (max, 0) => max,
+            (asked, max) => asked.min(max),
+        };
+        let max_series = at_most(asked.max_series, config.max_response_series);
+        let exemplars = match asked.exemplars as usize {
+            0 => config.max_exemplars,
+            asked => asked.min(config.max_exemplars),
+        };
+        let number = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        let request = SeriesRequest {
+            query: asked.query,
+            start,
+            end,
+            step: asked.step,
+            instant: asked.is_instant,
+            exemplars: number(exemplars),
+            max_series: number(max_series),
+            ..Default::default()
+        };
+        let plan = MetricsPlan::of_request(&request).map_err(|error| match error {
+            vivace_traceql::QueryError::Parse(_) => QueryError::Invalid(format!("compiling query: {error}")),
+            error => QueryError::Invalid(error.to_string()),
+        })?;
+        let counted = plan.range();
+        let seconds = |nanos: u64| u32::try_from(nanos).unwrap_or(u32::MAX);
+        let range =
+            TimeRange { start: seconds(counted.start_unix_nanos() / NANOS), end: seconds(counted.end_unix_nanos().div_ceil(NANOS)) };
+        let jobs = self.plan(tenants, &Request::Series(request), range);
+        let metrics = SearchMetrics {
+            total_blocks: jobs.blocks,
+            total_block_bytes: jobs.block_bytes,
+            total_jobs: number(jobs.jobs.len()),
+            ..Default::default()
+        };
+        let result = SeriesCombiner { partial: plan.partial(), plan: Arc::new(plan), max_series, metrics };
+        Ok(Running { run: Run::new(&self.queue, jobs.jobs, config.concurrent_jobs), result })
+    }
+}
