@@ -129,25 +129,43 @@ fn name_nameless(resource_spans: &mut [ResourceSpans]) {
 
 fn json(answer: &Answer) -> serde_json::Result<Vec<u8>> {
     match answer {
-        Answer::TraceV1(trace) => serde_json::to_vec(&TraceV1Json { batches: &trace.resource_spans }),
-        Answer::Trace(answer) => serde_json::to_vec(&TraceJson {
+        Answer::TraceV1(trace) => to_vec(&TraceV1Json { batches: &trace.resource_spans }),
+        Answer::Trace(answer) => to_vec(&TraceJson {
             trace: answer.trace.as_ref().map(|trace| ResourceSpansJson { resource_spans: &trace.resource_spans }),
             metrics: answer.metrics.unwrap_or_default(),
             status: (answer.status() == PartialStatus::Partial).then_some("PARTIAL"),
             message: &answer.message,
         }),
-        Answer::Search(answer) => serde_json::to_vec(&SearchJson { traces: &answer.traces, metrics: answer.metrics.unwrap_or_default() }),
-        Answer::Tags(answer) => serde_json::to_vec(&TagsJson { tag_names: &answer.tag_names, metrics: answer.metrics.unwrap_or_default() }),
-        Answer::TagsV2(answer) => serde_json::to_vec(&TagsV2Json { scopes: &answer.scopes, metrics: answer.metrics.unwrap_or_default() }),
+        Answer::Search(answer) => to_vec(&SearchJson { traces: &answer.traces, metrics: answer.metrics.unwrap_or_default() }),
+        Answer::Tags(answer) => to_vec(&TagsJson { tag_names: &answer.tag_names, metrics: answer.metrics.unwrap_or_default() }),
+        Answer::TagsV2(answer) => to_vec(&TagsV2Json { scopes: &answer.scopes, metrics: answer.metrics.unwrap_or_default() }),
         Answer::TagValues(answer) => {
-            serde_json::to_vec(&TagValuesJson { tag_values: &answer.tag_values, metrics: answer.metrics.unwrap_or_default() })
+            to_vec(&TagValuesJson { tag_values: &answer.tag_values, metrics: answer.metrics.unwrap_or_default() })
         }
         Answer::TagValuesV2(answer) => {
-            serde_json::to_vec(&TagValuesJson { tag_values: &answer.tag_values, metrics: answer.metrics.unwrap_or_default() })
+            to_vec(&TagValuesJson { tag_values: &answer.tag_values, metrics: answer.metrics.unwrap_or_default() })
         }
-        Answer::Range(answer) => serde_json::to_vec(&SeriesJson::of(&answer.series, answer.metrics, answer.status, &answer.message)),
-        Answer::Instant(answer) => serde_json::to_vec(&SeriesJson::of(&answer.series, answer.metrics, answer.status, &answer.message)),
+        Answer::Range(answer) => to_vec(&SeriesJson::of(&answer.series, answer.metrics, answer.status, &answer.message)),
+        Answer::Instant(answer) => to_vec(&SeriesJson::of(&answer.series, answer.metrics, answer.status, &answer.message)),
     }
+}
+
+/// As [`serde_json::to_vec`], with whole numbers of type double as clients have always got them: `7`, not `7.0`.
+fn to_vec<T: Serialize>(value: &T) -> serde_json::Result<Vec<u8>> {
+    struct Numbers;
+    impl serde_json::ser::Formatter for Numbers {
+        fn write_f64<W: ?Sized + std::io::Write>(&mut self, writer: &mut W, value: f64) -> std::io::Result<()> {
+            // Above 2^53 the shortest text that is read as the same number may have an exponent.
+            if value.fract() == 0.0 && value.abs() < 9.0e15 {
+                write!(writer, "{value:.0}")
+            } else {
+                serde_json::ser::CompactFormatter.write_f64(writer, value)
+            }
+        }
+    }
+    let mut bytes = Vec::with_capacity(1024);
+    value.serialize(&mut serde_json::Serializer::with_formatter(&mut bytes, Numbers))?;
+    Ok(bytes)
 }
 
 // The mapping of proto3 leaves empty lists out; these are the messages whose clients expect some of them.
@@ -221,6 +239,7 @@ impl<'a, T> SeriesJson<'a, T> {
 mod tests {
     use super::*;
     use vivace_proto::otlp::{Resource, ScopeSpans, Span, Status};
+    use vivace_proto::tempopb::{Sample, TimeSeries};
 
     fn text(answer: Answer) -> String {
         String::from_utf8(json(&answer).unwrap()).unwrap()
@@ -257,6 +276,23 @@ mod tests {
         let found =
             TraceByIdResponse { trace: Some(trace()), metrics: Some(TraceByIdMetrics { inspected_bytes: 7 }), ..Default::default() };
         assert_eq!(text(Answer::Trace(found)), format!(r#"{{"trace":{{"resourceSpans":{spans}}},"metrics":{{"inspectedBytes":"7"}}}}"#));
+    }
+
+    #[test]
+    fn series_have_typed_labels_and_plain_numbers() {
+        let label = |value| KeyValue { key: "p".to_owned(), value: Some(AnyValue { value: Some(value) }) };
+        let sample = |value, timestamp_ms| Sample { value, timestamp_ms };
+        let series = TimeSeries {
+            labels: vec![label(any_value::Value::DoubleValue(1.0)), label(any_value::Value::IntValue(2))],
+            samples: vec![sample(3.0, 1000), sample(0.25, 2000), sample(0.0, 3000), sample(1e300, 4000)],
+            exemplars: Vec::new(),
+        };
+        let answer = QueryRangeResponse { series: vec![series], message: "cut".to_owned(), status: 1, metrics: None };
+        assert_eq!(
+            text(Answer::Range(answer)),
+            r#"{"series":[{"labels":[{"key":"p","value":{"doubleValue":1}},{"key":"p","value":{"intValue":"2"}}],"samples":[{"value":3,"timestampMs":"1000"},{"value":0.25,"timestampMs":"2000"},{"timestampMs":"3000"},{"value":1e+300,"timestampMs":"4000"}]}],"metrics":{},"status":"PARTIAL","message":"cut"}"#
+        );
+        assert_eq!(text(Answer::Instant(QueryInstantResponse::default())), r#"{"series":[],"metrics":{}}"#);
     }
 
     #[test]
