@@ -107,14 +107,16 @@ impl<'a, 'p> Comparer<'a, 'p> {
         let side = usize::from(self.compare.selects(at.batch, at.trace, at.span));
         for (column, (label, operand)) in self.columns.iter_mut().zip(&self.compare.attributes) {
             let value = operand.get(at);
-            // Durations are not compared, and of arrays and the like there is nothing to show.
             let number = match value {
+                // Durations are not compared.
                 Val::Duration(_) => continue,
-                value => column.values.number(value) as usize,
+                // No label can show an array: all of them are the value nil.
+                Val::Ints(_) | Val::Floats(_) | Val::Strs(_) | Val::Bools(_) => 0,
+                value => match column.values.number(value) as usize {
+                    0 => continue,
+                    number => number,
+                },
             };
-            if number == 0 {
-                continue;
-            }
             let mut group = |meta: usize, value: Value| {
                 let meta = Value::Int(i64::try_from(meta).unwrap_or(0));
                 self.groups.number(Key([meta, Value::Str(label.clone()), value].into()), self.groups_max)
@@ -124,7 +126,7 @@ impl<'a, 'p> Comparer<'a, 'p> {
                 known.resize(number + 1, None);
             }
             if known[number].is_none() && column.distinct[side] < VALUES_MAX {
-                known[number] = group(side, value.to_value());
+                known[number] = group(side, if number == 0 { Value::Nil } else { value.to_value() });
                 column.distinct[side] += 1;
                 self.is_truncated |= known[number].is_none();
             }
