@@ -86,7 +86,7 @@ impl Counter {
         value: impl Fn(&At<'a>) -> Option<(f64, u32)>,
     ) -> bool {
         let intervals = range.intervals();
-        let mut chooser = exemplars.are_wanted().then(|| Chooser { counter: self, slots: exemplars, trace: None });
+        let mut chooser = exemplars.are_wanted().then_some(Chooser { counter: self, slots: exemplars, trace: None });
         self.each_span(batch, range, |at, interval| {
             let Some((value, bucket)) = value(at) else { return };
             let Some(group) = lookup.group(at, bucket) else { return };
@@ -171,11 +171,11 @@ impl Chooser<'_> {
 }
 
 impl Counter {
-    /// `trace:id` and what the query mentions, where the span has it.
+    /// `trace:id` and what the query mentions, where the span has it as one value.
     fn labels_of(&self, at: &At<'_>, trace: &TraceRow) -> Vec<Label> {
         let id = Label { key: "trace:id".into(), value: Value::Str(trace.trace_id.trimmed_hex().into()) };
         let mentioned = self.mentioned.iter().filter_map(|(key, operand)| match operand.get(at).to_value() {
-            Value::Nil | Value::Opaque => None,
+            Value::Nil | Value::Opaque | Value::IntArray(_) | Value::FloatArray(_) | Value::StrArray(_) | Value::BoolArray(_) => None,
             value => Some(Label { key: key.clone(), value }),
         });
         std::iter::once(id).chain(mentioned.filter(|label| &*label.key != "trace:id")).collect()

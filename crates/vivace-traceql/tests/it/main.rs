@@ -7,4 +7,6 @@ mod examples;
 mod grammar;
 mod legacy;
 mod metrics;
+mod metrics_merge;
+mod metrics_rules;
 mod tags;
