@@ -139,9 +139,7 @@ fn json(answer: &Answer) -> serde_json::Result<Vec<u8>> {
         Answer::Search(answer) => to_vec(&SearchJson { traces: &answer.traces, metrics: answer.metrics.unwrap_or_default() }),
         Answer::Tags(answer) => to_vec(&TagsJson { tag_names: &answer.tag_names, metrics: answer.metrics.unwrap_or_default() }),
         Answer::TagsV2(answer) => to_vec(&TagsV2Json { scopes: &answer.scopes, metrics: answer.metrics.unwrap_or_default() }),
-        Answer::TagValues(answer) => {
-            to_vec(&TagValuesJson { tag_values: &answer.tag_values, metrics: answer.metrics.unwrap_or_default() })
-        }
+        Answer::TagValues(answer) => to_vec(&TagValuesJson { tag_values: &answer.tag_values, metrics: answer.metrics.unwrap_or_default() }),
         Answer::TagValuesV2(answer) => {
             to_vec(&TagValuesJson { tag_values: &answer.tag_values, metrics: answer.metrics.unwrap_or_default() })
         }

@@ -78,6 +78,7 @@ pub(crate) fn nothing(job: &Job) -> Outcome {
         Work::SearchRecent(_) | Work::SearchBlock(_) => job_result::Outcome::Search(SearchResponse::default()),
         Work::TagsRecent(_) | Work::TagsBlock(_) => job_result::Outcome::Tags(Default::default()),
         Work::TagValuesRecent(_) | Work::TagValuesBlock(_) => job_result::Outcome::TagValues(Default::default()),
+        Work::SeriesRecent(_) | Work::SeriesBlock(_) => job_result::Outcome::Series(Default::default()),
     })
 }
 
