@@ -10,9 +10,11 @@ use vivace_proto::tempopb::{
     SearchRequest, SearchResponse, SearchTagValuesRequest, SearchTagValuesV2Response, SearchTagsRequest, SearchTagsV2Response,
     TraceByIdRequest, TraceByIdResponse,
 };
+use vivace_proto::vivace::v1::recent_server::Recent;
 use vivace_proto::vivace::v1::segment_log_server::SegmentLog;
 use vivace_proto::vivace::v1::{
-    CoveredRequest, CoveredResponse, PushRequest, PushResponse, ReleaseRequest, ReleaseResponse, SequenceRanges,
+    CountPlacesRequest, CountPlacesResponse, CoveredRequest, CoveredResponse, PushRequest, PushResponse, ReleaseRequest, ReleaseResponse,
+    SearchPartsRequest, SearchPartsResponse, SequenceRanges,
 };
 use vivace_server::{Tenancy, clock, tenant};
 
@@ -22,7 +24,7 @@ use crate::push::PushError;
 use crate::query::QueryError;
 use crate::ranges::SegmentSet;
 
-/// Both services of an ingester.
+/// The services of an ingester.
 #[derive(Clone)]
 pub(crate) struct Service {
     pub(crate) ingester: Arc<Ingester>,
@@ -84,6 +86,19 @@ impl Querier for Service {
     async fn search_tag_values_v2(&self, request: Request<SearchTagValuesRequest>) -> Result<Response<SearchTagValuesV2Response>, Status> {
         let tenant = self.tenant(&request)?;
         self.ingester.tag_values(&tenant, request.into_inner()).await.map(Response::new).map_err(|e| query_status(&e))
+    }
+}
+
+#[tonic::async_trait]
+impl Recent for Service {
+    async fn search_parts(&self, request: Request<SearchPartsRequest>) -> Result<Response<SearchPartsResponse>, Status> {
+        let tenant = self.tenant(&request)?;
+        self.ingester.search_parts(&tenant, request.into_inner()).await.map(Response::new).map_err(|e| query_status(&e))
+    }
+
+    async fn count_places(&self, request: Request<CountPlacesRequest>) -> Result<Response<CountPlacesResponse>, Status> {
+        let tenant = self.tenant(&request)?;
+        self.ingester.count_places(&tenant, request.into_inner()).await.map(Response::new).map_err(|e| query_status(&e))
     }
 }
 

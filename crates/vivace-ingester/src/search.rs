@@ -15,9 +15,9 @@ use crate::query::{QueryError, Sources, blocking, read_failed};
 use crate::scan::Reader;
 
 /// Traces returned when a request names no limit.
-const LIMIT_DEFAULT: usize = 20;
+pub(crate) const LIMIT_DEFAULT: usize = 20;
 /// Traces brought together at a time for exact evaluation.
-const EVALUATED_AT_ONCE: usize = 64;
+pub(crate) const EVALUATED_AT_ONCE: usize = 64;
 
 pub(crate) const SECOND: u64 = 1_000_000_000;
 
@@ -56,7 +56,7 @@ impl Ingester {
     }
 }
 
-fn plan(request: &SearchRequest) -> Result<SearchPlan, QueryError> {
+pub(crate) fn plan(request: &SearchRequest) -> Result<SearchPlan, QueryError> {
     let (start, end) = (u64::from(request.start) * SECOND, u64::from(request.end) * SECOND);
     let planned = if request.query.is_empty() {
         let some = |ms: u32| (ms > 0).then_some(u64::from(ms));

@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 
 use prost_build::Config;
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "opentelemetry/common.proto",
     "opentelemetry/trace.proto",
     "prometheus/remote.proto",
     "tempopb/tempo.proto",
     "vivace/v1/log.proto",
     "vivace/v1/jobs.proto",
+    "vivace/v1/recent.proto",
 ];
 
 fn generate(out: &Path) {

@@ -4,10 +4,13 @@
 //! results of several jobs are combined there. Start with [`start`].
 
 mod blocks;
+mod elsewhere;
 mod error;
+mod ids;
 mod querier;
 mod recent;
 mod search;
+mod whole;
 mod worker;
 
 use std::sync::Arc;

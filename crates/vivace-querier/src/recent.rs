@@ -8,6 +8,8 @@ use tonic::{Code, Request, Response, Status};
 use vivace_core::TenantId;
 use vivace_proto::tempopb::querier_client::QuerierClient;
 use vivace_proto::tempopb::{SearchRequest, SearchTagValuesRequest, SearchTagsRequest, TraceByIdRequest};
+use vivace_proto::vivace::v1::recent_client::RecentClient;
+use vivace_proto::vivace::v1::{CountPlacesRequest, SearchPartsRequest};
 use vivace_ring::{ClientPool, Instance, Ring, State};
 
 use crate::JobError;
@@ -45,7 +47,13 @@ macro_rules! answering {
     )*};
 }
 
-answering!(TraceByIdRequest SearchRequest SearchTagsRequest SearchTagValuesRequest);
+answering!(TraceByIdRequest SearchRequest SearchTagsRequest SearchTagValuesRequest CountPlacesRequest);
+
+impl Answering for SearchPartsRequest {
+    fn answering(&mut self) -> &mut Vec<String> {
+        &mut self.request.get_or_insert_default().answering
+    }
+}
 
 /// An ingester whose own data is not, or not all, in the answers.
 struct Missing {
@@ -74,6 +82,39 @@ impl Ingesters {
     where
         Req: Answering,
         F: Fn(QuerierClient<Channel>, Request<Req>) -> Fut,
+        Fut: Future<Output = Result<Response<Resp>, Status>>,
+    {
+        let client = |channel| QuerierClient::new(channel).max_decoding_message_size(self.max_answer_bytes);
+        self.ask_by(tenant, request, timeout, |channel, request| call(client(channel), request)).await
+    }
+
+    /// The same by their other service.
+    pub(crate) async fn ask_recent<Req, Resp, F, Fut>(
+        &self,
+        tenant: &TenantId,
+        request: Req,
+        timeout: Duration,
+        call: F,
+    ) -> Result<Answers<Resp>, JobError>
+    where
+        Req: Answering,
+        F: Fn(RecentClient<Channel>, Request<Req>) -> Fut,
+        Fut: Future<Output = Result<Response<Resp>, Status>>,
+    {
+        let client = |channel| RecentClient::new(channel).max_decoding_message_size(self.max_answer_bytes);
+        self.ask_by(tenant, request, timeout, |channel, request| call(client(channel), request)).await
+    }
+
+    async fn ask_by<Req, Resp, F, Fut>(
+        &self,
+        tenant: &TenantId,
+        request: Req,
+        timeout: Duration,
+        call: F,
+    ) -> Result<Answers<Resp>, JobError>
+    where
+        Req: Answering,
+        F: Fn(Channel, Request<Req>) -> Fut,
         Fut: Future<Output = Result<Response<Resp>, Status>>,
     {
         let snapshot = self.ring.snapshot();
@@ -122,7 +163,7 @@ impl Ingesters {
     ) -> Result<(Vec<&'a Instance>, Vec<Resp>, Vec<Missing>), JobError>
     where
         Req: Answering,
-        F: Fn(QuerierClient<Channel>, Request<Req>) -> Fut,
+        F: Fn(Channel, Request<Req>) -> Fut,
         Fut: Future<Output = Result<Response<Resp>, Status>>,
     {
         let mut calls: FuturesUnordered<_> = instances
@@ -137,9 +178,8 @@ impl Ingesters {
                     let channel = self.pool.channel(&instance.addr).map_err(|e| Status::unavailable(e.to_string()));
                     let result = match channel {
                         Ok(channel) => {
-                            let client = QuerierClient::new(channel).max_decoding_message_size(self.max_answer_bytes);
                             let slow = |_| Status::deadline_exceeded(format!("no answer within {timeout:?}"));
-                            tokio::time::timeout(timeout, call(client, request)).await.map_err(slow).flatten()
+                            tokio::time::timeout(timeout, call(channel, request)).await.map_err(slow).flatten()
                         }
                         Err(status) => Err(status),
                     };

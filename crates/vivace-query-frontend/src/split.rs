@@ -51,7 +51,7 @@ impl Request {
     fn block(&self, part: BlockPart) -> Work {
         let part = Some(part);
         match self.clone() {
-            Self::Search(request) => Work::SearchBlock(SearchBlock { request: Some(request), part }),
+            Self::Search(request) => Work::SearchBlock(SearchBlock { request: Some(request), part, places: None }),
             Self::Tags(request) => Work::TagsBlock(TagsBlock { request: Some(request), part }),
             Self::TagValues(request) => Work::TagValuesBlock(TagValuesBlock { request: Some(request), part }),
         }
