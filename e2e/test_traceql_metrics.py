@@ -25,6 +25,7 @@ class Sent:
         self.per_interval = defaultdict(Counter)
         self.values = defaultdict(list)
         self.ids = set()
+        self.messages = []
 
     def send(self, first, last, again=False):
         """Traces number first to last - 1. The services take turns; `n` is the trace's number."""
@@ -34,6 +35,7 @@ class Sent:
             at = self.base + number * 7 % 600 + 0.5
             message, (trace_id,) = spans.request(service, start=int(at * 1e9), attributes={"n": number, "even": str(number % 2 == 0)})
             self.post(message)
+            self.messages.append(message)
             if again:
                 self.post(message)
             self.ids.add(trace_id.lstrip("0"))
@@ -124,6 +126,19 @@ def test_what_comes_twice_counts_once(all_in_one):
     sent = Sent(one.otlp_http_url, int(time.time()))
     sent.send(0, 30, again=True)
     require_right(one.query, sent)
+    # Once more after the flush: what is live again is in a block too.
+    assert http(f"{one.program.url}/flush", data=b"", method="POST").status == 204
+    eventually("a block is in the bucket", lambda: list(one.folder.glob("blocks/single-tenant/*/meta.json")))
+    for message in sent.messages[:20]:
+        sent.post(message)
+    require_right(one.query, sent)
+    # And in two blocks.
+    assert http(f"{one.program.url}/flush", data=b"", method="POST").status == 204
+    eventually("two blocks are in the bucket", lambda: len(list(one.folder.glob("blocks/single-tenant/*/meta.json"))) == 2)
+    require_right(one.query, sent)
+    one.program.stop()
+    one.start()
+    eventually("the list of blocks is there", lambda: require_right(one.query, sent) is None)
 
 
 def test_forms_of_requests_and_answers(all_in_one):

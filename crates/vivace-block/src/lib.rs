@@ -27,7 +27,7 @@ pub use dedicated::{DedicatedColumn, DedicatedOption, DedicatedScope, DedicatedT
 pub use merge::{MergeError, MergedBlock, merge};
 pub use meta::{BlockMeta, CorruptMeta, Format, parse_rfc3339, rfc3339};
 pub use parquet_source::ParquetSource;
-pub use read::{BlockReader, DictionaryUse, ReadAt, ReadError, ScanStats, Traces};
+pub use read::{BlockReader, DictionaryUse, Parts, ReadAt, ReadError, ScanStats, TRACE_SPREAD_NANOS, TracePart, Traces, part_filter};
 pub use row::SpanRef;
 pub use span_messages::SpanMessages;
 pub use write::{BlockOptions, BlockWriter, FinishedBlock, WriteError};

@@ -79,7 +79,7 @@ mod tests {
         let live: Vec<BlockMeta> = (0..).zip(ends).map(|(n, end)| block(n, end)).collect();
         let marked = [(5, 0), (6, NOW - 61 * SECOND), (7, NOW - 60 * SECOND), (8, NOW)];
         let compacted = marked.map(|(n, compacted_unix_nanos)| CompactedBlock { meta: block(n, NOW), compacted_unix_nanos }).to_vec();
-        let blocks = TenantBlocks { live: Arc::new(live), compacted: Arc::new(compacted) };
+        let blocks = TenantBlocks { live: Arc::new(live), compacted: Arc::new(compacted), ..TenantBlocks::default() };
         let plan = |live, compacted| plan(&blocks, Retention { live, compacted }, NOW);
         let minute = Duration::from_secs(60);
         assert_eq!(plan(hour, minute), [Action::Expire(id(1)), Action::Delete(id(6))]);

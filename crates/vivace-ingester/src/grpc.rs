@@ -10,11 +10,11 @@ use vivace_proto::tempopb::{
     SearchRequest, SearchResponse, SearchTagValuesRequest, SearchTagValuesV2Response, SearchTagsRequest, SearchTagsV2Response,
     TraceByIdRequest, TraceByIdResponse,
 };
-use vivace_proto::vivace::v1::recent_series_server::RecentSeries;
+use vivace_proto::vivace::v1::recent_server::Recent;
 use vivace_proto::vivace::v1::segment_log_server::SegmentLog;
 use vivace_proto::vivace::v1::{
-    CoveredRequest, CoveredResponse, PushRequest, PushResponse, ReleaseRequest, ReleaseResponse, SequenceRanges, SeriesRequest,
-    SeriesResponse,
+    CountPlacesRequest, CountPlacesResponse, CoveredRequest, CoveredResponse, PushRequest, PushResponse, RecentTraces, ReleaseRequest,
+    ReleaseResponse, SearchPartsRequest, SearchPartsResponse, SequenceRanges, SeriesRequest, SeriesResponse,
 };
 use vivace_server::{Tenancy, clock, tenant};
 
@@ -90,7 +90,22 @@ impl Querier for Service {
 }
 
 #[tonic::async_trait]
-impl RecentSeries for Service {
+impl Recent for Service {
+    async fn search_parts(&self, request: Request<SearchPartsRequest>) -> Result<Response<SearchPartsResponse>, Status> {
+        let tenant = self.tenant(&request)?;
+        self.ingester.search_parts(&tenant, request.into_inner()).await.map(Response::new).map_err(|e| query_status(&e))
+    }
+
+    async fn count_places(&self, request: Request<CountPlacesRequest>) -> Result<Response<CountPlacesResponse>, Status> {
+        let tenant = self.tenant(&request)?;
+        self.ingester.count_places(&tenant, request.into_inner()).await.map(Response::new).map_err(|e| query_status(&e))
+    }
+
+    async fn traces(&self, request: Request<SeriesRequest>) -> Result<Response<RecentTraces>, Status> {
+        let tenant = self.tenant(&request)?;
+        self.ingester.traces(&tenant, request.into_inner()).await.map(Response::new).map_err(|e| query_status(&e))
+    }
+
     async fn count(&self, request: Request<SeriesRequest>) -> Result<Response<SeriesResponse>, Status> {
         let tenant = self.tenant(&request)?;
         self.ingester.series(&tenant, request.into_inner()).await.map(Response::new).map_err(|e| query_status(&e))

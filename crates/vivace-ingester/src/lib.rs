@@ -19,6 +19,7 @@ mod ledger;
 mod limits;
 mod live;
 mod log;
+mod parts;
 mod push;
 mod query;
 mod ranges;
@@ -40,7 +41,7 @@ use std::time::Instant;
 use anyhow::Context;
 use vivace_config::Config;
 use vivace_proto::tempopb::querier_server::QuerierServer;
-use vivace_proto::vivace::v1::recent_series_server::RecentSeriesServer;
+use vivace_proto::vivace::v1::recent_server::RecentServer;
 use vivace_proto::vivace::v1::segment_log_server::SegmentLogServer;
 use vivace_ring::{ClientPool, Membership, PoolOptions, Registration, Role, State};
 use vivace_server::{Overrides, Process, host_name};
@@ -49,7 +50,7 @@ use vivace_storage::Bucket;
 use crate::ingester::Ingester;
 use crate::settings::Settings;
 
-/// Starts an ingester in a process: replays its log, serves `vivace.v1.SegmentLog`, `tempopb.Querier`, `/flush` and
+/// Starts an ingester in a process: replays its log, serves `vivace.v1.SegmentLog`, `vivace.v1.Recent`, `tempopb.Querier`, `/flush` and
 /// `/shutdown`, and joins the ring once it is ready.
 ///
 /// # Errors
@@ -78,7 +79,7 @@ pub async fn start(
     let service = grpc::Service { ingester: Arc::clone(&ingester), tenancy: process.tenancy() };
     vivace_server::add_grpc!(process, SegmentLogServer::new(service.clone()));
     vivace_server::add_grpc!(process, QuerierServer::new(service.clone()));
-    vivace_server::add_grpc!(process, RecentSeriesServer::new(service));
+    vivace_server::add_grpc!(process, RecentServer::new(service));
     process.add_http(http::router(Arc::clone(&ingester), process.shutdown()));
 
     let is_active = Arc::new(AtomicBool::new(false));

@@ -69,6 +69,13 @@ pub(crate) struct Contents {
     oldest_unix_seconds: u64,
 }
 
+impl Contents {
+    /// The traces that it has spans of.
+    pub(crate) fn traces(&self) -> Vec<TraceId> {
+        self.index.keys().copied().collect()
+    }
+}
+
 /// A trace within a head.
 #[derive(Debug, Clone)]
 pub(crate) struct TraceEntry {

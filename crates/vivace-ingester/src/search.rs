@@ -15,9 +15,9 @@ use crate::query::{QueryError, Sources, blocking, read_failed};
 use crate::scan::Reader;
 
 /// Traces returned when a request names no limit.
-const LIMIT_DEFAULT: usize = 20;
+pub(crate) const LIMIT_DEFAULT: usize = 20;
 /// Traces brought together at a time for exact evaluation.
-const EVALUATED_AT_ONCE: usize = 64;
+pub(crate) const EVALUATED_AT_ONCE: usize = 64;
 
 pub(crate) const SECOND: u64 = 1_000_000_000;
 
@@ -56,7 +56,7 @@ impl Ingester {
     }
 }
 
-fn plan(request: &SearchRequest) -> Result<SearchPlan, QueryError> {
+pub(crate) fn plan(request: &SearchRequest) -> Result<SearchPlan, QueryError> {
     let (start, end) = (u64::from(request.start) * SECOND, u64::from(request.end) * SECOND);
     let planned = if request.query.is_empty() {
         let some = |ms: u32| (ms > 0).then_some(u64::from(ms));
@@ -171,12 +171,13 @@ pub(crate) fn is_decided_by_one_span(filter: &TraceFilter) -> bool {
 /// The traces that overlap the range, those first whose last span ended last. 0 is no bound.
 fn newest_first(view: &View, ids: Vec<TraceId>, start_unix_nanos: u64, end_unix_nanos: u64) -> Vec<TraceId> {
     let mut ids = in_time(view, ids, start_unix_nanos, end_unix_nanos);
-    ids.sort_unstable_by(|a, b| b.cmp(a));
-    ids.into_iter().map(|(_, id)| id).collect()
+    ids.sort_unstable_by_key(|(_, end, id)| std::cmp::Reverse((*end, *id)));
+    ids.into_iter().map(|(_, _, id)| id).collect()
 }
 
-/// The traces that overlap the range, with the time in Unix nanoseconds at which their last span ended. 0 is no bound.
-pub(crate) fn in_time(view: &View, ids: Vec<TraceId>, start_unix_nanos: u64, end_unix_nanos: u64) -> Vec<(u64, TraceId)> {
+/// The traces that overlap the range, behind the times at which their first span started and their last one ended, in Unix
+/// nanoseconds. 0 is no bound.
+pub(crate) fn in_time(view: &View, ids: Vec<TraceId>, start_unix_nanos: u64, end_unix_nanos: u64) -> Vec<(u64, u64, TraceId)> {
     let mut times: FxHashMap<TraceId, (u64, u64)> = FxHashMap::default();
     for head in &view.heads {
         head.read(|contents| {
@@ -190,5 +191,5 @@ pub(crate) fn in_time(view: &View, ids: Vec<TraceId>, start_unix_nanos: u64, end
         });
     }
     let is_in_range = |(start, end): &(u64, u64)| *end >= start_unix_nanos && (end_unix_nanos == 0 || *start <= end_unix_nanos);
-    times.iter().filter(|(_, times)| is_in_range(times)).map(|(id, (_, end))| (*end, *id)).collect()
+    times.iter().filter(|(_, times)| is_in_range(times)).map(|(id, (start, end))| (*start, *end, *id)).collect()
 }

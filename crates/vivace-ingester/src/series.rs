@@ -6,12 +6,12 @@ use tokio_util::sync::CancellationToken;
 use vivace_block::{BlockReader, live};
 use vivace_core::{BlockId, TenantId, TraceId};
 use vivace_proto::tempopb::SearchMetrics;
-use vivace_proto::vivace::v1::{SeriesRequest, SeriesResponse};
+use vivace_proto::vivace::v1::{RecentTraces, SeriesRequest, SeriesResponse};
 use vivace_storage::overlaps;
 use vivace_traceql::{MetricsPlan, Partial};
 
 use crate::ingester::Ingester;
-use crate::live::View;
+use crate::live::{Contents, View};
 use crate::query::{QueryError, Sources, blocking, read_failed};
 use crate::ranges::SegmentSet;
 use crate::scan::Reader;
@@ -23,12 +23,9 @@ impl Ingester {
     /// # Errors
     /// [`QueryError::Invalid`] for a query that makes no sense, [`QueryError::Unavailable`] where a flushed block cannot be read.
     pub(crate) async fn series(self: &Arc<Self>, tenant: &TenantId, request: SeriesRequest) -> Result<SeriesResponse, QueryError> {
-        let plan = MetricsPlan::of_request(&request).map_err(|e| QueryError::Invalid(e.to_string()))?;
-        let (known, rest) = request.known_blocks.as_chunks();
-        if !rest.is_empty() {
-            return Err(QueryError::Invalid(format!("known_blocks has {} bytes, expected 16 per block", request.known_blocks.len())));
-        }
-        let known: HashSet<BlockId> = known.iter().copied().map(BlockId).collect();
+        let plan = plan(&request)?;
+        let known: HashSet<BlockId> = ids("known_blocks", &request.known_blocks)?.map(BlockId).collect();
+        let elsewhere: FxHashSet<TraceId> = ids("known_traces", &request.known_traces)?.map(TraceId).collect();
         let known_segments = SegmentSet::from_proto(&request.known_segments)
             .ok_or_else(|| QueryError::Invalid("an incarnation of known_segments has not 16 bytes".to_owned()))?;
         let Sources { mut view, mut held } = self.sources(tenant, &request.answering);
@@ -46,7 +43,7 @@ impl Ingester {
             if !held.is_empty() {
                 view.add_held(&held, &mut reader);
             }
-            let mut count = Count { partial: plan.partial(), plan, stop, metrics: SearchMetrics::default() };
+            let mut count = Count { partial: plan.partial(), plan, elsewhere, stop, metrics: SearchMetrics::default() };
             count.live(&view, &mut reader);
             count.metrics.inspected_bytes += reader.inspected_bytes;
             drop(reader);
@@ -57,9 +54,79 @@ impl Ingester {
     }
 }
 
+impl Ingester {
+    /// The traces that are here in the time of a metrics query, as often as there are places that have them: all live spans are
+    /// one, and each block that is still served and known to nobody else is another.
+    ///
+    /// # Errors
+    /// As for [`Ingester::series`].
+    pub(crate) async fn traces(self: &Arc<Self>, tenant: &TenantId, request: SeriesRequest) -> Result<RecentTraces, QueryError> {
+        let plan = plan(&request)?;
+        let known: HashSet<BlockId> = ids("known_blocks", &request.known_blocks)?.map(BlockId).collect();
+        let Sources { mut view, held } = self.sources(tenant, &request.answering);
+        view.served.retain(|block| !known.contains(&block.meta.block_id));
+        let ingester = Arc::clone(self);
+        blocking(move || {
+            let (start, end) = (plan.fetch().start_unix_nanos, plan.fetch().end_unix_nanos);
+            let live: FxHashSet<TraceId> = view.heads.iter().flat_map(|head| head.read(Contents::traces)).collect();
+            let mut found = RecentTraces { start: u64::MAX, ..RecentTraces::default() };
+            if !held.is_empty() {
+                let mut of_others = View::default();
+                of_others.add_held(&held, &mut Reader::default());
+                let ids: FxHashSet<TraceId> = of_others.heads.iter().flat_map(|head| head.read(Contents::traces)).collect();
+                let mut held_ids = Vec::new();
+                for (first, last, id) in in_time(&of_others, ids.into_iter().collect(), start, end) {
+                    held_ids.extend_from_slice(&id.0);
+                    (found.start, found.end) = (found.start.min(first), found.end.max(last));
+                }
+                found.held_trace_ids = held_ids.into();
+            }
+            let mut trace_ids = Vec::new();
+            for (first, last, id) in in_time(&view, live.into_iter().collect(), start, end) {
+                trace_ids.extend_from_slice(&id.0);
+                (found.start, found.end) = (found.start.min(first), found.end.max(last));
+            }
+            for block in view.served.iter().filter(|block| overlaps(&block.meta, start, end)) {
+                let read = BlockReader::open(block.meta.clone(), ingester.bucket.reader(&block.meta)).and_then(|reader| {
+                    (0..reader.row_groups()).try_for_each(|group| {
+                        reader.ids_of(group)?.iter().for_each(|id| trace_ids.extend_from_slice(&id.0));
+                        Ok(())
+                    })
+                });
+                match read {
+                    Ok(()) => {
+                        let meta = &block.meta;
+                        (found.start, found.end) = (found.start.min(meta.start_unix_nanos), found.end.max(meta.end_unix_nanos));
+                    }
+                    Err(error) => read_failed(block, error)?,
+                }
+            }
+            found.trace_ids = trace_ids.into();
+            Ok(found)
+        })
+        .await?
+    }
+}
+
+fn plan(request: &SeriesRequest) -> Result<MetricsPlan, QueryError> {
+    MetricsPlan::of_request(request).map_err(|e| QueryError::Invalid(e.to_string()))
+}
+
+/// Ids of 16 bytes each.
+fn ids<'a>(field: &str, bytes: &'a [u8]) -> Result<impl Iterator<Item = [u8; 16]> + 'a, QueryError> {
+    let (ids, rest) = bytes.as_chunks();
+    if rest.is_empty() {
+        Ok(ids.iter().copied())
+    } else {
+        Err(QueryError::Invalid(format!("{field} has {} bytes, expected 16 for each", bytes.len())))
+    }
+}
+
 /// One metrics query under way.
 struct Count {
     plan: MetricsPlan,
+    /// Traces that others count.
+    elsewhere: FxHashSet<TraceId>,
     partial: Partial,
     stop: CancellationToken,
     metrics: SearchMetrics,
@@ -87,9 +154,9 @@ impl Count {
                 }
             }
             let mut ids = candidates.finish();
-            ids.retain(|id| seen.insert(*id));
+            ids.retain(|id| !self.elsewhere.contains(id) && seen.insert(*id));
             let ids = in_time(view, ids, fetch.start_unix_nanos, fetch.end_unix_nanos);
-            let ids: Vec<TraceId> = ids.into_iter().map(|(_, id)| id).collect();
+            let ids: Vec<TraceId> = ids.into_iter().map(|(_, _, id)| id).collect();
             let mut gathered = reader.gather(&view.heads, &ids);
             live::observe(&self.plan, &mut self.partial, &gathered.traces());
             self.metrics.inspected_traces += u32::try_from(ids.len()).unwrap_or(u32::MAX);
@@ -105,8 +172,9 @@ impl Count {
             }
             // A block that cannot be read to its end must not count in part.
             let mut partial = self.plan.partial();
+            let wanted = |id: &TraceId| !self.elsewhere.contains(id);
             let counted = BlockReader::open(block.meta.clone(), ingester.bucket.reader(&block.meta))
-                .and_then(|reader| reader.observe(&self.plan, &mut partial, 0..reader.row_groups(), &|| self.stop.is_cancelled()));
+                .and_then(|reader| reader.observe(&self.plan, &mut partial, 0..reader.row_groups(), &wanted, &|| self.stop.is_cancelled()));
             match counted {
                 Ok(stats) => {
                     self.plan.merge(&mut self.partial, partial);

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use prost_build::Config;
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
     "opentelemetry/common.proto",
     "opentelemetry/trace.proto",
     "prometheus/remote.proto",
@@ -12,6 +12,7 @@ const FILES: [&str; 7] = [
     "vivace/v1/log.proto",
     "vivace/v1/jobs.proto",
     "vivace/v1/series.proto",
+    "vivace/v1/recent.proto",
 ];
 
 fn generate(out: &Path) {

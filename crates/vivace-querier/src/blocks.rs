@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use futures::StreamExt;
+use rustc_hash::FxHashSet;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use vivace_block::{BlockMeta, BlockReader, ReadAt};
@@ -13,19 +14,24 @@ use vivace_core::{BlockId, TenantId, TraceId};
 use vivace_proto::otlp::ResourceSpans;
 use vivace_proto::tempopb::{Trace, TraceByIdMetrics, TraceByIdResponse};
 use vivace_proto::vivace::v1::{BlockPart, FindInBlocks};
-use vivace_storage::{Blocklist, Bucket, Poller, overlaps};
+use vivace_storage::{Blocklist, Bucket, BucketError, Poller, overlaps};
 
 use crate::JobError;
 use crate::error::BlockFault;
+use crate::ids::TraceIds;
 
 /// Blocks that one lookup by trace id looks into at the same time.
 const BLOCKS_AT_ONCE: usize = 16;
+
+/// For so few ids a block's bloom filter is read before its ids are.
+const IDS_BY_BLOOM: usize = 32;
 
 /// The bucket, as jobs see it.
 pub(crate) struct Blocks {
     bucket: Bucket,
     poller: Poller,
     blocklist: Blocklist,
+    ids: Arc<TraceIds>,
     /// Bounds the threads that read and decode.
     cpu: Arc<Semaphore>,
 }
@@ -39,7 +45,7 @@ pub(crate) struct Found<T> {
 
 impl Blocks {
     pub(crate) fn new(bucket: Bucket, poller: Poller, threads: usize) -> Self {
-        Self { bucket, blocklist: poller.blocklist(), poller, cpu: Arc::new(Semaphore::new(threads.max(1))) }
+        Self { bucket, blocklist: poller.blocklist(), poller, ids: Arc::default(), cpu: Arc::new(Semaphore::new(threads.max(1))) }
     }
 
     /// The parts of a trace in the live and lately compacted blocks of a range of ids.
@@ -100,7 +106,7 @@ impl Blocks {
     pub(crate) async fn with_block<T: Send + 'static>(
         &self,
         meta: BlockMeta,
-        work: impl FnOnce(&BlockReader, &CancellationToken) -> Result<T, BlockFault> + Send + 'static,
+        work: impl FnOnce(&Arc<BlockReader>, &CancellationToken) -> Result<T, BlockFault> + Send + 'static,
     ) -> Result<Result<(T, u64), BlockFault>, JobError> {
         let permit = self.cpu.clone().acquire_owned().await.map_err(|e| JobError::Internal(e.to_string()))?;
         let cancelled = CancellationToken::new();
@@ -109,11 +115,71 @@ impl Blocks {
         let source = Arc::new(Counted { source: self.bucket.reader(&meta), bytes: AtomicU64::new(0) });
         let done = tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            let reader = BlockReader::open(meta, source.clone())?;
+            let reader = Arc::new(BlockReader::open(meta, source.clone())?);
             let result = work(&reader, &cancelled)?;
             Ok((result, source.bytes.load(Ordering::Relaxed)))
         });
         done.await.map_err(|e| JobError::Internal(format!("block {block}: {e}")))
+    }
+
+    /// Works in a block that is open already, as [`Blocks::with_block`] does.
+    pub(crate) async fn with_reader<T: Send + 'static>(
+        &self,
+        reader: &Arc<BlockReader>,
+        work: impl FnOnce(&BlockReader, &CancellationToken) -> T + Send + 'static,
+    ) -> Result<T, JobError> {
+        let permit = self.cpu.clone().acquire_owned().await.map_err(|e| JobError::Internal(e.to_string()))?;
+        let cancelled = CancellationToken::new();
+        let _cancel_on_drop = cancelled.clone().drop_guard();
+        let reader = reader.clone();
+        let block = reader.meta().block_id;
+        let done = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            work(&reader, &cancelled)
+        });
+        done.await.map_err(|e| JobError::Internal(format!("block {block}: {e}")))
+    }
+
+    /// Those of `ids`, ascending, that a block has, and the bytes that were read to know.
+    pub(crate) async fn having(&self, meta: BlockMeta, ids: Arc<[TraceId]>) -> Result<Result<(Vec<TraceId>, u64), BlockFault>, JobError> {
+        let mut ids = ids;
+        if ids.len() <= IDS_BY_BLOOM && !self.ids.knows(&meta.tenant_id, meta.block_id) {
+            let mut may_be_there = Vec::new();
+            for id in &*ids {
+                // Without a filter the ids themselves are read.
+                if self.bucket.bloom_may_contain(&meta, *id).await.unwrap_or(true) {
+                    may_be_there.push(*id);
+                }
+            }
+            if may_be_there.is_empty() {
+                return Ok(Ok((Vec::new(), 0)));
+            }
+            ids = may_be_there.into();
+        }
+        let permit = self.cpu.clone().acquire_owned().await.map_err(|e| JobError::Internal(e.to_string()))?;
+        let source = Arc::new(Counted { source: self.bucket.reader(&meta), bytes: AtomicU64::new(0) });
+        let (cache, block) = (self.ids.clone(), meta.block_id);
+        let done = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            let found = cache.find(&ids, &meta.tenant_id, meta.block_id, || BlockReader::open(meta.clone(), source.clone()))?;
+            Ok((found, source.bytes.load(Ordering::Relaxed)))
+        });
+        done.await.map_err(|e| JobError::Internal(format!("block {block}: {e}")))
+    }
+
+    /// Those metas that this querier's blocklist has, live or compacted.
+    pub(crate) fn known_metas(&self, tenant: &TenantId, blocks: &FxHashSet<BlockId>) -> Vec<BlockMeta> {
+        let (live, compacted) = (self.blocklist.live(tenant), self.blocklist.compacted(tenant));
+        let metas = live.iter().chain(compacted.iter().map(|block| &block.meta));
+        metas.filter(|meta| blocks.contains(&meta.block_id)).cloned().collect()
+    }
+
+    /// A block's meta, live or compacted, as the bucket has it.
+    pub(crate) async fn meta(&self, tenant: &TenantId, block: BlockId) -> Result<BlockMeta, BucketError> {
+        match self.bucket.meta(tenant, block).await {
+            Err(BucketError::Gone { .. }) => self.bucket.compacted_meta(tenant, block).await,
+            meta => meta,
+        }
     }
 }
 

@@ -4,11 +4,14 @@
 //! results of several jobs are combined there. Start with [`start`].
 
 mod blocks;
+mod elsewhere;
 mod error;
+mod ids;
 mod querier;
 mod recent;
 mod search;
 mod series;
+mod whole;
 mod worker;
 
 use std::sync::Arc;

@@ -11,6 +11,7 @@ use vivace_proto::vivace::v1::{Job, JobResult, job_result::Outcome};
 
 use crate::JobError;
 use crate::blocks::{self, Blocks, Found};
+use crate::elsewhere::to_message;
 use crate::recent::Ingesters;
 
 /// How long jobs may take.
@@ -48,6 +49,9 @@ impl Querier {
             Work::TagValuesBlock(_) => ("tag_values_block", "querier.search.query_timeout", self.timeouts.search),
             Work::SeriesRecent(_) => ("series_recent", "querier.search.query_timeout", self.timeouts.search),
             Work::SeriesBlock(_) => ("series_block", "querier.search.query_timeout", self.timeouts.search),
+            Work::SeriesTraces(_) => ("series_traces", "querier.search.query_timeout", self.timeouts.search),
+            Work::SearchRecentTraces(_) => ("search_recent_traces", "querier.search.query_timeout", self.timeouts.search),
+            Work::SearchTraces(_) => ("search_traces", "querier.search.query_timeout", self.timeouts.search),
         };
         // Half: what a failing ingester leaves is enough to ask the others once more.
         let call = self.timeouts.ingester.max(limit / 2);
@@ -59,6 +63,7 @@ impl Querier {
     }
 
     async fn work(&self, tenant: &TenantId, work: Work, call: Duration) -> Result<JobResult, JobError> {
+        let mut split = Vec::new();
         let (outcome, warnings) = match work {
             Work::FindRecent(request) => {
                 let Found { result, warnings } = self.find_recent(tenant, request, call).await?;
@@ -76,7 +81,24 @@ impl Querier {
             Work::SearchBlock(job) => {
                 let (meta, row_groups) = blocks::part(tenant, job.part.as_ref())?;
                 let request = job.request.unwrap_or_default();
-                let Found { result, warnings } = self.blocks.search(meta, row_groups, &request).await?;
+                let Found { result, warnings } = match &job.places {
+                    None => self.blocks.search(meta, row_groups, &request).await?,
+                    Some(places) => {
+                        let judged = self.search_block_parts(meta, row_groups, &request, places, call).await?;
+                        split = judged.split;
+                        judged.found
+                    }
+                };
+                (Outcome::Search(result), warnings)
+            }
+            Work::SearchRecentTraces(job) => {
+                let places = job.places.unwrap_or_default();
+                let judged = self.search_recent_parts(tenant, job.request.unwrap_or_default(), &places, call).await?;
+                split = judged.split;
+                (Outcome::Search(judged.found.result), judged.found.warnings)
+            }
+            Work::SearchTraces(job) => {
+                let Found { result, warnings } = self.search_traces(tenant, job, call).await?;
                 (Outcome::Search(result), warnings)
             }
             Work::TagsRecent(request) => {
@@ -99,21 +121,28 @@ impl Querier {
                 let Found { result, warnings } = self.blocks.tag_values(meta, row_groups, &request).await?;
                 (Outcome::TagValues(result), warnings)
             }
-            Work::SeriesRecent(request) => {
-                let Found { result, warnings } = self.ingesters.series(tenant, request, call).await?;
-                (Outcome::Series(result), warnings)
+            Work::SeriesRecent(job) => {
+                let places = job.places.unwrap_or_default();
+                let counted = self.series_recent(tenant, job.request.unwrap_or_default(), &places, call).await?;
+                split = counted.split;
+                (Outcome::Series(counted.found.result), counted.found.warnings)
             }
             Work::SeriesBlock(job) => {
                 let (meta, row_groups) = blocks::part(tenant, job.part.as_ref())?;
-                let request = job.request.unwrap_or_default();
-                let Found { result, warnings } = self.blocks.series(meta, row_groups, &request).await?;
+                let (request, places) = (job.request.unwrap_or_default(), job.places.unwrap_or_default());
+                let counted = self.series_block(meta, row_groups, &request, &places, call).await?;
+                split = counted.split;
+                (Outcome::Series(counted.found.result), counted.found.warnings)
+            }
+            Work::SeriesTraces(job) => {
+                let Found { result, warnings } = self.series_traces(tenant, job, call).await?;
                 (Outcome::Series(result), warnings)
             }
         };
-        Ok(JobResult { id: 0, outcome: Some(outcome), warnings })
+        Ok(JobResult { id: 0, outcome: Some(outcome), warnings, split: split.iter().map(to_message).collect() })
     }
 
-    async fn find_recent(
+    pub(crate) async fn find_recent(
         &self,
         tenant: &TenantId,
         request: TraceByIdRequest,

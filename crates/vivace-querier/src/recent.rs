@@ -8,8 +8,8 @@ use tonic::{Code, Request, Response, Status};
 use vivace_core::TenantId;
 use vivace_proto::tempopb::querier_client::QuerierClient;
 use vivace_proto::tempopb::{SearchRequest, SearchTagValuesRequest, SearchTagsRequest, TraceByIdRequest};
-use vivace_proto::vivace::v1::recent_series_client::RecentSeriesClient;
-use vivace_proto::vivace::v1::{SeriesRequest, SeriesResponse};
+use vivace_proto::vivace::v1::recent_client::RecentClient;
+use vivace_proto::vivace::v1::{CountPlacesRequest, RecentTraces, SearchPartsRequest, SeriesRequest, SeriesResponse};
 use vivace_ring::{ClientPool, Instance, Ring, Snapshot, State};
 
 use crate::JobError;
@@ -47,7 +47,13 @@ macro_rules! answering {
     )*};
 }
 
-answering!(TraceByIdRequest SearchRequest SearchTagsRequest SearchTagValuesRequest SeriesRequest);
+answering!(TraceByIdRequest SearchRequest SearchTagsRequest SearchTagValuesRequest CountPlacesRequest SeriesRequest);
+
+impl Answering for SearchPartsRequest {
+    fn answering(&mut self) -> &mut Vec<String> {
+        &mut self.request.get_or_insert_default().answering
+    }
+}
 
 /// An ingester whose own data is not, or not all, in the answers.
 struct Missing {
@@ -79,7 +85,38 @@ impl Ingesters {
         Fut: Future<Output = Result<Response<Resp>, Status>>,
     {
         let client = |channel| QuerierClient::new(channel).max_decoding_message_size(self.max_answer_bytes);
-        let call = |channel, request| call(client(channel), request);
+        self.ask_by(tenant, request, timeout, |channel, request| call(client(channel), request)).await
+    }
+
+    /// The same by their other service.
+    pub(crate) async fn ask_recent<Req, Resp, F, Fut>(
+        &self,
+        tenant: &TenantId,
+        request: Req,
+        timeout: Duration,
+        call: F,
+    ) -> Result<Answers<Resp>, JobError>
+    where
+        Req: Answering,
+        F: Fn(RecentClient<Channel>, Request<Req>) -> Fut,
+        Fut: Future<Output = Result<Response<Resp>, Status>>,
+    {
+        let client = |channel| RecentClient::new(channel).max_decoding_message_size(self.max_answer_bytes);
+        self.ask_by(tenant, request, timeout, |channel, request| call(client(channel), request)).await
+    }
+
+    async fn ask_by<Req, Resp, F, Fut>(
+        &self,
+        tenant: &TenantId,
+        request: Req,
+        timeout: Duration,
+        call: F,
+    ) -> Result<Answers<Resp>, JobError>
+    where
+        Req: Answering,
+        F: Fn(Channel, Request<Req>) -> Fut,
+        Fut: Future<Output = Result<Response<Resp>, Status>>,
+    {
         let snapshot = self.ring.snapshot();
         let mut missing = not_answering(&snapshot);
         let live: Vec<&Instance> = snapshot.live().collect();
@@ -103,6 +140,19 @@ impl Ingesters {
         Ok(Answers { parts, warning })
     }
 
+    /// The traces that each live ingester has, and those that it holds for others who do not answer.
+    pub(crate) async fn traces(&self, tenant: &TenantId, request: SeriesRequest, timeout: Duration) -> Result<Vec<RecentTraces>, JobError> {
+        let max_bytes = self.max_answer_bytes;
+        let call = move |channel: Channel, request| async move {
+            RecentClient::new(channel).max_decoding_message_size(max_bytes).traces(request).await
+        };
+        let snapshot = self.ring.snapshot();
+        let answering: Vec<&Instance> = snapshot.live().filter(|i| !is_replaying(i)).collect();
+        // Who fails here fails when asked to count, and is reported then.
+        let (_, traces, _) = self.round(&answering, tenant, &request, &answering, timeout, &call).await?;
+        Ok(traces)
+    }
+
     /// Lets all live ingesters count, so that nothing counts twice: each counts its own spans; where one does not, the others count
     /// what they hold for it, one after the other, each without the segments that another has counted.
     pub(crate) async fn count(
@@ -113,7 +163,7 @@ impl Ingesters {
     ) -> Result<Answers<SeriesResponse>, JobError> {
         let max_bytes = self.max_answer_bytes;
         let call = move |channel: Channel, request| async move {
-            RecentSeriesClient::new(channel).max_decoding_message_size(max_bytes).count(request).await
+            RecentClient::new(channel).max_decoding_message_size(max_bytes).count(request).await
         };
         let snapshot = self.ring.snapshot();
         let mut missing = not_answering(&snapshot);

@@ -149,7 +149,7 @@ impl Blocks {
 }
 
 /// What a search request asks for: TraceQL, or tags and durations.
-fn plan(request: &SearchRequest) -> Result<SearchPlan, JobError> {
+pub(crate) fn plan(request: &SearchRequest) -> Result<SearchPlan, JobError> {
     let (start, end) = nanos(request.start, request.end);
     let planned = if request.query.is_empty() {
         let mut tags: Vec<(String, String)> = request.tags.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
@@ -195,6 +195,6 @@ fn nanos(start_seconds: u32, end_seconds: u32) -> (u64, u64) {
     (u64::from(start_seconds) * SECOND, u64::from(end_seconds) * SECOND)
 }
 
-fn stop_if(stop: bool) -> ControlFlow<()> {
+pub(crate) fn stop_if(stop: bool) -> ControlFlow<()> {
     if stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
 }

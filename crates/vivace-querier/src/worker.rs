@@ -186,7 +186,7 @@ async fn run_job(querier: &Querier, job: Job, cancel: &CancellationToken, max_by
         result = querier.run(job) => result,
         () = cancel.cancelled() => return JobResult { id, ..Default::default() },
     };
-    let failed = |error: &JobError| JobResult { id, outcome: Some(job_result::Outcome::Failure(error.failure())), warnings: Vec::new() };
+    let failed = |error: &JobError| JobResult { id, outcome: Some(job_result::Outcome::Failure(error.failure())), ..Default::default() };
     match result {
         Ok(mut result) => {
             result.id = id;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use vivace_config::QueryFrontend;
 use vivace_core::{BlockId, TenantId};
 use vivace_proto::tempopb::{SearchMetrics, SearchRequest, SearchTagValuesRequest, SearchTagsRequest, SearchTagsV2Scope};
-use vivace_proto::vivace::v1::SeriesRequest;
+use vivace_proto::vivace::v1::TracePart;
 use vivace_proto::vivace::v1::job::Work;
 use vivace_proto::vivace::v1::job_result::Outcome;
 use vivace_server::Overrides;
@@ -19,6 +19,7 @@ use crate::params::{RangeRules, TimeRange};
 use crate::queue::Queue;
 use crate::run::Run;
 use crate::split::{self, Lookup, Request, SplitRules};
+use crate::whole::{Together, asks_ingesters, judge_whole_traces, needs_whole_traces};
 
 /// The scopes of tags, as requests name them.
 const SCOPES: [&str; 6] = ["resource", "span", "event", "link", "instrumentation", "intrinsic"];
@@ -63,6 +64,14 @@ pub(crate) trait Collect {
     /// # Errors
     /// The outcome is not of this query's kind.
     fn collect(&mut self, job: usize, outcome: Outcome) -> Result<bool, QueryError>;
+
+    /// Takes traces that a job could not judge, before what it found is collected.
+    fn take_split(&mut self, _job: usize, _traces: Vec<TracePart>) {}
+
+    /// Jobs that follow from what was collected; their places are behind those of all before. `all_ended`: none is left.
+    fn more_jobs(&mut self, _all_ended: bool) -> Vec<(TenantId, Work)> {
+        Vec::new()
+    }
 }
 
 impl<R: Collect> Running<R> {
@@ -72,7 +81,14 @@ impl<R: Collect> Running<R> {
     /// A job failed for good, or there is no room for the first one.
     pub(crate) async fn step(&mut self) -> Result<bool, QueryError> {
         match self.run.next().await? {
-            Some((job, outcome)) => self.result.collect(job, outcome),
+            Some((job, outcome)) => {
+                self.result.take_split(job, self.run.take_split());
+                let more = self.result.collect(job, outcome)?;
+                if more {
+                    self.result.more_jobs(self.run.is_idle()).into_iter().for_each(|(tenant, work)| self.run.add(tenant, work));
+                }
+                Ok(more)
+            }
             None => Ok(false),
         }
     }
@@ -92,6 +108,14 @@ impl Collect for SearchResult {
         let Outcome::Search(answer) = outcome else { return Err(unexpected(&outcome)) };
         self.add(job, answer);
         Ok(!self.is_complete())
+    }
+
+    fn take_split(&mut self, job: usize, traces: Vec<TracePart>) {
+        self.add_split(job, traces);
+    }
+
+    fn more_jobs(&mut self, all_ended: bool) -> Vec<(TenantId, Work)> {
+        self.jobs_together(all_ended)
     }
 }
 
@@ -170,7 +194,7 @@ impl Frontend {
         if request.max_duration_ms > 0 && request.max_duration_ms < request.min_duration_ms {
             return Err(QueryError::Invalid("invalid maxDuration: must be greater than minDuration".to_owned()));
         }
-        let mut most_recent = false;
+        let (mut most_recent, mut whole) = (false, true);
         if !request.query.is_empty() {
             if !request.tags.is_empty() {
                 return Err(QueryError::Invalid("invalid request: can't specify tags and q in the same query".to_owned()));
@@ -180,16 +204,23 @@ impl Frontend {
             let query = vivace_traceql::parse(&request.query).map_err(invalid)?;
             query.search_plan(0, 0).map_err(invalid)?;
             most_recent = query.most_recent();
+            whole = needs_whole_traces(&query);
         }
         let limit = request.limit as usize;
-        let plan = self.plan(tenants, &Request::Search(request), range);
+        let mut plan = self.plan(tenants, &Request::Search(request.clone()), range);
+        let together = whole.then(|| {
+            let ingesters = asks_ingesters(&plan.jobs);
+            judge_whole_traces(&mut plan.jobs, &self.blocklist, range);
+            Together::of_search(request, ingesters)
+        });
         let metrics = SearchMetrics {
             total_blocks: plan.blocks,
             total_block_bytes: plan.block_bytes,
             total_jobs: u32::try_from(plan.jobs.len()).unwrap_or(u32::MAX),
             ..Default::default()
         };
-        let result = SearchResult::new(limit, most_recent, metrics, plan.newest_unix_nanos.into_iter());
+        let of_jobs = plan.jobs.iter().map(|(tenant, _)| tenant.clone()).zip(plan.newest_unix_nanos);
+        let result = SearchResult::new(limit, most_recent, metrics, of_jobs, together);
         Ok(Running { run: Run::new(&self.queue, plan.jobs, search.concurrent_jobs), result })
     }
 
@@ -291,14 +322,7 @@ impl Frontend {
         let mut plan = Plan::default();
         let mut jobs = Vec::new();
         for tenant in tenants {
-            let live = self.blocklist.live(tenant);
-            let split = match request {
-                Request::Series(request) => {
-                    let known = live.iter().chain(&self.blocklist.recently_compacted(tenant)).flat_map(|meta| meta.block_id.0).collect();
-                    split::by_range(&Request::Series(SeriesRequest { known_blocks: known, ..request.clone() }), range, &live, rules)
-                }
-                _ => split::by_range(request, range, &live, rules),
-            };
+            let split = split::by_range(request, range, &self.blocklist.live(tenant), rules);
             plan.blocks += split.blocks;
             plan.block_bytes += split.block_bytes;
             jobs.extend(split.jobs.into_iter().map(|job| (tenant.clone(), job)));

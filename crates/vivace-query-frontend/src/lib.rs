@@ -16,6 +16,7 @@ mod render;
 mod run;
 mod split;
 mod streaming;
+mod whole;
 
 use std::sync::Arc;
 

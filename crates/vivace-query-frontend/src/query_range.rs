@@ -8,8 +8,9 @@ use vivace_core::TenantId;
 use vivace_proto::tempopb::{
     PartialStatus, QueryInstantRequest, QueryInstantResponse, QueryRangeRequest, QueryRangeResponse, SearchMetrics,
 };
-use vivace_proto::vivace::v1::SeriesRequest;
+use vivace_proto::vivace::v1::job::Work;
 use vivace_proto::vivace::v1::job_result::Outcome;
+use vivace_proto::vivace::v1::{SeriesRequest, TracePart};
 use vivace_traceql::{Answer, MetricsPlan, Partial};
 
 use crate::error::QueryError;
@@ -17,6 +18,7 @@ use crate::frontend::{Collect, Frontend, Running, unexpected};
 use crate::params::{Params, TimeRange};
 use crate::run::Run;
 use crate::split::Request;
+use crate::whole::{Together, asks_ingesters, judge_whole_traces};
 
 const NANOS: u64 = 1_000_000_000;
 
@@ -97,6 +99,9 @@ pub(crate) struct SeriesCombiner {
     partial: Partial,
     max_series: usize,
     metrics: SearchMetrics,
+    /// Of each job.
+    tenants: Vec<TenantId>,
+    together: Together,
 }
 
 impl Collect for SeriesCombiner {
@@ -111,6 +116,20 @@ impl Collect for SeriesCombiner {
             .map_err(|error| QueryError::Job(format!("a querier's answer makes no sense: {error}")))?;
         self.plan.merge(&mut self.partial, partial);
         Ok(true)
+    }
+
+    fn take_split(&mut self, job: usize, traces: Vec<TracePart>) {
+        self.together.add(&self.tenants[job], traces);
+    }
+
+    fn more_jobs(&mut self, all_ended: bool) -> Vec<(TenantId, Work)> {
+        let mut jobs = Vec::new();
+        for (tenant, work, _) in self.together.take_jobs(all_ended) {
+            self.tenants.push(tenant.clone());
+            self.metrics.total_jobs += 1;
+            jobs.push((tenant, work));
+        }
+        jobs
     }
 }
 
@@ -219,14 +238,17 @@ impl Frontend {
         let seconds = |nanos: u64| u32::try_from(nanos).unwrap_or(u32::MAX);
         let range =
             TimeRange { start: seconds(counted.start_unix_nanos() / NANOS), end: seconds(counted.end_unix_nanos().div_ceil(NANOS)) };
-        let jobs = self.plan(tenants, &Request::Series(request), range);
+        let mut jobs = self.plan(tenants, &Request::Series(request.clone()), range);
+        let together = Together::of_series(request, asks_ingesters(&jobs.jobs));
+        judge_whole_traces(&mut jobs.jobs, &self.blocklist, range);
         let metrics = SearchMetrics {
             total_blocks: jobs.blocks,
             total_block_bytes: jobs.block_bytes,
             total_jobs: number(jobs.jobs.len()),
             ..Default::default()
         };
-        let result = SeriesCombiner { partial: plan.partial(), plan: Arc::new(plan), max_series, metrics };
+        let tenants = jobs.jobs.iter().map(|(tenant, _)| tenant.clone()).collect();
+        let result = SeriesCombiner { partial: plan.partial(), plan: Arc::new(plan), max_series, metrics, tenants, together };
         Ok(Running { run: Run::new(&self.queue, jobs.jobs, config.concurrent_jobs), result })
     }
 }

@@ -1,10 +1,12 @@
 //! One query's jobs on their way: a bounded number of them waits or runs at a time.
 
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use vivace_core::TenantId;
+use vivace_proto::vivace::v1::TracePart;
 use vivace_proto::vivace::v1::job::Work;
 use vivace_proto::vivace::v1::job_result::Outcome;
 
@@ -15,7 +17,9 @@ use crate::queue::{Done, Pending, Queue};
 pub(crate) struct Run {
     queue: Queue,
     query: u64,
-    jobs: std::iter::Peekable<std::iter::Enumerate<std::vec::IntoIter<(TenantId, Work)>>>,
+    /// Each with its place among the jobs.
+    jobs: VecDeque<(usize, (TenantId, Work))>,
+    next_index: usize,
     outstanding: usize,
     concurrency: usize,
     reply: mpsc::UnboundedSender<Done>,
@@ -24,6 +28,7 @@ pub(crate) struct Run {
     _cancel_when_dropped: DropGuard,
     /// What jobs that ended well could not look at.
     warnings: Vec<String>,
+    split: Vec<TracePart>,
 }
 
 impl Run {
@@ -35,7 +40,8 @@ impl Run {
         Self {
             queue: queue.clone(),
             query: queue.next_id(),
-            jobs: jobs.into_iter().enumerate().peekable(),
+            next_index: jobs.len(),
+            jobs: jobs.into_iter().enumerate().collect(),
             outstanding: 0,
             concurrency: if concurrency == 0 { usize::MAX } else { concurrency },
             reply,
@@ -43,7 +49,24 @@ impl Run {
             _cancel_when_dropped: cancel.clone().drop_guard(),
             cancel,
             warnings: Vec::new(),
+            split: Vec::new(),
         }
+    }
+
+    /// Adds a job behind all others by its place, and before them by its turn.
+    pub(crate) fn add(&mut self, tenant: TenantId, work: Work) {
+        self.jobs.push_front((self.next_index, (tenant, work)));
+        self.next_index += 1;
+    }
+
+    /// Whether all jobs have ended.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.outstanding == 0 && self.jobs.is_empty()
+    }
+
+    /// The traces that the job that ended last could not judge.
+    pub(crate) fn take_split(&mut self) -> Vec<TracePart> {
+        std::mem::take(&mut self.split)
     }
 
     /// The next job that has ended, by its place among the jobs; none when all have.
@@ -64,6 +87,7 @@ impl Run {
                 self.warnings.push(warning);
             }
         }
+        self.split = result.split;
         match result.outcome {
             Some(outcome) => Ok(Some((index, outcome))),
             None => Err(QueryError::Job("a querier sent an empty result".to_owned())),
@@ -77,13 +101,13 @@ impl Run {
 
     fn fill(&mut self) -> Result<(), QueryError> {
         while self.outstanding < self.concurrency
-            && let Some((_, (tenant, _))) = self.jobs.peek()
+            && let Some((_, (tenant, _))) = self.jobs.front()
         {
             // A query that has begun waits for its own jobs rather than fail midway.
             if self.outstanding > 0 && !self.queue.has_room(tenant) {
                 return Ok(());
             }
-            let Some((index, (tenant, work))) = self.jobs.next() else { return Ok(()) };
+            let Some((index, (tenant, work))) = self.jobs.pop_front() else { return Ok(()) };
             self.queue.push(Pending {
                 index,
                 tenant,

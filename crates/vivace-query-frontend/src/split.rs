@@ -5,7 +5,7 @@ use vivace_block::BlockMeta;
 use vivace_core::{BlockId, TraceId};
 use vivace_proto::tempopb::{SearchRequest, SearchTagValuesRequest, SearchTagsRequest, TraceByIdRequest};
 use vivace_proto::vivace::v1::job::Work;
-use vivace_proto::vivace::v1::{BlockPart, FindInBlocks, SearchBlock, SeriesBlock, SeriesRequest, TagValuesBlock, TagsBlock};
+use vivace_proto::vivace::v1::{BlockPart, FindInBlocks, SearchBlock, SeriesBlock, SeriesRecent, SeriesRequest, TagValuesBlock, TagsBlock};
 
 use crate::params::TimeRange;
 
@@ -46,20 +46,17 @@ impl Request {
             Self::Search(request) => Work::SearchRecent(request),
             Self::Tags(request) => Work::TagsRecent(request),
             Self::TagValues(request) => Work::TagValuesRecent(request),
-            Self::Series(request) => Work::SeriesRecent(request),
+            Self::Series(request) => Work::SeriesRecent(SeriesRecent { request: Some(request), places: None }),
         }
     }
 
     fn block(&self, part: BlockPart) -> Work {
         let part = Some(part);
         match self.clone() {
-            Self::Search(request) => Work::SearchBlock(SearchBlock { request: Some(request), part }),
+            Self::Search(request) => Work::SearchBlock(SearchBlock { request: Some(request), part, places: None }),
             Self::Tags(request) => Work::TagsBlock(TagsBlock { request: Some(request), part }),
             Self::TagValues(request) => Work::TagValuesBlock(TagValuesBlock { request: Some(request), part }),
-            // Which blocks others count is for the ingesters to know.
-            Self::Series(request) => {
-                Work::SeriesBlock(SeriesBlock { request: Some(SeriesRequest { known_blocks: Bytes::new(), ..request }), part })
-            }
+            Self::Series(request) => Work::SeriesBlock(SeriesBlock { request: Some(request), part, places: None }),
         }
     }
 }

@@ -42,6 +42,8 @@ pub struct TenantBlocks {
     pub live: Arc<Vec<BlockMeta>>,
     /// Blocks marked compacted that are still there.
     pub compacted: Arc<Vec<CompactedBlock>>,
+    /// When the listing began that these come from, Unix nanoseconds: successors of blocks marked before are among the live.
+    pub listed_unix_nanos: u64,
 }
 
 /// What this process did to a tenant's blocks.
@@ -110,6 +112,23 @@ impl Blocklist {
         let window = nanos(self.shared.poll_interval).saturating_mul(2);
         let recent = |block: &&CompactedBlock| now.saturating_sub(block.compacted_unix_nanos) < window;
         self.compacted(tenant).iter().filter(recent).map(|block| block.meta.clone()).collect()
+    }
+
+    /// Blocks that were compacted into blocks of the live list: those marked before the tenant was last listed, since
+    /// their successors were written before, and those that this process marked itself.
+    ///
+    /// A reader of the live list finds everything of them there.
+    #[must_use]
+    pub fn compacted_into_live(&self, tenant: &TenantId) -> Vec<BlockMeta> {
+        let changes = self.shared.changes.lock();
+        let own: FxHashSet<BlockId> =
+            changes.iter().filter(|timed| timed.tenant == *tenant).flat_map(|timed| timed.change.compacted.iter().copied()).collect();
+        let lists = self.snapshot();
+        drop(changes);
+        let Some(blocks) = lists.tenants.get(tenant) else { return Vec::new() };
+        let is_certain =
+            |block: &&CompactedBlock| block.compacted_unix_nanos < blocks.listed_unix_nanos || own.contains(&block.meta.block_id);
+        blocks.compacted.iter().filter(is_certain).map(|block| block.meta.clone()).collect()
     }
 
     /// Puts this process' own change on top of what was polled, until a poll shows it.

@@ -17,6 +17,9 @@ use crate::{BucketError, keys};
 /// A tenant that is asked for and unknown is looked up in the bucket at most this often.
 const UNKNOWN_TENANT_INTERVAL: Duration = Duration::from_secs(10);
 
+/// How long before its date the listing of a tenant index is taken to have begun at most, where that only costs work.
+const LISTING_MAX: Duration = Duration::from_secs(60);
+
 /// How the bucket is polled: `storage.trace.blocklist_poll*`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PollOptions {
@@ -227,7 +230,7 @@ impl Poller {
                 Ok(index) => {
                     // The index may have been written by a poll that began one interval before its date.
                     let as_of = index.created_unix_nanos.saturating_sub(nanos(self.inner.list.poll_interval()));
-                    self.take(tenant, index.live, index.compacted, as_of);
+                    self.take(tenant, index.live, index.compacted, as_of, index.created_unix_nanos.saturating_sub(nanos(LISTING_MAX)));
                     return Ok(());
                 }
                 Err(error) if !self.inner.options.fallback => return Err(error),
@@ -243,11 +246,11 @@ impl Poller {
         if builds {
             self.write_index(tenant, &index, &listing).await;
         }
-        self.take(tenant, index.live, index.compacted, as_of);
+        self.take(tenant, index.live, index.compacted, as_of, as_of);
         Ok(())
     }
 
-    fn take(&self, tenant: &TenantId, live: Vec<BlockMeta>, compacted: Vec<CompactedBlock>, as_of_unix_nanos: u64) {
+    fn take(&self, tenant: &TenantId, live: Vec<BlockMeta>, compacted: Vec<CompactedBlock>, as_of_unix_nanos: u64, listed_unix_nanos: u64) {
         let name = tenant.to_string();
         metrics::gauge!("tempodb_blocklist_length", "tenant" => name.clone()).set(live.len() as f64);
         let sums = |metas: &mut dyn Iterator<Item = &BlockMeta>| metas.fold((0, 0), |(n, b), m| (n + m.total_objects, b + m.size_bytes));
@@ -256,7 +259,7 @@ impl Poller {
             metrics::gauge!("tempodb_backend_objects_total", "tenant" => name.clone(), "status" => status).set(objects as f64);
             metrics::gauge!("tempodb_backend_bytes_total", "tenant" => name.clone(), "status" => status).set(bytes as f64);
         }
-        let blocks = TenantBlocks { live: Arc::new(live), compacted: Arc::new(compacted) };
+        let blocks = TenantBlocks { live: Arc::new(live), compacted: Arc::new(compacted), listed_unix_nanos };
         self.inner.list.polled(tenant, blocks, as_of_unix_nanos);
     }
 

@@ -8,6 +8,7 @@ use vivace_core::wire::WireError;
 use vivace_traceql::{Attribute, Comparison, Condition, Fetch, Intrinsic, Scope, SpanFilter, TraceFilter, Value};
 
 use super::lookup::Lookup;
+use crate::read::part_branch;
 use crate::row::{Layout, Row, Span, SpanRef, SpanScan};
 
 /// How much of the trace is at hand.
@@ -98,6 +99,19 @@ impl<'f> Candidates<'f> {
         })
     }
 
+    /// The traces that may match, alone or together with spans from elsewhere (see [`crate::part_filter`]), ascending; and
+    /// whether they may match by themselves.
+    #[must_use]
+    pub fn finish_parts(self) -> Vec<(TraceId, bool)> {
+        let filter = &self.fetch.filter;
+        let part = |passed: &[bool]| part_may_match(filter, &mut passed.iter().copied());
+        let alone = |passed: &[bool]| trace_may_match(filter, &mut passed.iter().copied());
+        let mut ids: Vec<(TraceId, bool)> =
+            self.passed.iter().filter(|(_, passed)| part(passed)).map(|(id, passed)| (*id, alone(passed))).collect();
+        ids.sort_unstable();
+        ids
+    }
+
     /// The traces that may match, ascending.
     #[must_use]
     pub fn finish(self) -> Vec<TraceId> {
@@ -181,6 +195,20 @@ fn trace_may_match(filter: &TraceFilter, passed: &mut dyn Iterator<Item = bool>)
     }
 }
 
+/// As [`trace_may_match`], by the branch that [`crate::part_filter`] takes where spans from elsewhere may pass the others.
+fn part_may_match(filter: &TraceFilter, passed: &mut dyn Iterator<Item = bool>) -> bool {
+    match filter {
+        TraceFilter::And(filters) => {
+            let taken = part_branch(filters);
+            // All are evaluated, since each takes its leaves' answers.
+            let answers: Vec<bool> = filters.iter().map(|f| part_may_match(f, passed)).collect();
+            taken.is_none_or(|taken| answers[taken])
+        }
+        TraceFilter::Or(filters) => filters.iter().fold(false, |any, f| part_may_match(f, passed) | any),
+        TraceFilter::All | TraceFilter::Nothing | TraceFilter::AnySpan(_) => trace_may_match(filter, passed),
+    }
+}
+
 /// Whether a whole trace passes.
 pub(super) fn row_passes<'a>(lookup: &mut Lookup<'a, '_>, row: &Row<'a>, filter: &TraceFilter) -> bool {
     match filter {
@@ -219,7 +247,7 @@ fn condition_holds<'a>(lookup: &mut Lookup<'a, '_>, row: &Row<'a>, span: &Span<'
 }
 
 /// Known only with all spans of the trace at hand.
-fn is_of_trace(attribute: &Attribute) -> bool {
+pub(crate) fn is_of_trace(attribute: &Attribute) -> bool {
     use Intrinsic::{ChildCount, NestedSetLeft, NestedSetParent, NestedSetRight, RootName, RootService, TraceDuration};
     matches!(
         attribute,

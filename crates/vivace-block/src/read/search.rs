@@ -61,7 +61,7 @@ impl BlockReader {
     }
 }
 
-fn scan(
+pub(super) fn scan(
     mut group: Group<'_>,
     mut rows: Vec<usize>,
     fetch: &Fetch,
@@ -92,7 +92,7 @@ fn scan(
 
 impl Group<'_> {
     /// The rows that may match.
-    fn candidates(&mut self, fetch: &Fetch) -> Result<Outcome, ReadError> {
+    pub(super) fn candidates(&mut self, fetch: &Fetch) -> Result<Outcome, ReadError> {
         let in_time = self.in_time(fetch.start_unix_nanos, fetch.end_unix_nanos)?;
         if in_time == Outcome::None {
             return Ok(Outcome::None);

@@ -1,5 +1,6 @@
 use std::ops::{ControlFlow, Range};
 
+use vivace_core::TraceId;
 use vivace_traceql::{Attribute, MetricsPlan, Partial, Scope};
 
 use super::fault::ReadError;
@@ -7,7 +8,8 @@ use super::reader::BlockReader;
 use super::search::ScanStats;
 
 impl BlockReader {
-    /// Counts the spans of these row groups for a metrics query. Row groups that do not exist are none. Stops when `stop` says so.
+    /// Counts the spans of these row groups for a metrics query, of the traces that are `wanted`. Row groups that do not exist are
+    /// none. Stops when `stop` says so.
     ///
     /// # Errors
     /// Bytes that are not what the format says, or cannot be had. Some may have been counted before.
@@ -16,6 +18,7 @@ impl BlockReader {
         plan: &MetricsPlan,
         partial: &mut Partial,
         row_groups: Range<usize>,
+        wanted: &dyn Fn(&TraceId) -> bool,
         stop: &dyn Fn() -> bool,
     ) -> Result<ScanStats, ReadError> {
         let mut stats = ScanStats::default();
@@ -33,7 +36,8 @@ impl BlockReader {
         } else {
             plan
         };
-        let scanned = self.search(plan.fetch(), row_groups, &mut |batch| {
+        let scanned = self.search(plan.fetch(), row_groups, &mut |mut batch| {
+            batch.traces.retain(|trace| wanted(&trace.trace_id));
             plan.observe(partial, &batch);
             if stop() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;

@@ -3,6 +3,7 @@
 mod live;
 mod made;
 mod merge;
+mod partial;
 mod read;
 mod read_broken;
 mod read_frames;

@@ -14,6 +14,7 @@ use vivace_proto::otlp::{KeyValue, Resource, ResourceSpans, ScopeSpans, Span, Tr
 use vivace_proto::tempopb::TraceByIdRequest;
 use vivace_proto::tempopb::querier_client::QuerierClient;
 use vivace_proto::vivace::v1::push_request::Compression;
+use vivace_proto::vivace::v1::recent_client::RecentClient;
 use vivace_proto::vivace::v1::segment_log_client::SegmentLogClient;
 use vivace_proto::vivace::v1::{PushRequest, PushResponse, SegmentId};
 use vivace_ring::Membership;
@@ -110,6 +111,10 @@ impl Running {
 
     pub(crate) fn querier(&self) -> QuerierClient<Channel> {
         QuerierClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn recent(&self) -> RecentClient<Channel> {
+        RecentClient::new(self.channel.clone())
     }
 
     pub(crate) async fn push(&self, request: PushRequest) -> Result<PushResponse, Status> {

@@ -1,6 +1,7 @@
 use tonic::{Code, Request};
-use vivace_core::TenantId;
+use vivace_core::{BlockId, TenantId};
 use vivace_proto::tempopb::{SearchRequest, SearchTagValuesRequest, SearchTagsRequest};
+use vivace_proto::vivace::v1::{CountPlacesRequest, SearchPartsRequest};
 
 use crate::running::{Place, Running, segment, spans, until};
 
@@ -106,5 +107,54 @@ async fn what_is_no_query_is_refused_with_its_place() {
     let scope = SearchTagsRequest { scope: "planet".to_owned(), ..SearchTagsRequest::default() };
     let status = ingester.querier().search_tags_v2(Request::new(scope)).await.expect_err("refused");
     assert_eq!((status.code(), status.message()), (Code::InvalidArgument, "invalid scope: planet"));
+    ingester.stop().await;
+}
+
+/// First bytes of the ids that are found, of those that are candidates, and how many places were looked at.
+async fn search_parts(ingester: &Running, query: &str, known: &[BlockId]) -> (Vec<u8>, Vec<u8>, u32) {
+    let request = SearchRequest { query: query.to_owned(), limit: 100, ..SearchRequest::default() };
+    let known_blocks = known.iter().flat_map(|id| id.0).collect::<Vec<u8>>().into();
+    let request = SearchPartsRequest { request: Some(request), known_blocks };
+    let answer = ingester.recent().search_parts(Request::new(request)).await.expect("an answer").into_inner();
+    assert!(!answer.more);
+    let found = answer.found.into_iter().flat_map(|found| found.traces);
+    let mut found: Vec<u8> = found.map(|t| u8::from_str_radix(&format!("{:0>32}", t.trace_id)[..2], 16).expect("hex")).collect();
+    let mut candidates: Vec<u8> = answer.candidates.iter().map(|part| part.trace_id[0]).collect();
+    found.sort_unstable();
+    candidates.sort_unstable();
+    (found, candidates, answer.places)
+}
+
+async fn count_places(ingester: &Running, traces: &[u8], known: &[BlockId]) -> Vec<u8> {
+    let trace_ids = traces.iter().flat_map(|trace| [*trace; 16]).collect::<Vec<u8>>().into();
+    let known_blocks = known.iter().flat_map(|id| id.0).collect::<Vec<u8>>().into();
+    let request = CountPlacesRequest { trace_ids, known_blocks, answering: Vec::new() };
+    ingester.recent().count_places(Request::new(request)).await.expect("an answer").into_inner().counts.to_vec()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parts_of_traces_are_named_by_what_one_span_says() {
+    let place = Place::new();
+    let ingester = place.start().await;
+    ingester.push(segment(1, &spans(&[(1, 1), (1, 4), (2, 1), (3, 4)]))).await.expect("taken");
+    let both = r#"{ name = "op-1" } && { name = "op-4" }"#;
+    assert_eq!(search_parts(&ingester, both, &[]).await, (vec![1], vec![1, 2], 1));
+    assert_eq!(search_parts(&ingester, "{ } | count() > 1", &[]).await, (vec![1], vec![1, 2, 3], 1));
+    assert_eq!(search_parts(&ingester, "{ traceDuration > 1h }", &[]).await, (vec![], vec![1, 2, 3], 1));
+    ingester.get("/flush").await;
+    let blocks = || async { place.bucket.blocks(&TenantId::single()).await.is_ok_and(|b| b.len() == 1) };
+    until("the block is in the bucket", blocks).await;
+    until("the log is gone", || async { place.log_files().iter().all(|f| f.metadata().is_ok_and(|m| m.len() < 20)) }).await;
+    ingester.push(segment(2, &spans(&[(2, 4), (5, 1)]))).await.expect("taken");
+    assert_eq!(count_places(&ingester, &[1, 2, 3, 4, 5], &[]).await, [1, 2, 1, 0, 1]);
+    // Which of them are right is for those to say who know all places.
+    assert_eq!(search_parts(&ingester, both, &[]).await, (vec![1], vec![1, 2, 5], 2));
+    // Whoever finds the block in the bucket asks for the rest only.
+    let known: Vec<BlockId> = place.bucket.blocks(&TenantId::single()).await.expect("listed").iter().map(|meta| meta.block_id).collect();
+    assert_eq!(count_places(&ingester, &[1, 2, 3, 4, 5], &known).await, [0, 1, 0, 0, 1]);
+    assert_eq!(search_parts(&ingester, both, &known).await, (vec![], vec![5], 1));
+    let broken = CountPlacesRequest { trace_ids: vec![1; 17].into(), ..CountPlacesRequest::default() };
+    let status = ingester.recent().count_places(Request::new(broken)).await.expect_err("refused");
+    assert_eq!((status.code(), status.message()), (Code::InvalidArgument, "ids have 16 bytes each, 1 are left over"));
     ingester.stop().await;
 }

@@ -636,7 +636,7 @@ pub struct SeriesRequest {
     /// Series at most; 0 is no limit.
     #[prost(uint32, tag = "7")]
     pub max_series: u32,
-    /// Blocks that are counted by others, 16 bytes each: who still serves one leaves it out.
+    /// See Places.known_blocks.
     #[prost(bytes = "bytes", tag = "8")]
     pub known_blocks: ::prost::bytes::Bytes,
     /// See TraceByIDRequest.answering.
@@ -647,6 +647,23 @@ pub struct SeriesRequest {
     pub only_held: bool,
     #[prost(message, repeated, tag = "11")]
     pub known_segments: ::prost::alloc::vec::Vec<SequenceRanges>,
+    /// Traces that are counted elsewhere, 16 bytes each.
+    #[prost(bytes = "bytes", tag = "12")]
+    pub known_traces: ::prost::bytes::Bytes,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RecentTraces {
+    /// 16 bytes each; one that is in several places of the ingester, such as live and in a block that it serves, is there as often.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub trace_ids: ::prost::bytes::Bytes,
+    /// Traces that are held for others.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub held_trace_ids: ::prost::bytes::Bytes,
+    /// Unix nanoseconds of their first start and last end.
+    #[prost(fixed64, tag = "2")]
+    pub start: u64,
+    #[prost(fixed64, tag = "3")]
+    pub end: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SeriesResponse {
@@ -749,302 +766,6 @@ pub struct ExemplarLabel {
     #[prost(message, optional, tag = "2")]
     pub value: ::core::option::Option<TypedValue>,
 }
-/// Generated client implementations.
-pub mod recent_series_client {
-    #![allow(
-        unused_variables,
-        dead_code,
-        missing_docs,
-        clippy::wildcard_imports,
-        clippy::let_unit_value,
-    )]
-    use tonic::codegen::*;
-    use tonic::codegen::http::Uri;
-    /// Served by ingesters.
-    #[derive(Debug, Clone)]
-    pub struct RecentSeriesClient<T> {
-        inner: tonic::client::Grpc<T>,
-    }
-    impl RecentSeriesClient<tonic::transport::Channel> {
-        /// Attempt to create a new client by connecting to a given endpoint.
-        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
-        where
-            D: TryInto<tonic::transport::Endpoint>,
-            D::Error: Into<StdError>,
-        {
-            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
-            Ok(Self::new(conn))
-        }
-    }
-    impl<T> RecentSeriesClient<T>
-    where
-        T: tonic::client::GrpcService<tonic::body::Body>,
-        T::Error: Into<StdError>,
-        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
-        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
-    {
-        pub fn new(inner: T) -> Self {
-            let inner = tonic::client::Grpc::new(inner);
-            Self { inner }
-        }
-        pub fn with_origin(inner: T, origin: Uri) -> Self {
-            let inner = tonic::client::Grpc::with_origin(inner, origin);
-            Self { inner }
-        }
-        pub fn with_interceptor<F>(
-            inner: T,
-            interceptor: F,
-        ) -> RecentSeriesClient<InterceptedService<T, F>>
-        where
-            F: tonic::service::Interceptor,
-            T::ResponseBody: Default,
-            T: tonic::codegen::Service<
-                http::Request<tonic::body::Body>,
-                Response = http::Response<
-                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
-                >,
-            >,
-            <T as tonic::codegen::Service<
-                http::Request<tonic::body::Body>,
-            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
-        {
-            RecentSeriesClient::new(InterceptedService::new(inner, interceptor))
-        }
-        /// Compress requests with the given encoding.
-        ///
-        /// This requires the server to support it otherwise it might respond with an
-        /// error.
-        #[must_use]
-        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.inner = self.inner.send_compressed(encoding);
-            self
-        }
-        /// Enable decompressing responses.
-        #[must_use]
-        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.inner = self.inner.accept_compressed(encoding);
-            self
-        }
-        /// Limits the maximum size of a decoded message.
-        ///
-        /// Default: `4MB`
-        #[must_use]
-        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
-            self.inner = self.inner.max_decoding_message_size(limit);
-            self
-        }
-        /// Limits the maximum size of an encoded message.
-        ///
-        /// Default: `usize::MAX`
-        #[must_use]
-        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
-            self.inner = self.inner.max_encoding_message_size(limit);
-            self
-        }
-        /// Counts the spans that this ingester has.
-        pub async fn count(
-            &mut self,
-            request: impl tonic::IntoRequest<super::SeriesRequest>,
-        ) -> std::result::Result<tonic::Response<super::SeriesResponse>, tonic::Status> {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/vivace.v1.RecentSeries/Count",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("vivace.v1.RecentSeries", "Count"));
-            self.inner.unary(req, path, codec).await
-        }
-    }
-}
-/// Generated server implementations.
-pub mod recent_series_server {
-    #![allow(
-        unused_variables,
-        dead_code,
-        missing_docs,
-        clippy::wildcard_imports,
-        clippy::let_unit_value,
-    )]
-    use tonic::codegen::*;
-    /// Generated trait containing gRPC methods that should be implemented for use with RecentSeriesServer.
-    #[async_trait]
-    pub trait RecentSeries: std::marker::Send + std::marker::Sync + 'static {
-        /// Counts the spans that this ingester has.
-        async fn count(
-            &self,
-            request: tonic::Request<super::SeriesRequest>,
-        ) -> std::result::Result<tonic::Response<super::SeriesResponse>, tonic::Status>;
-    }
-    /// Served by ingesters.
-    #[derive(Debug)]
-    pub struct RecentSeriesServer<T> {
-        inner: Arc<T>,
-        accept_compression_encodings: EnabledCompressionEncodings,
-        send_compression_encodings: EnabledCompressionEncodings,
-        max_decoding_message_size: Option<usize>,
-        max_encoding_message_size: Option<usize>,
-    }
-    impl<T> RecentSeriesServer<T> {
-        pub fn new(inner: T) -> Self {
-            Self::from_arc(Arc::new(inner))
-        }
-        pub fn from_arc(inner: Arc<T>) -> Self {
-            Self {
-                inner,
-                accept_compression_encodings: Default::default(),
-                send_compression_encodings: Default::default(),
-                max_decoding_message_size: None,
-                max_encoding_message_size: None,
-            }
-        }
-        pub fn with_interceptor<F>(
-            inner: T,
-            interceptor: F,
-        ) -> InterceptedService<Self, F>
-        where
-            F: tonic::service::Interceptor,
-        {
-            InterceptedService::new(Self::new(inner), interceptor)
-        }
-        /// Enable decompressing requests with the given encoding.
-        #[must_use]
-        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.accept_compression_encodings.enable(encoding);
-            self
-        }
-        /// Compress responses with the given encoding, if the client supports it.
-        #[must_use]
-        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.send_compression_encodings.enable(encoding);
-            self
-        }
-        /// Limits the maximum size of a decoded message.
-        ///
-        /// Default: `4MB`
-        #[must_use]
-        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
-            self.max_decoding_message_size = Some(limit);
-            self
-        }
-        /// Limits the maximum size of an encoded message.
-        ///
-        /// Default: `usize::MAX`
-        #[must_use]
-        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
-            self.max_encoding_message_size = Some(limit);
-            self
-        }
-    }
-    impl<T, B> tonic::codegen::Service<http::Request<B>> for RecentSeriesServer<T>
-    where
-        T: RecentSeries,
-        B: Body + std::marker::Send + 'static,
-        B::Error: Into<StdError> + std::marker::Send + 'static,
-    {
-        type Response = http::Response<tonic::body::Body>;
-        type Error = std::convert::Infallible;
-        type Future = BoxFuture<Self::Response, Self::Error>;
-        fn poll_ready(
-            &mut self,
-            _cx: &mut Context<'_>,
-        ) -> Poll<std::result::Result<(), Self::Error>> {
-            Poll::Ready(Ok(()))
-        }
-        fn call(&mut self, req: http::Request<B>) -> Self::Future {
-            match req.uri().path() {
-                "/vivace.v1.RecentSeries/Count" => {
-                    #[allow(non_camel_case_types)]
-                    struct CountSvc<T: RecentSeries>(pub Arc<T>);
-                    impl<
-                        T: RecentSeries,
-                    > tonic::server::UnaryService<super::SeriesRequest> for CountSvc<T> {
-                        type Response = super::SeriesResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::SeriesRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as RecentSeries>::count(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = CountSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                _ => {
-                    Box::pin(async move {
-                        let mut response = http::Response::new(
-                            tonic::body::Body::default(),
-                        );
-                        let headers = response.headers_mut();
-                        headers
-                            .insert(
-                                tonic::Status::GRPC_STATUS,
-                                (tonic::Code::Unimplemented as i32).into(),
-                            );
-                        headers
-                            .insert(
-                                http::header::CONTENT_TYPE,
-                                tonic::metadata::GRPC_CONTENT_TYPE,
-                            );
-                        Ok(response)
-                    })
-                }
-            }
-        }
-    }
-    impl<T> Clone for RecentSeriesServer<T> {
-        fn clone(&self) -> Self {
-            let inner = self.inner.clone();
-            Self {
-                inner,
-                accept_compression_encodings: self.accept_compression_encodings,
-                send_compression_encodings: self.send_compression_encodings,
-                max_decoding_message_size: self.max_decoding_message_size,
-                max_encoding_message_size: self.max_encoding_message_size,
-            }
-        }
-    }
-    /// Generated gRPC service name
-    pub const SERVICE_NAME: &str = "vivace.v1.RecentSeries";
-    impl<T> tonic::server::NamedService for RecentSeriesServer<T> {
-        const NAME: &'static str = SERVICE_NAME;
-    }
-}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct FromQuerier {
     #[prost(oneof = "from_querier::Message", tags = "1, 2")]
@@ -1092,7 +813,7 @@ pub struct Job {
     pub id: u64,
     #[prost(string, tag = "2")]
     pub tenant: ::prost::alloc::string::String,
-    #[prost(oneof = "job::Work", tags = "3, 4, 5, 6, 7, 8, 9, 10, 30, 31")]
+    #[prost(oneof = "job::Work", tags = "3, 4, 5, 6, 7, 8, 9, 10, 30, 31, 32, 20, 21")]
     pub work: ::core::option::Option<job::Work>,
 }
 /// Nested message and enum types in `Job`.
@@ -1118,9 +839,15 @@ pub mod job {
         TagValuesBlock(super::TagValuesBlock),
         /// Everything the ingesters hold.
         #[prost(message, tag = "30")]
-        SeriesRecent(super::SeriesRequest),
+        SeriesRecent(super::SeriesRecent),
         #[prost(message, tag = "31")]
         SeriesBlock(super::SeriesBlock),
+        #[prost(message, tag = "32")]
+        SeriesTraces(super::SeriesTraces),
+        #[prost(message, tag = "20")]
+        SearchRecentTraces(super::SearchRecentTraces),
+        #[prost(message, tag = "21")]
+        SearchTraces(super::SearchTraces),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1150,12 +877,58 @@ pub struct BlockPart {
     #[prost(uint32, tag = "3")]
     pub row_groups: u32,
 }
+/// Where else the spans of a trace may be, as the query sees it. Sent where a trace can only be judged, or counted, as a whole.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Places {
+    /// Ids of the live blocks to compare with, 16 bytes each. The job's own block is not among them.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub blocks: ::prost::bytes::Bytes,
+    /// Ids of blocks that are live or compacted into live ones, 16 bytes each. An ingester that still serves one leaves it out.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub known_blocks: ::prost::bytes::Bytes,
+    /// Ingesters may have spans too.
+    #[prost(bool, tag = "3")]
+    pub ingesters: bool,
+}
+/// What one place has of a trace.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TracePart {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub trace_id: ::prost::bytes::Bytes,
+    /// Unix nanoseconds.
+    #[prost(fixed64, tag = "2")]
+    pub start_unix_nanos: u64,
+    #[prost(fixed64, tag = "3")]
+    pub end_unix_nanos: u64,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SearchBlock {
     #[prost(message, optional, tag = "1")]
     pub request: ::core::option::Option<super::super::tempopb::SearchRequest>,
     #[prost(message, optional, tag = "2")]
     pub part: ::core::option::Option<BlockPart>,
+    /// Set: traces that are elsewhere too are not judged but named in the result.
+    #[prost(message, optional, tag = "3")]
+    pub places: ::core::option::Option<Places>,
+}
+/// Everything the ingesters hold. Traces that are in several places are not judged but named in the result.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SearchRecentTraces {
+    #[prost(message, optional, tag = "1")]
+    pub request: ::core::option::Option<super::super::tempopb::SearchRequest>,
+    #[prost(message, optional, tag = "2")]
+    pub places: ::core::option::Option<Places>,
+}
+/// Brings these traces together from all places, and judges them.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SearchTraces {
+    #[prost(message, optional, tag = "1")]
+    pub request: ::core::option::Option<super::super::tempopb::SearchRequest>,
+    #[prost(message, repeated, tag = "2")]
+    pub traces: ::prost::alloc::vec::Vec<TracePart>,
+    /// Ingesters may have spans of them.
+    #[prost(bool, tag = "3")]
+    pub ingesters: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TagsBlock {
@@ -1171,12 +944,34 @@ pub struct TagValuesBlock {
     #[prost(message, optional, tag = "2")]
     pub part: ::core::option::Option<BlockPart>,
 }
+/// Counts everything that the ingesters hold. Traces that are in several places are not counted but named in the result.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SeriesRecent {
+    #[prost(message, optional, tag = "1")]
+    pub request: ::core::option::Option<SeriesRequest>,
+    #[prost(message, optional, tag = "2")]
+    pub places: ::core::option::Option<Places>,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SeriesBlock {
     #[prost(message, optional, tag = "1")]
     pub request: ::core::option::Option<SeriesRequest>,
     #[prost(message, optional, tag = "2")]
     pub part: ::core::option::Option<BlockPart>,
+    /// Traces that are elsewhere too are not counted but named in the result.
+    #[prost(message, optional, tag = "3")]
+    pub places: ::core::option::Option<Places>,
+}
+/// Brings these traces together from all places, and counts them.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SeriesTraces {
+    #[prost(message, optional, tag = "1")]
+    pub request: ::core::option::Option<SeriesRequest>,
+    #[prost(message, repeated, tag = "2")]
+    pub traces: ::prost::alloc::vec::Vec<TracePart>,
+    /// Ingesters may have spans too.
+    #[prost(bool, tag = "3")]
+    pub ingesters: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct JobResult {
@@ -1185,6 +980,9 @@ pub struct JobResult {
     /// Parts of the answer that are missing although the job ended well, such as a block that could not be read.
     #[prost(string, repeated, tag = "7")]
     pub warnings: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Traces that may match and are in several places: still to be brought together.
+    #[prost(message, repeated, tag = "20")]
+    pub split: ::prost::alloc::vec::Vec<TracePart>,
     #[prost(oneof = "job_result::Outcome", tags = "2, 3, 4, 5, 6, 30")]
     pub outcome: ::core::option::Option<job_result::Outcome>,
 }
@@ -1514,6 +1312,562 @@ pub mod job_queue_server {
     /// Generated gRPC service name
     pub const SERVICE_NAME: &str = "vivace.v1.JobQueue";
     impl<T> tonic::server::NamedService for JobQueueServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SearchPartsRequest {
+    #[prost(message, optional, tag = "1")]
+    pub request: ::core::option::Option<super::super::tempopb::SearchRequest>,
+    /// See Places.known_blocks.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub known_blocks: ::prost::bytes::Bytes,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SearchPartsResponse {
+    /// Traces that match by what is here. Of those that are elsewhere too this says nothing.
+    #[prost(message, optional, tag = "1")]
+    pub found: ::core::option::Option<super::super::tempopb::SearchResponse>,
+    /// All traces that may match together with spans from elsewhere, with what is here of them.
+    #[prost(message, repeated, tag = "2")]
+    pub candidates: ::prost::alloc::vec::Vec<TracePart>,
+    /// The limit was reached before all was looked at.
+    #[prost(bool, tag = "3")]
+    pub more: bool,
+    /// Places that were looked at: live spans are one, each block that is served and not known another.
+    #[prost(uint32, tag = "4")]
+    pub places: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CountPlacesRequest {
+    /// 16 bytes each.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub trace_ids: ::prost::bytes::Bytes,
+    /// See Places.known_blocks.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub known_blocks: ::prost::bytes::Bytes,
+    /// See TraceByIDRequest.answering.
+    #[prost(string, repeated, tag = "3")]
+    pub answering: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CountPlacesResponse {
+    /// A byte for each id: the number of places, at most 255.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub counts: ::prost::bytes::Bytes,
+}
+/// Generated client implementations.
+pub mod recent_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// Served by ingesters.
+    #[derive(Debug, Clone)]
+    pub struct RecentClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl RecentClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> RecentClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> RecentClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            RecentClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Judges traces by what this ingester has of them, and says which it looked at.
+        pub async fn search_parts(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SearchPartsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SearchPartsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/vivace.v1.Recent/SearchParts",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("vivace.v1.Recent", "SearchParts"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// In how many places of this ingester traces are.
+        pub async fn count_places(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CountPlacesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CountPlacesResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/vivace.v1.Recent/CountPlaces",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("vivace.v1.Recent", "CountPlaces"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// The traces of this ingester in the time of a metrics query.
+        pub async fn traces(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SeriesRequest>,
+        ) -> std::result::Result<tonic::Response<super::RecentTraces>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/vivace.v1.Recent/Traces");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("vivace.v1.Recent", "Traces"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Counts the spans of this ingester for a metrics query.
+        pub async fn count(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SeriesRequest>,
+        ) -> std::result::Result<tonic::Response<super::SeriesResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/vivace.v1.Recent/Count");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("vivace.v1.Recent", "Count"));
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod recent_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with RecentServer.
+    #[async_trait]
+    pub trait Recent: std::marker::Send + std::marker::Sync + 'static {
+        /// Judges traces by what this ingester has of them, and says which it looked at.
+        async fn search_parts(
+            &self,
+            request: tonic::Request<super::SearchPartsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SearchPartsResponse>,
+            tonic::Status,
+        >;
+        /// In how many places of this ingester traces are.
+        async fn count_places(
+            &self,
+            request: tonic::Request<super::CountPlacesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CountPlacesResponse>,
+            tonic::Status,
+        >;
+        /// The traces of this ingester in the time of a metrics query.
+        async fn traces(
+            &self,
+            request: tonic::Request<super::SeriesRequest>,
+        ) -> std::result::Result<tonic::Response<super::RecentTraces>, tonic::Status>;
+        /// Counts the spans of this ingester for a metrics query.
+        async fn count(
+            &self,
+            request: tonic::Request<super::SeriesRequest>,
+        ) -> std::result::Result<tonic::Response<super::SeriesResponse>, tonic::Status>;
+    }
+    /// Served by ingesters.
+    #[derive(Debug)]
+    pub struct RecentServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> RecentServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for RecentServer<T>
+    where
+        T: Recent,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/vivace.v1.Recent/SearchParts" => {
+                    #[allow(non_camel_case_types)]
+                    struct SearchPartsSvc<T: Recent>(pub Arc<T>);
+                    impl<
+                        T: Recent,
+                    > tonic::server::UnaryService<super::SearchPartsRequest>
+                    for SearchPartsSvc<T> {
+                        type Response = super::SearchPartsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SearchPartsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Recent>::search_parts(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SearchPartsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/vivace.v1.Recent/CountPlaces" => {
+                    #[allow(non_camel_case_types)]
+                    struct CountPlacesSvc<T: Recent>(pub Arc<T>);
+                    impl<
+                        T: Recent,
+                    > tonic::server::UnaryService<super::CountPlacesRequest>
+                    for CountPlacesSvc<T> {
+                        type Response = super::CountPlacesResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::CountPlacesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Recent>::count_places(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CountPlacesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/vivace.v1.Recent/Traces" => {
+                    #[allow(non_camel_case_types)]
+                    struct TracesSvc<T: Recent>(pub Arc<T>);
+                    impl<T: Recent> tonic::server::UnaryService<super::SeriesRequest>
+                    for TracesSvc<T> {
+                        type Response = super::RecentTraces;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SeriesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Recent>::traces(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = TracesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/vivace.v1.Recent/Count" => {
+                    #[allow(non_camel_case_types)]
+                    struct CountSvc<T: Recent>(pub Arc<T>);
+                    impl<T: Recent> tonic::server::UnaryService<super::SeriesRequest>
+                    for CountSvc<T> {
+                        type Response = super::SeriesResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SeriesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Recent>::count(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CountSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for RecentServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "vivace.v1.Recent";
+    impl<T> tonic::server::NamedService for RecentServer<T> {
         const NAME: &'static str = SERVICE_NAME;
     }
 }

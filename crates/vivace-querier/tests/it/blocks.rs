@@ -22,7 +22,7 @@ fn part(meta: &BlockMeta) -> Option<BlockPart> {
 
 fn search(meta: &BlockMeta, query: &str) -> Work {
     let request = SearchRequest { query: query.to_owned(), limit: 20, ..Default::default() };
-    Work::SearchBlock(SearchBlock { request: Some(request), part: part(meta) })
+    Work::SearchBlock(SearchBlock { request: Some(request), part: part(meta), places: None })
 }
 
 fn found(result: &JobResult) -> Vec<&str> {
@@ -98,11 +98,12 @@ async fn blocks_are_searched() {
     assert!(found(&cluster.frontend.run(search(&meta, "{ span.n = `7` }")).await).is_empty());
 
     let legacy = SearchRequest { tags: [("service.name".to_owned(), "shop".to_owned())].into(), limit: 2, ..Default::default() };
-    let legacy = Work::SearchBlock(SearchBlock { request: Some(legacy), part: part(&meta) });
+    let legacy = Work::SearchBlock(SearchBlock { request: Some(legacy), part: part(&meta), places: None });
     assert_eq!(found(&cluster.frontend.run(legacy).await).len(), 2, "the limit");
 
     let beyond = BlockPart { first_row_group: 5, row_groups: 3, ..part(&meta).expect("a part") };
-    let beyond = SearchBlock { request: Some(SearchRequest { query: "{}".to_owned(), ..Default::default() }), part: Some(beyond) };
+    let beyond =
+        SearchBlock { request: Some(SearchRequest { query: "{}".to_owned(), ..Default::default() }), part: Some(beyond), places: None };
     assert!(found(&cluster.frontend.run(Work::SearchBlock(beyond)).await).is_empty());
 
     let failed = failure(cluster.frontend.run(search(&meta, "{ span. }")).await);

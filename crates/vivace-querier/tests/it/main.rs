@@ -2,6 +2,7 @@
 
 mod blocks;
 mod recent;
+mod whole;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{Request, Response, Status, Streaming};
 use vivace_config::Config;
 use vivace_core::TenantId;
-use vivace_proto::otlp::TracesData;
+use vivace_proto::otlp::{Span, TracesData};
 use vivace_proto::tempopb::querier_server::{Querier, QuerierServer};
 use vivace_proto::tempopb::{
     SearchRequest, SearchResponse, SearchTagValuesRequest, SearchTagValuesV2Response, SearchTagsRequest, SearchTagsV2Response,
@@ -25,7 +26,11 @@ use vivace_proto::tempopb::{
 };
 use vivace_proto::vivace::v1::job_queue_server::{JobQueue, JobQueueServer};
 use vivace_proto::vivace::v1::job_result::Outcome;
-use vivace_proto::vivace::v1::{Failure, FromQuerier, Hello, Job, JobResult, ToQuerier, from_querier, job::Work, to_querier};
+use vivace_proto::vivace::v1::recent_server::{Recent, RecentServer};
+use vivace_proto::vivace::v1::{
+    CountPlacesRequest, CountPlacesResponse, Failure, FromQuerier, Hello, Job, JobResult, RecentTraces, SearchPartsRequest,
+    SearchPartsResponse, SeriesRequest, SeriesResponse, ToQuerier, TracePart, from_querier, job::Work, to_querier,
+};
 use vivace_ring::{Instance, Ring, Role, State};
 use vivace_server::{Process, Shutdown, clock};
 use vivace_storage::{Bucket, PollOptions, Poller};
@@ -173,6 +178,45 @@ impl Querier for Ingester {
     }
 }
 
+#[tonic::async_trait]
+impl Recent for Ingester {
+    /// Takes every trace for one that matches.
+    async fn search_parts(&self, request: Request<SearchPartsRequest>) -> Result<Response<SearchPartsResponse>, Status> {
+        let data = self.answer(request.into_inner().request.unwrap_or_default().answering).await?;
+        let spans = data.iter().flat_map(|d| &d.resource_spans).flat_map(|r| &r.scope_spans).flat_map(|s| &s.spans);
+        let part = |span: &Span| TracePart {
+            trace_id: span.trace_id.clone(),
+            start_unix_nanos: span.start_time_unix_nano,
+            end_unix_nanos: span.end_time_unix_nano,
+        };
+        let candidates: Vec<TracePart> = spans.map(part).collect();
+        let trace = |part: &TracePart| TraceSearchMetadata {
+            trace_id: vivace_core::TraceId::from_slice(&part.trace_id).trimmed_hex(),
+            start_time_unix_nano: part.start_unix_nanos,
+            ..Default::default()
+        };
+        let found = SearchResponse { traces: candidates.iter().map(trace).collect(), metrics: None };
+        Ok(Response::new(SearchPartsResponse { found: Some(found), candidates, more: false, places: 1 }))
+    }
+
+    async fn count_places(&self, request: Request<CountPlacesRequest>) -> Result<Response<CountPlacesResponse>, Status> {
+        let CountPlacesRequest { trace_ids, answering, .. } = request.into_inner();
+        let data = self.answer(answering).await?;
+        let spans = data.iter().flat_map(|d| &d.resource_spans).flat_map(|r| &r.scope_spans).flat_map(|s| &s.spans);
+        let held: Vec<&[u8]> = spans.map(|span| &span.trace_id[..]).collect();
+        let counts = trace_ids.chunks(16).map(|id| u8::from(held.contains(&id))).collect::<Vec<u8>>();
+        Ok(Response::new(CountPlacesResponse { counts: counts.into() }))
+    }
+
+    async fn traces(&self, _: Request<SeriesRequest>) -> Result<Response<RecentTraces>, Status> {
+        Ok(Response::new(RecentTraces::default()))
+    }
+
+    async fn count(&self, _: Request<SeriesRequest>) -> Result<Response<SeriesResponse>, Status> {
+        Ok(Response::new(SeriesResponse::default()))
+    }
+}
+
 /// A running querier and everything around it.
 struct Cluster {
     frontend: Frontend,
@@ -207,7 +251,9 @@ impl Cluster {
             });
             let ingester = Ingester::default();
             fakes.push(ingester.clone());
-            let server = tonic::transport::Server::builder().add_service(QuerierServer::new(ingester));
+            let server = tonic::transport::Server::builder()
+                .add_service(QuerierServer::new(ingester.clone()))
+                .add_service(RecentServer::new(ingester));
             tasks.spawn(async move { server.serve_with_incoming(TcpListenerStream::new(listener)).await.expect("serves") });
         }
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");

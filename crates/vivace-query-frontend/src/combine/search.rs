@@ -2,8 +2,13 @@
 
 use std::collections::HashSet;
 
+use vivace_core::TenantId;
 use vivace_proto::tempopb::{SearchMetrics, SearchResponse, TraceSearchMetadata};
+use vivace_proto::vivace::v1::TracePart;
+use vivace_proto::vivace::v1::job::Work;
 use vivace_traceql::{ROOT_NOT_YET_RECEIVED, SearchCombiner};
+
+use crate::whole::Together;
 
 /// A search's traces so far, and how far it is.
 pub(crate) struct SearchResult {
@@ -11,22 +16,39 @@ pub(crate) struct SearchResult {
     limit: usize,
     most_recent: bool,
     metrics: SearchMetrics,
-    /// Per job, newest first: whether it has ended, and the start of the newest trace it can have.
-    jobs: Vec<(bool, u64)>,
-    first_running: usize,
+    /// Per job whether it has ended, and the start of the newest trace it can have.
+    jobs: Vec<SearchJob>,
+    /// What jobs that ran on could have found when this was last looked at.
+    newest_possible: u64,
+    /// Where traces are judged as a whole.
+    together: Option<Together>,
     sent: HashSet<String>,
 }
 
+struct SearchJob {
+    tenant: TenantId,
+    has_ended: bool,
+    newest_unix_nanos: u64,
+}
+
 impl SearchResult {
-    /// `newest_unix_nanos`: per job, newest first.
-    pub(crate) fn new(limit: usize, most_recent: bool, metrics: SearchMetrics, newest_unix_nanos: impl Iterator<Item = u64>) -> Self {
+    /// `jobs`: of each its tenant and the start of the newest trace it can have. `together`: where traces are judged as a whole.
+    pub(crate) fn new(
+        limit: usize,
+        most_recent: bool,
+        metrics: SearchMetrics,
+        jobs: impl Iterator<Item = (TenantId, u64)>,
+        together: Option<Together>,
+    ) -> Self {
+        let job = |(tenant, newest_unix_nanos)| SearchJob { tenant, has_ended: false, newest_unix_nanos };
         Self {
             combiner: SearchCombiner::new(limit, most_recent),
             limit,
             most_recent,
             metrics,
-            jobs: newest_unix_nanos.map(|newest| (false, newest)).collect(),
-            first_running: 0,
+            jobs: jobs.map(job).collect(),
+            newest_possible: u64::MAX,
+            together,
             sent: HashSet::new(),
         }
     }
@@ -42,7 +64,7 @@ impl SearchResult {
         for trace in answer.traces {
             self.combiner.add(trace);
         }
-        self.jobs[job].0 = true;
+        self.jobs[job].has_ended = true;
     }
 
     /// Whether jobs that still run cannot change which traces are returned.
@@ -50,15 +72,33 @@ impl SearchResult {
         if !self.most_recent {
             return self.combiner.is_complete();
         }
-        let before = self.first_running;
-        while self.jobs.get(self.first_running).is_some_and(|(ended, _)| *ended) {
-            self.first_running += 1;
-        }
-        if self.first_running == before || self.combiner.len() < self.limit {
+        let running = self.jobs.iter().filter(|job| !job.has_ended).map(|job| job.newest_unix_nanos);
+        let waiting = self.together.iter().filter_map(Together::newest_unix_nanos);
+        let Some(newest_possible) = running.chain(waiting).max() else { return true };
+        if newest_possible == self.newest_possible || self.combiner.len() < self.limit {
             return false;
         }
-        let Some((_, newest_possible)) = self.jobs.get(self.first_running) else { return true };
-        self.combiner.clone().finish().last().is_some_and(|oldest| oldest.start_time_unix_nano > *newest_possible)
+        self.newest_possible = newest_possible;
+        self.combiner.clone().finish().last().is_some_and(|oldest| oldest.start_time_unix_nano > newest_possible)
+    }
+
+    /// Takes traces that a job could not judge.
+    pub(crate) fn add_split(&mut self, job: usize, traces: Vec<TracePart>) {
+        if let Some(together) = &mut self.together {
+            together.add(&self.jobs[job].tenant, traces);
+        }
+    }
+
+    /// Jobs for traces that wait to be brought together; all of them when all other jobs have ended.
+    pub(crate) fn jobs_together(&mut self, all: bool) -> Vec<(TenantId, Work)> {
+        let Some(together) = &mut self.together else { return Vec::new() };
+        let mut jobs = Vec::new();
+        for (tenant, work, newest_unix_nanos) in together.take_jobs(all) {
+            self.jobs.push(SearchJob { tenant: tenant.clone(), has_ended: false, newest_unix_nanos });
+            self.metrics.total_jobs += 1;
+            jobs.push((tenant, work));
+        }
+        jobs
     }
 
     pub(crate) fn metrics(&self) -> SearchMetrics {
@@ -91,6 +131,8 @@ impl SearchResult {
 
 #[cfg(test)]
 mod tests {
+    use vivace_proto::tempopb::SearchRequest;
+
     use super::*;
 
     fn answer(traces: &[(&str, u64, &str)]) -> SearchResponse {
@@ -103,9 +145,13 @@ mod tests {
         SearchResponse { traces: traces.iter().map(trace).collect(), metrics: None }
     }
 
+    fn jobs(newest_unix_nanos: &[u64]) -> impl Iterator<Item = (TenantId, u64)> {
+        newest_unix_nanos.iter().map(|newest| (TenantId::single(), *newest))
+    }
+
     #[test]
     fn a_trace_without_root_is_held_back_until_the_end() {
-        let mut result = SearchResult::new(10, false, SearchMetrics::default(), [u64::MAX, 5].into_iter());
+        let mut result = SearchResult::new(10, false, SearchMetrics::default(), jobs(&[u64::MAX, 5]), None);
         result.add(0, answer(&[("a", 1, ""), ("b", 2, "shop")]));
         let ids = |traces: Vec<TraceSearchMetadata>| traces.into_iter().map(|t| t.trace_id).collect::<Vec<_>>();
         assert_eq!(ids(result.take_presentable()), ["b"]);
@@ -117,11 +163,28 @@ mod tests {
 
     #[test]
     fn the_most_recent_are_known_once_older_jobs_cannot_beat_them() {
-        let mut result = SearchResult::new(1, true, SearchMetrics::default(), [u64::MAX, 50, 40].into_iter());
+        let mut result = SearchResult::new(1, true, SearchMetrics::default(), jobs(&[u64::MAX, 50, 40]), None);
         result.add(1, answer(&[("b", 45, "x")]));
         assert!(!result.is_complete());
         result.add(0, answer(&[("a", 44, "x")]));
         assert!(result.is_complete());
         assert_eq!(result.finish().traces[0].trace_id, "b");
+    }
+
+    #[test]
+    fn traces_that_wait_may_be_among_the_most_recent() {
+        let together = Together::of_search(SearchRequest::default(), false);
+        let mut result = SearchResult::new(1, true, SearchMetrics::default(), jobs(&[50, 40]), Some(together));
+        let part = TracePart { trace_id: vec![1; 16].into(), start_unix_nanos: 46, end_unix_nanos: 46 };
+        result.add_split(1, vec![part]);
+        result.add(1, answer(&[]));
+        result.add(0, answer(&[("b", 45, "x")]));
+        assert!(!result.is_complete());
+        assert_eq!(result.jobs_together(true).len(), 1);
+        assert!(!result.is_complete());
+        result.add(2, answer(&[("a", 46, "x")]));
+        assert!(result.is_complete());
+        assert_eq!(result.metrics().total_jobs, 1);
+        assert_eq!(result.finish().traces[0].trace_id, "a");
     }
 }

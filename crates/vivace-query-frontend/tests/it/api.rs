@@ -5,7 +5,7 @@ use serde_json::json;
 use vivace_config::Config;
 use vivace_proto::tempopb::{SearchTagValuesV2Response, SearchTagsV2Response, SearchTagsV2Scope, TagValue, TraceByIdResponse};
 use vivace_proto::vivace::v1::job::Work;
-use vivace_proto::vivace::v1::{Job, job_result};
+use vivace_proto::vivace::v1::{Job, TracePart, job_result};
 
 use crate::client::{get, get_with};
 use crate::querier::{self, Outcome, Querier, nothing};
@@ -110,6 +110,37 @@ async fn a_search_asks_ingesters_and_blocks_newest_first_and_merges() {
     assert_eq!(request.end - request.start, 901, "15 minutes, rounded outwards");
     let parts: Vec<(u8, u32, u32)> = jobs[1..].iter().map(block_part).collect();
     assert_eq!(parts, [(2, 0, 1), (2, 1, 1), (2, 2, 0), (1, 0, 0)]);
+}
+
+#[tokio::test]
+async fn traces_in_several_places_are_judged_once_by_jobs_of_their_own() {
+    let part = |id: u8| TracePart { trace_id: vec![id; 16].into(), start_unix_nanos: u64::from(id), end_unix_nanos: u64::from(id) };
+    let of_jobs = move |ids: &[u8], found: &[(&str, u64, &str)]| match querier::found(found) {
+        querier::Outcome::Result(outcome) => querier::Outcome::Split(outcome, ids.iter().map(|id| part(*id)).collect()),
+        other => other,
+    };
+    let (frontend, querier) = Frontend::with(&Config::default(), move |job| match job.work.as_ref().unwrap() {
+        Work::SearchRecentTraces(_) => of_jobs(&[5, 6], &[("1f", 30, "shop")]),
+        Work::SearchTraces(_) => querier::found(&[("5", 20, "shop")]),
+        _ => of_jobs(&[6, 7], &[]),
+    })
+    .await;
+    frontend.add_blocks("single-tenant", [block(1, 300, 100, 1), block(2, 100, 300, 1), block(3, 90_000, 5, 1)]);
+    let reply = get(&frontend.http, "/api/search?q=%7B%7D%20%3E%3E%20%7B%7D").await.json();
+    let ids: Vec<&str> = reply["traces"].as_array().unwrap().iter().map(|trace| trace["traceID"].as_str().unwrap()).collect();
+    assert_eq!(ids, ["1f", "5"]);
+    assert_eq!((&reply["metrics"]["totalJobs"], &reply["metrics"]["completedJobs"]), (&json!(4), &json!(4)));
+
+    let jobs = querier.jobs.lock();
+    let ids = |bytes: &[u8]| bytes.chunks(16).map(|id| id[0]).collect::<Vec<u8>>();
+    let Some(Work::SearchRecentTraces(recent)) = &jobs[0].work else { panic!("{:?}", jobs[0]) };
+    let places = recent.places.as_ref().unwrap();
+    assert_eq!((ids(&places.blocks), ids(&places.known_blocks), places.ingesters), (vec![1, 2], vec![1, 2, 3], true));
+    let Some(Work::SearchBlock(search)) = &jobs[1].work else { panic!("{:?}", jobs[1]) };
+    assert_eq!(ids(&search.places.as_ref().unwrap().blocks), [1], "what is left beside block 2");
+    let Some(Work::SearchTraces(together)) = &jobs[3].work else { panic!("{:?}", jobs[3]) };
+    let judged: Vec<u8> = together.traces.iter().map(|part| part.trace_id[0]).collect();
+    assert_eq!((judged, together.ingesters), (vec![7, 6, 5], true));
 }
 
 fn block_part(job: &Job) -> (u8, u32, u32) {

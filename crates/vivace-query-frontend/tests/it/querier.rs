@@ -10,13 +10,15 @@ use vivace_proto::otlp::{ResourceSpans, ScopeSpans, Span};
 use vivace_proto::tempopb::{SearchResponse, Trace, TraceByIdResponse, TraceSearchMetadata};
 use vivace_proto::vivace::v1::job::Work;
 use vivace_proto::vivace::v1::job_queue_client::JobQueueClient;
-use vivace_proto::vivace::v1::{Failure, FromQuerier, Hello, Job, JobResult, from_querier, job_result, to_querier};
+use vivace_proto::vivace::v1::{Failure, FromQuerier, Hello, Job, JobResult, TracePart, from_querier, job_result, to_querier};
 
 /// What becomes of a job.
 pub(crate) enum Outcome {
     Result(job_result::Outcome),
     /// Well done, but something could not be looked at.
     Incomplete(job_result::Outcome, &'static str),
+    /// Well done, but these traces are in several places.
+    Split(job_result::Outcome, Vec<TracePart>),
     /// Never answered.
     Hang,
     /// The stream breaks.
@@ -57,13 +59,14 @@ impl Querier {
                 // An answer may block, which must not hold up the runtime.
                 let (answer, asked) = (answer.clone(), job.clone());
                 let answered = tokio::task::spawn_blocking(move || answer(&asked)).await.unwrap();
-                let (outcome, warnings) = match answered {
-                    Outcome::Result(outcome) => (outcome, Vec::new()),
-                    Outcome::Incomplete(outcome, warning) => (outcome, vec![warning.to_owned()]),
+                let (outcome, warnings, split) = match answered {
+                    Outcome::Result(outcome) => (outcome, Vec::new(), Vec::new()),
+                    Outcome::Incomplete(outcome, warning) => (outcome, vec![warning.to_owned()], Vec::new()),
+                    Outcome::Split(outcome, split) => (outcome, Vec::new(), split),
                     Outcome::Hang => continue,
                     Outcome::Break => return,
                 };
-                let result = JobResult { id: job.id, outcome: Some(outcome), warnings };
+                let result = JobResult { id: job.id, outcome: Some(outcome), warnings, split };
                 sender.send(FromQuerier { message: Some(from_querier::Message::Result(result)) }).await.unwrap();
             }
         });
@@ -75,10 +78,12 @@ impl Querier {
 pub(crate) fn nothing(job: &Job) -> Outcome {
     Outcome::Result(match job.work.as_ref().expect("a job has work") {
         Work::FindRecent(_) | Work::FindInBlocks(_) => job_result::Outcome::Trace(TraceByIdResponse::default()),
-        Work::SearchRecent(_) | Work::SearchBlock(_) => job_result::Outcome::Search(SearchResponse::default()),
+        Work::SearchRecent(_) | Work::SearchBlock(_) | Work::SearchRecentTraces(_) | Work::SearchTraces(_) => {
+            job_result::Outcome::Search(SearchResponse::default())
+        }
         Work::TagsRecent(_) | Work::TagsBlock(_) => job_result::Outcome::Tags(Default::default()),
         Work::TagValuesRecent(_) | Work::TagValuesBlock(_) => job_result::Outcome::TagValues(Default::default()),
-        Work::SeriesRecent(_) | Work::SeriesBlock(_) => job_result::Outcome::Series(Default::default()),
+        Work::SeriesRecent(_) | Work::SeriesBlock(_) | Work::SeriesTraces(_) => job_result::Outcome::Series(Default::default()),
     })
 }
 

@@ -128,6 +128,7 @@ async fn own_changes_show_until_a_poll_has_them() {
     poller.poll_once().await.expect("polled");
     assert_eq!(live_ids(&poller, &a), [3]);
     assert_eq!(poller.blocklist().recently_compacted(&a).len(), 2);
+    assert_eq!(poller.blocklist().compacted_into_live(&a).len(), 2, "marked together with their successor");
 
     for n in 1..=3 {
         bucket.delete_block(&a, block_id(n)).await.expect("deleted");

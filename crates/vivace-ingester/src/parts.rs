@@ -1,0 +1,273 @@
+//! `vivace.v1.Recent`: traces of which blocks or other ingesters may have spans too. Whoever asks knows those; here is said
+//! what is in this place.
+
+use std::ops::{ControlFlow, Range};
+use std::sync::Arc;
+
+use rustc_hash::{FxHashMap, FxHashSet};
+use tokio_util::sync::CancellationToken;
+use vivace_block::{BlockReader, ReadError, TRACE_SPREAD_NANOS, TracePart, live, part_filter};
+use vivace_core::{BlockId, TenantId, TraceId};
+use vivace_proto::tempopb::{SearchMetrics, SearchResponse};
+use vivace_proto::vivace::v1::{self as proto, CountPlacesRequest, CountPlacesResponse, SearchPartsRequest, SearchPartsResponse};
+use vivace_traceql::{Batch, SearchCombiner, SearchPlan};
+
+use crate::ingester::Ingester;
+use crate::live::{ServedBlock, View};
+use crate::query::{QueryError, Sources, blocking, read_failed};
+use crate::scan::Reader;
+use crate::search::{EVALUATED_AT_ONCE, LIMIT_DEFAULT, plan};
+
+impl Ingester {
+    /// Judges traces by what is here of them, newest first, and names all that may match together with spans from elsewhere.
+    ///
+    /// # Errors
+    /// As for [`Ingester::search`].
+    pub(crate) async fn search_parts(
+        self: &Arc<Self>,
+        tenant: &TenantId,
+        request: SearchPartsRequest,
+    ) -> Result<SearchPartsResponse, QueryError> {
+        let SearchPartsRequest { request, known_blocks } = request;
+        let request = request.unwrap_or_default();
+        let plan = plan(&request)?;
+        let sources = self.sources_without(tenant, &request.answering, &known_blocks)?;
+        let stop = CancellationToken::new();
+        let _stops_with_the_client = stop.clone().drop_guard();
+        let ingester = Arc::clone(self);
+        blocking(move || {
+            let limit = if request.limit == 0 { LIMIT_DEFAULT } else { request.limit as usize };
+            let mut search = PartsSearch {
+                combiner: SearchCombiner::new(limit, plan.most_recent()),
+                plan,
+                limit,
+                spans_per_spanset: request.spans_per_span_set as usize,
+                stop,
+                matched: 0,
+                candidates: FxHashMap::default(),
+                metrics: SearchMetrics::default(),
+                more: false,
+            };
+            let Sources { mut view, held } = sources;
+            let mut reader = Reader::default();
+            if !held.is_empty() {
+                view.add_held(&held, &mut reader);
+            }
+            search.live(&view, &mut reader);
+            search.metrics.inspected_bytes += reader.inspected_bytes;
+            drop(reader);
+            for block in view.served.iter().rev() {
+                search.block(&ingester, block)?;
+            }
+            let places = 1 + u32::try_from(view.served.len()).unwrap_or(u32::MAX - 1);
+            Ok(search.finish(places))
+        })
+        .await?
+    }
+
+    /// In how many places traces are here: live spans are one, each served block that is not known another.
+    ///
+    /// # Errors
+    /// [`QueryError::Invalid`] for ids that are none, [`QueryError::Unavailable`] where a flushed block cannot be read.
+    pub(crate) async fn count_places(
+        self: &Arc<Self>,
+        tenant: &TenantId,
+        request: CountPlacesRequest,
+    ) -> Result<CountPlacesResponse, QueryError> {
+        let ids: Vec<TraceId> = ids_of(&request.trace_ids)?.map(TraceId).collect();
+        let sources = self.sources_without(tenant, &request.answering, &request.known_blocks)?;
+        let ingester = Arc::clone(self);
+        let counts = blocking(move || {
+            let Sources { mut view, held } = sources;
+            if !held.is_empty() {
+                view.add_held(&held, &mut Reader::default());
+            }
+            let mut counts = vec![0u8; ids.len()];
+            let mut is_live = vec![false; ids.len()];
+            for head in &view.heads {
+                head.read(|contents| {
+                    for (id, is_live) in ids.iter().zip(&mut is_live) {
+                        *is_live |= contents.index.contains_key(id);
+                    }
+                });
+            }
+            counts.iter_mut().zip(is_live).for_each(|(count, is_live)| *count += u8::from(is_live));
+            for block in &view.served {
+                match ids_in(&ingester, block, &ids) {
+                    Ok(found) => {
+                        let held = ids.iter().zip(&mut counts).filter(|(id, _)| found.contains(*id));
+                        held.for_each(|(_, count)| *count = count.saturating_add(1));
+                    }
+                    Err(error) => read_failed(block, error)?,
+                }
+            }
+            Ok::<_, QueryError>(counts)
+        })
+        .await??;
+        Ok(CountPlacesResponse { counts: counts.into() })
+    }
+
+    /// What there is of a tenant without the blocks whose traces the asker finds in the bucket.
+    fn sources_without(&self, tenant: &TenantId, answering: &[String], known_blocks: &[u8]) -> Result<Sources, QueryError> {
+        let known: FxHashSet<BlockId> = ids_of(known_blocks)?.map(BlockId).collect();
+        let mut sources = self.sources(tenant, answering);
+        sources.view.served.retain(|block| !known.contains(&block.meta.block_id));
+        Ok(sources)
+    }
+}
+
+/// Ids that stand one after another.
+fn ids_of(bytes: &[u8]) -> Result<impl Iterator<Item = [u8; 16]>, QueryError> {
+    let (ids, rest) = bytes.as_chunks::<16>();
+    match rest.len() {
+        0 => Ok(ids.iter().copied()),
+        more => Err(QueryError::Invalid(format!("ids have 16 bytes each, {more} are left over"))),
+    }
+}
+
+/// Which of these traces a block has.
+fn ids_in(ingester: &Ingester, block: &ServedBlock, ids: &[TraceId]) -> Result<FxHashSet<TraceId>, ReadError> {
+    let (Some(first), Some(last)) = (ids.iter().min(), ids.iter().max()) else { return Ok(FxHashSet::default()) };
+    let wanted: FxHashSet<TraceId> = ids.iter().copied().collect();
+    let reader = BlockReader::open(block.meta.clone(), ingester.bucket.reader(&block.meta))?;
+    let mut found = FxHashSet::default();
+    for (group, bounds) in reader.id_bounds().into_iter().enumerate() {
+        if bounds.is_none_or(|(low, high)| low <= *last && *first <= high) {
+            found.extend(reader.ids_of(group)?.iter().copied().filter(|id| wanted.contains(id)));
+        }
+    }
+    Ok(found)
+}
+
+/// A search of parts under way.
+struct PartsSearch {
+    plan: SearchPlan,
+    combiner: SearchCombiner,
+    limit: usize,
+    spans_per_spanset: usize,
+    stop: CancellationToken,
+    matched: usize,
+    /// What has been looked at.
+    candidates: FxHashMap<TraceId, TracePart>,
+    metrics: SearchMetrics,
+    /// Something was not looked at, or dropped.
+    more: bool,
+}
+
+impl PartsSearch {
+    fn live(&mut self, view: &View, reader: &mut Reader) {
+        let fetch = self.plan.fetch().clone();
+        let mut candidates = live::Candidates::new(&fetch);
+        for segment in view.windows().concat() {
+            if self.stop.is_cancelled() {
+                return;
+            }
+            if let Some(data) = reader.read(&segment)
+                && let Err(error) = candidates.add(&data)
+            {
+                tracing::error!(segment = ?segment.header.id, %error, "segment left out of an answer");
+            }
+        }
+        let may_match_alone: FxHashMap<TraceId, bool> = candidates.finish_parts().into_iter().collect();
+        let range = widened(fetch.start_unix_nanos, fetch.end_unix_nanos);
+        for parts in newest_parts(view, may_match_alone.keys().copied(), range).chunks(EVALUATED_AT_ONCE) {
+            if self.is_over() {
+                self.more = true;
+                return;
+            }
+            parts.iter().for_each(|part| self.add_candidate(*part));
+            let alone: Vec<TraceId> = parts.iter().map(|part| part.trace_id).filter(|id| may_match_alone[id]).collect();
+            let mut gathered = reader.gather(&view.heads, &alone);
+            self.evaluate(&live::batch(&fetch, &gathered.traces()));
+            self.metrics.inspected_traces += u32::try_from(alone.len()).unwrap_or(u32::MAX);
+        }
+    }
+
+    fn block(&mut self, ingester: &Ingester, block: &ServedBlock) -> Result<(), QueryError> {
+        if self.is_over() {
+            self.more = true;
+            return Ok(());
+        }
+        match self.search_block(ingester, block) {
+            Ok(()) => Ok(()),
+            Err(error) => read_failed(block, error),
+        }
+    }
+
+    fn search_block(&mut self, ingester: &Ingester, block: &ServedBlock) -> Result<(), ReadError> {
+        let fetch = self.plan.fetch().clone();
+        let reader = BlockReader::open(block.meta.clone(), ingester.bucket.reader(&block.meta))?;
+        let parts = reader.parts(&fetch, &part_filter(&fetch.filter), 0..reader.row_groups())?;
+        parts.traces.iter().for_each(|part| self.add_candidate(*part));
+        let stats = reader.search_parts(&fetch, &parts, &|_| true, &mut |batch| {
+            self.evaluate(&batch);
+            if self.is_over() {
+                self.more = true;
+                return ControlFlow::Break(());
+            }
+            ControlFlow::Continue(())
+        })?;
+        self.metrics.inspected_bytes += stats.bytes + parts.stats.bytes;
+        self.metrics.inspected_traces += u32::try_from(parts.stats.traces).unwrap_or(u32::MAX);
+        Ok(())
+    }
+
+    fn is_over(&self) -> bool {
+        self.combiner.is_complete() || self.stop.is_cancelled()
+    }
+
+    fn add_candidate(&mut self, part: TracePart) {
+        let known = self.candidates.entry(part.trace_id).or_insert(part);
+        known.start_unix_nanos = known.start_unix_nanos.min(part.start_unix_nanos);
+        known.end_unix_nanos = known.end_unix_nanos.max(part.end_unix_nanos);
+    }
+
+    fn evaluate(&mut self, batch: &Batch) {
+        self.metrics.inspected_spans += batch.spans.len() as u64;
+        for trace in self.plan.evaluate(batch, self.spans_per_spanset) {
+            self.matched += 1;
+            self.combiner.add(trace);
+        }
+    }
+
+    fn finish(self, places: u32) -> SearchPartsResponse {
+        let part = |part: TracePart| proto::TracePart {
+            trace_id: part.trace_id.0.to_vec().into(),
+            start_unix_nanos: part.start_unix_nanos,
+            end_unix_nanos: part.end_unix_nanos,
+        };
+        SearchPartsResponse {
+            more: self.more || self.matched > self.limit,
+            found: Some(SearchResponse { traces: self.combiner.finish(), metrics: Some(self.metrics) }),
+            candidates: self.candidates.into_values().map(part).collect(),
+            places,
+        }
+    }
+}
+
+/// The range in which parts of a trace are looked for. 0 is no bound.
+fn widened(start_unix_nanos: u64, end_unix_nanos: u64) -> Range<u64> {
+    let end = if end_unix_nanos == 0 { u64::MAX } else { end_unix_nanos.saturating_add(TRACE_SPREAD_NANOS) };
+    start_unix_nanos.saturating_sub(TRACE_SPREAD_NANOS)..end
+}
+
+/// What the heads have of these traces, where that overlaps the range; those first whose last span ended last.
+fn newest_parts(view: &View, ids: impl Iterator<Item = TraceId> + Clone, range: Range<u64>) -> Vec<TracePart> {
+    let mut parts: FxHashMap<TraceId, TracePart> = FxHashMap::default();
+    for head in &view.heads {
+        head.read(|contents| {
+            for trace_id in ids.clone() {
+                if let Some(entry) = contents.index.get(&trace_id) {
+                    let (start_unix_nanos, end_unix_nanos) = (entry.start_unix_nanos, entry.end_unix_nanos);
+                    let part = parts.entry(trace_id).or_insert(TracePart { trace_id, start_unix_nanos, end_unix_nanos });
+                    part.start_unix_nanos = part.start_unix_nanos.min(start_unix_nanos);
+                    part.end_unix_nanos = part.end_unix_nanos.max(end_unix_nanos);
+                }
+            }
+        });
+    }
+    let overlaps = |part: &TracePart| part.end_unix_nanos >= range.start && part.start_unix_nanos <= range.end;
+    let mut parts: Vec<TracePart> = parts.into_values().filter(overlaps).collect();
+    parts.sort_unstable_by_key(|part| (std::cmp::Reverse(part.end_unix_nanos), part.trace_id));
+    parts
+}

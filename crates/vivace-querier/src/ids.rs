@@ -1,0 +1,200 @@
+//! The trace ids of blocks: which of some traces a block has too.
+
+use std::sync::Arc;
+
+use lru::LruCache;
+use parking_lot::Mutex;
+use vivace_block::{BlockReader, ReadError};
+use vivace_core::{BlockId, TenantId, TraceId};
+
+/// Ids kept in memory, bytes: those of four million traces.
+const CACHE_BYTES: usize = 64 << 20;
+/// Blocks of which first and last id of each row group are kept.
+const CACHE_BLOCKS: usize = 4096;
+
+type GroupKey = (TenantId, BlockId, u32);
+/// First and last id; none where the file does not say.
+type Bounds = Arc<[Option<(TraceId, TraceId)>]>;
+
+/// Trace ids by row group, the least recently used forgotten first.
+pub(crate) struct TraceIds {
+    groups: Mutex<Groups>,
+    bounds: Mutex<LruCache<(TenantId, BlockId), Bounds>>,
+    max_bytes: usize,
+}
+
+struct Groups {
+    map: LruCache<GroupKey, Arc<[TraceId]>>,
+    bytes: usize,
+}
+
+impl Default for TraceIds {
+    fn default() -> Self {
+        Self::new(CACHE_BYTES)
+    }
+}
+
+impl TraceIds {
+    fn new(max_bytes: usize) -> Self {
+        let blocks = std::num::NonZeroUsize::new(CACHE_BLOCKS).expect("some");
+        Self { groups: Mutex::new(Groups { map: LruCache::unbounded(), bytes: 0 }), bounds: Mutex::new(LruCache::new(blocks)), max_bytes }
+    }
+
+    /// Those of `ids`, which ascend, that a block has. Reads the ids of the row groups where they could be, unless they are
+    /// kept. Blocks the thread.
+    pub(crate) fn find(
+        &self,
+        ids: &[TraceId],
+        tenant: &TenantId,
+        block: BlockId,
+        open: impl Fn() -> Result<BlockReader, ReadError>,
+    ) -> Result<Vec<TraceId>, ReadError> {
+        let mut reader = None;
+        let kept = self.bounds.lock().get(&(tenant.clone(), block)).cloned();
+        let bounds = match kept {
+            Some(bounds) => bounds,
+            None => {
+                let bounds: Bounds = reader.insert(open()?).id_bounds().into();
+                self.bounds.lock().put((tenant.clone(), block), bounds.clone());
+                bounds
+            }
+        };
+        let mut found = Vec::new();
+        for (group, bounds) in bounds.iter().enumerate() {
+            let wanted = match bounds {
+                Some((first, last)) => &ids[ids.partition_point(|id| id < first)..ids.partition_point(|id| id <= last)],
+                None => ids,
+            };
+            if wanted.is_empty() {
+                continue;
+            }
+            let key = (tenant.clone(), block, u32::try_from(group).unwrap_or(u32::MAX));
+            let kept = self.groups.lock().map.get(&key).cloned();
+            let held = match kept {
+                Some(held) => held,
+                None => {
+                    let reader = match &reader {
+                        Some(reader) => reader,
+                        None => reader.insert(open()?),
+                    };
+                    let held: Arc<[TraceId]> = reader.ids_of(group)?.into();
+                    self.keep(key, held.clone());
+                    held
+                }
+            };
+            intersect(wanted, &held, &mut found);
+        }
+        Ok(found)
+    }
+
+    fn keep(&self, key: GroupKey, ids: Arc<[TraceId]>) {
+        let mut groups = self.groups.lock();
+        groups.bytes += size_of_val(&*ids);
+        if let Some(old) = groups.map.put(key, ids) {
+            groups.bytes -= size_of_val(&*old);
+        }
+        while groups.bytes > self.max_bytes {
+            let Some((_, oldest)) = groups.map.pop_lru() else { break };
+            groups.bytes -= size_of_val(&*oldest);
+        }
+        metrics::gauge!("vivace_querier_trace_ids_cache_bytes").set(groups.bytes as f64);
+    }
+
+    /// Whether all that [`TraceIds::find`] needs is kept already, so that a filter saves nothing.
+    pub(crate) fn knows(&self, tenant: &TenantId, block: BlockId) -> bool {
+        let kept = self.bounds.lock().get(&(tenant.clone(), block)).cloned();
+        let Some(bounds) = kept else { return false };
+        let groups = self.groups.lock();
+        (0..bounds.len()).all(|group| groups.map.contains(&(tenant.clone(), block, u32::try_from(group).unwrap_or(u32::MAX))))
+    }
+}
+
+/// Adds what is in both; all ascend.
+fn intersect(wanted: &[TraceId], held: &[TraceId], found: &mut Vec<TraceId>) {
+    let mut held = held;
+    for id in wanted {
+        // Doubling steps: few ids among many and many among many are both quick.
+        let mut step = 1;
+        while step < held.len() && held[step] < *id {
+            step *= 2;
+        }
+        let at = step / 2 + held[step / 2..held.len().min(step + 1)].partition_point(|other| other < id);
+        held = &held[at..];
+        match held.first() {
+            Some(first) if first == id => found.push(*id),
+            Some(_) => {}
+            None => return,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use bytes::Bytes;
+    use vivace_block::{BlockOptions, BlockWriter, ReadAt, SpanRef};
+
+    use super::*;
+
+    fn id(number: u32) -> TraceId {
+        TraceId(u128::from(number).to_be_bytes())
+    }
+
+    #[test]
+    fn what_is_in_both_is_found() {
+        let sets: Vec<Vec<TraceId>> = [(1, 100), (3, 90), (7, 40), (50, 5), (1, 0), (2, 1)]
+            .into_iter()
+            .map(|(step, count)| (0..count).map(|n| id(n * step)).collect())
+            .collect();
+        for a in &sets {
+            for b in &sets {
+                let mut found = Vec::new();
+                intersect(a, b, &mut found);
+                let want: Vec<TraceId> =
+                    a.iter().copied().collect::<BTreeSet<_>>().intersection(&b.iter().copied().collect()).copied().collect();
+                assert_eq!(found, want);
+            }
+        }
+    }
+
+    #[test]
+    fn ids_are_read_once_and_only_where_they_may_be() {
+        let options = BlockOptions { row_group_otlp_bytes: 100, ..BlockOptions::default() };
+        let tenant = TenantId::single();
+        let mut writer = BlockWriter::new(options, tenant.clone(), BlockId([1; 16]), Vec::new(), 100).expect("starts");
+        for number in (0..200).step_by(2) {
+            writer.push_trace(id(number), &[SpanRef { resource: &[], scope: &[], span: &[10, 1, 1] }]).expect("taken");
+        }
+        let block = writer.finish().expect("finished");
+        let data: Arc<dyn ReadAt> = Arc::new(Bytes::from(block.out));
+        let opened = std::cell::Cell::new(0);
+        let open = || {
+            opened.set(opened.get() + 1);
+            BlockReader::open(block.meta.clone(), data.clone())
+        };
+        let ids = TraceIds::default();
+        let find = |wanted: &[u32]| {
+            let wanted: Vec<TraceId> = wanted.iter().map(|n| id(*n)).collect();
+            ids.find(&wanted, &tenant, block.meta.block_id, open).expect("reads")
+        };
+        assert!(block.meta.row_groups > 4);
+        assert_eq!(find(&[3, 4, 5]), [id(4)]);
+        assert!(!ids.knows(&tenant, block.meta.block_id));
+        assert_eq!(ids.groups.lock().map.len(), 1, "one row group was read");
+        assert_eq!((find(&[2, 4]), opened.get()), (vec![id(2), id(4)], 1));
+        assert_eq!(find(&(0..500).collect::<Vec<_>>()).len(), 100);
+        assert!(ids.knows(&tenant, block.meta.block_id));
+        assert_eq!((find(&(0..500).collect::<Vec<_>>()).len(), opened.get()), (100, 2));
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let ids = TraceIds::new(1000);
+        for group in 0..100 {
+            ids.keep((TenantId::single(), BlockId([1; 16]), group), vec![id(1); 10].into());
+        }
+        assert!(ids.groups.lock().bytes <= 1000);
+        assert_eq!(ids.groups.lock().map.len(), 6);
+    }
+}
