@@ -5,6 +5,7 @@
 mod block;
 mod client;
 mod config;
+mod explain;
 mod otlp_json;
 mod progress;
 mod search;
@@ -69,6 +70,8 @@ enum Query {
     Tags(tags::Tags),
     /// Values of an attribute, such as `resource.service.name`.
     TagValues(tags::TagValues),
+    /// How a TraceQL query would be answered, without asking anyone.
+    Explain(explain::Command),
 }
 
 /// How a command ended that did what it was asked to do.
@@ -93,6 +96,7 @@ pub async fn run(cli: Cli, out: &mut dyn Write) -> anyhow::Result<Ending> {
                 Query::Search(command) => search::run(command, &client).await?,
                 Query::Tags(command) => tags::names(command, &client).await?,
                 Query::TagValues(command) => tags::values(command, &client).await?,
+                Query::Explain(command) => explain::run(&command)?,
             }
         }
         Command::Block { block } => return block::run(block, out).await,
