@@ -1,4 +1,4 @@
-//! Fuzz targets: one function per parser of foreign bytes that belongs to blocks and the log.
+//! Fuzz targets: one function per parser of foreign bytes that belongs to blocks and the log, and for queries.
 //!
 //! Each takes bytes, does with them what the product would, and returns; a panic, a hang or too much memory is a finding.
 //! `make fuzz` runs them under libFuzzer, `tests/replay.rs` over the kept inputs. See docs/testing.md.
@@ -7,12 +7,14 @@
 
 mod ask;
 pub mod column;
+pub mod evaluate;
 mod file;
 pub mod footer;
 mod input;
 pub mod log;
 pub mod objects;
 pub mod pages;
+pub mod query;
 pub mod spans;
 pub mod tenant_index;
 mod thrift;
@@ -24,10 +26,12 @@ pub type Target = fn(&[u8]);
 /// Every target by its name, which is also that of its folders.
 pub const TARGETS: &[(&str, Target)] = &[
     ("column", column::run),
+    ("evaluate", evaluate::run),
     ("footer", footer::run),
     ("log", log::run),
     ("objects", objects::run),
     ("pages", pages::run),
+    ("query", query::run),
     ("spans", spans::run),
     ("tenant_index", tenant_index::run),
     ("written", written::run),

@@ -5,6 +5,7 @@
 mod block;
 mod client;
 mod config;
+mod explain;
 mod metrics;
 mod otlp_json;
 mod progress;
@@ -72,6 +73,8 @@ enum Query {
     Tags(tags::Tags),
     /// Values of an attribute, such as `resource.service.name`.
     TagValues(tags::TagValues),
+    /// How a TraceQL query would be answered, without asking anyone.
+    Explain(explain::Command),
 }
 
 /// How a command ended that did what it was asked to do.
@@ -97,6 +100,7 @@ pub async fn run(cli: Cli, out: &mut dyn Write) -> anyhow::Result<Ending> {
                 Query::Metrics(command) => metrics::run(command, &client).await?,
                 Query::Tags(command) => tags::names(command, &client).await?,
                 Query::TagValues(command) => tags::values(command, &client).await?,
+                Query::Explain(command) => explain::run(&command)?,
             }
         }
         Command::Block { block } => return block::run(block, out).await,

@@ -203,7 +203,7 @@ pub(crate) fn each_attribute(field: &Field, visit: &mut dyn FnMut(&Attribute)) {
 }
 
 pub(crate) fn regex(text: &str) -> Result<Arc<regex::Regex>, QueryError> {
-    pattern::compile(text).map(Arc::new).map_err(|_| QueryError::Invalid(format!("invalid regex: {}", Value::Str(text.into()))))
+    pattern::compiled(text).map_err(|error| QueryError::Invalid(pattern::refusal(&Value::Str(text.into()), &error)))
 }
 
 impl Expr {

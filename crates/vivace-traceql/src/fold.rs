@@ -47,8 +47,8 @@ fn evaluate(op: FieldOp, a: &Value, b: &Value) -> Option<Field> {
         (FieldOp::Compare(op), ..) => Val::Bool(compare(op, left, right)),
         (FieldOp::And, Val::Bool(a), Val::Bool(b)) => Val::Bool(a && b),
         (FieldOp::Or, Val::Bool(a), Val::Bool(b)) => Val::Bool(a || b),
-        (FieldOp::Regex, Val::Str(text), Val::Str(pattern)) => Val::Bool(pattern::compile(pattern).ok()?.is_match(text)),
-        (FieldOp::NotRegex, Val::Str(text), Val::Str(pattern)) => Val::Bool(!pattern::compile(pattern).ok()?.is_match(text)),
+        (FieldOp::Regex, Val::Str(text), Val::Str(pattern)) => Val::Bool(pattern::compiled(pattern).ok()?.is_match(text)),
+        (FieldOp::NotRegex, Val::Str(text), Val::Str(pattern)) => Val::Bool(!pattern::compiled(pattern).ok()?.is_match(text)),
         _ => return None,
     })
 }

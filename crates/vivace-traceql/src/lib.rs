@@ -11,6 +11,7 @@ mod combine;
 mod compare;
 mod duration;
 mod error;
+mod explain;
 mod expr;
 mod fetch;
 mod fold;
@@ -37,6 +38,7 @@ pub use batch::{Batch, ChildRows, ServiceStat, SpanRow, TraceRow};
 pub use combine::{ROOT_NOT_YET_RECEIVED, SearchCombiner};
 pub use compare::CompareOp;
 pub use error::{ParseError, QueryError};
+pub use explain::Explanation;
 pub use fetch::{Comparison, Condition, Fetch, SpanFilter, TraceFilter};
 pub use legacy::{LegacySearch, parse_tags};
 pub use metrics::{
@@ -44,7 +46,7 @@ pub use metrics::{
     Series,
 };
 pub use parser::{MAX_HEIGHT, MAX_NESTING, MAX_QUERY_BYTES, parse, parse_attribute};
-pub use pattern::compile as compile_pattern;
+pub use pattern::{MAX_REGEX_BYTES, MAX_REGEXES, compile as compile_pattern};
 pub use plan::{DEFAULT_SPANS_PER_SPANSET, SearchPlan};
 pub use tags::{INTRINSIC_TAGS, MAX_TAG_FILTER_GROUPS, TagFilter, TagValue, fixed_tag_values};
 pub use value::{Kind, Status, Value};

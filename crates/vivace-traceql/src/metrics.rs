@@ -3,6 +3,9 @@
 //! A [`MetricsPlan`] counts the spans of batches into a [`Partial`]; partials of any places merge in any order, and the
 //! last one becomes the [`Answer`].
 //!
+//! The hints `sample`, `span_sample`, `trace_sample` and `extrapolate` are accepted and change nothing: every span is
+//! counted, once.
+//!
 //! ```
 //! use vivace_traceql::{Batch, MetricsRange, Release, parse};
 //!

@@ -1,7 +1,7 @@
 //! The necessary condition of a query: what storage may use to skip traces.
 
 use crate::ast::{Field, FieldOp, Mode, Pipeline, SpansetOp, Spansets, Stage, UnaryOp};
-use crate::expr::{self, Literal};
+use crate::expr::{self, Literal, Uses};
 use crate::{Attribute, Comparison, Condition, Intrinsic, Scope, SpanFilter, TraceFilter, Value};
 
 /// What a trace must have for the pipeline to leave anything of it.
@@ -58,6 +58,41 @@ pub(crate) fn any_of(filters: impl IntoIterator<Item = TraceFilter>) -> TraceFil
         0 => TraceFilter::Nothing,
         1 => accepted.remove(0),
         _ => TraceFilter::Or(accepted),
+    }
+}
+
+/// The parts of a filter that the conditions for storage leave out or only hint at.
+pub(crate) fn undecided<'a>(field: &'a Field, parts: &mut Vec<&'a Field>) {
+    if let Some((_, literal)) = expr::direct_comparison(field) {
+        if matches!(literal, Literal::Numeric) {
+            parts.push(field);
+        }
+        return;
+    }
+    match field {
+        Field::Literal(_) | Field::Attribute(_) => {}
+        Field::Exists(of) if matches!(**of, Field::Attribute(_)) => {}
+        Field::NotExists(of) if matches!(&**of, Field::Attribute(of) if !of.is_of_events() && !of.is_of_links()) => {}
+        Field::Binary { op: FieldOp::And, left, right } => {
+            // One event must satisfy all; storage looks at each condition for itself.
+            if Uses::of(field) != Uses::default() {
+                parts.push(field);
+                return;
+            }
+            undecided(left, parts);
+            undecided(right, parts);
+        }
+        Field::Binary { op: FieldOp::Or, left, right } => {
+            let before = parts.len();
+            undecided(left, parts);
+            undecided(right, parts);
+            // One side alone decides nothing.
+            if parts.len() > before {
+                parts.truncate(before);
+                parts.push(field);
+            }
+        }
+        _ => parts.push(field),
     }
 }
 

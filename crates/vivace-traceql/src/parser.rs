@@ -89,7 +89,7 @@ pub(crate) fn parse_unchecked(text: &str) -> Result<Query, QueryError> {
     if text.len() > MAX_QUERY_BYTES {
         return Err(QueryError::TooLong { bytes: text.len(), max: MAX_QUERY_BYTES });
     }
-    Ok(Parser { source: text, tokens: lexer::tokens(text)?, at: 0, nesting: 0 }.query()?)
+    Ok(Parser { source: text, tokens: lexer::tokens(text)?, at: 0, nesting: 0, regexes: 0 }.query()?)
 }
 
 /// Reads one attribute or intrinsic, as tag value requests name it: `resource.service.name`, `.foo`, `name`, `span:kind`.
@@ -99,7 +99,7 @@ pub(crate) fn parse_unchecked(text: &str) -> Result<Query, QueryError> {
 /// # Errors
 /// Anything else, with its position.
 pub fn parse_attribute(identifier: &str) -> Result<Attribute, ParseError> {
-    let mut parser = Parser { source: identifier, tokens: lexer::tokens(identifier)?, at: 0, nesting: 0 };
+    let mut parser = Parser { source: identifier, tokens: lexer::tokens(identifier)?, at: 0, nesting: 0, regexes: 0 };
     let attribute = match parser.peek() {
         Token::ParentAttribute(Attribute::Named { key, .. }) => {
             let key = key.clone();
@@ -134,6 +134,7 @@ struct Parser<'a> {
     tokens: Vec<Spanned>,
     at: usize,
     nesting: usize,
+    regexes: usize,
 }
 
 impl Parser<'_> {

@@ -1,18 +1,96 @@
 //! Regular expressions in the syntax of Go, run by the `regex` crate.
 
-use regex::Regex;
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use regex::{Regex, RegexBuilder};
+
+/// A pattern that would take more memory than this once compiled is refused.
+pub const MAX_REGEX_BYTES: usize = 2 << 20;
+
+/// Patterns that a query may have.
+pub const MAX_REGEXES: usize = 100;
+
+/// Patterns that a thread remembers, none of them longer than [`KNOWN_PATTERN_BYTES`]. Planning a query needs each of
+/// its patterns several times, and dashboards ask the same again and again.
+const KNOWN: usize = 16;
+const KNOWN_PATTERN_BYTES: usize = 1 << 10;
+
+thread_local! {
+    static LATEST: RefCell<Vec<(Box<str>, Arc<Regex>)>> = const { RefCell::new(Vec::new()) };
+}
 
 /// Compiles a pattern that must match the whole value, as if written `^(?s:…)$`.
 ///
 /// # Errors
-/// What is wrong with the pattern.
+/// What is wrong with the pattern, or that it is larger than [`MAX_REGEX_BYTES`].
 ///
 /// Source: TraceQL description, "Regular expressions".
 pub fn compile(pattern: &str) -> Result<Regex, regex::Error> {
-    // The pattern alone first, so that `a)(b` cannot escape from the group it is put in.
     let translated = from_go(pattern);
-    Regex::new(&translated)?;
-    Regex::new(&format!("^(?s:{translated})$"))
+    let anchored = format!("^(?s:{translated})$");
+    // `a)(b` must not escape from the group it is put in, so what may is looked at alone first.
+    if !is_balanced(&translated) {
+        build(&translated)?;
+    }
+    build(&anchored)
+}
+
+/// The same, remembered.
+pub(crate) fn compiled(pattern: &str) -> Result<Arc<Regex>, regex::Error> {
+    if pattern.len() > KNOWN_PATTERN_BYTES {
+        return compile(pattern).map(Arc::new);
+    }
+    let known = LATEST.with_borrow_mut(|latest| {
+        let place = latest.iter().position(|(known, _)| **known == *pattern)?;
+        latest[..=place].rotate_right(1);
+        latest.first().map(|(_, regex)| regex.clone())
+    });
+    if let Some(known) = known {
+        return Ok(known);
+    }
+    let regex = Arc::new(compile(pattern)?);
+    LATEST.with_borrow_mut(|latest| {
+        latest.truncate(KNOWN - 1);
+        latest.insert(0, (pattern.into(), regex.clone()));
+    });
+    Ok(regex)
+}
+
+fn build(pattern: &str) -> Result<Regex, regex::Error> {
+    RegexBuilder::new(pattern).size_limit(MAX_REGEX_BYTES).build()
+}
+
+/// What is said of a pattern that cannot be compiled.
+pub(crate) fn refusal(text: &dyn std::fmt::Display, error: &regex::Error) -> String {
+    match error {
+        regex::Error::CompiledTooBig(max) => format!("invalid regex: {text}: it would take more than {max} bytes"),
+        _ => format!("invalid regex: {text}"),
+    }
+}
+
+/// Whether parentheses outside of classes close only what they opened, for certain.
+fn is_balanced(pattern: &str) -> bool {
+    let (mut depth, mut class, mut escaped) = (0usize, 0usize, false);
+    let mut previous = ' ';
+    for c in pattern.chars() {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            '[' => class += 1,
+            ']' => class = class.saturating_sub(1),
+            '(' if class == 0 => depth += 1,
+            // Flags may turn spaces and comments into nothing.
+            '?' if previous == '(' => return false,
+            ')' if class == 0 => match depth.checked_sub(1) {
+                Some(less) => depth = less,
+                None => return false,
+            },
+            _ => {}
+        }
+        previous = c;
+    }
+    depth == 0 && class == 0
 }
 
 /// Rewrites what Go and the `regex` crate read differently: ASCII classes, `\Q…\E`, lone braces, set operators.
@@ -131,6 +209,33 @@ mod tests {
         assert!(compile("a)(b").is_err());
         assert!(compile("(").is_err());
         assert!(compile("*").is_err());
+    }
+
+    #[test]
+    fn nothing_escapes_from_its_group() {
+        for bad in ["a)(b", "a)|(b", "[)](a))((b", "(?x)a #)(\n)|(b", "[[:alpha:])(]a)(b", "\\)a)(b", "a)", "(a"] {
+            assert!(compile(bad).is_err() || !compile(bad).expect("checked").is_match("zb"), "{bad}");
+        }
+        assert!(compile("(a)(b|[)(]+)").expect("a pattern").is_match("a)("));
+        assert!(compiled("a)(b").is_err());
+    }
+
+    #[test]
+    fn patterns_are_remembered() {
+        let first = compiled("some pattern").expect("a pattern");
+        assert!(Arc::ptr_eq(&first, &compiled("some pattern").expect("a pattern")));
+        for i in 0..100 {
+            assert_eq!(compiled(&format!("x{i}")).expect("a pattern").is_match("x7"), i == 7);
+        }
+        assert!(!Arc::ptr_eq(&first, &compiled("some pattern").expect("a pattern")));
+    }
+
+    #[test]
+    fn large_patterns_are_refused() {
+        let error = compile(r"\pL{500}{10}").expect_err("large");
+        assert_eq!(refusal(&"x", &error), "invalid regex: x: it would take more than 2097152 bytes");
+        assert!(compile(&"(".repeat(10_000)).is_err());
+        assert!(compile(&"a|".repeat(1000)).is_ok());
     }
 
     #[test]

@@ -150,7 +150,7 @@ impl Step {
             }
             Self::Group { by, name } => sets.into_iter().flat_map(|set| group(batch, trace, &set, by, name)).collect(),
             Self::Coalesce => {
-                let spans = sets.iter().fold(Vec::new(), |all, set| structure::union(&all, &set.spans));
+                let spans = spans_of(sets);
                 vec![Spanset { spans, attributes: Vec::new() }]
             }
             Self::Scalar { function, of, name, op, constant } => {
@@ -180,9 +180,7 @@ impl Sets {
     fn keep(&self, batch: &Batch, trace: &TraceRow, input: &Input<'_>) -> Vec<u32> {
         match self {
             Self::Filter(filter) => input.filter(|span| filter.matches(batch, trace, span)),
-            Self::Program(program) => {
-                program.run_on(batch, trace, input.clone()).iter().fold(Vec::new(), |all, set| structure::union(&all, &set.spans))
-            }
+            Self::Program(program) => spans_of(program.run_on(batch, trace, input.clone())),
             Self::Binary { op, left, right } => {
                 let left = left.keep(batch, trace, input);
                 if left.is_empty() && *op == SpansetOp::And {
@@ -197,6 +195,17 @@ impl Sets {
             }
         }
     }
+}
+
+/// The spans of all sets, ascending, each once.
+fn spans_of(mut sets: Vec<Spanset>) -> Vec<u32> {
+    if sets.len() == 1 {
+        return sets.remove(0).spans;
+    }
+    let mut spans: Vec<u32> = sets.into_iter().flat_map(|set| set.spans).collect();
+    spans.sort_unstable();
+    spans.dedup();
+    spans
 }
 
 /// One spanset per value of `by`, in the order in which the values appear.

@@ -81,18 +81,31 @@ fn related(rows: &[SpanRow], relation: Relation, left: &[u32], right: &[u32]) ->
     }
 }
 
-/// All of both, ascending, each once.
+/// All of both, ascending, each once, as each of them is.
 pub(crate) fn union(a: &[u32], b: &[u32]) -> Vec<u32> {
     let mut all = Vec::with_capacity(a.len() + b.len());
-    all.extend_from_slice(a);
-    all.extend_from_slice(b);
-    all.sort_unstable();
-    all.dedup();
+    let (mut i, mut j) = (0, 0);
+    while let (Some(x), Some(y)) = (a.get(i), b.get(j)) {
+        all.push(*x.min(y));
+        i += usize::from(x <= y);
+        j += usize::from(y <= x);
+    }
+    all.extend_from_slice(&a[i..]);
+    all.extend_from_slice(&b[j..]);
     all
 }
 
+/// What of `a` is not in `b`; both are ascending.
 fn difference(a: &[u32], b: &[u32]) -> Vec<u32> {
-    a.iter().copied().filter(|span| b.binary_search(span).is_err()).collect()
+    let mut rest = b.iter().copied().peekable();
+    let mut missing = Vec::with_capacity(a.len());
+    for span in a {
+        while rest.next_if(|other| other < span).is_some() {}
+        if rest.peek() != Some(span) {
+            missing.push(*span);
+        }
+    }
+    missing
 }
 
 #[cfg(test)]

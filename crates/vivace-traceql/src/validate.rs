@@ -106,8 +106,8 @@ pub(crate) fn check_field(field: &Field) -> Check<Type> {
                 let Field::Literal(Value::Str(text)) = &**right else {
                     return refuse(format!("invalid type for =~ or !~: {right}"));
                 };
-                if pattern::compile(text).is_err() {
-                    return refuse(format!("invalid regex: {right}"));
+                if let Err(error) = pattern::compiled(text) {
+                    return refuse(pattern::refusal(right, &error));
                 }
             }
             Ok(types::of_binary(*op, left_type, right_type))

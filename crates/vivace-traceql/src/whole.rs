@@ -6,12 +6,16 @@ use crate::{Attribute, Intrinsic};
 
 /// Whether several spans of a trace decide together what the pipeline leaves of it. Plain filters decide span by span.
 pub(crate) fn pipeline_needs_whole_traces(pipeline: &Pipeline) -> bool {
-    pipeline.stages.iter().any(|stage| match stage {
+    pipeline.stages.iter().any(stage_needs_whole_traces)
+}
+
+pub(crate) fn stage_needs_whole_traces(stage: &Stage) -> bool {
+    match stage {
         Stage::Spansets(spansets) => of_spansets(spansets),
         Stage::Group(_) | Stage::Coalesce => true,
         Stage::Select(attributes) => attributes.iter().any(is_of_trace),
         Stage::ScalarFilter(filter) => [&filter.left, &filter.right].into_iter().any(|side| !matches!(side, Scalar::Constant(_))),
-    })
+    }
 }
 
 fn of_spansets(spansets: &Spansets) -> bool {

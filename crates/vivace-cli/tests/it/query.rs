@@ -109,3 +109,16 @@ async fn tags_are_written_as_in_traceql() {
     let got = cli(&["query", "tag-values", "resource.service.name", "--address", &address]).await;
     assert_eq!(got, Ok("TYPE    VALUE\nstring  shop\n".to_owned()));
 }
+
+#[tokio::test]
+async fn a_query_is_explained_without_a_server() {
+    let text = cli(&["query", "explain", "{ status = error } | rate() by (resource.service.name)"]).await.expect("an answer");
+    assert!(text.contains("traces       with a span where status = error\n"), "{text}");
+    assert!(text.contains("a series for each resource.service.name\n"), "{text}");
+    let error = cli(&["query", "explain", "{ status = } | rate()"]).await.expect_err("no query");
+    assert!(error.contains("  { status = } | rate()\n             ^"), "{error}");
+    assert_eq!(
+        cli(&["query", "explain", "{ name }"]).await,
+        Err("span filter field expressions must resolve to a boolean: { name }".to_owned())
+    );
+}

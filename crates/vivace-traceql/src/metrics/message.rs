@@ -98,7 +98,7 @@ impl StagePartial {
             if first.checked_add(len).is_none_or(|end| end > intervals) {
                 return Err(PartialError("a time outside of the range"));
             }
-            let Some(number) = self.groups.number(key, plan.groups_max()) else {
+            let Some(number) = self.groups.number(key, plan.groups_max(counter)) else {
                 is_complete = false;
                 continue;
             };

@@ -140,6 +140,15 @@ impl MetricsPlan {
         Self { series_max: if max == 0 { usize::MAX } else { max }, ..self }
     }
 
+    /// What is said with the status `PARTIAL` when series were left out.
+    #[must_use]
+    pub fn truncation_message(&self) -> String {
+        let max = if self.series_max == usize::MAX { MAX_GROUPS } else { self.series_max };
+        format!(
+            "Response exceeds maximum series limit of {max}, a partial response is returned. Warning: the accuracy of each individual value is not guaranteed."
+        )
+    }
+
     /// Whether every attribute of the spans is looked at, as `compare` does. Then a place should add those that it
     /// holds with [`MetricsPlan::with_attributes`] and fetch for that plan.
     #[must_use]
@@ -214,7 +223,7 @@ impl MetricsPlan {
     pub fn observe(&self, partial: &mut Partial, batch: &Batch) {
         for (counter, stage) in self.stages.iter().zip(&mut partial.stages) {
             if !counter.is_nothing {
-                partial.is_truncated |= !counter.observe(stage, batch, &self.range, self.groups_max());
+                partial.is_truncated |= !counter.observe(stage, batch, &self.range, self.groups_max(counter));
             }
         }
         partial.inspected_spans = partial.inspected_spans.saturating_add(batch.spans.len() as u64);
@@ -222,8 +231,8 @@ impl MetricsPlan {
 
     /// Adds what was counted elsewhere. Whatever the order, the sum is the same.
     pub fn merge(&self, partial: &mut Partial, other: Partial) {
-        for (stage, other) in partial.stages.iter_mut().zip(other.stages) {
-            partial.is_truncated |= !stage.merge(other, self.groups_max(), self.range.intervals());
+        for ((counter, stage), other) in self.stages.iter().zip(&mut partial.stages).zip(other.stages) {
+            partial.is_truncated |= !stage.merge(other, self.groups_max(counter), self.range.intervals());
         }
         partial.is_truncated |= other.is_truncated;
         partial.inspected_spans = partial.inspected_spans.saturating_add(other.inspected_spans);
@@ -235,8 +244,16 @@ impl MetricsPlan {
         super::finish::answer(self, partial)
     }
 
-    pub(crate) fn groups_max(&self) -> usize {
-        self.series_max.min(MAX_GROUPS)
+    /// Groups that a stage may have: no fewer than it needs for as many series as are allowed.
+    pub(crate) fn groups_max(&self, counter: &Counter) -> usize {
+        let groups = match counter.function {
+            // Of many values few are answered.
+            Function::Compare(_) => MAX_GROUPS,
+            // The buckets of a group become one series.
+            Function::Quantile(..) => self.series_max.saturating_mul(64),
+            _ => self.series_max,
+        };
+        groups.min(MAX_GROUPS)
     }
 
     pub(crate) fn exemplars_per_stage(&self) -> usize {

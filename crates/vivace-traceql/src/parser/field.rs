@@ -5,6 +5,7 @@ use crate::ast::{Arithmetic, Field, FieldOp, UnaryOp};
 use crate::compare::CompareOp;
 use crate::error::ParseError;
 use crate::fold;
+use crate::pattern::MAX_REGEXES;
 
 /// How tightly operators bind. Source: TraceQL description, "Precedence and associativity".
 pub(super) mod level {
@@ -60,6 +61,12 @@ impl Parser<'_> {
     pub(super) fn field(&mut self, min: u8) -> Result<Tree<Field>, ParseError> {
         let mut left = self.operand()?;
         while let Some((op, level)) = self.symbol().and_then(field_op).filter(|(_, level)| *level >= min) {
+            if matches!(op, FieldOp::Regex | FieldOp::NotRegex) {
+                self.regexes += 1;
+                if self.regexes > MAX_REGEXES {
+                    return self.refuse(self.at, format!("more than {MAX_REGEXES} regular expressions"));
+                }
+            }
             self.at += 1;
             let is_nil_test = matches!(op, FieldOp::Compare(CompareOp::Equal | CompareOp::NotEqual));
             if is_nil_test && self.accept_word("nil") {

@@ -189,3 +189,68 @@ fn a_batch_with_missing_columns_is_all_nil() {
     batch.spans.truncate(3);
     assert!(plan.evaluate(&batch, 3).is_empty());
 }
+
+/// A trace of 100,000 spans: a chain as deep as that, or one parent of all, or roots and orphans in turn.
+fn large(shape: usize, columns: usize) -> vivace_traceql::Batch {
+    const SPANS: i32 = 100_000;
+    let position = |i: i32| match shape {
+        0 => (i + 1, 2 * SPANS - i, if i == 0 { -1 } else { i }),
+        1 if i == 0 => (1, 2 * SPANS, -1),
+        1 => (2 * i, 2 * i + 1, 1),
+        _ if i % 2 == 0 => (i + 1, i + 2, -1),
+        _ => (0, 0, 0),
+    };
+    let row = |i: i32| {
+        let (left, right, parent) = position(i);
+        vivace_traceql::SpanRow {
+            id: vivace_core::SpanId(u64::from(i.unsigned_abs() + 1).to_be_bytes()),
+            start_unix_nanos: BASE,
+            duration_nanos: u64::from(i.unsigned_abs()),
+            nested_set_left: left,
+            nested_set_right: right,
+            nested_set_parent: parent,
+            child_count: 1,
+            resource: 0,
+        }
+    };
+    vivace_traceql::Batch {
+        traces: vec![vivace_traceql::TraceRow {
+            trace_id: "1".parse().expect("an id"),
+            start_unix_nanos: BASE,
+            end_unix_nanos: BASE + MS,
+            root_name: "".into(),
+            root_service: "".into(),
+            services: Vec::new(),
+            spans: 0..100_000,
+        }],
+        spans: (0..SPANS).map(row).collect(),
+        columns: (0..columns).map(|_| (0..i64::from(SPANS)).map(Value::Int).collect()).collect(),
+        ..Default::default()
+    }
+}
+
+/// Each of these would take hours if its time grew with the square of the spans.
+#[test]
+fn a_trace_of_a_hundred_thousand_spans() {
+    let matched = |query: &str, shape| {
+        let plan = plan(query);
+        let found = plan.evaluate(&large(shape, plan.fetch().span_attributes.len()), 3);
+        found.first().map_or(0, |trace| trace.span_sets.iter().map(|set| set.matched).sum::<u32>())
+    };
+    for (query, want) in [
+        ("{} >> {}", [99_999, 99_999, 0]),
+        ("{} << {}", [99_999, 1, 0]),
+        ("{} > {}", [99_999, 99_999, 0]),
+        ("{} < {}", [99_999, 1, 0]),
+        ("{} ~ {}", [0, 99_999, 50_000]),
+        ("{} !>> {}", [1, 1, 100_000]),
+        ("{ span.i < 50000 } &>> { span.i >= 50000 }", [100_000, 50_001, 0]),
+        ("{ span.i < 10 } &~ { span.i > 99990 }", [0, 18, 9]),
+        ("{} | by(span.i) | coalesce() | count() = 100000", [100_000; 3]),
+        ("({} | by(span.i) | count() = 1) && ({ span.i != 7 })", [100_000; 3]),
+    ] {
+        for (shape, want) in want.into_iter().enumerate() {
+            assert_eq!(matched(query, shape), want, "{query} on shape {shape}");
+        }
+    }
+}

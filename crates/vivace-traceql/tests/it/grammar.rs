@@ -1,7 +1,7 @@
 //! What is accepted, how it reads, and what is said about the rest.
 
 use proptest::prelude::*;
-use vivace_traceql::{MAX_NESTING, QueryError, parse};
+use vivace_traceql::{MAX_NESTING, MAX_REGEXES, QueryError, parse};
 
 #[track_caller]
 fn reads(text: &str, want: &str) {
@@ -168,12 +168,72 @@ fn accepted_or_refused() {
     assert!(refused("({} | by(span.n)) >> ({})").contains("consider using coalesce()"));
 }
 
+/// Source: TraceQL description, "Checks". One query for each reason that is not among the worked examples.
+#[test]
+fn checks() {
+    let four = "by(.a,.b,.c,.d)";
+    for query in ["histogram_over_time(.x)", "quantile_over_time(.x, .5)", "avg_over_time(.x)"] {
+        parse(&format!("{{}} | {query} {four}")).expect("four are fine");
+        is_invalid(&format!("{{}} | {query} by(.a,.b,.c,.d,.e)"), "metrics group by 5 values not yet supported");
+    }
+    for query in ["rate()", "count_over_time()", "min_over_time(.x)", "max_over_time(.x)", "sum_over_time(.x)"] {
+        parse(&format!("{{}} | {query} by(.a,.b,.c,.d,.e)")).expect("five are fine");
+        is_invalid(&format!("{{}} | {query} by(.a,.b,.c,.d,.e,.f)"), "metrics group by 6 values not yet supported");
+    }
+    is_invalid("{} | quantile_over_time(.x, .5, 1.5)", "quantile must be between 0 and 1: 1.5");
+    is_invalid("{} | rate() | bottomk(0)", "limit must be greater than 0");
+    for count in ["0", "1001"] {
+        is_invalid(&format!("{{}} | compare({{ .a }}, {count})"), "compare() top number of values must be an integer between 1 and 1000");
+    }
+    parse("{} | compare({ .a }, 1000, 5, 6)").expect("as many as allowed");
+    is_invalid("{} | compare({ .a }, 5, 6, 6)", "compare() end timestamp must be greater than start timestamp");
+    is_invalid("{} | compare({ name })", "span filter field expressions must resolve to a boolean: { name }");
+    for query in ["({} | compare({ .a })) + ({} | rate())", "2 * ({} | compare({ .a }))", "{} | compare({ .a }) > 2"] {
+        is_invalid(query, "`compare()` cannot be used with second stage functions");
+    }
+    is_invalid("{} | count() > count()", "scalar filter rhs of type aggregate not yet supported");
+    is_invalid("{} | by(name + 1)", "binary operations must operate on the same type: name + 1");
+    is_invalid("{} | sum(.a = 1) > 1", "aggregate field expressions must resolve to a number type: sum(.a = 1)");
+    is_invalid("{ name && .a }", "illegal operation for the given types: name && .a");
+    is_invalid("{ duration + 1 }", "span filter field expressions must resolve to a boolean: { duration + 1 }");
+    is_invalid("{ !duration }", "illegal operation for the given type: !duration");
+    is_invalid("{ kind =~ \"x\" }", "binary operations must operate on the same type: kind =~ `x`");
+    is_invalid("{ duration =~ 1s }", "illegal operation for the given types: duration =~ 1s");
+    is_invalid("{ .a = 1 } | { trace:id = nil }", "trace:id=nil is not valid because intrinsics cannot be nil");
+    assert!(refused("{ parent.a = 1 }").ends_with("parent not yet supported"));
+    assert!(refused("{ parent = 1 }").ends_with("intrinsic (parent) not yet supported"));
+    is_invalid("{ name =~ `\\pL{500}{10}` }", "invalid regex: `\\pL{500}{10}`: it would take more than 2097152 bytes");
+}
+
+#[test]
+fn regular_expressions_are_counted() {
+    let query = |count| format!("{{ {} }}", vec![".a =~ \"x\""; count].join(" || "));
+    parse(&query(MAX_REGEXES)).expect("as many as allowed");
+    assert!(refused(&query(MAX_REGEXES + 1)).ends_with("more than 100 regular expressions"));
+}
+
 #[test]
 fn errors_say_where_and_what() {
     assert_eq!(refused("{ .a == 1 }"), "parse error at line 1, col 7: unexpected =, expected a value, an attribute or (");
     assert_eq!(refused("{\n  foo = 1 }"), "parse error at line 2, col 3: unknown identifier: foo");
     assert_eq!(refused("{ .a = 1"), "parse error at line 1, col 9: unexpected end of the text, expected }");
     assert_eq!(refused("{ .a = \"ü\" } }"), "parse error at line 1, col 14: unexpected }, expected the end of the text");
+    for (text, want) in [
+        ("{} | rate(", "line 1, col 11: unexpected end of the text, expected )"),
+        ("{} |", "line 1, col 5: unexpected end of the text, expected {, ( or a stage"),
+        ("{ .a = \"x }", "line 1, col 8: string is not terminated"),
+        ("{ .a = 1.5d }", "line 1, col 11: unknown identifier: d"),
+        ("{}\n\t| by(.a, .b)", "line 2, col 9: unexpected ,, expected )"),
+        ("{} | rate() by (.a = 1)", "line 1, col 20: unexpected =, expected )"),
+        ("{} | quantile_over_time(duration)", "line 1, col 33: unexpected ), expected , and a quantile"),
+        ("{ .a = 0x1F }", "line 1, col 9: unknown identifier: x1F"),
+        ("{ span.a = }", "line 1, col 12: unexpected }, expected a value, an attribute or ("),
+        ("{} | select()", "line 1, col 13: unexpected ), expected an attribute such as span.name or an intrinsic"),
+        ("{} | rate() | topk(-1)", "line 1, col 20: unexpected -, expected an integer"),
+        ("{} with(5=1)", "line 1, col 9: unexpected 5, expected the name of a hint"),
+    ] {
+        assert_eq!(refused(text), format!("parse error at {want}"), "{text}");
+    }
     assert!(refused(&" ".repeat(200_000)).contains("200000 bytes long, the limit is 131072"));
 }
 

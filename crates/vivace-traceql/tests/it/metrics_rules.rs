@@ -138,7 +138,12 @@ fn too_many_series_are_cut_and_said_to_be() {
     let (early, answer) = limited("{} | quantile_over_time(duration, .1, .5, .9)", 2);
     assert!(early || answer.is_truncated);
     assert_eq!(answer.series.len(), 2);
+    let (early, answer) = limited("{} | quantile_over_time(duration, .5)", 1);
+    assert!(!early && !answer.is_truncated, "buckets are no series");
+    let (early, answer) = limited("{} | compare({ status = error }, 1)", 10);
+    assert!(!early && answer.is_truncated && answer.series.len() == 10, "values that are not listed are no series");
     let plan = plan("{} | rate() by (span.n)", range(), 0).with_max_series(4);
+    assert!(plan.truncation_message().starts_with("Response exceeds maximum series limit of 4, a partial response is returned."));
     let mut merged = count(&plan, &spans()[..4]);
     assert!(!merged.is_truncated());
     plan.merge(&mut merged, count(&plan, &spans()[3..]));
