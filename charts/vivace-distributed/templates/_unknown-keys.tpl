@@ -7,7 +7,8 @@ dict "values" .Values "known" (tree of files/known-values.json) "path" "".
 {{- $path := empty $.path | ternary $key (printf "%s.%s" $.path $key) }}
 {{- if not (hasKey $.known $key) }}
 {{- $near := include "tempo.nearestKey" (dict "key" $key "keys" (keys $.known | sortAlpha)) }}
-  {{ $path }}{{ if $near }} (did you mean {{ empty $.path | ternary $near (printf "%s.%s" $.path $near) }}?){{ end }}
+{{- print "\n" $path }}
+{{- if $near }} (did you mean {{ empty $.path | ternary $near (printf "%s.%s" $.path $near) }}?){{ end }}
 {{- else if and (kindIs "map" $value) (kindIs "map" (get $.known $key)) }}
 {{- include "tempo.unknownKeys" (dict "values" $value "known" (get $.known $key) "path" $path) }}
 {{- end }}
