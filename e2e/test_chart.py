@@ -20,7 +20,7 @@ from referencing import Registry, Resource
 from charts import DISTRIBUTED, SINGLE, Refused
 
 CASES = list(charts.cases())
-VERSIONS = ["1.25", "1.29", "1.33", "1.36"]
+VERSIONS = ["1.25", "1.29", "1.33", "1.37"]
 # Kinds of others, which the schemas of Kubernetes do not have.
 CUSTOM = {"HTTPRoute", "ServiceMonitor", "PrometheusRule", "ScaledObject"}
 every_case = pytest.mark.parametrize("case", CASES, ids=charts.case_name)
@@ -201,7 +201,7 @@ def test_vivace_accepts_the_configuration(case, tmp_path):
             remarks = [line for line in said.splitlines() if line and "without effect" not in line and not any(advice in line for advice in ADVICE)]
             assert remarks in (["the configuration is valid"], ["the configuration has warnings"]), f"{charts.label(owner)}: {said}"
     assert seen >= ({"tempo"} if chart == SINGLE else {"distributor", "ingester", "querier", "query-frontend", "compactor"})
-    checked = subprocess.run([harness.binaries() / "vivace-cli", "config", "overrides", tmp_path / "overrides.yaml"], capture_output=True, text=True, check=False)
+    checked = subprocess.run([harness.binaries() / "vivace-cli", "config", "check-overrides", tmp_path / "overrides.yaml"], capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
