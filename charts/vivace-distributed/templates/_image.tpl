@@ -22,7 +22,7 @@ which is the reference's default, comes last. A repository that begins with a ho
 {{- $repository = printf "%s-%s" $repository .component }}
 {{- end }}
 {{- $name := $repository }}
-{{- if and $registry (not (regexMatch "^[^/]*[.:][^/]*/" $repository)) }}{{- $name = printf "%s/%s" $registry $repository }}{{- end }}
+{{- if and $registry (not (regexMatch "^(localhost|[^/]*[.:][^/]*)/" $repository)) }}{{- $name = printf "%s/%s" $registry $repository }}{{- end }}
 {{- if hasPrefix "sha256:" $tag }}{{ printf "%s@%s" $name $tag }}{{ else }}{{ printf "%s:%s" $name $tag }}{{ end }}
 {{- end }}
 
