@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     fn ids_are_read_once_and_only_where_they_may_be() {
-        let options = BlockOptions { row_group_otlp_bytes: 100, ..BlockOptions::default() };
+        let options = BlockOptions { row_group_otlp_bytes: 30, ..BlockOptions::default() };
         let tenant = TenantId::single();
         let mut writer = BlockWriter::new(options, tenant.clone(), BlockId([1; 16]), Vec::new(), 100).expect("starts");
         for number in (0..200).step_by(2) {

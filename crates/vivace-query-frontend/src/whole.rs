@@ -294,6 +294,6 @@ mod tests {
         assert_eq!((ids(&places.blocks), ids(&places.known_blocks), places.ingesters), (vec![10, 11], vec![2, 3, 1], true));
         assert_eq!(ids(&view.beside_block(&block(3, 20_000, 21_000), false).blocks), [10]);
         assert_eq!(ids(&view.beside_block(&block(10, 0, 0), false).blocks), [2, 3, 11]);
-        assert_eq!(ids(&view.beside_ingesters(TimeRange { start: 14_000, end: 18_000 }).blocks), [2, 3, 10]);
+        assert_eq!(ids(&view.beside_ingesters(TimeRange { start: 15_000, end: 17_000 }).blocks), [2, 3, 10]);
     }
 }
