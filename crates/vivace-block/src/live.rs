@@ -11,7 +11,6 @@ use vivace_proto::otlp::{InstrumentationScope, Resource, ResourceSpans, ScopeSpa
 use vivace_traceql::{Batch, Fetch, ServiceStat, SpanRow, TraceRow, Value};
 
 pub use filter::Candidates;
-pub(crate) use filter::is_of_trace;
 pub use series::observe;
 pub use tags::{tag_names, tag_values};
 

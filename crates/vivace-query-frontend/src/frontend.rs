@@ -19,7 +19,7 @@ use crate::params::{RangeRules, TimeRange};
 use crate::queue::Queue;
 use crate::run::Run;
 use crate::split::{self, Lookup, Request, SplitRules};
-use crate::whole::{Together, asks_ingesters, judge_whole_traces, needs_whole_traces};
+use crate::whole::{Together, asks_ingesters, judge_whole_traces};
 
 /// The scopes of tags, as requests name them.
 const SCOPES: [&str; 6] = ["resource", "span", "event", "link", "instrumentation", "intrinsic"];
@@ -202,9 +202,8 @@ impl Frontend {
             self.check_size(&request.query)?;
             let invalid = |error: vivace_traceql::QueryError| QueryError::Invalid(format!("invalid TraceQL query: {error}"));
             let query = vivace_traceql::parse(&request.query).map_err(invalid)?;
-            query.search_plan(0, 0).map_err(invalid)?;
+            whole = query.search_plan(0, 0).map_err(invalid)?.needs_whole_traces();
             most_recent = query.most_recent();
-            whole = needs_whole_traces(&query);
         }
         let limit = request.limit as usize;
         let mut plan = self.plan(tenants, &Request::Search(request.clone()), range);

@@ -11,8 +11,6 @@ use vivace_proto::tempopb::SearchRequest;
 use vivace_proto::vivace::v1::job::Work;
 use vivace_proto::vivace::v1::{BlockPart, Places, SearchRecentTraces, SearchTraces, SeriesRequest, SeriesTraces, TracePart};
 use vivace_storage::{Blocklist, overlaps};
-use vivace_traceql::ast::{Field, FieldOp, Metrics, Pipeline, Query, Root, Scalar, SpansetOp, Spansets, Stage};
-use vivace_traceql::{Attribute, CompareOp, Intrinsic, Value};
 
 use crate::params::TimeRange;
 
@@ -151,87 +149,9 @@ impl Together {
     }
 }
 
-/// Whether several spans of a trace decide together whether it matches.
-pub(crate) fn needs_whole_traces(query: &Query) -> bool {
-    let mut metrics = match &query.root {
-        Root::Pipeline(pipeline) => return of_pipeline(pipeline),
-        Root::Metrics(metrics) => metrics,
-    };
-    loop {
-        match metrics {
-            Metrics::First { pipeline, .. } => return of_pipeline(pipeline),
-            Metrics::Later { of, .. } => metrics = of,
-            Metrics::Binary { .. } | Metrics::Constant(_) => return false,
-        }
-    }
-}
-
-fn of_pipeline(pipeline: &Pipeline) -> bool {
-    pipeline.stages.iter().any(|stage| match stage {
-        Stage::Spansets(spansets) => of_spansets(spansets),
-        Stage::Group(_) | Stage::Coalesce => true,
-        Stage::Select(attributes) => attributes.iter().any(is_of_trace),
-        Stage::ScalarFilter(filter) => [&filter.left, &filter.right].into_iter().any(|side| !matches!(side, Scalar::Constant(_))),
-    })
-}
-
-fn of_spansets(spansets: &Spansets) -> bool {
-    match spansets {
-        Spansets::Filter(field) => of_field(field),
-        Spansets::Pipeline(pipeline) => of_pipeline(pipeline),
-        Spansets::Binary { op: SpansetOp::Or, left, right } => of_spansets(left) || of_spansets(right),
-        Spansets::Binary { .. } => true,
-    }
-}
-
-fn of_field(field: &Field) -> bool {
-    match field {
-        Field::Literal(_) => false,
-        Field::Attribute(attribute) => is_of_trace(attribute),
-        Field::Unary { of, .. } | Field::Exists(of) | Field::NotExists(of) => of_field(of),
-        Field::Binary { op, left, right } => !asks_for_root(*op, left, right) && (of_field(left) || of_field(right)),
-    }
-}
-
-/// `nestedSetParent < 0`: a root says itself that it is one.
-fn asks_for_root(op: FieldOp, left: &Field, right: &Field) -> bool {
-    let is_parent = matches!(left, Field::Attribute(Attribute::Intrinsic(Intrinsic::NestedSetParent)));
-    is_parent && op == FieldOp::Compare(CompareOp::Less) && *right == Field::Literal(Value::Int(0))
-}
-
-fn is_of_trace(attribute: &Attribute) -> bool {
-    use Intrinsic::{ChildCount, NestedSetLeft, NestedSetParent, NestedSetRight, RootName, RootService, TraceDuration};
-    matches!(
-        attribute,
-        Attribute::Intrinsic(ChildCount | NestedSetLeft | NestedSetParent | NestedSetRight | RootName | RootService | TraceDuration)
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn plain_filters_are_decided_by_one_span() {
-        let whole = |query: &str| needs_whole_traces(&vivace_traceql::parse(query).unwrap());
-        for query in ["{}", "{ .a = 1 }", "{ .a = 1 } || { .b = 2 }", "{ .a = 1 } | { .b = 2 } | select(.c)", "{ nestedSetParent < 0 }"] {
-            assert!(!whole(query), "{query}");
-        }
-        for query in [
-            "{ .a = 1 } && { .b = 2 }",
-            "{ .a = 1 } >> { .b = 2 }",
-            "{ .a = 1 } !> { .b = 2 }",
-            "({ .a = 1 } && { .b = 2 }) || { .c = 3 }",
-            "{ .a = 1 } | count() > 2",
-            "{ .a = 1 } | by(.b) | count() > 2",
-            "{ traceDuration > 1s }",
-            "{ .a = 1 || !(rootName != `x`) }",
-            "{ nestedSetParent = 3 }",
-            "{ .a = 1 } | select(nestedSetLeft)",
-        ] {
-            assert!(whole(query), "{query}");
-        }
-    }
 
     fn tenant(name: &str) -> TenantId {
         TenantId::new(name).unwrap()

@@ -80,6 +80,16 @@ pub enum Attribute {
 }
 
 impl Attribute {
+    /// Known only with all spans of the trace at hand.
+    #[must_use]
+    pub fn is_of_trace(&self) -> bool {
+        use Intrinsic::{ChildCount, NestedSetLeft, NestedSetParent, NestedSetRight, RootName, RootService, TraceDuration};
+        matches!(
+            self,
+            Self::Intrinsic(ChildCount | NestedSetLeft | NestedSetParent | NestedSetRight | RootName | RootService | TraceDuration)
+        )
+    }
+
     /// Values stand one per event, in [`crate::Batch::events`].
     #[must_use]
     pub fn is_of_events(&self) -> bool {

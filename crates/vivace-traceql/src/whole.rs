@@ -1,8 +1,7 @@
 //! Whether a query must see the spans of a trace together.
 
-use crate::ast::{Field, FirstStage, OverTime, Pipeline, Scalar, SpansetOp, Spansets, Stage};
-use crate::expr::each_attribute;
-use crate::{Attribute, Intrinsic};
+use crate::ast::{Field, FieldOp, FirstStage, OverTime, Pipeline, Scalar, SpansetOp, Spansets, Stage};
+use crate::{Attribute, CompareOp, Intrinsic, Value};
 
 /// Whether several spans of a trace decide together what the pipeline leaves of it. Plain filters decide span by span.
 pub(crate) fn pipeline_needs_whole_traces(pipeline: &Pipeline) -> bool {
@@ -13,7 +12,7 @@ pub(crate) fn stage_needs_whole_traces(stage: &Stage) -> bool {
     match stage {
         Stage::Spansets(spansets) => of_spansets(spansets),
         Stage::Group(_) | Stage::Coalesce => true,
-        Stage::Select(attributes) => attributes.iter().any(is_of_trace),
+        Stage::Select(attributes) => attributes.iter().any(Attribute::is_of_trace),
         Stage::ScalarFilter(filter) => [&filter.left, &filter.right].into_iter().any(|side| !matches!(side, Scalar::Constant(_))),
     }
 }
@@ -32,7 +31,7 @@ pub(crate) fn first_stage_needs_whole_traces(stage: &FirstStage) -> bool {
         // Compared are also the names of the root.
         FirstStage::Compare { .. } => true,
         FirstStage::Over { function, by } => {
-            by.iter().any(is_of_trace)
+            by.iter().any(Attribute::is_of_trace)
                 || match function {
                     OverTime::Rate | OverTime::Count => false,
                     OverTime::Min(of)
@@ -40,30 +39,23 @@ pub(crate) fn first_stage_needs_whole_traces(stage: &FirstStage) -> bool {
                     | OverTime::Sum(of)
                     | OverTime::Avg(of)
                     | OverTime::Histogram(of)
-                    | OverTime::Quantile(of, _) => is_of_trace(of),
+                    | OverTime::Quantile(of, _) => of.is_of_trace(),
                 }
         }
     }
 }
 
 fn of_field(field: &Field) -> bool {
-    let mut whole = false;
-    each_attribute(field, &mut |attribute| whole |= is_of_trace(attribute));
-    whole
+    match field {
+        Field::Literal(_) => false,
+        Field::Attribute(attribute) => attribute.is_of_trace(),
+        Field::Unary { of, .. } | Field::Exists(of) | Field::NotExists(of) => of_field(of),
+        Field::Binary { op, left, right } => !asks_for_root(*op, left, right) && (of_field(left) || of_field(right)),
+    }
 }
 
-/// What depends on other spans of the trace.
-fn is_of_trace(attribute: &Attribute) -> bool {
-    matches!(
-        attribute,
-        Attribute::Intrinsic(
-            Intrinsic::TraceDuration
-                | Intrinsic::RootName
-                | Intrinsic::RootService
-                | Intrinsic::ChildCount
-                | Intrinsic::NestedSetLeft
-                | Intrinsic::NestedSetRight
-                | Intrinsic::NestedSetParent
-        )
-    )
+/// `nestedSetParent < 0`: a root says itself that it is one.
+fn asks_for_root(op: FieldOp, left: &Field, right: &Field) -> bool {
+    let is_parent = matches!(left, Field::Attribute(Attribute::Intrinsic(Intrinsic::NestedSetParent)));
+    is_parent && op == FieldOp::Compare(CompareOp::Less) && *right == Field::Literal(Value::Int(0))
 }

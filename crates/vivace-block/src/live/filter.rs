@@ -233,7 +233,7 @@ pub(super) fn span_passes<'a>(lookup: &mut Lookup<'a, '_>, row: &Row<'a>, span: 
 fn condition_holds<'a>(lookup: &mut Lookup<'a, '_>, row: &Row<'a>, span: &Span<'a>, condition: &Condition, known: Known) -> bool {
     let Condition { attribute, comparison } = condition;
     match known {
-        Known::Span if is_of_trace(attribute) => return true,
+        Known::Span if attribute.is_of_trace() => return true,
         Known::Scope if !is_of_scope(attribute) => return true,
         Known::Trace | Known::Span | Known::Scope => {}
     }
@@ -244,15 +244,6 @@ fn condition_holds<'a>(lookup: &mut Lookup<'a, '_>, row: &Row<'a>, span: &Span<'
         return row.links[span.links.clone()].iter().any(|link| comparison.matches(&lookup.of_link(row, link, attribute)));
     }
     comparison.matches(&lookup.of_span(row, span, attribute))
-}
-
-/// Known only with all spans of the trace at hand.
-pub(crate) fn is_of_trace(attribute: &Attribute) -> bool {
-    use Intrinsic::{ChildCount, NestedSetLeft, NestedSetParent, NestedSetRight, RootName, RootService, TraceDuration};
-    matches!(
-        attribute,
-        Attribute::Intrinsic(ChildCount | NestedSetLeft | NestedSetParent | NestedSetRight | RootName | RootService | TraceDuration)
-    )
 }
 
 /// Known with a span's resource and scope at hand.

@@ -11,7 +11,6 @@ use super::fault::ReadError;
 use super::group::Group;
 use super::reader::BlockReader;
 use super::search::{ScanStats, scan};
-use crate::live::is_of_trace;
 
 /// Parts of a trace that lie farther apart in time than this are not looked for, nanoseconds. A trace's root spans its time,
 /// so parts of one that has come whole lie within it.
@@ -148,7 +147,7 @@ pub(crate) fn part_branch(filters: &[TraceFilter]) -> Option<usize> {
 fn of_one_span(filter: &SpanFilter) -> SpanFilter {
     match filter {
         SpanFilter::Maybe => SpanFilter::Maybe,
-        SpanFilter::Leaf(condition) if is_of_trace(&condition.attribute) && !asks_for_root(condition) => SpanFilter::Maybe,
+        SpanFilter::Leaf(condition) if condition.attribute.is_of_trace() && !asks_for_root(condition) => SpanFilter::Maybe,
         SpanFilter::Leaf(condition) => SpanFilter::Leaf(condition.clone()),
         SpanFilter::And(filters) => {
             let mut filters: Vec<SpanFilter> = filters.iter().map(of_one_span).filter(|filter| *filter != SpanFilter::Maybe).collect();

@@ -104,6 +104,8 @@ fn whole_traces_are_needed_where_spans_decide_together() {
         "{ name = \"x\" && event.a = 1 || span.b > 2 } | rate() by (resource.service.name)",
         "{ name = \"x\" } || { .a = 1 } | { .b = 1 } | select(span.c) | avg_over_time(duration)",
         "{ trace:id = \"1\" } | count_over_time() by (span:parentID)",
+        // A root says itself that it is one.
+        "{ nestedSetParent < 0 } | rate()",
     ] {
         assert_eq!(needs(alone), (false, false), "{alone}");
     }
@@ -114,7 +116,10 @@ fn whole_traces_are_needed_where_spans_decide_together() {
         "{} | by(.a) | rate()",
         "{ traceDuration > 1s } | rate()",
         "{} | select(rootName) | rate()",
-        "{ nestedSetParent < 0 } | rate()",
+        "{ nestedSetParent = 3 } | rate()",
+        "({ .a = 1 } && { .b = 2 }) || { .c = 3 } | rate()",
+        "{ .a = 1 || !(rootName != `x`) } | rate()",
+        "{ .a = 1 } !> { .b = 2 } | rate()",
     ] {
         assert_eq!(needs(together), (true, true), "{together}");
     }
