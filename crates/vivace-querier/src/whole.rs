@@ -118,7 +118,6 @@ impl Querier {
         places: &Places,
         call: Duration,
     ) -> Result<Judged, JobError> {
-        let elsewhere = self.elsewhere(tenant, places, call);
         let (limit, mut asked) = (request.limit, request.limit);
         loop {
             let parts_request = SearchPartsRequest {
@@ -128,6 +127,10 @@ impl Querier {
             let answers = self.ingesters.ask_recent(tenant, parts_request, call, |mut c, r| async move { c.search_parts(r).await }).await?;
             let mut warnings: Vec<String> = answers.warning.into_iter().collect();
             let candidates = united(answers.parts.iter().flat_map(|part| &part.candidates).map(from_message));
+            // One ingester that has all in one place need not be asked again.
+            let ingesters = answers.parts.iter().map(|part| part.places).sum::<u32>() > 1;
+            let places = Places { ingesters, ..places.clone() };
+            let elsewhere = self.elsewhere(tenant, &places, call);
             let split = elsewhere.also_has(&candidates, Here::Ingesters, TRACE_SPREAD_NANOS).await?;
             add_new(&mut warnings, split.warnings);
             let has_more = answers.parts.iter().any(|part| part.more);
