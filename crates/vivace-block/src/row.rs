@@ -35,6 +35,16 @@ pub struct SpanRef<'a> {
 pub(crate) struct Layout {
     resource: FxHashMap<Box<[u8]>, Leaf>,
     span: FxHashMap<Box<[u8]>, Leaf>,
+    /// By [`mark_of`]: whether a key of `span` has it. Most keys have no column, and need not be looked up.
+    span_marks: [u64; 4],
+}
+
+/// Tells most keys apart.
+#[inline]
+fn mark_of(key: &[u8]) -> (usize, u64) {
+    let last = key.last().copied().unwrap_or_default();
+    let mark = (key.len() as u8).wrapping_mul(31).wrapping_add(last);
+    (usize::from(mark >> 6), 1 << (mark & 63))
 }
 
 impl Layout {
@@ -52,7 +62,11 @@ impl Layout {
             (key("http.url"), Leaf::HTTP_URL),
             (key("http.status_code"), Leaf::HTTP_STATUS_CODE),
         ]);
-        Self { resource, span }
+        let mut span_marks = [0; 4];
+        for (word, bit) in span.keys().map(|key| mark_of(key)) {
+            span_marks[word] |= bit;
+        }
+        Self { resource, span, span_marks }
     }
 
     /// The column of a resource attribute, if its value is text.
@@ -61,8 +75,10 @@ impl Layout {
     }
 
     /// The column of a span attribute, if its value has the column's type.
+    #[inline]
     pub(crate) fn span_column(&self, key: &[u8]) -> Option<Leaf> {
-        self.span.get(key).copied()
+        let (word, bit) = mark_of(key);
+        if self.span_marks[word] & bit == 0 { None } else { self.span.get(key).copied() }
     }
 }
 

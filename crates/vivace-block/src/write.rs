@@ -2,6 +2,7 @@
 
 mod chunk;
 mod columns;
+mod combine;
 mod copy;
 mod encode;
 mod pass;
@@ -24,7 +25,8 @@ use crate::row::{Layout, ResourceCache, Row, SpanRef};
 use crate::schema::{Leaf, vparquet4};
 use chunk::Encoder;
 use columns::Columns;
-use copy::{Combined, Copied};
+use combine::Combined;
+use copy::Copied;
 pub(crate) use copy::{Mismatch, RowSource, is_representative};
 
 /// How a block is written.

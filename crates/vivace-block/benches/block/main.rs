@@ -1,8 +1,9 @@
-//! A block written, looked into and searched by one core: spans per second, and what a block takes of bytes.
+//! A block written, looked into and searched by one core: spans per second of CPU, and what a block takes of bytes.
 //!
 //! `VIVACE_BENCH_CORPUS` names recorded requests to use instead of generated spans; see `corpus.rs`.
 
 mod corpus;
+mod cpu;
 
 use std::hint::black_box;
 use std::ops::{ControlFlow, Range};
@@ -11,7 +12,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use vivace_block::bloom::{self, Shard};
 use vivace_block::index::RowGroupIndex;
@@ -20,6 +20,7 @@ use vivace_core::{BlockId, TenantId, TraceId};
 use vivace_traceql::Fetch;
 
 use corpus::Traces;
+use cpu::CpuTime;
 
 /// As in the programs.
 #[global_allocator]
@@ -37,7 +38,7 @@ fn count(traces: &Traces) -> u64 {
     traces.iter().map(|(_, spans)| spans.len() as u64).sum()
 }
 
-fn group<'a>(criterion: &'a mut Criterion, name: &str, spans: u64) -> BenchmarkGroup<'a, WallTime> {
+fn group<'a>(criterion: &'a mut Criterion<CpuTime>, name: &str, spans: u64) -> BenchmarkGroup<'a, CpuTime> {
     let mut group = criterion.benchmark_group(name);
     group.sample_size(10).warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(4));
     if spans > 0 {
@@ -68,7 +69,7 @@ impl ReadAt for Counted {
     }
 }
 
-fn encode(criterion: &mut Criterion) {
+fn encode(criterion: &mut Criterion<CpuTime>) {
     let traces = corpus::traces();
     let spans = count(&traces);
     let otlp: u64 = traces.iter().flat_map(|(_, spans)| spans).map(|s| s.span.len() as u64).sum();
@@ -82,7 +83,7 @@ fn encode(criterion: &mut Criterion) {
     group.finish();
 }
 
-fn find(criterion: &mut Criterion) {
+fn find(criterion: &mut Criterion<CpuTime>) {
     let traces = corpus::traces();
     let block = write(BlockOptions::default(), &traces);
     let index = RowGroupIndex::from_json(&block.index).expect("an index");
@@ -111,7 +112,7 @@ fn find(criterion: &mut Criterion) {
     group.finish();
 }
 
-fn scan(criterion: &mut Criterion) {
+fn scan(criterion: &mut Criterion<CpuTime>) {
     let traces = corpus::traces();
     let spans = count(&traces);
     let block = write(BlockOptions::default(), &traces);
@@ -165,7 +166,7 @@ fn dealt(traces: &Traces, blocks_of: fn(usize, usize) -> &'static [usize]) -> Ve
     (0..4).filter_map(block).collect()
 }
 
-fn merging(criterion: &mut Criterion) {
+fn merging(criterion: &mut Criterion<CpuTime>) {
     let traces = corpus::traces();
     type Deal = fn(usize, usize) -> &'static [usize];
     let ways: [(&str, Deal); 4] = [
@@ -188,5 +189,5 @@ fn merging(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, encode, find, scan, merging);
+criterion_group!(name = benches; config = Criterion::default().with_measurement(CpuTime); targets = encode, find, scan, merging);
 criterion_main!(benches);

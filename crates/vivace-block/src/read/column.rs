@@ -129,20 +129,6 @@ impl Values {
         }
     }
 
-    /// Appends a value as bytes that are equal for equal values only.
-    pub(crate) fn put(&self, index: usize, out: &mut Vec<u8>) {
-        match self {
-            Self::Codes { .. } | Self::Strings(_) => {
-                let bytes = self.bytes(index);
-                out.extend_from_slice(&bytes.len().to_le_bytes());
-                out.extend_from_slice(bytes);
-            }
-            Self::I64(_) | Self::I32(_) => out.extend_from_slice(&self.i64(index).to_le_bytes()),
-            Self::F64(_) => out.extend_from_slice(&self.f64(index).to_le_bytes()),
-            Self::Bool(_) => out.push(u8::from(self.bool(index))),
-        }
-    }
-
     pub(crate) fn text(&self, index: usize) -> Arc<str> {
         match self {
             Self::Codes { codes, dictionary } if index < codes.len() => dictionary.shared(codes[index]),

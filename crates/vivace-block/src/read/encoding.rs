@@ -186,6 +186,7 @@ pub(crate) fn delta(bytes: &[u8], count: usize, out: &mut Vec<i64>) -> Result<us
         return Err(Fault::corrupt(format!("{total} delta values where there should be {count}")));
     }
     let mut value = zigzag(&mut rest)?;
+    out.reserve(count.min(1 << 16));
     out.push(value);
     let per_mini = block / minis;
     let mut left = count - 1;
@@ -257,6 +258,13 @@ impl Strings {
         }
     }
 
+    /// The bytes of neighbours and the offset of each among all bytes, with the end of the last. None if they are not there.
+    pub(crate) fn part(&self, range: std::ops::Range<usize>) -> Option<(&[u8], &[u32])> {
+        let offsets = self.offsets.get(range.start..=range.end)?;
+        let (first, end) = (offsets.first()?, offsets.last()?);
+        Some((&self.data[*first as usize..*end as usize], offsets))
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = &[u8]> {
         (0..self.len()).map(|i| self.get(i))
     }
@@ -301,6 +309,7 @@ impl Strings {
     /// Appends `count` plain strings.
     pub(crate) fn plain(&mut self, mut bytes: &[u8], count: usize) -> Result<(), Fault> {
         self.data.reserve(bytes.len().saturating_sub(count.saturating_mul(4)));
+        self.offsets.reserve(count.min(bytes.len() / 4));
         for _ in 0..count {
             let len = take(&mut bytes, 4)?;
             let len = u32::from_le_bytes(len.try_into().unwrap_or_default());

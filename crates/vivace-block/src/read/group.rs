@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -27,7 +28,8 @@ pub(crate) struct Group<'a> {
     levels: FxHashMap<usize, Rc<Levels>>,
     offsets: FxHashMap<(LeafId, u8, u8), Rc<Vec<u32>>>,
     pub(super) shape: Option<Shape>,
-    fetched: Vec<(u64, Bytes)>,
+    /// By where they start; of several that start there, the longest.
+    fetched: BTreeMap<u64, Bytes>,
     pub(super) zip: Decompressor,
     /// Bytes read from the source.
     pub(crate) bytes_read: u64,
@@ -45,7 +47,7 @@ impl<'a> Group<'a> {
             levels: FxHashMap::default(),
             offsets: FxHashMap::default(),
             shape: None,
-            fetched: Vec::new(),
+            fetched: BTreeMap::new(),
             zip: Decompressor::default(),
             bytes_read: 0,
         }
@@ -167,14 +169,18 @@ impl<'a> Group<'a> {
         let read = self.block.read_many(&ranges)?;
         for (range, bytes) in ranges.iter().zip(read) {
             self.bytes_read += bytes.len() as u64;
-            self.fetched.push((range.start, bytes));
+            let known = self.fetched.entry(range.start).or_default();
+            if known.len() < bytes.len() {
+                *known = bytes;
+            }
         }
         Ok(())
     }
 
     pub(super) fn cached(&self, range: &Range<u64>) -> Option<Bytes> {
-        self.fetched.iter().find_map(|(start, bytes)| {
-            let from = usize::try_from(range.start.checked_sub(*start)?).ok()?;
+        // Nearly always in the nearest; one that is longer may start before.
+        self.fetched.range(..=range.start).rev().take(4).find_map(|(start, bytes)| {
+            let from = usize::try_from(range.start - start).ok()?;
             let to = usize::try_from(range.end.checked_sub(*start)?).ok()?;
             (to <= bytes.len()).then(|| bytes.slice(from..to))
         })

@@ -1,3 +1,5 @@
+use std::cell::Cell;
+
 use super::fault::Fault;
 use super::footer::Codec;
 use super::thrift::{Kind, Reader};
@@ -145,6 +147,18 @@ pub(crate) struct Decompressor {
     buffer: Vec<u8>,
 }
 
+thread_local! {
+    /// A context that nobody on this thread uses: it takes longer to make one than to decompress a page.
+    static IDLE: Cell<Option<zstd::bulk::Decompressor<'static>>> = const { Cell::new(None) };
+}
+
+impl Drop for Decompressor {
+    fn drop(&mut self) {
+        // A thread that ends has no use for it.
+        let _ = IDLE.try_with(|idle| self.zstd.take().map(|zstd| idle.set(Some(zstd))));
+    }
+}
+
 impl Decompressor {
     /// `stored` as it was before compression: exactly `size` bytes.
     pub(crate) fn decompress<'a>(&'a mut self, codec: Codec, stored: &'a [u8], size: usize) -> Result<&'a [u8], Fault> {
@@ -172,7 +186,10 @@ impl Decompressor {
                 let io = |e: std::io::Error| Fault::corrupt(format!("zstd: {e}"));
                 let zstd = match &mut self.zstd {
                     Some(zstd) => zstd,
-                    empty => empty.insert(zstd::bulk::Decompressor::new().map_err(io)?),
+                    empty => empty.insert(match IDLE.take() {
+                        Some(idle) => idle,
+                        None => zstd::bulk::Decompressor::new().map_err(io)?,
+                    }),
                 };
                 // A block gives at most 128 kB and takes at least four bytes.
                 if size / ZSTD_BLOCK_BYTES > stored.len() / 4 {

@@ -60,6 +60,47 @@ impl<'a> Attr<'a> {
     /// Reads a `KeyValue` message.
     #[inline]
     pub(crate) fn read(message: &'a [u8]) -> Result<Self, WireError> {
+        match Self::read_usual(message) {
+            Some(attr) => Ok(attr),
+            None => Self::read_any(message),
+        }
+    }
+
+    /// Reads a key and a scalar value, in this order and nothing else: what clients send nearly always. None for all else.
+    #[inline]
+    fn read_usual(message: &'a [u8]) -> Option<Self> {
+        let (key_len, rest) = usual_len(message.strip_prefix(&[1 << 3 | 2])?)?;
+        let (key, rest) = rest.split_at_checked(key_len)?;
+        let (value_len, value) = usual_len(rest.strip_prefix(&[2 << 3 | 2])?)?;
+        if value.len() != value_len {
+            return None;
+        }
+        let scalar = match value {
+            [0x0a, rest @ ..] => {
+                let (len, text) = usual_len(rest)?;
+                if text.len() != len {
+                    return None;
+                }
+                Scalar::Str(text)
+            }
+            [0x10, bit @ (0 | 1)] => Scalar::Bool(*bit == 1),
+            [0x18, digits @ .., last @ ..0x80] if digits.len() < 9 => {
+                let mut number = u64::from(*last) << (7 * digits.len());
+                for (at, digit) in digits.iter().enumerate() {
+                    if *digit < 0x80 {
+                        return None;
+                    }
+                    number |= u64::from(digit & 0x7f) << (7 * at);
+                }
+                Scalar::Int(number.cast_signed())
+            }
+            [0x21, bits @ ..] => Scalar::Double(f64::from_le_bytes(bits.try_into().ok()?)),
+            _ => return None,
+        };
+        Some(Self { key, value: AttrValue::Scalar(scalar) })
+    }
+
+    fn read_any(message: &'a [u8]) -> Result<Self, WireError> {
         let (key, value) = key_value(message)?;
         let value = match AnyValue::read(value)? {
             AnyValue::Scalar(scalar) => AttrValue::Scalar(scalar),
@@ -75,6 +116,16 @@ impl<'a> Attr<'a> {
             AttrValue::Scalar(Scalar::Str(text)) => Some(text),
             _ => None,
         }
+    }
+}
+
+/// A length of one or two bytes, and what follows.
+#[inline]
+pub(super) fn usual_len(bytes: &[u8]) -> Option<(usize, &[u8])> {
+    match bytes {
+        [len @ ..0x80, rest @ ..] => Some((usize::from(*len), rest)),
+        [low, high @ ..0x80, rest @ ..] => Some((usize::from(low & 0x7f) | usize::from(*high) << 7, rest)),
+        _ => None,
     }
 }
 
@@ -277,5 +328,37 @@ mod tests {
             vivace_core::wire::put_bytes(&mut bytes, 5, &outer);
         }
         assert!(!any_value_json(&bytes).contains("intValue"));
+    }
+
+    #[test]
+    fn usual_attributes_are_read_as_all_others_are() {
+        let texts = [String::new(), "text".to_owned(), "x".repeat(127), "x".repeat(128), "x".repeat(20_000)];
+        let mut values: Vec<Any> = texts.map(|text| any(V::StringValue(text))).into();
+        values.extend([0, 1, 127, 128, -1, i64::MAX, i64::MIN, 1 << 56].map(|v| any(V::IntValue(v))));
+        values.extend([any(V::BoolValue(true)), any(V::DoubleValue(-0.5)), any(V::BytesValue(vec![1].into())), Any { value: None }]);
+        let mut usual = 0;
+        for value in values {
+            for key in ["", "key", &"k".repeat(200)] {
+                let bytes = KeyValue { key: key.to_owned(), value: Some(value.clone()) }.encode_to_vec();
+                // Also with every byte changed, cut at every place, and twice.
+                let changed = (0..bytes.len().min(40)).flat_map(|at| [0, 1, 0x0a, 0x12, 0x80, 0xff].map(|byte| (at, byte)));
+                let mut all: Vec<Vec<u8>> = changed
+                    .map(|(at, byte)| {
+                        let mut changed = bytes.clone();
+                        changed[at] = byte;
+                        changed
+                    })
+                    .collect();
+                all.extend((0..bytes.len().min(40)).map(|end| bytes[..end].to_vec()));
+                all.extend([[&bytes[..], &bytes].concat(), bytes]);
+                for bytes in all {
+                    if let Some(attr) = Attr::read_usual(&bytes) {
+                        usual += 1;
+                        assert_eq!(Attr::read_any(&bytes), Ok(attr), "{bytes:?}");
+                    }
+                }
+            }
+        }
+        assert!(usual > 100, "{usual}");
     }
 }

@@ -3,6 +3,7 @@
 use vivace_core::TraceId;
 use vivace_core::wire::{Reader, Value, WireError};
 
+use super::any_value::usual_len;
 use super::{Attr, AttrValue, Event, Layout, Link, Resource, Row, Scalar, Scope, Span};
 use crate::schema::Leaf;
 
@@ -46,6 +47,73 @@ impl Mark {
         row.event_attrs.truncate(self.event_attrs);
         row.link_attrs.truncate(self.link_attrs);
         row.span_columns.truncate(self.span_columns);
+    }
+}
+
+/// The fields of a message.
+trait Fields<'a> {
+    fn next_field(&mut self) -> Result<Option<(u32, Value<'a>)>, WireError>;
+    fn wrong_type(&self, field: u32) -> WireError;
+}
+
+impl<'a> Fields<'a> for Reader<'a> {
+    fn next_field(&mut self) -> Result<Option<(u32, Value<'a>)>, WireError> {
+        self.next_field()
+    }
+
+    fn wrong_type(&self, field: u32) -> WireError {
+        self.wrong_type(field)
+    }
+}
+
+/// Fields as they nearly always are: with keys of one or two bytes, shorter than 16 KiB. Everything else is an error, which does
+/// not say where.
+struct UsualFields<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> UsualFields<'a> {
+    #[inline(always)]
+    fn next(&mut self) -> Option<(u32, Value<'a>)> {
+        let (key, rest) = usual_len(self.rest)?;
+        let value = match (key & 7, rest) {
+            (0, [number @ ..0x80, rest @ ..]) => {
+                self.rest = rest;
+                Value::Varint(u64::from(*number))
+            }
+            (1, _) => {
+                let (number, rest) = rest.split_first_chunk()?;
+                self.rest = rest;
+                Value::Fixed64(u64::from_le_bytes(*number))
+            }
+            (2, _) => {
+                let (len, rest) = usual_len(rest)?;
+                let (bytes, rest) = rest.split_at_checked(len)?;
+                self.rest = rest;
+                Value::Bytes(bytes)
+            }
+            (5, _) => {
+                let (number, rest) = rest.split_first_chunk()?;
+                self.rest = rest;
+                Value::Fixed32(u32::from_le_bytes(*number))
+            }
+            _ => return None,
+        };
+        (key >> 3 != 0).then_some(((key >> 3) as u32, value))
+    }
+}
+
+impl<'a> Fields<'a> for UsualFields<'a> {
+    #[inline(always)]
+    fn next_field(&mut self) -> Result<Option<(u32, Value<'a>)>, WireError> {
+        if self.rest.is_empty() {
+            return Ok(None);
+        }
+        self.next().map(Some).ok_or(WireError::Truncated { offset: 0 })
+    }
+
+    fn wrong_type(&self, field: u32) -> WireError {
+        WireError::Type { field, offset: 0 }
     }
 }
 
@@ -125,15 +193,18 @@ impl<'a> Row<'a> {
 
     pub(super) fn read_span(&mut self, layout: &Layout, message: &'a [u8]) -> Result<ParsedSpan<'a>, WireError> {
         let mark = Mark::of(self);
-        self.try_span(layout, message).inspect_err(|_| mark.roll_back(self))
+        if let Ok(span) = self.try_span(layout, UsualFields { rest: message }) {
+            return Ok(span);
+        }
+        mark.roll_back(self);
+        self.try_span(layout, Reader::new(message)).inspect_err(|_| mark.roll_back(self))
     }
 
-    fn try_span(&mut self, layout: &Layout, message: &'a [u8]) -> Result<ParsedSpan<'a>, WireError> {
+    fn try_span(&mut self, layout: &Layout, mut reader: impl Fields<'a>) -> Result<ParsedSpan<'a>, WireError> {
         let mark = Mark::of(self);
         let mut span = Span::default();
         let mut end = 0;
         let mut is_child_of_own_trace = false;
-        let mut reader = Reader::new(message);
         while let Some(field) = reader.next_field()? {
             match field {
                 (2, Value::Bytes(v)) => span.id = v,
@@ -303,5 +374,60 @@ fn put_scalar(out: &mut Vec<u8>, scalar: Scalar<'_>) {
             out.extend(v.to_bits().to_le_bytes());
         }
         Scalar::Bool(v) => out.extend([4, u8::from(v)]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+    use vivace_proto::otlp::any_value::Value as AnyKind;
+    use vivace_proto::otlp::span::Event;
+    use vivace_proto::otlp::{AnyValue, KeyValue, Span as OtlpSpan, Status};
+
+    use super::*;
+
+    #[test]
+    fn usual_spans_are_read_as_all_others_are() {
+        let attribute = |key: &str, value| KeyValue { key: key.to_owned(), value: Some(AnyValue { value: Some(value) }) };
+        let span = OtlpSpan {
+            trace_id: vec![1; 16].into(),
+            span_id: vec![2; 8].into(),
+            parent_span_id: vec![3; 8].into(),
+            name: "name".to_owned(),
+            kind: 3,
+            start_time_unix_nano: 1_000,
+            end_time_unix_nano: 3_000,
+            attributes: vec![attribute("http.method", AnyKind::StringValue("GET".to_owned())), attribute("n", AnyKind::IntValue(7))],
+            dropped_attributes_count: 300,
+            events: vec![Event { time_unix_nano: 1_500, name: "event".to_owned(), ..Event::default() }],
+            status: Some(Status { code: 2, message: "no".to_owned() }),
+            flags: 1,
+            ..OtlpSpan::default()
+        };
+        let few_dropped = OtlpSpan { dropped_attributes_count: 3, ..span.clone() };
+        let layout = Layout::vparquet4(&[]);
+        let read = |fields: &mut dyn FnMut(&mut Row<'static>) -> Result<Span<'static>, WireError>| {
+            let mut row = Row::default();
+            let span = fields(&mut row)?;
+            Ok::<_, WireError>((span, row.span_attrs, row.events, row.span_columns))
+        };
+        let (mut usual, mut all) = (0, 0);
+        for bytes in [span.encode_to_vec(), few_dropped.encode_to_vec()] {
+            for at in 0..bytes.len() {
+                for byte in [bytes[at], 0, 1, 8, 0x4a, 0x7f, 0x80, 0xff] {
+                    let mut bytes = bytes.clone();
+                    bytes[at] = byte;
+                    let bytes: &'static [u8] = bytes.leak();
+                    let fast = read(&mut |row| row.try_span(&layout, UsualFields { rest: bytes }).map(|parsed| parsed.span));
+                    let slow = read(&mut |row| row.try_span(&layout, Reader::new(bytes)).map(|parsed| parsed.span));
+                    all += usize::from(slow.is_ok());
+                    if fast.is_ok() {
+                        usual += 1;
+                        assert_eq!(fast, slow, "{bytes:?}");
+                    }
+                }
+            }
+        }
+        assert!(usual > 500 && all > usual, "{usual} of {all}");
     }
 }

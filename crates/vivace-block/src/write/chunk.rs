@@ -14,7 +14,7 @@ use parquet::file::writer::{SerializedPageWriter, TrackedWrite};
 use rustc_hash::FxHashMap;
 
 use super::columns::{Column, List, Stretch};
-use super::values::{Dictionary, Values};
+use super::values::{Dictionary, Values, constant};
 use crate::frames;
 use crate::schema::{Leaf, vparquet4};
 
@@ -24,6 +24,10 @@ const PAGE_BYTES_MIN: usize = 3 << 10;
 const PAGE_BYTES_MAX: usize = 8 << 10;
 /// Stretches in a page, for columns that compress to next to nothing.
 const PAGE_STRETCHES_MAX: usize = 8;
+/// The same for attributes of spans and resources, whose stretches have more entries.
+const PAGE_STRETCHES_ATTRS: usize = 4;
+/// The same for columns whose values are all one, which the statistics tell: few read them.
+const PAGE_STRETCHES_CONSTANT: usize = 64;
 
 /// The least level of zstd for dictionaries.
 const DICTIONARY_LEVEL: i32 = 3;
@@ -31,7 +35,7 @@ const DICTIONARY_LEVEL: i32 = 3;
 /// Encodes chunk after chunk.
 pub(super) struct Encoder {
     zstd: zstd::bulk::Compressor<'static>,
-    /// For dictionaries, whose texts are worth more work than codes and levels.
+    /// For dictionaries, whose texts are worth more work than codes and levels, and for large pages that few read.
     zstd_of_dictionaries: zstd::bulk::Compressor<'static>,
     level: i32,
     /// Stretches in a page of each leaf: what gave pages of a good size before.
@@ -39,6 +43,7 @@ pub(super) struct Encoder {
     /// Pages of columns of the row group that have no value at all, by list, highest levels and encoding.
     empty_pages: FxHashMap<(List, u8, u8, Encoding), (Bytes, usize)>,
     body: Vec<u8>,
+    compressed: Vec<u8>,
 }
 
 impl Encoder {
@@ -57,6 +62,7 @@ impl Encoder {
             page_stretches: [4; Leaf::COUNT],
             empty_pages: FxHashMap::default(),
             body: Vec::new(),
+            compressed: Vec::new(),
         })
     }
 
@@ -65,8 +71,13 @@ impl Encoder {
         self.empty_pages.clear();
     }
 
-    fn compress(&mut self, page: &[u8]) -> Result<Bytes, ParquetError> {
-        self.zstd.compress(page).map(Bytes::from).map_err(|e| ParquetError::External(Box::new(e)))
+    fn compress(&mut self, page: &[u8], well: bool) -> Result<Bytes, ParquetError> {
+        let zstd = if well { &mut self.zstd_of_dictionaries } else { &mut self.zstd };
+        // Room for the worst case is large for the allocator, and what comes out of it is small.
+        self.compressed.clear();
+        self.compressed.reserve(zstd::zstd_safe::compress_bound(page.len()));
+        zstd.compress_to_buffer(page, &mut self.compressed).map_err(|e| ParquetError::External(Box::new(e)))?;
+        Ok(Bytes::copy_from_slice(&self.compressed))
     }
 
     fn compress_dictionary(&mut self, dictionary: &Dictionary) -> Result<Bytes, ParquetError> {
@@ -96,6 +107,7 @@ impl Encoder {
         values: Range<usize>,
         dictionary: Option<&Dictionary>,
         encoding: Encoding,
+        well: bool,
     ) -> Result<(Bytes, usize), ParquetError> {
         let mut body = std::mem::take(&mut self.body);
         body.clear();
@@ -111,7 +123,7 @@ impl Encoder {
         put(column.max_repetition, |stretch| &stretch.repetition);
         put(column.max_definition, |stretch| &stretch.definition);
         column.values.encode(values, dictionary, encoding, &mut body);
-        let compressed = self.compress(&body);
+        let compressed = self.compress(&body, well);
         let len = body.len();
         self.body = body;
         Ok((compressed?, len))
@@ -130,6 +142,11 @@ pub(super) fn encode(leaf: Leaf, column: &Column, encoder: &mut Encoder) -> Resu
     let with_dictionary = dictionary.is_some();
     let encoding = values.encoding(leaf, with_dictionary);
     let is_empty = values.len() == 0;
+    let is_constant = values.is_constant();
+    let stretches_max = match column.list {
+        List::SpanAttrs | List::ResourceAttrs => PAGE_STRETCHES_ATTRS,
+        _ => PAGE_STRETCHES_MAX,
+    };
 
     let mut sink = TrackedWrite::new(Vec::new());
     let mut writer = SerializedPageWriter::new(&mut sink);
@@ -147,7 +164,11 @@ pub(super) fn encode(leaf: Leaf, column: &Column, encoder: &mut Encoder) -> Resu
     let mut values_start = 0;
     let mut rest = &column.stretches[..];
     while !rest.is_empty() {
-        let count = if is_empty { rest.len() } else { encoder.page_stretches[leaf.index()].min(rest.len()) };
+        let count = match () {
+            () if is_empty => rest.len(),
+            () if is_constant => PAGE_STRETCHES_CONSTANT.min(rest.len()),
+            () => encoder.page_stretches[leaf.index()].min(rest.len()),
+        };
         let (stretches, after) = rest.split_at(count);
         rest = after;
         let values_end = stretches[count - 1].values_end;
@@ -158,16 +179,17 @@ pub(super) fn encode(leaf: Leaf, column: &Column, encoder: &mut Encoder) -> Resu
             match encoder.empty_pages.get(&key) {
                 Some(page) => page.clone(),
                 None => {
-                    let page = encoder.page(column, stretches, range, None, encoding)?;
+                    let page = encoder.page(column, stretches, range, None, encoding, true)?;
                     encoder.empty_pages.insert(key, page.clone());
                     page
                 }
             }
         } else {
-            let page = encoder.page(column, stretches, range, dictionary.as_ref(), encoding)?;
+            let page = encoder.page(column, stretches, range, dictionary.as_ref(), encoding, is_constant)?;
             let next = &mut encoder.page_stretches[leaf.index()];
             match page.0.len() {
-                ..PAGE_BYTES_MIN => *next = (*next * 2).min(PAGE_STRETCHES_MAX),
+                _ if is_constant => {}
+                ..PAGE_BYTES_MIN => *next = (*next * 2).min(stretches_max),
                 PAGE_BYTES_MAX.. => *next = (*next / 2).max(1),
                 _ => {}
             }
@@ -245,9 +267,4 @@ fn statistics(leaf: Leaf, values: &Values, nulls: u64) -> Statistics {
             Statistics::boolean(value, value, None, nulls, false)
         }
     }
-}
-
-/// What all values are.
-fn constant<T: Copy + PartialEq>(values: &[T]) -> Option<T> {
-    values.first().copied().filter(|first| values.iter().all(|value| value == first))
 }

@@ -8,6 +8,7 @@ use std::sync::{Arc, LazyLock};
 use parquet::basic::Type;
 use vivace_core::TraceId;
 
+use super::combine::Combiner;
 use super::encode;
 use super::stamp::{Mark, Stamps};
 use super::values::{Strings, Text, Values};
@@ -94,6 +95,7 @@ pub(super) struct Columns {
     pub(super) lists: [Levels; LISTS],
     pub(super) columns: Vec<Column>,
     stamps: Stamps,
+    pub(super) combiner: Combiner,
     /// Counts row groups: dictionaries begin anew with each.
     generation: u64,
 }
@@ -108,7 +110,7 @@ impl Columns {
             list.max_definition = column.max_definition;
             list.stretch_entries = if column.list.is_of_attrs() { STRETCH_ATTRS } else { STRETCH_ENTRIES };
         }
-        Self { lists, columns, stamps: Stamps::default(), generation: 0 }
+        Self { lists, columns, stamps: Stamps::default(), combiner: Combiner::default(), generation: 0 }
     }
 
     /// Forgets all rows.
@@ -303,10 +305,21 @@ impl Columns {
             self.entry(list, level, definition - 1);
             return;
         }
-        for (i, attr) in attrs.iter().enumerate() {
-            let at = self.entry(list, if i > 0 { repetition } else { level }, definition);
-            self.text(leaves.key, attr.key);
-            self.bool(leaves.is_array, matches!(attr.value, AttrValue::Array(_)));
+        let levels = &mut self.lists[list as usize];
+        let first = levels.definition.len();
+        levels.repetition.push(level);
+        levels.repetition.resize(first + attrs.len(), repetition);
+        levels.definition.resize(first + attrs.len(), definition);
+        levels.bytes += attrs.iter().map(|attr| attr.key.len()).sum::<usize>();
+        match &mut self.columns[leaves.key.index()].values {
+            Values::Text(keys) => attrs.iter().for_each(|attr| keys.push(attr.key)),
+            other => wrong_type(leaves.key, other),
+        }
+        match &mut self.columns[leaves.is_array.index()].values {
+            Values::Bool(are) => are.extend(attrs.iter().map(|attr| matches!(attr.value, AttrValue::Array(_)))),
+            other => wrong_type(leaves.is_array, other),
+        }
+        for (attr, at) in attrs.iter().zip(first as u32..) {
             match attr.value {
                 AttrValue::Scalar(scalar) => self.scalar(leaves, at, scalar),
                 AttrValue::Array(array) => array.elements().for_each(|scalar| self.scalar(leaves, at, scalar)),

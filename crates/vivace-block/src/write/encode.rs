@@ -25,9 +25,7 @@ pub(super) fn hybrid<T: Copy + PartialEq + Into<u64>>(values: &[T], width: u32, 
             at += 8;
         }
         put_varint(out, ((at - start) / 8) as u64 * 2 + 1);
-        let mut packer = Packer::new(width, out);
-        values[start..at].iter().for_each(|v| packer.push((*v).into()));
-        packer.finish();
+        pack(&values[start..at], width, out);
     }
 }
 
@@ -43,6 +41,27 @@ fn run_length<T: Copy + PartialEq>(values: &[T]) -> usize {
 
 fn starts_with_run<T: Copy + PartialEq>(values: &[T]) -> bool {
     values.len() >= 8 && values[1..8].iter().all(|v| *v == values[0])
+}
+
+/// Puts numbers side by side in `width` bits each, lowest bits first. They come in groups of eight.
+fn pack<T: Copy + Into<u64>>(values: &[T], width: u32, out: &mut Vec<u8>) {
+    let value = |v: &T| -> u64 { (*v).into() };
+    match width {
+        0 => {}
+        ..8 => {
+            for group in values.as_chunks::<8>().0 {
+                let bits = group.iter().rev().fold(0, |bits, v| bits << width | value(v));
+                out.extend_from_slice(&bits.to_le_bytes()[..width as usize]);
+            }
+        }
+        8 => out.extend(values.iter().map(|v| value(v) as u8)),
+        16 => out.extend(values.iter().flat_map(|v| (value(v) as u16).to_le_bytes())),
+        _ => {
+            let mut packer = Packer::new(width, out);
+            values.iter().for_each(|v| packer.push(value(v)));
+            packer.finish();
+        }
+    }
 }
 
 /// Puts numbers of equal width side by side, lowest bits first.
@@ -171,4 +190,25 @@ pub(super) fn delta_length_bytes<'a>(values: impl Iterator<Item = &'a [u8]> + Cl
     let lengths: Vec<i32> = values.clone().map(|v| v.len() as i32).collect();
     delta_i32(&lengths, out);
     values.for_each(|v| out.extend_from_slice(v));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_every_width_lie_side_by_side() {
+        for width in 0..=32u32 {
+            let mask = (1u64 << width) - 1;
+            let values: Vec<u64> = (0..24u64).map(|i| i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 7 & mask).collect();
+            let mut packed = Vec::new();
+            pack(&values, width, &mut packed);
+            assert_eq!(packed.len(), 3 * width as usize, "width {width}");
+            for (i, value) in values.iter().enumerate() {
+                let bit = |at: usize| u64::from(packed[at / 8] >> (at % 8) & 1);
+                let got = (0..width as usize).fold(0, |got, at| got | bit(i * width as usize + at) << at);
+                assert_eq!(got, *value, "width {width}");
+            }
+        }
+    }
 }

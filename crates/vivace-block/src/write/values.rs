@@ -40,12 +40,31 @@ pub(super) struct Text {
     hasher: DefaultHashBuilder,
 }
 
+/// What a text of another dictionary is in this one.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Renamed {
+    /// One more than the code; 0 where it is not known yet.
+    next: u32,
+    /// Bytes of the text.
+    len: u32,
+}
+
 impl Strings {
+    /// Adds strings that lie side by side; each ends where the next starts. The last offset is the end of the last.
+    pub(super) fn extend(&mut self, bytes: &[u8], offsets: &[u32]) {
+        let base = self.bytes.len();
+        self.bytes.extend_from_slice(bytes);
+        assert!(u32::try_from(self.bytes.len()).is_ok(), "a row group is cut long before 4 GiB");
+        let first = offsets.first().copied().unwrap_or_default();
+        self.ends.extend(offsets.iter().skip(1).map(|offset| base as u32 + (offset - first)));
+    }
+
     pub(super) fn push(&mut self, value: &[u8]) {
         self.bytes.extend_from_slice(value);
         self.ends.push(u32::try_from(self.bytes.len()).expect("a row group is cut long before 4 GiB"));
     }
 
+    #[inline]
     pub(super) fn get(&self, i: usize) -> &[u8] {
         let start = if i == 0 { 0 } else { self.ends[i - 1] as usize };
         &self.bytes[start..self.ends[i] as usize]
@@ -71,7 +90,7 @@ impl Text {
         if let Some(last) = last {
             let follower = self.followers[last as usize];
             for guess in [follower, last] {
-                if self.distinct.get(guess as usize) == value {
+                if is_same(self.distinct.get(guess as usize), value) {
                     self.followers[last as usize] = guess;
                     self.codes.push(guess);
                     return;
@@ -91,7 +110,7 @@ impl Text {
         let distinct = &mut self.distinct;
         let entry = self.by_text.entry(
             hash,
-            |code| distinct.get(*code as usize) == value,
+            |code| is_same(distinct.get(*code as usize), value),
             |code| self.hasher.hash_one(distinct.get(*code as usize)),
         );
         match entry {
@@ -106,10 +125,27 @@ impl Text {
         }
     }
 
-    /// Adds a text by its code and returns its length.
-    pub(super) fn push_code(&mut self, code: u32) -> usize {
-        self.codes.push(code);
-        self.distinct.get(code as usize).len()
+    /// The code of a text that has another in another dictionary.
+    #[inline]
+    pub(super) fn rename<'a>(&mut self, code: u32, renamed: &mut [Renamed], text: impl FnOnce(u32) -> &'a [u8]) -> u32 {
+        let known = &mut renamed[code as usize];
+        if known.next == 0 {
+            let text = text(code);
+            *known = Renamed { next: self.intern(text) + 1, len: text.len() as u32 };
+        }
+        known.next - 1
+    }
+
+    /// Adds texts by their codes in another dictionary and returns how many bytes they have.
+    pub(super) fn extend_renamed<'a>(&mut self, codes: &[u32], renamed: &mut [Renamed], text: impl Fn(u32) -> &'a [u8]) -> usize {
+        let mut bytes = 0;
+        self.codes.reserve(codes.len());
+        for code in codes {
+            let new = self.rename(*code, renamed, &text);
+            bytes += renamed[*code as usize].len as usize;
+            self.codes.push(new);
+        }
+        bytes
     }
 
     /// Whether a dictionary is smaller than the values one after the other, for the whole chunk: pages of both kinds in one
@@ -118,6 +154,21 @@ impl Text {
     fn pays(&self) -> bool {
         let unique = 2 * self.distinct.len() > self.codes.len();
         !(unique && self.distinct.bytes.len() > DICTIONARY_FREE_BYTES)
+    }
+}
+
+/// Equality of short texts without a call.
+#[inline]
+fn is_same(a: &[u8], b: &[u8]) -> bool {
+    let word = |bytes: &[u8; 8]| u64::from_le_bytes(*bytes);
+    if a.len() != b.len() {
+        return false;
+    }
+    match (a.first_chunk(), a.last_chunk(), b.first_chunk(), b.last_chunk()) {
+        (Some(a_first), Some(a_last), Some(b_first), Some(b_last)) => {
+            word(a_first) == word(b_first) && word(a_last) == word(b_last) && (a.len() <= 16 || a[8..a.len() - 8] == b[8..b.len() - 8])
+        }
+        _ => a.iter().zip(b).all(|(a, b)| a == b),
     }
 }
 
@@ -177,6 +228,15 @@ impl Values {
             Self::I32(v) => v.len(),
             Self::F64(v) => v.len(),
             Self::Bool(v) => v.len(),
+        }
+    }
+
+    /// Whether all values are one, of a type whose statistics say so.
+    pub(super) fn is_constant(&self) -> bool {
+        match self {
+            Self::I32(v) => constant(v).is_some(),
+            Self::Bool(v) => constant(v).is_some(),
+            Self::Ids(_) | Self::Text(_) | Self::I64(_) | Self::F64(_) => false,
         }
     }
 
@@ -244,6 +304,11 @@ impl Values {
     }
 }
 
+/// What all values are.
+pub(super) fn constant<T: Copy + PartialEq>(values: &[T]) -> Option<T> {
+    values.first().copied().filter(|first| values.iter().all(|value| value == first))
+}
+
 /// Numbers that come again and again.
 fn has_few_values(leaf: Leaf) -> bool {
     let attrs = [Leaf::RESOURCE_ATTRS, Leaf::SCOPE_ATTRS, Leaf::SPAN_ATTRS, Leaf::EVENT_ATTRS, Leaf::LINK_ATTRS];
@@ -270,16 +335,29 @@ pub(super) struct Dictionary {
 
 impl Dictionary {
     /// None when most numbers come once.
-    fn of_numbers<T: Copy + Eq + Hash, const W: usize>(values: &[T], to_bytes: fn(T) -> [u8; W]) -> Option<Self> {
+    fn of_numbers<T: Copy + Eq + Hash + Into<i64>, const W: usize>(values: &[T], to_bytes: fn(T) -> [u8; W]) -> Option<Self> {
+        /// Numbers below it are found without hashing.
+        const SMALL: usize = 2048;
+        let small_number = |value: T| usize::try_from(value.into()).unwrap_or(SMALL);
         let mut by_value: FxHashMap<T, u32> = FxHashMap::default();
+        // One more than the code of each small number.
+        let mut small = [0u32; SMALL];
         let mut distinct = Vec::new();
         let mut codes = Vec::with_capacity(values.len());
         for value in values {
             let next = distinct.len() as u32;
-            codes.push(*by_value.entry(*value).or_insert_with(|| {
+            let mut add = || {
                 distinct.push(*value);
                 next
-            }));
+            };
+            codes.push(match small.get_mut(small_number(*value)) {
+                Some(known @ 0) => {
+                    *known = next + 1;
+                    add()
+                }
+                Some(known) => *known - 1,
+                None => *by_value.entry(*value).or_insert_with(add),
+            });
         }
         let len = distinct.len();
         let pays = 2 * len <= values.len() || len * W <= DICTIONARY_FREE_BYTES;
