@@ -189,7 +189,8 @@ impl Combiner {
     /// Gives every span the numbers of its resource's and its scope's content.
     fn group(&mut self, columns: &mut Columns, parts: &mut [&mut RowSource]) -> Result<(), Mismatch> {
         let Self { spans, resources, scopes, starts, own_starts, .. } = self;
-        (resources.clear(), scopes.clear());
+        resources.clear();
+        scopes.clear();
         for spans in spans.chunk_by_mut(|a, b| a.source == b.source) {
             let source = spans[0].source as usize;
             let part = &mut *parts[source];

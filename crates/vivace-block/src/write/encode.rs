@@ -48,7 +48,7 @@ fn pack<T: Copy + Into<u64>>(values: &[T], width: u32, out: &mut Vec<u8>) {
     let value = |v: &T| -> u64 { (*v).into() };
     match width {
         0 => {}
-        ..8 => {
+        1..8 => {
             for group in values.as_chunks::<8>().0 {
                 let bits = group.iter().rev().fold(0, |bits, v| bits << width | value(v));
                 out.extend_from_slice(&bits.to_le_bytes()[..width as usize]);
