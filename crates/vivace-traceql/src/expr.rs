@@ -6,14 +6,22 @@ use crate::arithmetic::{negated, not};
 use crate::ast::{Arithmetic, Field, FieldOp, UnaryOp};
 use crate::compare::{CompareOp, Hex, Val, compare};
 use crate::error::QueryError;
-use crate::{Attribute, Batch, Comparison, Intrinsic, TraceRow, Value, pattern};
+use crate::{Attribute, Batch, Comparison, Intrinsic, RowParts, TraceRow, Value, pattern};
 
 /// The columns that a query needs, as they are collected.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Columns {
     pub(crate) span: Vec<Attribute>,
     pub(crate) event: Vec<Attribute>,
     pub(crate) link: Vec<Attribute>,
+    /// Parts of the rows.
+    pub(crate) rows: RowParts,
+}
+
+impl Default for Columns {
+    fn default() -> Self {
+        Self { span: Vec::new(), event: Vec::new(), link: Vec::new(), rows: RowParts::LEAST }
+    }
 }
 
 /// Where an attribute's value is found.
@@ -35,7 +43,15 @@ impl Columns {
             })
         }
         match attribute {
-            Attribute::Intrinsic(intrinsic) if attribute.is_in_every_row() => Operand::Row(*intrinsic),
+            Attribute::Intrinsic(intrinsic) if attribute.is_in_every_row() => {
+                match intrinsic {
+                    Intrinsic::NestedSetLeft | Intrinsic::NestedSetRight | Intrinsic::NestedSetParent => self.rows.positions = true,
+                    Intrinsic::ChildCount => self.rows.child_counts = true,
+                    Intrinsic::RootName | Intrinsic::RootService => self.rows.summary = true,
+                    _ => {}
+                }
+                Operand::Row(*intrinsic)
+            }
             _ if attribute.is_of_events() => Operand::Event(place(&mut self.event, attribute)),
             _ if attribute.is_of_links() => Operand::Link(place(&mut self.link, attribute)),
             _ => Operand::Span(place(&mut self.span, attribute)),

@@ -20,6 +20,26 @@ pub struct Fetch {
     pub event_attributes: Vec<Attribute>,
     /// Of links.
     pub link_attributes: Vec<Attribute>,
+    /// Parts of the rows that are looked at.
+    pub rows: RowParts,
+}
+
+/// Which parts of [`crate::TraceRow`] and [`crate::SpanRow`] a query looks at. Storage may leave the others at zero and empty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RowParts {
+    /// The positions of spans in the tree.
+    pub positions: bool,
+    /// The numbers of children.
+    pub child_counts: bool,
+    /// Name and service of the root, and the counts of services.
+    pub summary: bool,
+}
+
+impl RowParts {
+    /// Every part.
+    pub const ALL: Self = Self { positions: true, child_counts: true, summary: true };
+    /// Ids and times alone.
+    pub const LEAST: Self = Self { positions: false, child_counts: false, summary: false };
 }
 
 /// A condition on a trace.

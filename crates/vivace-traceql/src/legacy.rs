@@ -10,7 +10,8 @@ use crate::error::QueryError;
 use crate::expr::{At, Columns, Operand};
 use crate::need::{Need, all_of, any_need};
 use crate::{
-    Attribute, Batch, Comparison, Condition, Fetch, Intrinsic, Scope, SearchPlan, SpanFilter, Status, TraceFilter, TraceRow, Value,
+    Attribute, Batch, Comparison, Condition, Fetch, Intrinsic, RowParts, Scope, SearchPlan, SpanFilter, Status, TraceFilter, TraceRow,
+    Value,
 };
 
 /// Tags whose value may be part of the attribute's.
@@ -134,6 +135,7 @@ impl LegacySearch {
             span_attributes: columns.span,
             event_attributes: columns.event,
             link_attributes: columns.link,
+            rows: RowParts { summary: true, ..columns.rows },
         };
         Ok(SearchPlan::legacy(fetch, program))
     }

@@ -39,7 +39,7 @@ pub use combine::{ROOT_NOT_YET_RECEIVED, SearchCombiner};
 pub use compare::CompareOp;
 pub use error::{ParseError, QueryError};
 pub use explain::Explanation;
-pub use fetch::{Comparison, Condition, Fetch, SpanFilter, TraceFilter};
+pub use fetch::{Comparison, Condition, Fetch, RowParts, SpanFilter, TraceFilter};
 pub use legacy::{LegacySearch, parse_tags};
 pub use metrics::{
     Answer, Exemplar, Label, MAX_EXEMPLARS, MAX_GROUPS, MAX_INTERVALS, MetricsPlan, MetricsRange, Partial, PartialError, Release, Sample,

@@ -172,6 +172,7 @@ impl Sets {
             Spansets::Filter(field) => Self::Filter(Filter::new(field, columns)?),
             Spansets::Pipeline(pipeline) => Self::Program(Program::new(pipeline, columns)?),
             Spansets::Binary { op, left, right } => {
+                columns.rows.positions |= matches!(op, SpansetOp::Structural { .. });
                 Self::Binary { op: *op, left: Box::new(Self::new(left, columns)?), right: Box::new(Self::new(right, columns)?) }
             }
         })

@@ -9,7 +9,7 @@ use crate::error::QueryError;
 use crate::expr::{self, At, Columns, Filter, Literal, Operand, Uses, each_attribute};
 use crate::legacy::LegacyProgram;
 use crate::pipeline::{Program, Spanset};
-use crate::{Attribute, Batch, Comparison, Fetch, Intrinsic, TraceRow, Value, need, whole};
+use crate::{Attribute, Batch, Comparison, Fetch, Intrinsic, RowParts, TraceRow, Value, need, whole};
 
 /// Spans per spanset when a request asks for none in particular.
 pub const DEFAULT_SPANS_PER_SPANSET: usize = 3;
@@ -50,6 +50,7 @@ impl Query {
             span_attributes: columns.span,
             event_attributes: columns.event,
             link_attributes: columns.link,
+            rows: RowParts { summary: true, ..columns.rows },
         };
         let needs_whole_traces = whole::pipeline_needs_whole_traces(pipeline);
         Ok(SearchPlan { fetch, kind: Kind::TraceQl { program, returned }, most_recent: self.most_recent(), needs_whole_traces })

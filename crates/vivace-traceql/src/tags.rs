@@ -8,7 +8,7 @@ use crate::error::QueryError;
 use crate::expr::{Columns, Filter, each_attribute};
 use crate::lexer::{self, Token};
 use crate::need::{self, Need};
-use crate::{Attribute, Batch, Fetch, Intrinsic, Kind, SpanFilter, Status, TraceFilter, TraceRow, Value, parse};
+use crate::{Attribute, Batch, Fetch, Intrinsic, Kind, RowParts, SpanFilter, Status, TraceFilter, TraceRow, Value, parse};
 
 /// Ways to satisfy the `||`s of a tag filter above which it is refused.
 pub const MAX_TAG_FILTER_GROUPS: usize = 100;
@@ -124,6 +124,7 @@ impl TagFilter {
             span_attributes: Vec::new(),
             event_attributes: Vec::new(),
             link_attributes: Vec::new(),
+            rows: RowParts::ALL,
         };
         let mut filter = Self { groups: None, pinned: Vec::new(), fetch };
         let Some(field) = first_filter(q) else { return Ok(filter) };

@@ -2,7 +2,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use vivace_core::wire::put_bytes;
-use vivace_traceql::{Attribute, Comparison, Condition, Intrinsic, Scope, SpanFilter, Status, TraceFilter};
+use vivace_traceql::{Attribute, Comparison, Condition, Intrinsic, RowParts, Scope, SpanFilter, Status, TraceFilter};
 
 use super::*;
 use crate::testdata::{EDGE_A, traces};
@@ -21,7 +21,15 @@ fn named(scope: Scope, key: &str) -> Attribute {
 }
 
 fn fetch(filter: TraceFilter, span_attributes: Vec<Attribute>) -> Fetch {
-    Fetch { start_unix_nanos: 0, end_unix_nanos: 0, filter, span_attributes, event_attributes: Vec::new(), link_attributes: Vec::new() }
+    Fetch {
+        start_unix_nanos: 0,
+        end_unix_nanos: 0,
+        filter,
+        span_attributes,
+        event_attributes: Vec::new(),
+        link_attributes: Vec::new(),
+        rows: RowParts::ALL,
+    }
 }
 
 fn is(attribute: Attribute, value: &str) -> TraceFilter {

@@ -1,9 +1,10 @@
 use std::ops::Range;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 use vivace_core::{SpanId, TraceId};
-use vivace_traceql::{Attribute, Batch, ChildRows, Fetch, Intrinsic, Kind, Scope, ServiceStat, SpanRow, Status, TraceRow, Value};
+use vivace_traceql::{Attribute, Batch, ChildRows, Fetch, Intrinsic, Kind, RowParts, Scope, ServiceStat, SpanRow, Status, TraceRow, Value};
 
 use super::attrs::Attr;
 use super::column::{Column, Values};
@@ -18,22 +19,32 @@ pub(crate) struct Gather {
     trace_id: Rc<Column>,
     start: Rc<Column>,
     end: Rc<Column>,
+    summary: Option<Summary>,
+    span_id: Rc<Column>,
+    span_start: Rc<Column>,
+    duration: Rc<Column>,
+    positions: Option<Positions>,
+    children: Option<Children>,
+    spans: Vec<Source>,
+    events: Option<Rows>,
+    links: Option<Rows>,
+}
+
+/// Roots, and counts of services.
+struct Summary {
     root_name: Rc<Column>,
     root_service: Rc<Column>,
     stats_of: Rc<Vec<u32>>,
     stat_service: Rc<Column>,
     stat_spans: Rc<Column>,
     stat_errors: Rc<Column>,
-    span_id: Rc<Column>,
-    span_start: Rc<Column>,
-    duration: Rc<Column>,
+}
+
+/// Positions of spans in the tree.
+struct Positions {
     left: Rc<Column>,
     right: Rc<Column>,
     parent: Rc<Column>,
-    children: Children,
-    spans: Vec<Source>,
-    events: Option<Rows>,
-    links: Option<Rows>,
 }
 
 /// Where the number of a span's children comes from.
@@ -165,41 +176,66 @@ fn required(group: &mut Group<'_>, leaf: LeafId, node: Node) -> Result<Rc<Column
     if column.values.len() == count { Ok(column) } else { Err(group.miscounted(leaf, column.values.len(), count)) }
 }
 
-impl Gather {
-    /// Decodes everything that batches of this group need.
-    pub(crate) fn new(group: &mut Group<'_>, fetch: &Fetch) -> Result<Self, ReadError> {
+impl Summary {
+    fn new(group: &mut Group<'_>) -> Result<Self, ReadError> {
         let layout = &group.block.layout;
-        let mut base = vec![
-            layout.trace_id,
-            layout.start,
-            layout.end,
-            layout.root_name,
-            layout.root_service,
-            layout.stat_service,
-            layout.stat_spans,
-            layout.stat_errors,
-            layout.span_id,
-            layout.span_start,
-            layout.duration,
-            layout.nested_left,
-            layout.nested_right,
-            layout.nested_parent,
-        ];
-        base.extend(layout.child_count);
-        group.prefetch(&base)?;
         let stats_of = group.list_offsets(layout.stat_service, 0)?;
         let stats = stats_of.last().map_or(0, |last| *last as usize);
         let stat = |group: &mut Group<'_>, leaf| {
             let column = group.column(leaf)?;
             if column.values.len() == stats { Ok(column) } else { Err(group.miscounted(leaf, column.values.len(), stats)) }
         };
-        let parent = required(group, layout.nested_parent, Node::Span)?;
+        Ok(Self {
+            root_name: required(group, layout.root_name, Node::Trace)?,
+            root_service: required(group, layout.root_service, Node::Trace)?,
+            stat_service: stat(group, layout.stat_service)?,
+            stat_spans: stat(group, layout.stat_spans)?,
+            stat_errors: stat(group, layout.stat_errors)?,
+            stats_of,
+        })
+    }
+
+    fn services(&self, row: usize) -> Vec<ServiceStat> {
+        let service = |index| ServiceStat {
+            service: self.stat_service.values.text(index),
+            spans: self.stat_spans.values.i32(index).cast_unsigned(),
+            errors: self.stat_errors.values.i32(index).cast_unsigned(),
+        };
+        part(&self.stats_of, row).map(service).collect()
+    }
+}
+
+impl Gather {
+    /// Decodes everything that batches of this group need.
+    pub(crate) fn new(group: &mut Group<'_>, fetch: &Fetch) -> Result<Self, ReadError> {
+        let layout = &group.block.layout;
+        let RowParts { positions, child_counts, summary } = fetch.rows;
+        let mut base = vec![layout.trace_id, layout.start, layout.end, layout.span_id, layout.span_start, layout.duration];
+        if summary {
+            base.extend([layout.root_name, layout.root_service, layout.stat_service, layout.stat_spans, layout.stat_errors]);
+        }
+        // Children are counted by the positions of their parents.
+        if positions || child_counts {
+            base.extend([layout.nested_left, layout.nested_right, layout.nested_parent]);
+        }
+        base.extend(layout.child_count.filter(|_| child_counts));
+        group.prefetch(&base)?;
+        let summary = if summary { Some(Summary::new(group)?) } else { None };
+        let positions = match positions || child_counts {
+            true => Some(Positions {
+                left: required(group, layout.nested_left, Node::Span)?,
+                right: required(group, layout.nested_right, Node::Span)?,
+                parent: required(group, layout.nested_parent, Node::Span)?,
+            }),
+            false => None,
+        };
         let children = match layout.child_count {
-            Some(leaf) => Children::Column(required(group, leaf, Node::Span)?),
-            None => Children::Count {
+            _ if !child_counts => None,
+            Some(leaf) => Some(Children::Column(required(group, leaf, Node::Span)?)),
+            None => Some(Children::Count {
                 parent_id: required(group, layout.parent_span_id, Node::Span)?,
                 kind: required(group, layout.kind, Node::Span)?,
-            },
+            }),
         };
         let mut sources = |attributes: &[Attribute]| -> Result<Vec<Source>, ReadError> {
             attributes.iter().map(|attribute| Source::new(group, attribute)).collect()
@@ -215,18 +251,11 @@ impl Gather {
             trace_id: required(group, layout.trace_id, Node::Trace)?,
             start: required(group, layout.start, Node::Trace)?,
             end: required(group, layout.end, Node::Trace)?,
-            root_name: required(group, layout.root_name, Node::Trace)?,
-            root_service: required(group, layout.root_service, Node::Trace)?,
-            stat_service: stat(group, layout.stat_service)?,
-            stat_spans: stat(group, layout.stat_spans)?,
-            stat_errors: stat(group, layout.stat_errors)?,
-            stats_of,
+            summary,
             span_id: required(group, layout.span_id, Node::Span)?,
             span_start: required(group, layout.span_start, Node::Span)?,
             duration: required(group, layout.duration, Node::Span)?,
-            left: required(group, layout.nested_left, Node::Span)?,
-            right: required(group, layout.nested_right, Node::Span)?,
-            parent,
+            positions,
             children,
             spans,
             events,
@@ -258,30 +287,28 @@ impl Gather {
     }
 
     fn trace(&self, row: usize, spans: Range<usize>) -> TraceRow {
-        let services = part(&self.stats_of, row).map(|index| ServiceStat {
-            service: self.stat_service.values.text(index),
-            spans: self.stat_spans.values.i32(index).cast_unsigned(),
-            errors: self.stat_errors.values.i32(index).cast_unsigned(),
-        });
+        let summary = self.summary.as_ref();
+        let text = |column: fn(&Summary) -> &Rc<Column>| summary.map_or_else(|| Arc::from(""), |s| column(s).values.text(row));
         TraceRow {
             trace_id: TraceId::from_slice(self.trace_id.values.bytes(row)),
             start_unix_nanos: self.start.values.i64(row).cast_unsigned(),
             end_unix_nanos: self.end.values.i64(row).cast_unsigned(),
-            root_name: self.root_name.values.text(row),
-            root_service: self.root_service.values.text(row),
-            services: services.collect(),
+            root_name: text(|s| &s.root_name),
+            root_service: text(|s| &s.root_service),
+            services: summary.map(|s| s.services(row)).unwrap_or_default(),
             spans,
         }
     }
 
     fn span(&self, span: usize, resource: usize) -> SpanRow {
+        let position = |column: fn(&Positions) -> &Rc<Column>| self.positions.as_ref().map_or(0, |p| column(p).values.i32(span));
         SpanRow {
             id: SpanId::from_slice(self.span_id.values.bytes(span)),
             start_unix_nanos: self.span_start.values.i64(span).cast_unsigned(),
             duration_nanos: self.duration.values.i64(span).cast_unsigned(),
-            nested_set_left: self.left.values.i32(span),
-            nested_set_right: self.right.values.i32(span),
-            nested_set_parent: self.parent.values.i32(span),
+            nested_set_left: position(|p| &p.left),
+            nested_set_right: position(|p| &p.right),
+            nested_set_parent: position(|p| &p.parent),
             child_count: 0,
             resource: u32::try_from(resource).unwrap_or(u32::MAX),
         }
@@ -291,11 +318,12 @@ impl Gather {
     ///
     /// Source: block format description, "Nested set numbering"; TraceQL description, "The tree, roots and nested sets".
     fn count_children(&self, spans: Range<usize>, rows: &mut [SpanRow]) {
+        let Some(children) = &self.children else { return };
         // Without a root there is no tree; what vParquet5 blocks say then is left over from other traces.
         if !rows.iter().any(|row| row.nested_set_parent == -1) {
             return;
         }
-        let (parent_id, kind) = match &self.children {
+        let (parent_id, kind) = match children {
             Children::Column(column) => {
                 for (row, span) in rows.iter_mut().zip(spans) {
                     row.child_count = column.values.i32(span);

@@ -4,7 +4,7 @@ use std::ops::{ControlFlow, Range};
 use std::rc::Rc;
 
 use vivace_core::TraceId;
-use vivace_traceql::{Attribute, Batch, Comparison, Condition, Fetch, Intrinsic, SpanFilter, TraceFilter, Value};
+use vivace_traceql::{Attribute, Batch, Comparison, Condition, Fetch, Intrinsic, RowParts, SpanFilter, TraceFilter, Value};
 
 use super::bits::Outcome;
 use super::fault::ReadError;
@@ -52,6 +52,7 @@ impl BlockReader {
             span_attributes: Vec::new(),
             event_attributes: Vec::new(),
             link_attributes: Vec::new(),
+            rows: RowParts::LEAST,
         };
         let mut parts = Parts::default();
         for index in row_groups.start..row_groups.end.min(self.row_groups()) {

@@ -303,7 +303,7 @@ mod tests {
 
     use rand::rngs::StdRng;
     use rand::{Rng, SeedableRng};
-    use vivace_traceql::{Attribute, Comparison, Condition, Fetch, Intrinsic, Scope, SpanFilter, TraceFilter, Value};
+    use vivace_traceql::{Attribute, Comparison, Condition, Fetch, Intrinsic, RowParts, Scope, SpanFilter, TraceFilter, Value};
 
     use super::*;
     use crate::read::page::{PageHeader, reseal};
@@ -320,6 +320,7 @@ mod tests {
             span_attributes: keys.into_iter().flat_map(every_scope).collect(),
             event_attributes: vec![Attribute::Intrinsic(Intrinsic::EventName), named(Scope::Event, "exception.type")],
             link_attributes: vec![Attribute::Intrinsic(Intrinsic::LinkSpanId), named(Scope::Link, "why")],
+            rows: RowParts::ALL,
         };
         let x = || Value::Str("x".into());
         let mut results = Vec::new();

@@ -9,7 +9,7 @@ use vivace_block::{BlockOptions, BlockReader, BlockWriter, SpanRef, live};
 use vivace_core::combine::combine;
 use vivace_core::otlp::walk_spans;
 use vivace_core::{BlockId, TenantId, TraceId};
-use vivace_traceql::{Attribute, Batch, Comparison, Condition, Fetch, Intrinsic, Scope, SpanFilter, TraceFilter, Value};
+use vivace_traceql::{Attribute, Batch, Comparison, Condition, Fetch, Intrinsic, RowParts, Scope, SpanFilter, TraceFilter, Value};
 
 const REQUESTS: &[u8] = include_bytes!("../../testdata/edge-a/requests.otlp.pb");
 
@@ -73,6 +73,7 @@ fn fetch(filter: TraceFilter, keys: &BTreeSet<(Scope, String)>) -> Fetch {
         span_attributes: intrinsics(&[Name, Status, StatusMessage, Kind, ParentId, ScopeName, ScopeVersion]),
         event_attributes: intrinsics(&[EventName, EventTimeSinceStart]),
         link_attributes: intrinsics(&[LinkTraceId, LinkSpanId]),
+        rows: RowParts::ALL,
     };
     for (scope, key) in keys {
         let key: Arc<str> = key.as_str().into();

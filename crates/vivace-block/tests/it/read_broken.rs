@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use vivace_block::{BlockReader, ReadAt, ReadError};
 use vivace_core::TraceId;
-use vivace_traceql::{Attribute, Comparison, Condition, Fetch, Scope, SpanFilter, TraceFilter, Value};
+use vivace_traceql::{Attribute, Comparison, Condition, Fetch, RowParts, Scope, SpanFilter, TraceFilter, Value};
 
 use crate::read::{data, meta, open};
 
@@ -41,6 +41,7 @@ pub(crate) fn use_all(block: &BlockReader) -> Result<(), ReadError> {
         span_attributes: vec![Attribute::Named { scope: Scope::Unscoped, key: "http.status_code".into() }],
         event_attributes: vec![Attribute::Named { scope: Scope::Event, key: "exception.type".into() }],
         link_attributes: Vec::new(),
+        rows: RowParts::ALL,
     };
     block.search(&fetch, 0..usize::MAX, &mut |_| ControlFlow::Continue(()))?;
     block.tag_names(None, None, 0..usize::MAX, &mut |_, _| ControlFlow::Continue(()))?;

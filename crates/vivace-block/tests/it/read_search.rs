@@ -9,7 +9,8 @@ use vivace_core::{SpanId, TraceId};
 use vivace_proto::otlp::any_value::Value as AnyKind;
 use vivace_proto::otlp::{AnyValue, InstrumentationScope, KeyValue, Resource, Span};
 use vivace_traceql::{
-    Attribute, Batch, Comparison, Condition, Fetch, Intrinsic, Kind, Scope, SpanFilter, Status, TraceFilter, Value, compile_pattern,
+    Attribute, Batch, Comparison, Condition, Fetch, Intrinsic, Kind, RowParts, Scope, SpanFilter, SpanRow, Status, TraceFilter, TraceRow,
+    Value, compile_pattern,
 };
 
 use crate::read::open;
@@ -152,6 +153,7 @@ fn any_span(filter: SpanFilter) -> Fetch {
         span_attributes: Vec::new(),
         event_attributes: Vec::new(),
         link_attributes: Vec::new(),
+        rows: RowParts::ALL,
     }
 }
 
@@ -360,6 +362,41 @@ fn batches_hold_what_was_asked_for() {
                 }
             }
             assert!(expected.next().is_none());
+        }
+    }
+}
+
+#[test]
+fn parts_of_rows_that_nobody_looks_at_are_not_read() {
+    for set in SETS {
+        let block = open(set);
+        let all = any_span(SpanFilter::Maybe);
+        let (whole, whole_stats) = search(&block, &all);
+        for rows in [
+            RowParts::LEAST,
+            RowParts { positions: true, ..RowParts::LEAST },
+            RowParts { child_counts: true, ..RowParts::LEAST },
+            RowParts { summary: true, ..RowParts::LEAST },
+        ] {
+            let (part, stats) = search(&block, &Fetch { rows, ..all.clone() });
+            assert!(stats.bytes < whole_stats.bytes, "{rows:?}");
+            for (whole, part) in whole.iter().zip(&part) {
+                for (whole, part) in whole.spans.iter().zip(&part.spans) {
+                    let position = |span: &SpanRow| (span.nested_set_left, span.nested_set_right, span.nested_set_parent);
+                    assert_eq!(
+                        (whole.id, whole.start_unix_nanos, whole.duration_nanos),
+                        (part.id, part.start_unix_nanos, part.duration_nanos)
+                    );
+                    assert!(!rows.positions || position(whole) == position(part), "{rows:?}");
+                    assert_eq!(part.child_count, if rows.child_counts { whole.child_count } else { 0 }, "{rows:?}");
+                }
+                for (whole, part) in whole.traces.iter().zip(&part.traces) {
+                    let summary = |trace: &TraceRow| (trace.root_name.clone(), trace.root_service.clone(), trace.services.clone());
+                    assert_eq!((whole.trace_id, &whole.spans), (part.trace_id, &part.spans));
+                    let expected = if rows.summary { summary(whole) } else { Default::default() };
+                    assert_eq!(summary(part), expected, "{rows:?}");
+                }
+            }
         }
     }
 }

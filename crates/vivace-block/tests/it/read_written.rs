@@ -12,7 +12,7 @@ use vivace_block::index::RowGroupIndex;
 use vivace_block::{BlockMeta, BlockOptions, BlockReader, BlockWriter, FinishedBlock, SpanRef, live};
 use vivace_core::{BlockId, TenantId, TraceId};
 use vivace_proto::otlp::{ResourceSpans, TracesData};
-use vivace_traceql::{Attribute, Batch, Comparison, Condition, Fetch, Intrinsic, Scope, SpanFilter, Status, TraceFilter, Value};
+use vivace_traceql::{Attribute, Batch, Comparison, Condition, Fetch, Intrinsic, RowParts, Scope, SpanFilter, Status, TraceFilter, Value};
 
 use crate::read::open;
 use crate::read_broken::use_all;
@@ -119,6 +119,7 @@ fn blocks_and_live_spans_answer_alike() {
                 ],
                 event_attributes: vec![Attribute::Intrinsic(Intrinsic::EventName), named(Scope::Event, "exception.type")],
                 link_attributes: vec![Attribute::Intrinsic(Intrinsic::LinkTraceId)],
+                rows: RowParts::ALL,
             };
             let mut batches = Vec::new();
             block

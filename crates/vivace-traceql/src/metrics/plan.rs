@@ -125,6 +125,7 @@ impl Query {
             span_attributes: columns.span,
             event_attributes: columns.event,
             link_attributes: columns.link,
+            rows: columns.rows,
         };
         let needs_whole_traces = stages
             .iter()
@@ -166,6 +167,7 @@ impl MetricsPlan {
             span: std::mem::take(&mut self.fetch.span_attributes),
             event: std::mem::take(&mut self.fetch.event_attributes),
             link: std::mem::take(&mut self.fetch.link_attributes),
+            rows: self.fetch.rows,
         };
         let release = self.range.release();
         for attribute in attributes {
