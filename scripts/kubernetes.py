@@ -46,7 +46,7 @@ def chart_images(helm):
         if not (ROOT / "charts" / chart).exists():
             continue
         settings = [part for value in values for part in ("--set", value)]
-        rendered = subprocess.run([*helm, "template", "tempo", ROOT / "charts" / chart, *settings], check=True, capture_output=True, text=True)
+        rendered = subprocess.run([*helm, "template", "--kube-version", "1.33.0", "tempo", ROOT / "charts" / chart, *settings], check=True, capture_output=True, text=True)
         for line in rendered.stdout.splitlines():
             key, _, name = line.strip().removeprefix("- ").partition("image: ")
             if key == "" and name:

@@ -18,7 +18,8 @@ NAMESPACE = "observability"
 @pytest.fixture(scope="session")
 def tempo():
     """The tutorial's release: `helm install tempo … -n observability --values values-tempo.yaml`, nothing else."""
-    kube.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=300s")
+    if not os.environ.get("VIVACE_KUBE_REUSE"):
+        kube.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=300s")
     release = kube.Release(NAMESPACE, [kube.HERE / "values-tempo.yaml"])
     yield release
     if not os.environ.get("VIVACE_KUBE_KEEP"):
@@ -31,7 +32,8 @@ def installed(tempo):
     import time
 
     began = time.monotonic()
-    tempo.install()
+    if not os.environ.get("VIVACE_KUBE_REUSE") or tempo.name not in kube.run("helm", "list", "-q", "-n", NAMESPACE).stdout.split():
+        tempo.install()
     after_helm = time.monotonic() - began
     tempo.wait_ready(seconds=300)
     kube.note("install", helm_seconds=round(after_helm, 1), all_ready_seconds=round(time.monotonic() - began, 1))
