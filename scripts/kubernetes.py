@@ -51,7 +51,7 @@ def chart_images(helm):
             key, _, name = line.strip().removeprefix("- ").partition("image: ")
             if key == "" and name:
                 name = name.strip("\"'")
-                kind = next((kind for kind in ("minio", "memcached") if kind in name), "vivace")
+                kind = next((kind for kind in ("minio", "memcached", "curl") if kind in name), "vivace")
                 named[name] = kind
     return named
 

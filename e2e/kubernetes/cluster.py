@@ -103,11 +103,12 @@ class Release:
         return {pod["metadata"]["name"]: pod for pod in found}
 
     def everything(self):
-        """All pods of the namespace but jobs' and the tests' own."""
+        """All pods of the namespace but those of jobs and of `helm test`, and the tests' own."""
         found = objects("pods", "-n", self.namespace)["items"]
         mine = lambda pod: "vivace-test" in pod["metadata"].get("labels", {})  # noqa: E731
         of_job = lambda pod: any(o["kind"] == "Job" for o in pod["metadata"].get("ownerReferences", []))  # noqa: E731
-        return {pod["metadata"]["name"]: pod for pod in found if not mine(pod) and not of_job(pod)}
+        hook = lambda pod: "helm.sh/hook" in pod["metadata"].get("annotations", {})  # noqa: E731
+        return {pod["metadata"]["name"]: pod for pod in found if not (mine(pod) or of_job(pod) or hook(pod))}
 
     def wait_ready(self, count=None, seconds=180):
         """Waits until all pods are ready, `count` of them where that is known. Returns them."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import subprocess
 import time
 
@@ -27,6 +28,7 @@ COLLECTOR = {
     "exporters": {"otlp/tempo": {"endpoint": "tempo-distributor.observability.svc.cluster.local:4317", "tls": {"insecure": True}}},
     "service": {"pipelines": {"traces": {"receivers": ["otlp"], "processors": ["batch"], "exporters": ["otlp/tempo"]}}},
 }
+RUN = f"{random.getrandbits(32):08x}"
 SDK_PROGRAM = """
 import sys
 from opentelemetry.sdk.resources import Resource
@@ -133,16 +135,18 @@ def require_found(address, service, ids):
 
 def test_through_the_collector_and_from_an_sdk(installed, client, collector):
     fqdn = f"tempo-distributor.{installed.namespace}.svc.cluster.local"
-    sent = {
-        "through-collector-grpc": sdk(client, "through-collector-grpc", "grpc", f"{collector}:4317"),
-        "through-collector-http": sdk(client, "through-collector-http", "http", f"http://{collector}:4318/v1/traces"),
-        "sdk-grpc": sdk(client, "sdk-grpc", "grpc", f"{fqdn}:4317"),
-        "sdk-http": sdk(client, "sdk-http", "http", f"http://{fqdn}:4318/v1/traces"),
+    ways = {
+        "through-collector-grpc": ("grpc", f"{collector}:4317"),
+        "through-collector-http": ("http", f"http://{collector}:4318/v1/traces"),
+        "sdk-grpc": ("grpc", f"{fqdn}:4317"),
+        "sdk-http": ("http", f"http://{fqdn}:4318/v1/traces"),
     }
+    # A name of its own for each run, as the release may have seen others.
+    sent = {f"{name}-{RUN}": sdk(client, f"{name}-{RUN}", wire, target) for name, (wire, target) in ways.items()}
     # The tutorials' data sources use both ports.
     for port in (3200, 3100):
         with installed.forward("query-frontend", port) as address:
-            assert kube.run("curl", "-s", f"http://{address}/api/echo").stdout == "echo"
+            assert kube.run("curl", "-s", f"http://{address}/api/echo").stdout.strip() == "echo"
             for service, ids in sent.items():
                 assert len(ids) == 10
                 require_found(address, service, ids)
