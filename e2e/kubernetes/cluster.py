@@ -17,8 +17,8 @@ import harness  # noqa: E402
 
 CHARTS = ROOT / "charts"
 HERE = Path(__file__).resolve().parent
-# One poll of the block list by default, and a little.
-MISSING_FOR_GOOD_SECONDS = 330
+# Two polls of the block list by default, the compactor's and a reader's, and a little.
+MISSING_FOR_GOOD_SECONDS = int(os.environ.get("VIVACE_KUBE_PATIENCE", "630"))
 CLIENT_IMAGE, COLLECTOR_IMAGE = "localhost/vivace-client:dev", "localhost/otelcol:dev"
 # Component: kind of its workload.
 COMPONENTS = {
@@ -124,6 +124,13 @@ class Release:
             return harness.eventually(f"release {self.name} is ready", ready, seconds, every=0.5)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.describe()}") from None
+
+    def settle(self):
+        """Waits until what an upgrade began is done: every pod is of the newest revision and ready."""
+        for component in COMPONENTS:
+            kubectl("rollout", "status", "-n", self.namespace, self.workload(component), "--timeout=300s")
+            self.wait_gone(component)
+        return self.wait_ready()
 
     def describe(self):
         """What a person would look at: pods, and the last log lines of those that are not ready."""

@@ -96,7 +96,7 @@ def test_autoscalers_scale_up_under_load_and_down_after_it(system, client, tmp_p
     system.values = [*plain, overlay]
     try:
         system.upgrade()
-        system.wait_ready(seconds=300)
+        system.settle()
 
         def replicas():
             return {c: len(system.pods(c)) for c in ("querier", "distributor")}
@@ -112,7 +112,7 @@ def test_autoscalers_scale_up_under_load_and_down_after_it(system, client, tmp_p
     finally:
         system.values = plain
         system.upgrade()
-        system.wait_ready(seconds=300)
+        system.settle()
 
 
 def test_the_newest_is_still_there_after_all_this(system, client):

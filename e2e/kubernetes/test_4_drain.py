@@ -32,7 +32,7 @@ def nodes(installed):
 def test_a_node_is_drained(installed, nodes, client):
     installed.settings = []
     installed.upgrade()
-    installed.wait_ready(seconds=300)
+    installed.settle()
     on = lambda node: sorted(n for n, pod in installed.everything().items() if pod["spec"]["nodeName"] == node)  # noqa: E731
     first = nodes[0]
     with client.load(rate=test_2_load.RATE) as outcome:
