@@ -101,7 +101,7 @@ TYPES = [
     ("config", TEXT_OR_MAP),
     ("**.shutdownDelay", DURATION),
     ("externalConfigVersion", {"type": ["string", "number", "null"]}),
-    ("tempo.metricsGenerator.remoteWriteUrl", TEXT),
+    ("tempo.memBallastSizeMbs", COUNT),
     ("**.fsGroup", COUNT),
     ("**.loadBalancerSourceRanges", LIST),
     ("**.hosts", LIST),

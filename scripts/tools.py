@@ -15,8 +15,9 @@ ROOT = Path(__file__).resolve().parent.parent
 CACHE = Path(os.environ.get("VIVACE_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vivace")
 REQUIREMENTS = ROOT / "e2e" / "requirements.txt"
 
-# MinIO is what the tutorials run in front of Tempo; telemetrygen is the OpenTelemetry project's own load generator.
+# Helm renders the charts; MinIO is what the tutorials run in front of Tempo; telemetrygen is the OpenTelemetry project's own load generator.
 GO_TOOLS = {
+    "helm": "helm.sh/helm/v3/cmd/helm@v3.19.0",
     "minio": "github.com/minio/minio@latest",
     "telemetrygen": "github.com/open-telemetry/opentelemetry-collector-contrib/cmd/telemetrygen@v0.161.0",
 }
@@ -55,6 +56,11 @@ def prometheus():
         package = next(folder.glob("prometheus_*.deb"))
         subprocess.run(["dpkg-deb", "-x", package.name, "."], cwd=folder, check=True)
     return binary
+
+
+def promtool():
+    """Path of the program that checks Prometheus' rules; it comes with Prometheus."""
+    return prometheus().with_name("promtool")
 
 
 def venv_python():

@@ -1,6 +1,7 @@
 {{/*
 An image: dict "ctx" . "component" "distributor", or for a foreign program "image" (its values) instead of "component".
-The registry is the first one set of global.image.registry, the component's, and tempo.image.registry.
+The registry is the first one set of global.image.registry, the component's, and tempo.image.registry; docker.io as the global one,
+which is the reference's default, comes last. A repository that begins with a host has its registry in it.
 */}}
 {{- define "tempo.imageReference" -}}
 {{- $global := default dict (default dict .ctx.Values.global).image }}
@@ -10,7 +11,7 @@ The registry is the first one set of global.image.registry, the component's, and
 {{- $own = default dict (include "tempo.componentValues" . | fromYaml).image }}
 {{- $common = .ctx.Values.tempo.image }}
 {{- end }}
-{{- $registry := coalesce $global.registry $own.registry $common.registry "" }}
+{{- $registry := coalesce (eq (default "" $global.registry) "docker.io" | ternary nil $global.registry) $own.registry $common.registry $global.registry "" }}
 {{- $repository := coalesce $own.repository $common.repository }}
 {{- $tag := coalesce $own.tag $common.tag .ctx.Chart.AppVersion | toString }}
 {{- if and .component (hasSuffix "grafana/tempo" $repository) }}
@@ -21,7 +22,7 @@ The registry is the first one set of global.image.registry, the component's, and
 {{- $repository = printf "%s-%s" $repository .component }}
 {{- end }}
 {{- $name := $repository }}
-{{- if $registry }}{{- $name = printf "%s/%s" $registry $repository }}{{- end }}
+{{- if and $registry (not (regexMatch "^(localhost|[^/]*[.:][^/]*)/" $repository)) }}{{- $name = printf "%s/%s" $registry $repository }}{{- end }}
 {{- if hasPrefix "sha256:" $tag }}{{ printf "%s@%s" $name $tag }}{{ else }}{{ printf "%s:%s" $name $tag }}{{ end }}
 {{- end }}
 
