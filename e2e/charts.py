@@ -1,7 +1,6 @@
 """Renders the Helm charts, and reads what comes out."""
 
 import functools
-import json
 import os
 import shutil
 import subprocess
@@ -34,9 +33,9 @@ def case_name(case):
     return f"{chart.name}:{file.stem if file else 'defaults'}"
 
 
-def helm(*arguments):
+def helm(*arguments, stdin=""):
     command = [tools.go_tool("helm"), *arguments]
-    answer = subprocess.run([str(a) for a in command], capture_output=True, text=True, check=False)
+    answer = subprocess.run([str(a) for a in command], input=stdin, capture_output=True, text=True, check=False)
     if answer.returncode != 0:
         raise Refused(answer.stderr)
     return answer.stdout
@@ -48,13 +47,7 @@ def rendered(chart, *files, release="tempo", namespace="observability", values="
     arguments = ["template", release, chart, "--namespace", namespace, "--kube-version", KUBERNETES]
     for file in files:
         arguments += ["--values", file] if file else []
-    return helm(*arguments, *with_values(values))
-
-
-def with_values(values):
-    # As JSON on the command line, so that no file is left behind.
-    pairs = yaml.safe_load(values) or {}
-    return [part for key, value in pairs.items() for part in ("--set-json", f"{key}={json.dumps(value)}")]
+    return helm(*arguments, "--values", "-", stdin=values)
 
 
 def render(chart, *files, **options):
