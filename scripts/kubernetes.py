@@ -12,7 +12,7 @@ The cluster is one of these, the first that is there:
   the clone. It is a program `cluster` that knows `build`, `up`, `image NAME FOLDER ENTRYPOINT...`, `run COMMAND...` and `down`.
   $VIVACE_KUBE_KEEP=1 leaves it running afterwards.
 
-$VIVACE_KUBE_BUILT=1 skips the tests when the kit's programs would have to be built first. $VIVACE_BINARIES names a folder with `vivace` and
+$VIVACE_KUBE_BUILT=1 skips the tests when the kit's programs would have to be built first ($KUBE_BIN, by default in the cache). $VIVACE_BINARIES names a folder with `vivace` and
 `vivace-cli` to be used instead of a release build.
 """
 
@@ -94,18 +94,22 @@ def run_on_kit(program, options):
         cluster("build")
     work = tools.CACHE / "rootfs"
     named = chart_images([Path(cluster.environment["KUBE_BIN"]) / "helm"])
-    named |= {name: kind for kind, name in OWN_IMAGES.items()}
+    # What the short form leaves out need not be built for it.
+    short = "not collector" in " ".join(options)
+    named |= {name: kind for kind, name in OWN_IMAGES.items() if not (short and kind == "collector")}
     folders = {kind: images.make(work, kind) for kind in sorted(set(named.values()))}
     began = time.monotonic()
+    there = subprocess.run([program, "kubectl", "get", "--raw", "/readyz"], env=cluster.environment, capture_output=True, check=False)
     try:
-        if subprocess.run([program, "kubectl", "get", "--raw", "/readyz"], env=cluster.environment, capture_output=True, check=False).returncode:
+        if there.returncode != 0:
             cluster("up")
         for name, kind in named.items():
             cluster.image(name, kind, folders[kind])
         tools.progress(f"the cluster is up, with {len(named)} images, after {time.monotonic() - began:.0f} s")
         return pytest([program, "run"], options, {**cluster.environment, "VIVACE_SECOND_NODE": str(ROOT / "scripts" / "second-node")})
     finally:
-        if not os.environ.get("VIVACE_KUBE_KEEP"):
+        # One that was there before is someone else's to end.
+        if there.returncode != 0 and not os.environ.get("VIVACE_KUBE_KEEP"):
             cluster("down")
 
 
