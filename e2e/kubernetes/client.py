@@ -104,6 +104,7 @@ class Load:
         self.texts = {}  # code -> one of its messages
         self.slow = []  # (seconds since the start, seconds that a request took with its retries), over a second
         self.bad_reads = []
+        self.slowest_read = 0.0
         self.pause = writers / rate
         self.writers = [threading.Thread(target=self.write, args=(i,), daemon=True) for i in range(writers)]
         self.readers = [threading.Thread(target=self.read, args=(i,), daemon=True) for i in range(readers)]
@@ -172,11 +173,14 @@ class Load:
                 trace_id = self.order[-1] if turn % 2 else random.choice(self.order)
                 wanted = self.acknowledged[trace_id]
                 batch, members = random.choice(self.batches)
+            began = time.monotonic()
             if turn % 5 == 0:
                 kind, problem = "search", search_problem(batch, members)
             else:
                 kind, problem = "by id", trace_problem(trace_id, wanted)
+            took = time.monotonic() - began
             with self.lock:
+                self.slowest_read = max(self.slowest_read, took)
                 self.numbers[f"reads {kind}"] += 1
                 if problem:
                     self.numbers[f"bad reads {kind}"] += 1
@@ -211,6 +215,7 @@ class Load:
                 "texts": dict(self.texts),
                 "slow": self.slow[-20:],
                 "slowest seconds": max((took for _, took in self.slow), default=0),
+                "slowest read seconds": round(self.slowest_read, 2),
                 "acknowledged traces": len(self.acknowledged),
                 "bad reads": self.bad_reads[:20],
                 "last bad read": self.bad_reads[-1][0] if self.bad_reads else None,

@@ -32,6 +32,7 @@ def judge(what, outcome, **figures):
         refused_percent=round(100 * sum(refused.values()) / numbers["requests"], 2),
         slowest_request_seconds=outcome["slowest seconds"],
         reads=numbers.get("reads by id", 0) + numbers.get("reads search", 0),
+        slowest_read_seconds=outcome["slowest read seconds"],
         bad_reads=numbers.get("bad reads by id", 0) + numbers.get("bad reads search", 0),
         acknowledged_traces=outcome["acknowledged traces"],
         missing_at_first=outcome["verified"]["missing"],
