@@ -9,7 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import charts
 import harness
 import kubernetes_validate
 import pytest
@@ -17,6 +16,8 @@ import tools
 import yaml
 from jsonschema import Draft202012Validator
 from referencing import Registry, Resource
+
+import charts
 from charts import DISTRIBUTED, SINGLE, Refused
 
 CASES = list(charts.cases())
@@ -81,7 +82,11 @@ def test_manifests_belong_together(case):
     labels = [pod["metadata"]["labels"] for _, pod in pods]
     for owner, pod in pods:
         assert charts.selects(owner["spec"]["selector"]["matchLabels"], pod["metadata"]["labels"]), charts.label(owner)
-        others = [charts.label(other) for other, _ in pods if other is not owner and charts.selects(owner["spec"]["selector"]["matchLabels"], _["metadata"]["labels"])]
+        others = [
+            charts.label(other)
+            for other, _ in pods
+            if other is not owner and charts.selects(owner["spec"]["selector"]["matchLabels"], _["metadata"]["labels"])
+        ]
         assert not others, f"{charts.label(owner)} also selects the pods of {others}"
         check_pod(owner, pod)
     for one in objects:
@@ -92,7 +97,9 @@ def test_manifests_belong_together(case):
             chosen = [pod for _, pod in pods if charts.selects(spec["selector"], pod["metadata"]["labels"])]
             assert chosen, f"{charts.label(one)} selects no pod"
             if "gossip-ring" not in one["metadata"]["name"]:
-                assert len(chosen) == 1 or "zone" in chosen[0]["metadata"]["labels"], f"{charts.label(one)} selects pods of several workloads"
+                assert len(chosen) == 1 or "zone" in chosen[0]["metadata"]["labels"], (
+                    f"{charts.label(one)} selects pods of several workloads"
+                )
             for pod in chosen:
                 check_ports(one, pod)
         if kind == "PodDisruptionBudget":
@@ -198,10 +205,17 @@ def test_vivace_accepts_the_configuration(case, tmp_path):
                 env={"S3_ACCESS": "a", "S3_SECRET": "b"},
             )
             said = verified.stdout + verified.stderr
-            remarks = [line for line in said.splitlines() if line and "without effect" not in line and not any(advice in line for advice in ADVICE)]
+            remarks = [
+                line for line in said.splitlines() if line and "without effect" not in line and not any(advice in line for advice in ADVICE)
+            ]
             assert remarks in (["the configuration is valid"], ["the configuration has warnings"]), f"{charts.label(owner)}: {said}"
     assert seen >= ({"tempo"} if chart == SINGLE else {"distributor", "ingester", "querier", "query-frontend", "compactor"})
-    checked = subprocess.run([harness.binaries() / "vivace-cli", "config", "check-overrides", tmp_path / "overrides.yaml"], capture_output=True, text=True, check=False)
+    checked = subprocess.run(
+        [harness.binaries() / "vivace-cli", "config", "check-overrides", tmp_path / "overrides.yaml"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
@@ -231,8 +245,14 @@ def test_names_of_the_seed():
     expected = {
         *("Deployment/tempo-" + name for name in ("compactor", "distributor", "minio", "querier", "query-frontend")),
         *("StatefulSet/tempo-" + name for name in ("ingester", "memcached")),
-        *("Service/tempo-" + name for name in ("compactor", "distributor", "distributor-discovery", "gossip-ring", "ingester", "ingester-discovery")),
-        *("Service/tempo-" + name for name in ("memcached", "minio", "minio-console", "querier", "query-frontend", "query-frontend-discovery")),
+        *(
+            "Service/tempo-" + name
+            for name in ("compactor", "distributor", "distributor-discovery", "gossip-ring", "ingester", "ingester-discovery")
+        ),
+        *(
+            "Service/tempo-" + name
+            for name in ("memcached", "minio", "minio-console", "querier", "query-frontend", "query-frontend-discovery")
+        ),
         *("ConfigMap/tempo-config", "ConfigMap/tempo-runtime", "ServiceAccount/tempo", "PodDisruptionBudget/tempo-ingester"),
         *("Secret/tempo-minio", "PersistentVolumeClaim/tempo-minio", "Pod/tempo-test-round-trip"),
     }
@@ -269,7 +289,11 @@ def test_ports_of_the_seed():
 
 def test_ports_follow_the_listener():
     """Of old values with 3100, of a new port in the values, and of one in the configuration itself."""
-    for values, listens in [("{server: {httpListenPort: 3100}}", 3100), ("{server: {httpListenPort: 8080}}", 8080), ("{tempo: {structuredConfig: {server: {http_listen_port: 8080}}}}", 8080)]:
+    for values, listens in [
+        ("{server: {httpListenPort: 3100}}", 3100),
+        ("{server: {httpListenPort: 8080}}", 8080),
+        ("{tempo: {structuredConfig: {server: {http_listen_port: 8080}}}}", 8080),
+    ]:
         objects = charts.render(DISTRIBUTED, values=values)
         named = {port["name"]: port["containerPort"] for port in charts.container(objects, "Deployment", "tempo-query-frontend")["ports"]}
         assert named["http-metrics"] == listens
@@ -304,14 +328,20 @@ def test_prefix_of_names(release, values, prefix):
 
 def test_what_kubernetes_cannot_change_is_the_references():
     """Selectors, serviceName, podManagementPolicy and volume claim templates: with these `helm upgrade` from Tempo's chart works."""
-    objects = charts.render(DISTRIBUTED, values_file("scaled"), values="{metricsGenerator: {enabled: true, kind: StatefulSet, persistence: {enabled: true}}}")
+    objects = charts.render(
+        DISTRIBUTED, values_file("scaled"), values="{metricsGenerator: {enabled: true, kind: StatefulSet, persistence: {enabled: true}}}"
+    )
 
     def selector(component):
         return {"app.kubernetes.io/name": "tempo", "app.kubernetes.io/instance": "tempo", "app.kubernetes.io/component": component}
 
     for name in ("distributor", "querier", "query-frontend", "compactor"):
         assert charts.find(objects, "Deployment", f"tempo-{name}")["spec"]["selector"] == {"matchLabels": selector(name)}
-    for name, service, claim in [("ingester", "ingester", "data"), ("memcached", "memcached", None), ("metrics-generator", "metrics-generator", "wal")]:
+    for name, service, claim in [
+        ("ingester", "ingester", "data"),
+        ("memcached", "memcached", None),
+        ("metrics-generator", "metrics-generator", "wal"),
+    ]:
         spec = charts.find(objects, "StatefulSet", f"tempo-{name}")["spec"]
         assert spec["selector"] == {"matchLabels": selector(name)}
         assert spec["serviceName"] == service
@@ -337,7 +367,9 @@ def test_zones():
         assert f"-ingester.availability-zone={zone}" in one["spec"]["template"]["spec"]["containers"][0]["args"]
         assert charts.find(objects, "Service", f"tempo-ingester-{zone}")
     assert yaml.safe_load(charts.config(objects))["ingester"]["lifecycler"]["ring"]["zone_awareness_enabled"] is True
-    assert charts.find(objects, "StatefulSet", "tempo-ingester-zone-a")["spec"]["volumeClaimTemplates"][0]["spec"]["storageClassName"] == "a"
+    assert (
+        charts.find(objects, "StatefulSet", "tempo-ingester-zone-a")["spec"]["volumeClaimTemplates"][0]["spec"]["storageClassName"] == "a"
+    )
     with pytest.raises(Refused, match="ingester.zoneAwareReplication.zones: expected at least 3 zones; got 1"):
         charts.render(DISTRIBUTED, values="{ingester: {zoneAwareReplication: {enabled: true, zones: [{name: a}]}}}")
 
@@ -362,7 +394,10 @@ def test_both_generations_of_limits():
     assert limits("{}") == (path, {})
     single = {"per_tenant_override_config": "/conf/overrides.yaml"}
     assert limits("{tempo: {overrides: {team-a: {max_traces_per_user: 5}}}}", SINGLE) == (single, tenant)
-    assert limits("{tempo: {overrides: {defaults: {read: {max_search_duration: 1h}}}}}", SINGLE) == ({**single, "defaults": {"read": {"max_search_duration": "1h"}}}, {})
+    assert limits("{tempo: {overrides: {defaults: {read: {max_search_duration: 1h}}}}}", SINGLE) == (
+        {**single, "defaults": {"read": {"max_search_duration": "1h"}}},
+        {},
+    )
 
 
 def checksums(values):
@@ -403,13 +438,21 @@ def test_probes():
 
 def test_surge_where_nodes_may_hold_two():
     objects = charts.render(DISTRIBUTED, values_file("replicas"))
-    assert charts.find(objects, "Deployment", "tempo-distributor")["spec"]["strategy"] == {"rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}
-    assert charts.find(objects, "Deployment", "tempo-query-frontend")["spec"]["strategy"] == {"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+    assert charts.find(objects, "Deployment", "tempo-distributor")["spec"]["strategy"] == {
+        "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}
+    }
+    assert charts.find(objects, "Deployment", "tempo-query-frontend")["spec"]["strategy"] == {
+        "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}
+    }
     assert charts.find(objects, "Deployment", "tempo-querier")["spec"]["strategy"] == {"type": "Recreate"}
 
 
 def test_disruption_budgets():
-    budgets = {one["metadata"]["name"]: one["spec"]["maxUnavailable"] for one in charts.render(DISTRIBUTED, values_file("replicas")) if one["kind"] == "PodDisruptionBudget"}
+    budgets = {
+        one["metadata"]["name"]: one["spec"]["maxUnavailable"]
+        for one in charts.render(DISTRIBUTED, values_file("replicas"))
+        if one["kind"] == "PodDisruptionBudget"
+    }
     assert budgets == {"tempo-distributor": 1, "tempo-ingester": 1, "tempo-querier": 1, "tempo-query-frontend": "50%", "tempo-memcached": 1}
 
 
@@ -421,9 +464,15 @@ def test_images():
     version = yaml.safe_load((DISTRIBUTED / "Chart.yaml").read_text())["appVersion"]
     assert image("{}") == f"vivace:{version}"
     assert image("{tempo: {image: {registry: r.example.com, tag: 1.0.0}}}") == "r.example.com/vivace:1.0.0"
-    assert image("{global: {image: {registry: g.example.com}}, tempo: {image: {registry: r.example.com}}}") == f"g.example.com/vivace:{version}"
+    assert (
+        image("{global: {image: {registry: g.example.com}}, tempo: {image: {registry: r.example.com}}}")
+        == f"g.example.com/vivace:{version}"
+    )
     assert image("{distributor: {image: {repository: own, tag: '2'}}}") == "own:2"
-    assert image("{distributor: {image: {repository: r.example.com/own, tag: '2'}}, global: {image: {registry: g.example.com}}}") == "r.example.com/own:2"
+    assert (
+        image("{distributor: {image: {repository: r.example.com/own, tag: '2'}}, global: {image: {registry: g.example.com}}}")
+        == "r.example.com/own:2"
+    )
     reference = "{global: {image: {registry: docker.io}}, tempo: {image: {registry: r.example.com}}, minio: {enabled: true, image: {repository: quay.io/minio/minio, tag: '1'}}}"
     assert image(reference) == f"r.example.com/vivace:{version}", "docker.io is but the reference's default"
     assert image(reference, "minio") == "quay.io/minio/minio:1"
@@ -437,7 +486,10 @@ def test_external_configuration():
     assert charts.config(objects) is None
     pod = charts.find(objects, "Deployment", "tempo-querier")["spec"]["template"]
     assert pod["metadata"]["annotations"]["checksum/config"] == "7"
-    assert pod["spec"]["volumes"][:2] == [{"name": "config", "secret": {"secretName": "own-config"}}, {"name": "runtime-config", "configMap": {"name": "own-limits"}}]
+    assert pod["spec"]["volumes"][:2] == [
+        {"name": "config", "secret": {"secretName": "own-config"}},
+        {"name": "runtime-config", "configMap": {"name": "own-limits"}},
+    ]
 
 
 def test_inner_configuration_wins_and_is_a_template():
@@ -448,14 +500,23 @@ def test_inner_configuration_wins_and_is_a_template():
 
 def test_effective_configuration_of_the_seed():
     parsed = yaml.safe_load(charts.config(charts.render(DISTRIBUTED, values_file("seed"))))
-    assert parsed["distributor"]["receivers"] == {"otlp": {"protocols": {"grpc": {"endpoint": "0.0.0.0:4317"}, "http": {"endpoint": "0.0.0.0:4318"}}}}
+    assert parsed["distributor"]["receivers"] == {
+        "otlp": {"protocols": {"grpc": {"endpoint": "0.0.0.0:4317"}, "http": {"endpoint": "0.0.0.0:4318"}}}
+    }
     assert parsed["ingester"]["lifecycler"]["ring"] == {"kvstore": {"store": "memberlist"}, "replication_factor": 3}
     assert parsed["ingester"]["flush_all_on_shutdown"] is True, "or scaling down would lose spans"
     assert parsed["memberlist"]["cluster_label"] == "tempo.observability"
     assert parsed["compactor"]["compaction"]["block_retention"] == "48h"
     trace = parsed["storage"]["trace"]
     assert (trace["backend"], trace["wal"]["path"], trace["blocklist_poll"]) == ("s3", "/var/tempo/wal", "5m"), "/tmp cannot be written"
-    assert trace["s3"] == {"bucket": "tempo-traces", "endpoint": "tempo-minio:9000", "access_key": "grafana-tempo", "secret_key": "supersecret", "insecure": True, "tls_insecure_skip_verify": True}
+    assert trace["s3"] == {
+        "bucket": "tempo-traces",
+        "endpoint": "tempo-minio:9000",
+        "access_key": "grafana-tempo",
+        "secret_key": "supersecret",
+        "insecure": True,
+        "tls_insecure_skip_verify": True,
+    }
     assert parsed["cache"]["caches"][0]["memcached"]["host"] == "tempo-memcached"
 
 
@@ -464,14 +525,26 @@ def test_effective_configuration_of_the_seed():
     [
         (DISTRIBUTED, "{distributor: {replicas: many}}", "at '/distributor/replicas': got string, want"),
         (DISTRIBUTED, "{distributor: {extraArgs: -log.level=debug}}", "at '/distributor/extraArgs': got string, want"),
-        (DISTRIBUTED, "{storage: {trace: {backend: S3}}}", "at '/storage/trace/backend': value must be one of 'local', 's3', 'gcs', 'azure'"),
-        (DISTRIBUTED, "{querier: {config: {search: {query_timeout: soon}}}}", "at '/querier/config/search/query_timeout': 'soon' does not match"),
+        (
+            DISTRIBUTED,
+            "{storage: {trace: {backend: S3}}}",
+            "at '/storage/trace/backend': value must be one of 'local', 's3', 'gcs', 'azure'",
+        ),
+        (
+            DISTRIBUTED,
+            "{querier: {config: {search: {query_timeout: soon}}}}",
+            "at '/querier/config/search/query_timeout': 'soon' does not match",
+        ),
         (DISTRIBUTED, "{ingester: {persistence: {enabled: yes please}}}", "at '/ingester/persistence/enabled': got string, want"),
         (DISTRIBUTED, "{ingester: {config: {replication_factor: 0}}}", "at '/ingester/config/replication_factor': minimum: got 0, want 1"),
         (DISTRIBUTED, "{traces: {otlp: []}}", "at '/traces/otlp': got array, want"),
-        (DISTRIBUTED, "{minio: {enabled: true, mode: distributed}}", "minio.mode: expected \"standalone\""),
+        (DISTRIBUTED, "{minio: {enabled: true, mode: distributed}}", 'minio.mode: expected "standalone"'),
         (DISTRIBUTED, "{enterprise: {enabled: true}}", "enterprise.enabled: expected false"),
-        (DISTRIBUTED, "{querier: {autoscaling: {enabled: true, minReplicas: 5}}}", r"querier.autoscaling.maxReplicas: expected at least minReplicas \(5\); got 3"),
+        (
+            DISTRIBUTED,
+            "{querier: {autoscaling: {enabled: true, minReplicas: 5}}}",
+            r"querier.autoscaling.maxReplicas: expected at least minReplicas \(5\); got 3",
+        ),
         (DISTRIBUTED, "{gateway: {enabled: true, ingress: {enabled: true}}, ingress: {enabled: true}}", "ingress.enabled: expected false"),
         (DISTRIBUTED, "{gateway: {enabled: true, basicAuth: {enabled: true}}}", "gateway.basicAuth.username: is not set"),
         (DISTRIBUTED, "{config: '{a: [}'}", "config: is not YAML once its templates are filled in"),
@@ -510,7 +583,9 @@ def test_unknown_keys_are_listed_with_the_nearest(tmp_path):
 def test_notes_warn(tmp_path):
     assert "WARNING: storage.trace.backend is local" in charts.notes(DISTRIBUTED, tmp_path)
     assert "WARNING" not in charts.notes(DISTRIBUTED, tmp_path, "{}", values_file("seed"))
-    assert "The values name Tempo's own image for distributor, ingester" in charts.notes(DISTRIBUTED, tmp_path, "{}", values_file("tempo-image"))
+    assert "The values name Tempo's own image for distributor, ingester" in charts.notes(
+        DISTRIBUTED, tmp_path, "{}", values_file("tempo-image")
+    )
     assert "zone=zone-b" in charts.notes(DISTRIBUTED, tmp_path, "{}", values_file("zones"))
     assert "WARNING: 1 ingesters cannot hold 3 copies" in charts.notes(DISTRIBUTED, tmp_path, "{ingester: {replicas: 1}}")
     assert "WARNING: neither persistence.enabled nor a bucket" in charts.notes(SINGLE, tmp_path)
@@ -524,8 +599,12 @@ def test_inside_another_chart(tmp_path):
     shutil.copytree(DISTRIBUTED, parent / "charts" / DISTRIBUTED.name)
     version = yaml.safe_load((DISTRIBUTED / "Chart.yaml").read_text())["version"]
     dependency = {"name": DISTRIBUTED.name, "alias": "tempo", "version": version}
-    (parent / "Chart.yaml").write_text(yaml.safe_dump({"apiVersion": "v2", "name": "lgtm", "version": "1.0.0", "dependencies": [dependency]}))
-    objects = charts.render(parent, release="obs", values="{tempo: {distributor: {replicas: 2}}, global: {image: {registry: r.example.com}, other: {chart: 1}}}")
+    (parent / "Chart.yaml").write_text(
+        yaml.safe_dump({"apiVersion": "v2", "name": "lgtm", "version": "1.0.0", "dependencies": [dependency]})
+    )
+    objects = charts.render(
+        parent, release="obs", values="{tempo: {distributor: {replicas: 2}}, global: {image: {registry: r.example.com}, other: {chart: 1}}}"
+    )
     distributor = charts.find(objects, "Deployment", "obs-tempo-distributor")
     assert distributor["spec"]["replicas"] == 2
     assert distributor["spec"]["template"]["spec"]["containers"][0]["image"].startswith("r.example.com/vivace:")
@@ -568,7 +647,9 @@ def test_round_trip_fails_where_nothing_answers():
 
 def run_round_trip(environment):
     path = charts.without_environment().get("PATH", "")
-    return subprocess.run(["sh", DISTRIBUTED / "files" / "round-trip.sh"], capture_output=True, text=True, check=False, env={"PATH": path, **environment})
+    return subprocess.run(
+        ["sh", DISTRIBUTED / "files" / "round-trip.sh"], capture_output=True, text=True, check=False, env={"PATH": path, **environment}
+    )
 
 
 def test_round_trip_pod():
@@ -590,12 +671,18 @@ def test_recreation_for_another_size(tmp_path):
     found = 'dict "spec" (dict "replicas" 2 "volumeClaimTemplates" (list (dict "metadata" (dict "name" "data") "spec" (dict "resources" (dict "requests" (dict "storage" "10Gi"))))))'
     file.write_text(file.read_text().replace('lookup "apps/v1" "StatefulSet" $.Release.Namespace $name', found))
     persistence = {"enabled": True, "enableStatefulSetRecreationForSizeChange": True}
-    job = charts.find(charts.render(copy, values=json.dumps({"ingester": {"persistence": {**persistence, "size": "20Gi"}}})), "Job", "tempo-ingester-recreation")
+    job = charts.find(
+        charts.render(copy, values=json.dumps({"ingester": {"persistence": {**persistence, "size": "20Gi"}}})),
+        "Job",
+        "tempo-ingester-recreation",
+    )
     assert fault(json.dumps(job, sort_keys=True), "1.33") is None
     pod = job["spec"]["template"]["spec"]
     ran = [" ".join(one["args"][1:]) for one in [*pod["initContainers"], *pod["containers"]]]
     patch = '--patch {"spec":{"resources":{"requests":{"storage":"20Gi"}}}}'
-    assert ran == [f"patch persistentvolumeclaim data-tempo-ingester-{i} {patch}" for i in range(2)] + ["delete statefulset tempo-ingester --cascade=orphan"]
+    assert ran == [f"patch persistentvolumeclaim data-tempo-ingester-{i} {patch}" for i in range(2)] + [
+        "delete statefulset tempo-ingester --cascade=orphan"
+    ]
     same = charts.render(copy, values=json.dumps({"ingester": {"persistence": persistence}}))
     assert not [one for one in same if one["kind"] == "Job"], "the same size needs nothing"
 
