@@ -169,7 +169,8 @@ def client(root):
     library = Path(sysconfig.get_paths()["stdlib"])
     fill(root, {f"/usr/bin/{version}": python})
     kept = root / "usr" / "lib" / version
-    left_out = shutil.ignore_patterns("site-packages", "dist-packages", "test", "tests", "__pycache__", "idlelib", "tkinter", "ensurepip", "config-*", "*.a")
+    unused = ["site-packages", "dist-packages", "test", "tests", "__pycache__", "idlelib", "tkinter", "ensurepip", "config-*", "*.a"]
+    left_out = shutil.ignore_patterns(*unused)
     shutil.copytree(library, kept, ignore=left_out, dirs_exist_ok=True)
     packages = kept / "site-packages"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--root-user-action=ignore", "--target", packages]

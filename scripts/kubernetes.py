@@ -12,8 +12,8 @@ The cluster is one of these, the first that is there:
   the clone. It is a program `cluster` that knows `build`, `up`, `image NAME FOLDER ENTRYPOINT...`, `run COMMAND...` and `down`.
   $VIVACE_KUBE_KEEP=1 leaves it running afterwards.
 
-$VIVACE_KUBE_BUILT=1 skips the tests when the kit's programs would have to be built first ($KUBE_BIN, by default in the cache). $VIVACE_BINARIES names a folder with `vivace` and
-`vivace-cli` to be used instead of a release build.
+$VIVACE_KUBE_BUILT=1 skips the tests when the kit's programs would have to be built first ($KUBE_BIN, by default in the cache).
+$VIVACE_BINARIES names a folder with `vivace` and `vivace-cli` to be used instead of a release build.
 """
 
 import json
@@ -46,7 +46,8 @@ def chart_images(helm):
         if not (ROOT / "charts" / chart).exists():
             continue
         settings = [part for value in values for part in ("--set", value)]
-        rendered = subprocess.run([*helm, "template", "--kube-version", "1.33.0", "tempo", ROOT / "charts" / chart, *settings], check=True, capture_output=True, text=True)
+        template = [*helm, "template", "--kube-version", "1.33.0", "tempo", ROOT / "charts" / chart, *settings]
+        rendered = subprocess.run(template, check=True, capture_output=True, text=True)
         for line in rendered.stdout.splitlines():
             key, _, name = line.strip().removeprefix("- ").partition("image: ")
             if key == "" and name:
@@ -130,7 +131,7 @@ def main():
     if context:
         current = subprocess.run(["kubectl", "config", "current-context"], check=True, capture_output=True, text=True).stdout.strip()
         if current != context:
-            sys.exit(f"VIVACE_KUBE_CONTEXT is {context}, but kubectl's current context is {current}; switch with `kubectl config use-context {context}`")
+            sys.exit(f"VIVACE_KUBE_CONTEXT is {context}, kubectl's context is {current}: `kubectl config use-context {context}` switches")
         return pytest([], options, {**os.environ})
     program = kit()
     if program is None:

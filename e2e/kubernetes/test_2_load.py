@@ -92,7 +92,8 @@ def test_autoscalers_scale_up_under_load_and_down_after_it(system, client, tmp_p
     overlay = tmp_path / "autoscaling.yaml"
     scaler = {"enabled": True, "minReplicas": 1, "maxReplicas": 3, "targetCPUUtilizationPercentage": 50}
     small = {"requests": {"cpu": "20m", "memory": "32Mi"}}
-    overlay.write_text(json.dumps({"querier": {"autoscaling": scaler, "resources": small}, "distributor": {"autoscaling": scaler, "resources": small}}))
+    scaled = {"autoscaling": scaler, "resources": small}
+    overlay.write_text(json.dumps({"querier": scaled, "distributor": scaled}))
     plain = list(system.values)
     system.values = [*plain, overlay]
     try:

@@ -114,7 +114,8 @@ WRONG = {
 def test_what_is_wrong_is_said_in_one_sentence(settled, what):
     """The last log line of a pod that cannot start names what is wrong."""
     settings, word = WRONG[what]
-    release = kube.Release("wrong", settled.values, settings=["minio.enabled=false", f"storage.trace.s3.endpoint=tempo-minio.{settled.namespace}:9000", *settings])
+    there = ["minio.enabled=false", f"storage.trace.s3.endpoint=tempo-minio.{settled.namespace}:9000"]
+    release = kube.Release("wrong", settled.values, settings=[*there, *settings])
     try:
         release.install()
 
