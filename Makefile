@@ -2,10 +2,10 @@
 SHELL := /bin/bash
 export VIVACE_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/vivace
 
-.PHONY: help demo test fmt lint unit e2e conformance fuzz bench proto deny
+.PHONY: help demo test fmt lint unit e2e rootfs test-kubernetes conformance fuzz bench proto deny
 
 help: ## print this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 demo: ## build, start, run a real application against it, show its traces
 	@python3 demo/run.py
@@ -24,6 +24,13 @@ unit: ## tests of the crates
 
 e2e: ## real processes, real clients, real S3 and Prometheus
 	@python3 scripts/test.py e2e
+
+rootfs: ## the content of the container images as folders, below target/rootfs
+	cargo build --release --locked --bins
+	scripts/rootfs $${CARGO_TARGET_DIR:-target}/rootfs $${CARGO_TARGET_DIR:-target}/release
+
+test-kubernetes: ## the charts on a real Kubernetes: docs/testing.md; ARGS="-k seed" chooses
+	@python3 scripts/kubernetes.py $(ARGS)
 
 conformance: ## the recorded query API answers, where that kit is found beside the clone
 	@python3 scripts/conformance.py

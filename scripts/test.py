@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """Runs everything, or the steps named as arguments, and closes with one summary line.
 
-    scripts/test.py [fmt] [lint] [unit] [e2e]
+    scripts/test.py [fmt] [lint] [unit] [e2e] [kubernetes]
 """
 
+import json
+import os
 import re
 import subprocess
 import sys
@@ -68,8 +70,24 @@ def e2e():
     count(status, output, r"(\d+) passed", r"(\d+) (?:failed|error)")
 
 
+def kubernetes():
+    """The tutorial's path, where a bare machine's cluster is at hand and built; `make test-kubernetes` does all."""
+    built = {"VIVACE_KUBE_BUILT": "1", "VIVACE_BINARIES": str(binaries())}
+    command = [sys.executable, ROOT / "scripts" / "kubernetes.py", "-k", "seed and not collector"]
+    status, output = run("kubernetes", command, env={**os.environ, **built})
+    count(status, output, r"(\d+) passed", r"(\d+) (?:failed|error)")
+
+
+def binaries():
+    """Folder of the programs that the end-to-end tests were built for."""
+    metadata = subprocess.run(
+        ["cargo", "metadata", "--format-version=1", "--no-deps"], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    return Path(json.loads(metadata.stdout)["target_directory"]) / "debug"
+
+
 def main():
-    steps = {"fmt": fmt, "lint": lint, "unit": unit, "e2e": e2e}
+    steps = {"fmt": fmt, "lint": lint, "unit": unit, "e2e": e2e, "kubernetes": kubernetes}
     chosen = sys.argv[1:] or list(steps)
     for name in chosen:
         if name not in steps:
