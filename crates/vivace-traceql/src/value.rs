@@ -240,20 +240,37 @@ impl fmt::Display for Value {
     }
 }
 
-/// Compares values as their texts with the type in front, so that `10` comes before `9`: the order of series.
+/// Compares values as their texts with the type in front, so that `10` comes before `9`: the order of series. Only values
+/// of the same type and the same bits are equal.
 pub(crate) fn cmp_text(a: &Value, b: &Value) -> std::cmp::Ordering {
-    fn text(value: &Value) -> (&'static str, std::borrow::Cow<'_, str>) {
+    type Text<'a> = (&'static str, std::borrow::Cow<'a, str>, (u8, u64));
+    fn text(value: &Value) -> Text<'_> {
+        let bits = exact(value);
         match value {
-            Value::Str(text) => ("string_value", (&**text).into()),
-            Value::Int(v) => ("int_value", v.to_string().into()),
-            Value::Float(v) => ("double_value", v.to_string().into()),
-            Value::Bool(v) => ("bool_value", v.to_string().into()),
-            Value::Status(v) => ("string_value", v.text().into()),
-            Value::Kind(v) => ("string_value", v.text().into()),
-            Value::Duration(v) => ("string_value", duration::text(*v).into()),
-            Value::Nil | Value::Opaque => ("", "".into()),
-            array => ("array_value", array.to_string().into()),
+            Value::Str(text) => ("string_value", (&**text).into(), bits),
+            Value::Int(v) => ("int_value", v.to_string().into(), bits),
+            Value::Float(v) => ("double_value", v.to_string().into(), bits),
+            Value::Bool(v) => ("bool_value", v.to_string().into(), bits),
+            Value::Status(v) => ("string_value", v.text().into(), bits),
+            Value::Kind(v) => ("string_value", v.text().into(), bits),
+            Value::Duration(v) => ("string_value", duration::text(*v).into(), bits),
+            Value::Nil | Value::Opaque => ("", "".into(), bits),
+            array => ("array_value", array.to_string().into(), bits),
         }
     }
     text(a).cmp(&text(b))
+}
+
+/// The type's place among all types, and the bits of a number.
+pub(crate) fn exact(value: &Value) -> (u8, u64) {
+    match value {
+        Value::Int(v) => (1, v.cast_unsigned()),
+        Value::Float(v) => (2, v.to_bits()),
+        Value::Str(_) => (3, 0),
+        Value::Bool(v) => (4, u64::from(*v)),
+        Value::Duration(v) => (5, v.cast_unsigned()),
+        Value::Status(v) => (6, *v as u64),
+        Value::Kind(v) => (7, *v as u64),
+        _ => (0, 0),
+    }
 }

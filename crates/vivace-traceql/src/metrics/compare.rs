@@ -126,7 +126,7 @@ impl<'a, 'p> Comparer<'a, 'p> {
                 known.resize(number + 1, None);
             }
             if known[number].is_none() && column.distinct[side] < VALUES_MAX {
-                known[number] = group(side, if number == 0 { Value::Nil } else { value.to_value() });
+                known[number] = group(side, column.values.value(u32::try_from(number).unwrap_or(0)));
                 column.distinct[side] += 1;
                 self.is_truncated |= known[number].is_none();
             }

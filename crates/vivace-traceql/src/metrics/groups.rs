@@ -88,6 +88,8 @@ impl<'a> ValueNumbers<'a> {
 
     #[inline]
     pub(crate) fn number(&mut self, value: Val<'a>) -> u32 {
+        // All that is no number is one value.
+        let value = if matches!(value, Val::Float(v) if v.is_nan()) { Val::Float(f64::NAN) } else { value };
         let (kind, bits, len) = match value {
             Val::Str(text) => (1, text.as_ptr().addr() as u64, text.len()),
             Val::Int(v) => (2, v.cast_unsigned(), 0),

@@ -9,6 +9,7 @@ use super::series::Label;
 use crate::Value;
 use crate::ast::LaterStage;
 use crate::compare::{CompareOp, Val, compare};
+use crate::value::exact;
 
 pub(crate) fn apply(lines: Vec<Line>, stage: &LaterStage) -> Vec<Line> {
     match stage {
@@ -70,18 +71,8 @@ fn name_of(label: Option<&Label>) -> &str {
     label.map_or("", |label| &label.key)
 }
 
-/// The place of the type among all types, and the bits of the number.
 fn number_of(label: Option<&Label>) -> (u8, u64) {
-    match label.map(|label| &label.value) {
-        Some(Value::Int(v)) => (1, v.cast_unsigned()),
-        Some(Value::Float(v)) => (2, v.to_bits()),
-        Some(Value::Str(_)) => (3, 0),
-        Some(Value::Bool(v)) => (4, u64::from(*v)),
-        Some(Value::Duration(v)) => (5, v.cast_unsigned()),
-        Some(Value::Status(v)) => (6, *v as u64),
-        Some(Value::Kind(v)) => (7, *v as u64),
-        _ => (0, 0),
-    }
+    label.map_or((0, 0), |label| exact(&label.value))
 }
 
 fn filter(mut lines: Vec<Line>, op: CompareOp, constant: &Value) -> Vec<Line> {

@@ -175,6 +175,7 @@ fn read_value(message: TypedValue) -> Value {
     match message.value {
         None => Value::Nil,
         Some(Message::Int(v)) => Value::Int(v),
+        Some(Message::Float(v)) if v.is_nan() => Value::Float(f64::NAN),
         Some(Message::Float(v)) => Value::Float(v),
         Some(Message::Text(v)) => Value::Str(v.into()),
         Some(Message::Boolean(v)) => Value::Bool(v),
