@@ -194,6 +194,18 @@ def test_forms_of_requests_and_answers(all_in_one):
     assert all(f"resource.service.name={service}" in drawn.stdout for service in SERVICES) and "█" in drawn.stdout
 
 
+def test_the_rules_of_the_later_release_are_a_setting(all_in_one):
+    """Of a step as long as the range 2.10 makes one value, 3.x intervals."""
+    stamps = {}
+    for release in ("v2", "v3"):
+        one = all_in_one.with_config(f"query_frontend: {{metrics: {{release: {release}}}}}").start()
+        now = int(time.time()) // 300 * 300
+        (series,) = ask(one.query, "/api/metrics/query_range", q="{} | rate()", start=now - 300, end=now, step=300)["series"]
+        stamps[release] = [int(sample["timestampMs"]) // 1000 - now for sample in series["samples"]]
+        assert one.program.stop() == 0
+    assert stamps == {"v2": [0], "v3": [-300, 0]}
+
+
 def test_streamed_answers_end_with_the_whole(all_in_one):
     """Grafana dials the data source's HTTP address for streaming."""
     import grpc

@@ -60,7 +60,7 @@ pub use metrics_generator::{
 };
 pub use overrides::{Overrides, OverridesApi, OverridesClient, OverridesConfig, UserConfigurableOverrides};
 pub use querier::{FrontendWorker, Querier, QuerierExternal, QuerierMetrics, QuerierSearch, QuerierTraceById};
-pub use query_frontend::{FrontendMetrics, FrontendSearch, FrontendTraceById, McpServer, QueryFrontend, Slo, Weights};
+pub use query_frontend::{FrontendMetrics, FrontendSearch, FrontendTraceById, McpServer, QueryFrontend, Slo, TraceqlRelease, Weights};
 pub use receivers::{
     Cors, GrpcReceiver, HttpReceiver, JaegerBlock, JaegerProtocols, JaegerReceiver, OtlpBlock, OtlpHttpReceiver, OtlpProtocols,
     OtlpReceiver, Receivers, UdpReceiver, ZipkinHttp, ZipkinReceiver,

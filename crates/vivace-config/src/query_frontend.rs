@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use crate::section::section;
+use crate::section::{choice, section};
 use crate::value::{default, hours, mins};
 
 section! {
@@ -136,6 +136,16 @@ section! {
     }
 }
 
+choice! {
+    /// A release of Tempo, by its rules.
+    pub enum TraceqlRelease {
+        /// 2.10
+        V2 = "v2";
+        /// 3.x
+        V3 = "v3";
+    }
+}
+
 section! {
     /// `query_frontend.metrics`.
     pub struct FrontendMetrics {
@@ -157,6 +167,8 @@ section! {
         used streaming_shards: usize = 200;
         /// Steps of a query.
         used max_intervals: usize = 10000;
+        /// Whose rules hold where releases of Tempo differ: the default step, a step as long as the range, quotes in labels. Vivace's own key.
+        used release: TraceqlRelease = TraceqlRelease::V2;
         /// A query answered within this time is in time; 0 is off.
         used duration_slo: Duration = Duration::ZERO;
         /// A query that reads this many bytes a second is in time; 0 is off.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use vivace_config::format_duration;
+use vivace_config::{TraceqlRelease, format_duration};
 use vivace_core::TenantId;
 use vivace_proto::tempopb::{
     PartialStatus, QueryInstantRequest, QueryInstantResponse, QueryRangeRequest, QueryRangeResponse, SearchMetrics,
@@ -228,6 +228,7 @@ impl Frontend {
             instant: asked.is_instant,
             exemplars: number(exemplars),
             max_series: number(max_series),
+            v3: config.release == TraceqlRelease::V3,
             ..Default::default()
         };
         let plan = MetricsPlan::of_request(&request).map_err(|error| match error {

@@ -647,6 +647,9 @@ pub struct SeriesRequest {
     pub only_held: bool,
     #[prost(message, repeated, tag = "11")]
     pub known_segments: ::prost::alloc::vec::Vec<SequenceRanges>,
+    /// By the rules of Tempo 3.x where they differ from those of 2.10.
+    #[prost(bool, tag = "13")]
+    pub v3: bool,
     /// Traces that are counted elsewhere, 16 bytes each.
     #[prost(bytes = "bytes", tag = "12")]
     pub known_traces: ::prost::bytes::Bytes,

@@ -15,9 +15,10 @@ impl MetricsPlan {
     pub fn of_request(request: &SeriesRequest) -> Result<Self, QueryError> {
         let query = parse(&request.query)?;
         let (start, end) = (request.start, request.end);
+        let release = if request.v3 { Release::V3 } else { Release::V2 };
         let range = match request.instant {
-            true => MetricsRange::instant(start, end, Release::default()),
-            false => MetricsRange::range(start, end, request.step, Release::default()),
+            true => MetricsRange::instant(start, end, release),
+            false => MetricsRange::range(start, end, request.step, release),
         }?;
         Ok(query.metrics_plan(range, request.exemplars as usize)?.with_max_series(request.max_series as usize))
     }
