@@ -108,7 +108,7 @@ impl Ingester {
     }
 
     /// What there is of a tenant without the blocks whose traces the asker finds in the bucket.
-    fn sources_without(&self, tenant: &TenantId, answering: &[String], known_blocks: &[u8]) -> Result<Sources, QueryError> {
+    pub(crate) fn sources_without(&self, tenant: &TenantId, answering: &[String], known_blocks: &[u8]) -> Result<Sources, QueryError> {
         let known: FxHashSet<BlockId> = ids_of(known_blocks)?.map(BlockId).collect();
         let mut sources = self.sources(tenant, answering);
         sources.view.served.retain(|block| !known.contains(&block.meta.block_id));
@@ -117,7 +117,7 @@ impl Ingester {
 }
 
 /// Ids that stand one after another.
-fn ids_of(bytes: &[u8]) -> Result<impl Iterator<Item = [u8; 16]>, QueryError> {
+pub(crate) fn ids_of(bytes: &[u8]) -> Result<impl Iterator<Item = [u8; 16]>, QueryError> {
     let (ids, rest) = bytes.as_chunks::<16>();
     match rest.len() {
         0 => Ok(ids.iter().copied()),

@@ -1,10 +1,9 @@
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use rustc_hash::FxHashSet;
 use tokio_util::sync::CancellationToken;
 use vivace_block::{BlockReader, live};
-use vivace_core::{BlockId, TenantId, TraceId};
+use vivace_core::{TenantId, TraceId};
 use vivace_proto::tempopb::SearchMetrics;
 use vivace_proto::vivace::v1::{RecentTraces, SeriesRequest, SeriesResponse};
 use vivace_storage::overlaps;
@@ -12,6 +11,7 @@ use vivace_traceql::{MetricsPlan, Partial};
 
 use crate::ingester::Ingester;
 use crate::live::{Contents, View};
+use crate::parts::ids_of;
 use crate::query::{QueryError, Sources, blocking, read_failed};
 use crate::ranges::SegmentSet;
 use crate::scan::Reader;
@@ -24,15 +24,13 @@ impl Ingester {
     /// [`QueryError::Invalid`] for a query that makes no sense, [`QueryError::Unavailable`] where a flushed block cannot be read.
     pub(crate) async fn series(self: &Arc<Self>, tenant: &TenantId, request: SeriesRequest) -> Result<SeriesResponse, QueryError> {
         let plan = plan(&request)?;
-        let known: HashSet<BlockId> = ids("known_blocks", &request.known_blocks)?.map(BlockId).collect();
-        let elsewhere: FxHashSet<TraceId> = ids("known_traces", &request.known_traces)?.map(TraceId).collect();
+        let elsewhere: FxHashSet<TraceId> = ids_of(&request.known_traces)?.map(TraceId).collect();
         let known_segments = SegmentSet::from_proto(&request.known_segments)
             .ok_or_else(|| QueryError::Invalid("an incarnation of known_segments has not 16 bytes".to_owned()))?;
-        let Sources { mut view, mut held } = self.sources(tenant, &request.answering);
+        let Sources { mut view, mut held } = self.sources_without(tenant, &request.answering, &request.known_blocks)?;
         if request.only_held {
             view = View::default();
         }
-        view.served.retain(|block| !known.contains(&block.meta.block_id));
         held.retain(|segment| !known_segments.contains(&segment.header.id));
         let counted: SegmentSet = held.iter().map(|segment| segment.header.id).collect();
         let stop = CancellationToken::new();
@@ -52,9 +50,7 @@ impl Ingester {
         })
         .await?
     }
-}
 
-impl Ingester {
     /// The traces that are here in the time of a metrics query, as often as there are places that have them: all live spans are
     /// one, and each block that is still served and known to nobody else is another.
     ///
@@ -62,9 +58,7 @@ impl Ingester {
     /// As for [`Ingester::series`].
     pub(crate) async fn traces(self: &Arc<Self>, tenant: &TenantId, request: SeriesRequest) -> Result<RecentTraces, QueryError> {
         let plan = plan(&request)?;
-        let known: HashSet<BlockId> = ids("known_blocks", &request.known_blocks)?.map(BlockId).collect();
-        let Sources { mut view, held } = self.sources(tenant, &request.answering);
-        view.served.retain(|block| !known.contains(&block.meta.block_id));
+        let Sources { view, held } = self.sources_without(tenant, &request.answering, &request.known_blocks)?;
         let ingester = Arc::clone(self);
         blocking(move || {
             let (start, end) = (plan.fetch().start_unix_nanos, plan.fetch().end_unix_nanos);
@@ -110,16 +104,6 @@ impl Ingester {
 
 fn plan(request: &SeriesRequest) -> Result<MetricsPlan, QueryError> {
     MetricsPlan::of_request(request).map_err(|e| QueryError::Invalid(e.to_string()))
-}
-
-/// Ids of 16 bytes each.
-fn ids<'a>(field: &str, bytes: &'a [u8]) -> Result<impl Iterator<Item = [u8; 16]> + 'a, QueryError> {
-    let (ids, rest) = bytes.as_chunks();
-    if rest.is_empty() {
-        Ok(ids.iter().copied())
-    } else {
-        Err(QueryError::Invalid(format!("{field} has {} bytes, expected 16 for each", bytes.len())))
-    }
 }
 
 /// One metrics query under way.

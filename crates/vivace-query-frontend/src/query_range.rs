@@ -97,7 +97,6 @@ pub(crate) type Series = Running<SeriesCombiner>;
 pub(crate) struct SeriesCombiner {
     plan: Arc<MetricsPlan>,
     partial: Partial,
-    max_series: usize,
     metrics: SearchMetrics,
     /// Of each job.
     tenants: Vec<TenantId>,
@@ -137,7 +136,7 @@ impl Collect for SeriesCombiner {
 pub(crate) struct Counted {
     answer: Answer,
     metrics: SearchMetrics,
-    max_series: usize,
+    plan: Arc<MetricsPlan>,
 }
 
 impl SeriesCombiner {
@@ -149,7 +148,7 @@ impl SeriesCombiner {
     pub(crate) async fn counted(&self) -> Result<Counted, QueryError> {
         let (plan, partial) = (Arc::clone(&self.plan), self.partial.clone());
         let answer = tokio::task::spawn_blocking(move || plan.finish(partial)).await.map_err(|error| QueryError::Job(error.to_string()))?;
-        Ok(Counted { answer, metrics: self.metrics, max_series: self.max_series })
+        Ok(Counted { answer, metrics: self.metrics, plan: Arc::clone(&self.plan) })
     }
 }
 
@@ -158,14 +157,7 @@ impl Counted {
     fn status(&self) -> (i32, String) {
         match self.answer.is_truncated {
             false => (PartialStatus::Complete as i32, String::new()),
-            true => (
-                PartialStatus::Partial as i32,
-                format!(
-                    "Response exceeds maximum series limit of {}, a partial response is returned. \
-                     Warning: the accuracy of each individual value is not guaranteed.",
-                    self.max_series
-                ),
-            ),
+            true => (PartialStatus::Partial as i32, self.plan.truncation_message()),
         }
     }
 
@@ -249,7 +241,7 @@ impl Frontend {
             ..Default::default()
         };
         let tenants = jobs.jobs.iter().map(|(tenant, _)| tenant.clone()).collect();
-        let result = SeriesCombiner { partial: plan.partial(), plan: Arc::new(plan), max_series, metrics, tenants, together };
+        let result = SeriesCombiner { partial: plan.partial(), plan: Arc::new(plan), metrics, tenants, together };
         Ok(Running { run: Run::new(&self.queue, jobs.jobs, config.concurrent_jobs), result })
     }
 }

@@ -257,9 +257,6 @@ pub struct QueryRangeRequest {
     pub max_series: u32,
     #[prost(bool, optional, tag = "18")]
     pub instant: ::core::option::Option<bool>,
-    /// Vivace: see TraceByIDRequest.answering.
-    #[prost(string, repeated, tag = "100")]
-    pub answering: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct QueryRangeResponse {
@@ -330,58 +327,6 @@ pub struct InstantSeries {
     >,
     #[prost(double, tag = "2")]
     pub value: f64,
-}
-/// The answer of the summary of span metrics, which only 2.10 has.
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct SpanMetricsSummaryResponse {
-    #[prost(message, repeated, tag = "1")]
-    pub summaries: ::prost::alloc::vec::Vec<SpanMetricsSummary>,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct SpanMetricsSummary {
-    #[prost(uint64, tag = "1")]
-    pub span_count: u64,
-    #[prost(uint64, tag = "2")]
-    pub error_span_count: u64,
-    #[prost(message, repeated, tag = "3")]
-    pub series: ::prost::alloc::vec::Vec<KeyValue>,
-    /// Nanoseconds.
-    #[prost(uint64, tag = "4")]
-    pub p99: u64,
-    #[prost(uint64, tag = "5")]
-    pub p95: u64,
-    #[prost(uint64, tag = "6")]
-    pub p90: u64,
-    #[prost(uint64, tag = "7")]
-    pub p50: u64,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct KeyValue {
-    #[prost(string, tag = "1")]
-    pub key: ::prost::alloc::string::String,
-    #[prost(message, optional, tag = "2")]
-    pub value: ::core::option::Option<TraceQlStatic>,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct TraceQlStatic {
-    /// 0 nil, 3 int, 4 float, 5 string, 6 bool, 7 duration, 8 status, 9 kind: which of the fields counts.
-    #[prost(int32, tag = "1")]
-    pub r#type: i32,
-    #[prost(int64, tag = "2")]
-    pub n: i64,
-    #[prost(double, tag = "3")]
-    pub f: f64,
-    #[prost(string, tag = "4")]
-    pub s: ::prost::alloc::string::String,
-    #[prost(bool, tag = "5")]
-    pub b: bool,
-    /// Nanoseconds.
-    #[prost(uint64, tag = "6")]
-    pub d: u64,
-    #[prost(int32, tag = "7")]
-    pub status: i32,
-    #[prost(int32, tag = "8")]
-    pub kind: i32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PushSpansRequest {

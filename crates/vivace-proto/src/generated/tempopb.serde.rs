@@ -248,118 +248,6 @@ impl<'de> serde::Deserialize<'de> for InstantSeries {
         deserializer.deserialize_struct("tempopb.InstantSeries", FIELDS, GeneratedVisitor)
     }
 }
-impl serde::Serialize for KeyValue {
-    #[allow(deprecated)]
-    fn serialize<S>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error>
-    where
-        S: serde::Serializer,
-    {
-        use serde::ser::SerializeStruct;
-        let mut len = 0;
-        if !self.key.is_empty() {
-            len += 1;
-        }
-        if self.value.is_some() {
-            len += 1;
-        }
-        let mut struct_ser = serializer.serialize_struct("tempopb.KeyValue", len)?;
-        if !self.key.is_empty() {
-            struct_ser.serialize_field("key", &self.key)?;
-        }
-        if let Some(v) = self.value.as_ref() {
-            struct_ser.serialize_field("value", v)?;
-        }
-        struct_ser.end()
-    }
-}
-impl<'de> serde::Deserialize<'de> for KeyValue {
-    #[allow(deprecated)]
-    fn deserialize<D>(deserializer: D) -> std::result::Result<Self, D::Error>
-    where
-        D: serde::Deserializer<'de>,
-    {
-        const FIELDS: &[&str] = &[
-            "key",
-            "value",
-        ];
-
-        #[allow(clippy::enum_variant_names)]
-        enum GeneratedField {
-            Key,
-            Value,
-            __SkipField__,
-        }
-        impl<'de> serde::Deserialize<'de> for GeneratedField {
-            fn deserialize<D>(deserializer: D) -> std::result::Result<GeneratedField, D::Error>
-            where
-                D: serde::Deserializer<'de>,
-            {
-                struct GeneratedVisitor;
-
-                impl serde::de::Visitor<'_> for GeneratedVisitor {
-                    type Value = GeneratedField;
-
-                    fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                        write!(formatter, "expected one of: {:?}", &FIELDS)
-                    }
-
-                    #[allow(unused_variables)]
-                    fn visit_str<E>(self, value: &str) -> std::result::Result<GeneratedField, E>
-                    where
-                        E: serde::de::Error,
-                    {
-                        match value {
-                            "key" => Ok(GeneratedField::Key),
-                            "value" => Ok(GeneratedField::Value),
-                            _ => Ok(GeneratedField::__SkipField__),
-                        }
-                    }
-                }
-                deserializer.deserialize_identifier(GeneratedVisitor)
-            }
-        }
-        struct GeneratedVisitor;
-        impl<'de> serde::de::Visitor<'de> for GeneratedVisitor {
-            type Value = KeyValue;
-
-            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                formatter.write_str("struct tempopb.KeyValue")
-            }
-
-            fn visit_map<V>(self, mut map_: V) -> std::result::Result<KeyValue, V::Error>
-                where
-                    V: serde::de::MapAccess<'de>,
-            {
-                let mut key__ = None;
-                let mut value__ = None;
-                while let Some(k) = map_.next_key()? {
-                    match k {
-                        GeneratedField::Key => {
-                            if key__.is_some() {
-                                return Err(serde::de::Error::duplicate_field("key"));
-                            }
-                            key__ = Some(map_.next_value()?);
-                        }
-                        GeneratedField::Value => {
-                            if value__.is_some() {
-                                return Err(serde::de::Error::duplicate_field("value"));
-                            }
-                            value__ = map_.next_value()?;
-                        }
-                        GeneratedField::__SkipField__ => {
-                            let _ = map_.next_value::<serde::de::IgnoredAny>()?;
-                        }
-                    }
-                }
-                Ok(KeyValue {
-                    key: key__.unwrap_or_default(),
-                    value: value__,
-                })
-            }
-        }
-        deserializer.deserialize_struct("tempopb.KeyValue", FIELDS, GeneratedVisitor)
-    }
-}
 impl serde::Serialize for MetadataMetrics {
     #[allow(deprecated)]
     fn serialize<S>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error>
@@ -1114,9 +1002,6 @@ impl serde::Serialize for QueryRangeRequest {
         if self.instant.is_some() {
             len += 1;
         }
-        if !self.answering.is_empty() {
-            len += 1;
-        }
         let mut struct_ser = serializer.serialize_struct("tempopb.QueryRangeRequest", len)?;
         if !self.query.is_empty() {
             struct_ser.serialize_field("query", &self.query)?;
@@ -1148,9 +1033,6 @@ impl serde::Serialize for QueryRangeRequest {
         if let Some(v) = self.instant.as_ref() {
             struct_ser.serialize_field("instant", v)?;
         }
-        if !self.answering.is_empty() {
-            struct_ser.serialize_field("answering", &self.answering)?;
-        }
         struct_ser.end()
     }
 }
@@ -1169,7 +1051,6 @@ impl<'de> serde::Deserialize<'de> for QueryRangeRequest {
             "exemplars",
             "maxSeries",
             "instant",
-            "answering",
         ];
 
         #[allow(clippy::enum_variant_names)]
@@ -1182,7 +1063,6 @@ impl<'de> serde::Deserialize<'de> for QueryRangeRequest {
             Exemplars,
             MaxSeries,
             Instant,
-            Answering,
             __SkipField__,
         }
         impl<'de> serde::Deserialize<'de> for GeneratedField {
@@ -1213,7 +1093,6 @@ impl<'de> serde::Deserialize<'de> for QueryRangeRequest {
                             "exemplars" => Ok(GeneratedField::Exemplars),
                             "maxSeries" => Ok(GeneratedField::MaxSeries),
                             "instant" => Ok(GeneratedField::Instant),
-                            "answering" => Ok(GeneratedField::Answering),
                             _ => Ok(GeneratedField::__SkipField__),
                         }
                     }
@@ -1241,7 +1120,6 @@ impl<'de> serde::Deserialize<'de> for QueryRangeRequest {
                 let mut exemplars__ = None;
                 let mut max_series__ = None;
                 let mut instant__ = None;
-                let mut answering__ = None;
                 while let Some(k) = map_.next_key()? {
                     match k {
                         GeneratedField::Query => {
@@ -1302,12 +1180,6 @@ impl<'de> serde::Deserialize<'de> for QueryRangeRequest {
                             }
                             instant__ = map_.next_value()?;
                         }
-                        GeneratedField::Answering => {
-                            if answering__.is_some() {
-                                return Err(serde::de::Error::duplicate_field("answering"));
-                            }
-                            answering__ = Some(map_.next_value()?);
-                        }
                         GeneratedField::__SkipField__ => {
                             let _ = map_.next_value::<serde::de::IgnoredAny>()?;
                         }
@@ -1322,7 +1194,6 @@ impl<'de> serde::Deserialize<'de> for QueryRangeRequest {
                     exemplars: exemplars__.unwrap_or_default(),
                     max_series: max_series__.unwrap_or_default(),
                     instant: instant__,
-                    answering: answering__.unwrap_or_default(),
                 })
             }
         }
@@ -3427,322 +3298,6 @@ impl<'de> serde::Deserialize<'de> for Span {
         deserializer.deserialize_struct("tempopb.Span", FIELDS, GeneratedVisitor)
     }
 }
-impl serde::Serialize for SpanMetricsSummary {
-    #[allow(deprecated)]
-    fn serialize<S>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error>
-    where
-        S: serde::Serializer,
-    {
-        use serde::ser::SerializeStruct;
-        let mut len = 0;
-        if self.span_count != 0 {
-            len += 1;
-        }
-        if self.error_span_count != 0 {
-            len += 1;
-        }
-        if !self.series.is_empty() {
-            len += 1;
-        }
-        if self.p99 != 0 {
-            len += 1;
-        }
-        if self.p95 != 0 {
-            len += 1;
-        }
-        if self.p90 != 0 {
-            len += 1;
-        }
-        if self.p50 != 0 {
-            len += 1;
-        }
-        let mut struct_ser = serializer.serialize_struct("tempopb.SpanMetricsSummary", len)?;
-        if self.span_count != 0 {
-            #[allow(clippy::needless_borrow)]
-            #[allow(clippy::needless_borrows_for_generic_args)]
-            struct_ser.serialize_field("spanCount", ToString::to_string(&self.span_count).as_str())?;
-        }
-        if self.error_span_count != 0 {
-            #[allow(clippy::needless_borrow)]
-            #[allow(clippy::needless_borrows_for_generic_args)]
-            struct_ser.serialize_field("errorSpanCount", ToString::to_string(&self.error_span_count).as_str())?;
-        }
-        if !self.series.is_empty() {
-            struct_ser.serialize_field("series", &self.series)?;
-        }
-        if self.p99 != 0 {
-            #[allow(clippy::needless_borrow)]
-            #[allow(clippy::needless_borrows_for_generic_args)]
-            struct_ser.serialize_field("p99", ToString::to_string(&self.p99).as_str())?;
-        }
-        if self.p95 != 0 {
-            #[allow(clippy::needless_borrow)]
-            #[allow(clippy::needless_borrows_for_generic_args)]
-            struct_ser.serialize_field("p95", ToString::to_string(&self.p95).as_str())?;
-        }
-        if self.p90 != 0 {
-            #[allow(clippy::needless_borrow)]
-            #[allow(clippy::needless_borrows_for_generic_args)]
-            struct_ser.serialize_field("p90", ToString::to_string(&self.p90).as_str())?;
-        }
-        if self.p50 != 0 {
-            #[allow(clippy::needless_borrow)]
-            #[allow(clippy::needless_borrows_for_generic_args)]
-            struct_ser.serialize_field("p50", ToString::to_string(&self.p50).as_str())?;
-        }
-        struct_ser.end()
-    }
-}
-impl<'de> serde::Deserialize<'de> for SpanMetricsSummary {
-    #[allow(deprecated)]
-    fn deserialize<D>(deserializer: D) -> std::result::Result<Self, D::Error>
-    where
-        D: serde::Deserializer<'de>,
-    {
-        const FIELDS: &[&str] = &[
-            "spanCount",
-            "errorSpanCount",
-            "series",
-            "p99",
-            "p95",
-            "p90",
-            "p50",
-        ];
-
-        #[allow(clippy::enum_variant_names)]
-        enum GeneratedField {
-            SpanCount,
-            ErrorSpanCount,
-            Series,
-            P99,
-            P95,
-            P90,
-            P50,
-            __SkipField__,
-        }
-        impl<'de> serde::Deserialize<'de> for GeneratedField {
-            fn deserialize<D>(deserializer: D) -> std::result::Result<GeneratedField, D::Error>
-            where
-                D: serde::Deserializer<'de>,
-            {
-                struct GeneratedVisitor;
-
-                impl serde::de::Visitor<'_> for GeneratedVisitor {
-                    type Value = GeneratedField;
-
-                    fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                        write!(formatter, "expected one of: {:?}", &FIELDS)
-                    }
-
-                    #[allow(unused_variables)]
-                    fn visit_str<E>(self, value: &str) -> std::result::Result<GeneratedField, E>
-                    where
-                        E: serde::de::Error,
-                    {
-                        match value {
-                            "spanCount" => Ok(GeneratedField::SpanCount),
-                            "errorSpanCount" => Ok(GeneratedField::ErrorSpanCount),
-                            "series" => Ok(GeneratedField::Series),
-                            "p99" => Ok(GeneratedField::P99),
-                            "p95" => Ok(GeneratedField::P95),
-                            "p90" => Ok(GeneratedField::P90),
-                            "p50" => Ok(GeneratedField::P50),
-                            _ => Ok(GeneratedField::__SkipField__),
-                        }
-                    }
-                }
-                deserializer.deserialize_identifier(GeneratedVisitor)
-            }
-        }
-        struct GeneratedVisitor;
-        impl<'de> serde::de::Visitor<'de> for GeneratedVisitor {
-            type Value = SpanMetricsSummary;
-
-            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                formatter.write_str("struct tempopb.SpanMetricsSummary")
-            }
-
-            fn visit_map<V>(self, mut map_: V) -> std::result::Result<SpanMetricsSummary, V::Error>
-                where
-                    V: serde::de::MapAccess<'de>,
-            {
-                let mut span_count__ = None;
-                let mut error_span_count__ = None;
-                let mut series__ = None;
-                let mut p99__ = None;
-                let mut p95__ = None;
-                let mut p90__ = None;
-                let mut p50__ = None;
-                while let Some(k) = map_.next_key()? {
-                    match k {
-                        GeneratedField::SpanCount => {
-                            if span_count__.is_some() {
-                                return Err(serde::de::Error::duplicate_field("spanCount"));
-                            }
-                            span_count__ = 
-                                Some(map_.next_value::<::pbjson::private::NumberDeserialize<_>>()?.0)
-                            ;
-                        }
-                        GeneratedField::ErrorSpanCount => {
-                            if error_span_count__.is_some() {
-                                return Err(serde::de::Error::duplicate_field("errorSpanCount"));
-                            }
-                            error_span_count__ = 
-                                Some(map_.next_value::<::pbjson::private::NumberDeserialize<_>>()?.0)
-                            ;
-                        }
-                        GeneratedField::Series => {
-                            if series__.is_some() {
-                                return Err(serde::de::Error::duplicate_field("series"));
-                            }
-                            series__ = Some(map_.next_value()?);
-                        }
-                        GeneratedField::P99 => {
-                            if p99__.is_some() {
-                                return Err(serde::de::Error::duplicate_field("p99"));
-                            }
-                            p99__ = 
-                                Some(map_.next_value::<::pbjson::private::NumberDeserialize<_>>()?.0)
-                            ;
-                        }
-                        GeneratedField::P95 => {
-                            if p95__.is_some() {
-                                return Err(serde::de::Error::duplicate_field("p95"));
-                            }
-                            p95__ = 
-                                Some(map_.next_value::<::pbjson::private::NumberDeserialize<_>>()?.0)
-                            ;
-                        }
-                        GeneratedField::P90 => {
-                            if p90__.is_some() {
-                                return Err(serde::de::Error::duplicate_field("p90"));
-                            }
-                            p90__ = 
-                                Some(map_.next_value::<::pbjson::private::NumberDeserialize<_>>()?.0)
-                            ;
-                        }
-                        GeneratedField::P50 => {
-                            if p50__.is_some() {
-                                return Err(serde::de::Error::duplicate_field("p50"));
-                            }
-                            p50__ = 
-                                Some(map_.next_value::<::pbjson::private::NumberDeserialize<_>>()?.0)
-                            ;
-                        }
-                        GeneratedField::__SkipField__ => {
-                            let _ = map_.next_value::<serde::de::IgnoredAny>()?;
-                        }
-                    }
-                }
-                Ok(SpanMetricsSummary {
-                    span_count: span_count__.unwrap_or_default(),
-                    error_span_count: error_span_count__.unwrap_or_default(),
-                    series: series__.unwrap_or_default(),
-                    p99: p99__.unwrap_or_default(),
-                    p95: p95__.unwrap_or_default(),
-                    p90: p90__.unwrap_or_default(),
-                    p50: p50__.unwrap_or_default(),
-                })
-            }
-        }
-        deserializer.deserialize_struct("tempopb.SpanMetricsSummary", FIELDS, GeneratedVisitor)
-    }
-}
-impl serde::Serialize for SpanMetricsSummaryResponse {
-    #[allow(deprecated)]
-    fn serialize<S>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error>
-    where
-        S: serde::Serializer,
-    {
-        use serde::ser::SerializeStruct;
-        let mut len = 0;
-        if !self.summaries.is_empty() {
-            len += 1;
-        }
-        let mut struct_ser = serializer.serialize_struct("tempopb.SpanMetricsSummaryResponse", len)?;
-        if !self.summaries.is_empty() {
-            struct_ser.serialize_field("summaries", &self.summaries)?;
-        }
-        struct_ser.end()
-    }
-}
-impl<'de> serde::Deserialize<'de> for SpanMetricsSummaryResponse {
-    #[allow(deprecated)]
-    fn deserialize<D>(deserializer: D) -> std::result::Result<Self, D::Error>
-    where
-        D: serde::Deserializer<'de>,
-    {
-        const FIELDS: &[&str] = &[
-            "summaries",
-        ];
-
-        #[allow(clippy::enum_variant_names)]
-        enum GeneratedField {
-            Summaries,
-            __SkipField__,
-        }
-        impl<'de> serde::Deserialize<'de> for GeneratedField {
-            fn deserialize<D>(deserializer: D) -> std::result::Result<GeneratedField, D::Error>
-            where
-                D: serde::Deserializer<'de>,
-            {
-                struct GeneratedVisitor;
-
-                impl serde::de::Visitor<'_> for GeneratedVisitor {
-                    type Value = GeneratedField;
-
-                    fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                        write!(formatter, "expected one of: {:?}", &FIELDS)
-                    }
-
-                    #[allow(unused_variables)]
-                    fn visit_str<E>(self, value: &str) -> std::result::Result<GeneratedField, E>
-                    where
-                        E: serde::de::Error,
-                    {
-                        match value {
-                            "summaries" => Ok(GeneratedField::Summaries),
-                            _ => Ok(GeneratedField::__SkipField__),
-                        }
-                    }
-                }
-                deserializer.deserialize_identifier(GeneratedVisitor)
-            }
-        }
-        struct GeneratedVisitor;
-        impl<'de> serde::de::Visitor<'de> for GeneratedVisitor {
-            type Value = SpanMetricsSummaryResponse;
-
-            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                formatter.write_str("struct tempopb.SpanMetricsSummaryResponse")
-            }
-
-            fn visit_map<V>(self, mut map_: V) -> std::result::Result<SpanMetricsSummaryResponse, V::Error>
-                where
-                    V: serde::de::MapAccess<'de>,
-            {
-                let mut summaries__ = None;
-                while let Some(k) = map_.next_key()? {
-                    match k {
-                        GeneratedField::Summaries => {
-                            if summaries__.is_some() {
-                                return Err(serde::de::Error::duplicate_field("summaries"));
-                            }
-                            summaries__ = Some(map_.next_value()?);
-                        }
-                        GeneratedField::__SkipField__ => {
-                            let _ = map_.next_value::<serde::de::IgnoredAny>()?;
-                        }
-                    }
-                }
-                Ok(SpanMetricsSummaryResponse {
-                    summaries: summaries__.unwrap_or_default(),
-                })
-            }
-        }
-        deserializer.deserialize_struct("tempopb.SpanMetricsSummaryResponse", FIELDS, GeneratedVisitor)
-    }
-}
 impl serde::Serialize for SpanSet {
     #[allow(deprecated)]
     fn serialize<S>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error>
@@ -4646,236 +4201,6 @@ impl<'de> serde::Deserialize<'de> for TraceByIdResponse {
             }
         }
         deserializer.deserialize_struct("tempopb.TraceByIDResponse", FIELDS, GeneratedVisitor)
-    }
-}
-impl serde::Serialize for TraceQlStatic {
-    #[allow(deprecated)]
-    fn serialize<S>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error>
-    where
-        S: serde::Serializer,
-    {
-        use serde::ser::SerializeStruct;
-        let mut len = 0;
-        if self.r#type != 0 {
-            len += 1;
-        }
-        if self.n != 0 {
-            len += 1;
-        }
-        if self.f != 0. {
-            len += 1;
-        }
-        if !self.s.is_empty() {
-            len += 1;
-        }
-        if self.b {
-            len += 1;
-        }
-        if self.d != 0 {
-            len += 1;
-        }
-        if self.status != 0 {
-            len += 1;
-        }
-        if self.kind != 0 {
-            len += 1;
-        }
-        let mut struct_ser = serializer.serialize_struct("tempopb.TraceQLStatic", len)?;
-        if self.r#type != 0 {
-            struct_ser.serialize_field("type", &self.r#type)?;
-        }
-        if self.n != 0 {
-            #[allow(clippy::needless_borrow)]
-            #[allow(clippy::needless_borrows_for_generic_args)]
-            struct_ser.serialize_field("n", ToString::to_string(&self.n).as_str())?;
-        }
-        if self.f != 0. {
-            struct_ser.serialize_field("f", &self.f)?;
-        }
-        if !self.s.is_empty() {
-            struct_ser.serialize_field("s", &self.s)?;
-        }
-        if self.b {
-            struct_ser.serialize_field("b", &self.b)?;
-        }
-        if self.d != 0 {
-            #[allow(clippy::needless_borrow)]
-            #[allow(clippy::needless_borrows_for_generic_args)]
-            struct_ser.serialize_field("d", ToString::to_string(&self.d).as_str())?;
-        }
-        if self.status != 0 {
-            struct_ser.serialize_field("status", &self.status)?;
-        }
-        if self.kind != 0 {
-            struct_ser.serialize_field("kind", &self.kind)?;
-        }
-        struct_ser.end()
-    }
-}
-impl<'de> serde::Deserialize<'de> for TraceQlStatic {
-    #[allow(deprecated)]
-    fn deserialize<D>(deserializer: D) -> std::result::Result<Self, D::Error>
-    where
-        D: serde::Deserializer<'de>,
-    {
-        const FIELDS: &[&str] = &[
-            "type",
-            "n",
-            "f",
-            "s",
-            "b",
-            "d",
-            "status",
-            "kind",
-        ];
-
-        #[allow(clippy::enum_variant_names)]
-        enum GeneratedField {
-            Type,
-            N,
-            F,
-            S,
-            B,
-            D,
-            Status,
-            Kind,
-            __SkipField__,
-        }
-        impl<'de> serde::Deserialize<'de> for GeneratedField {
-            fn deserialize<D>(deserializer: D) -> std::result::Result<GeneratedField, D::Error>
-            where
-                D: serde::Deserializer<'de>,
-            {
-                struct GeneratedVisitor;
-
-                impl serde::de::Visitor<'_> for GeneratedVisitor {
-                    type Value = GeneratedField;
-
-                    fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                        write!(formatter, "expected one of: {:?}", &FIELDS)
-                    }
-
-                    #[allow(unused_variables)]
-                    fn visit_str<E>(self, value: &str) -> std::result::Result<GeneratedField, E>
-                    where
-                        E: serde::de::Error,
-                    {
-                        match value {
-                            "type" => Ok(GeneratedField::Type),
-                            "n" => Ok(GeneratedField::N),
-                            "f" => Ok(GeneratedField::F),
-                            "s" => Ok(GeneratedField::S),
-                            "b" => Ok(GeneratedField::B),
-                            "d" => Ok(GeneratedField::D),
-                            "status" => Ok(GeneratedField::Status),
-                            "kind" => Ok(GeneratedField::Kind),
-                            _ => Ok(GeneratedField::__SkipField__),
-                        }
-                    }
-                }
-                deserializer.deserialize_identifier(GeneratedVisitor)
-            }
-        }
-        struct GeneratedVisitor;
-        impl<'de> serde::de::Visitor<'de> for GeneratedVisitor {
-            type Value = TraceQlStatic;
-
-            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                formatter.write_str("struct tempopb.TraceQLStatic")
-            }
-
-            fn visit_map<V>(self, mut map_: V) -> std::result::Result<TraceQlStatic, V::Error>
-                where
-                    V: serde::de::MapAccess<'de>,
-            {
-                let mut r#type__ = None;
-                let mut n__ = None;
-                let mut f__ = None;
-                let mut s__ = None;
-                let mut b__ = None;
-                let mut d__ = None;
-                let mut status__ = None;
-                let mut kind__ = None;
-                while let Some(k) = map_.next_key()? {
-                    match k {
-                        GeneratedField::Type => {
-                            if r#type__.is_some() {
-                                return Err(serde::de::Error::duplicate_field("type"));
-                            }
-                            r#type__ = 
-                                Some(map_.next_value::<::pbjson::private::NumberDeserialize<_>>()?.0)
-                            ;
-                        }
-                        GeneratedField::N => {
-                            if n__.is_some() {
-                                return Err(serde::de::Error::duplicate_field("n"));
-                            }
-                            n__ = 
-                                Some(map_.next_value::<::pbjson::private::NumberDeserialize<_>>()?.0)
-                            ;
-                        }
-                        GeneratedField::F => {
-                            if f__.is_some() {
-                                return Err(serde::de::Error::duplicate_field("f"));
-                            }
-                            f__ = 
-                                Some(map_.next_value::<::pbjson::private::NumberDeserialize<_>>()?.0)
-                            ;
-                        }
-                        GeneratedField::S => {
-                            if s__.is_some() {
-                                return Err(serde::de::Error::duplicate_field("s"));
-                            }
-                            s__ = Some(map_.next_value()?);
-                        }
-                        GeneratedField::B => {
-                            if b__.is_some() {
-                                return Err(serde::de::Error::duplicate_field("b"));
-                            }
-                            b__ = Some(map_.next_value()?);
-                        }
-                        GeneratedField::D => {
-                            if d__.is_some() {
-                                return Err(serde::de::Error::duplicate_field("d"));
-                            }
-                            d__ = 
-                                Some(map_.next_value::<::pbjson::private::NumberDeserialize<_>>()?.0)
-                            ;
-                        }
-                        GeneratedField::Status => {
-                            if status__.is_some() {
-                                return Err(serde::de::Error::duplicate_field("status"));
-                            }
-                            status__ = 
-                                Some(map_.next_value::<::pbjson::private::NumberDeserialize<_>>()?.0)
-                            ;
-                        }
-                        GeneratedField::Kind => {
-                            if kind__.is_some() {
-                                return Err(serde::de::Error::duplicate_field("kind"));
-                            }
-                            kind__ = 
-                                Some(map_.next_value::<::pbjson::private::NumberDeserialize<_>>()?.0)
-                            ;
-                        }
-                        GeneratedField::__SkipField__ => {
-                            let _ = map_.next_value::<serde::de::IgnoredAny>()?;
-                        }
-                    }
-                }
-                Ok(TraceQlStatic {
-                    r#type: r#type__.unwrap_or_default(),
-                    n: n__.unwrap_or_default(),
-                    f: f__.unwrap_or_default(),
-                    s: s__.unwrap_or_default(),
-                    b: b__.unwrap_or_default(),
-                    d: d__.unwrap_or_default(),
-                    status: status__.unwrap_or_default(),
-                    kind: kind__.unwrap_or_default(),
-                })
-            }
-        }
-        deserializer.deserialize_struct("tempopb.TraceQLStatic", FIELDS, GeneratedVisitor)
     }
 }
 impl serde::Serialize for TraceSearchMetadata {
