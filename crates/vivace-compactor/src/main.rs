@@ -1,6 +1,7 @@
 //! The compactor as a process of its own.
 
 use anyhow::Context;
+use vivace_config::Target;
 use vivace_ring::{GossipOptions, Membership, Role};
 use vivace_server::{Process, clock, host_name};
 use vivace_storage::Bucket;
@@ -9,7 +10,7 @@ vivace_server::allocator!();
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let config = vivace_server::load(std::env::args_os());
+    let config = vivace_server::load_service(Target::Compactor, std::env::args_os());
     let mut process = Process::start(&config, "vivace-compactor").await?;
     let overrides = process.overrides(&config)?;
     let gossip = GossipOptions::from_config(&config.memberlist, &host_name(), clock::unix_nanos())?;

@@ -1,7 +1,6 @@
 //! The `vivace-distributor` binary: wiring only.
 
-use std::ffi::OsString;
-
+use vivace_config::Target;
 use vivace_ring::{GossipOptions, Membership, Role};
 use vivace_server::{Process, clock, host_name};
 
@@ -9,10 +8,7 @@ vivace_server::allocator!();
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    // Without a target the configuration is that of a single process, whose replication factor is 1.
-    let mut args: Vec<OsString> = std::env::args_os().collect();
-    args.insert(args.len().min(1), "-target=distributor".into());
-    let config = vivace_server::load(args);
+    let config = vivace_server::load_service(Target::Distributor, std::env::args_os());
     let mut process = Process::start(&config, "vivace-distributor").await?;
     let overrides = process.overrides(&config)?;
     let gossip = GossipOptions::from_config(&config.memberlist, &host_name(), clock::unix_nanos())?;

@@ -1,5 +1,6 @@
 //! The metrics-generator as a process of its own.
 
+use vivace_config::Target;
 use vivace_ring::{GossipOptions, Membership, Role};
 use vivace_server::{Process, clock, host_name};
 
@@ -7,7 +8,7 @@ vivace_server::allocator!();
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let config = vivace_server::load(std::env::args_os());
+    let config = vivace_server::load_service(Target::MetricsGenerator, std::env::args_os());
     let mut process = Process::start(&config, "vivace-metrics-generator").await?;
     let overrides = process.overrides(&config)?;
     let gossip = GossipOptions::from_config(&config.memberlist, &host_name(), clock::unix_nanos())?;

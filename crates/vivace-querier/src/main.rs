@@ -1,6 +1,7 @@
 //! The querier as a process of its own.
 
 use anyhow::Context;
+use vivace_config::Target;
 use vivace_ring::{GossipOptions, Membership, Role};
 use vivace_server::{Process, clock, host_name};
 use vivace_storage::{Bucket, PollOptions, Poller};
@@ -9,7 +10,7 @@ vivace_server::allocator!();
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let config = vivace_server::load(std::env::args_os());
+    let config = vivace_server::load_service(Target::Querier, std::env::args_os());
     anyhow::ensure!(
         !config.querier.frontend_worker.frontend_address.is_empty(),
         "querier.frontend_worker.frontend_address is empty, expected host:port of the query-frontends' gRPC"

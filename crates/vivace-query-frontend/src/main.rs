@@ -1,5 +1,6 @@
 //! The query-frontend as a process of its own.
 
+use vivace_config::Target;
 use vivace_server::{Process, clock};
 use vivace_storage::{Bucket, PollOptions, Poller};
 
@@ -7,7 +8,7 @@ vivace_server::allocator!();
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let config = vivace_server::load(std::env::args_os());
+    let config = vivace_server::load_service(Target::QueryFrontend, std::env::args_os());
     let mut process = Process::start(&config, "vivace-query-frontend").await?;
     let overrides = process.overrides(&config)?;
     let bucket = Bucket::open(&config.storage.trace, &vivace_server::environment).await?;

@@ -41,7 +41,7 @@ pub mod tenant;
 
 pub use build::VERSION;
 pub use host::host_name;
-pub use load::{environment, load};
+pub use load::{environment, load, load_service};
 pub use overrides::Overrides;
 pub use process::{GrpcLimits, Process, Shutdown};
 pub use tenant::Tenancy;

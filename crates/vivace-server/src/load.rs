@@ -7,7 +7,7 @@ use std::process::exit;
 use std::sync::OnceLock;
 
 use vivace_config::flags::Flags;
-use vivace_config::{Config, Warning, WarningKind};
+use vivace_config::{Config, Target, Warning, WarningKind};
 
 use crate::build;
 
@@ -41,6 +41,13 @@ pub fn load(args: impl IntoIterator<Item = OsString>) -> Config {
             exit(code)
         }
     }
+}
+
+/// As [`load`], for the program of one service: what the configuration says of a process of all services does not hold for it.
+pub fn load_service(target: Target, args: impl IntoIterator<Item = OsString>) -> Config {
+    let mut args: Vec<OsString> = args.into_iter().collect();
+    args.insert(args.len().min(1), format!("-target={target}").into());
+    load(args)
 }
 
 /// What the command line asks for.
