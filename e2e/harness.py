@@ -310,7 +310,8 @@ class Cluster:
 
     BUCKET = "tempo-traces"
 
-    def __init__(self, folder, minio, extra=""):
+    def __init__(self, folder, minio, extra="", poll="2s", ingester=""):
+        """`poll`: how often the block list is polled; `ingester`: further keys of that block, indented by two; `extra`: further blocks."""
         self.folder = Path(folder)
         self.programs = {}
         self.minio = minio
@@ -347,6 +348,7 @@ ingester:
     min_ready_duration: 0s
     ring: {{kvstore: {{store: memberlist}}, replication_factor: 3}}
   max_block_duration: 30m
+{ingester}
 querier: {{frontend_worker: {{frontend_address: "127.0.0.1:{frontend_grpc}"}}}}
 compactor:
   ring: {{kvstore: {{store: memberlist}}, instance_id: "${{NAME}}", instance_addr: 127.0.0.1}}
@@ -357,7 +359,7 @@ metrics_generator:
 storage:
   trace:
     backend: s3
-    blocklist_poll: 2s
+    blocklist_poll: {poll}
     wal: {{path: {self.folder}/${{NAME}}/wal}}
     s3:
       bucket: {self.BUCKET}
@@ -383,6 +385,8 @@ storage:
             program.wait_ready()
         # Ready is each process's own view; wait until the distributor sees all three ingesters.
         eventually("the distributor sees three ingesters", lambda: self.ring_size() == 3)
+        querier = self.programs["querier"].metric
+        eventually("and so does the querier", lambda: querier("tempo_ring_members", name="ingester", state="ACTIVE") == 3)
         # Metrics of spans that come before their generator is known are left out, by design.
         members = self.programs["distributor"].metric
         eventually("and the metrics-generator", lambda: members("tempo_ring_members", name="metrics-generator", state="ACTIVE") == 1)

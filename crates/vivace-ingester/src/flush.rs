@@ -222,7 +222,7 @@ impl Flush {
     async fn stored(&self, built: Built) -> anyhow::Result<()> {
         let Built { block, folder, unreadable } = built;
         let (ingester, tenant, head) = (Arc::clone(&self.ingester), Arc::clone(&self.tenant), Arc::clone(&self.head));
-        let covers = spawn_blocking(move || {
+        let (served, covers) = spawn_blocking(move || {
             let now = clock::unix_seconds();
             let segments: Vec<_> = head.segments().into_iter().filter(|s| !unreadable.iter().any(|u| Arc::ptr_eq(u, s))).collect();
             let covers = covers(&segments);
@@ -232,23 +232,25 @@ impl Flush {
                     segments = segments.len(), "block flushed");
                 metrics::counter!("tempo_ingester_blocks_flushed_total").increment(1);
                 metrics::histogram!("tempo_ingester_flush_size_bytes").record(meta.size_bytes as f64);
-                Arc::new(ServedBlock { meta, flushed_unix_seconds: now })
+                Arc::new(ServedBlock { meta, flushed_unix_seconds: now, writer: Arc::clone(&ingester.id), earlier: Vec::new() })
             });
             if let Err(error) = ingester.ledger.flushed(served.as_deref(), &covers, now) {
                 tracing::error!(%error, "flushed block not in the ledger: after a restart its segments may be flushed again");
             }
-            ingester.live.replace(&tenant, &head, served);
+            ingester.live.replace(&tenant, &head, served.clone());
             ingester.forget_records(&segments);
             // What is left is removed at the next start.
             let _ = std::fs::remove_dir_all(folder);
-            covers
+            (served, covers)
         })
         .await
         .context("recording a block panicked")?;
-        self.ingester.flushed.send_modify(|count| *count += 1);
+        // The block first: a follower that has dropped its segments can then answer from it.
+        self.ingester.share(&self.pool, &served.into_iter().collect::<Vec<_>>()).await;
         for (primary, set) in covers {
             self.tell_followers(&primary, &set).await;
         }
+        self.ingester.flushed.send_modify(|count| *count += 1);
         Ok(())
     }
 

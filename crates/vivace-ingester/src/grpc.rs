@@ -10,11 +10,13 @@ use vivace_proto::tempopb::{
     SearchRequest, SearchResponse, SearchTagValuesRequest, SearchTagValuesV2Response, SearchTagsRequest, SearchTagsV2Response,
     TraceByIdRequest, TraceByIdResponse,
 };
+use vivace_proto::vivace::v1::handover_server::Handover;
 use vivace_proto::vivace::v1::recent_server::Recent;
 use vivace_proto::vivace::v1::segment_log_server::SegmentLog;
 use vivace_proto::vivace::v1::{
     CountPlacesRequest, CountPlacesResponse, CoveredRequest, CoveredResponse, PushRequest, PushResponse, RecentTraces, ReleaseRequest,
-    ReleaseResponse, SearchPartsRequest, SearchPartsResponse, SequenceRanges, SeriesRequest, SeriesResponse,
+    ReleaseResponse, ResumeRequest, ResumeResponse, SearchPartsRequest, SearchPartsResponse, SequenceRanges, SeriesRequest, SeriesResponse,
+    ServeRequest, ServeResponse,
 };
 use vivace_server::{Tenancy, clock, tenant};
 
@@ -58,6 +60,25 @@ impl SegmentLog for Service {
         let answer = tokio::task::spawn_blocking(move || ingester.covered(&held)).await.map_err(|e| Status::internal(e.to_string()))?;
         let (covered, pending) = answer.map_err(|e| Status::unavailable(chain(&e)))?;
         Ok(Response::new(covered_response(&covered, &pending)))
+    }
+}
+
+#[tonic::async_trait]
+impl Handover for Service {
+    async fn serve(&self, request: Request<ServeRequest>) -> Result<Response<ServeResponse>, Status> {
+        let ServeRequest { blocks } = request.into_inner();
+        let ingester = Arc::clone(&self.ingester);
+        let served = tokio::task::spawn_blocking(move || ingester.serve(blocks)).await.map_err(|e| Status::internal(e.to_string()))?;
+        served.map_err(|e| Status::invalid_argument(chain(&e)))?;
+        Ok(Response::new(ServeResponse {}))
+    }
+
+    async fn resume(&self, request: Request<ResumeRequest>) -> Result<Response<ResumeResponse>, Status> {
+        let ResumeRequest { primary, known } = request.into_inner();
+        if *primary == *self.ingester.id {
+            return Err(Status::failed_precondition(format!("this is {primary} itself")));
+        }
+        Ok(Response::new(self.ingester.resumed(&primary, &segment_set(&known)?).await))
     }
 }
 

@@ -90,11 +90,14 @@ impl Ingester {
         let ledger = Ledger::open(&settings.ledger_folder())?;
         let covered = ledger.covered(None)?;
         let live = Live::default();
-        for block in ledger.served()? {
-            live.tenant(&block.meta.tenant_id).serve(block);
-        }
         let former_ids =
             remember_id(&settings.wal, &id).map_err(|source| StartError::Folder { path: settings.wal.join(FORMER_IDS), source })?;
+        for mut block in ledger.served()? {
+            if former_ids.iter().any(|former| *former == *block.writer) {
+                block.writer = Arc::clone(&id);
+            }
+            live.tenant(&block.meta.tenant_id).serve(Arc::new(block));
+        }
         let held = Held::default();
         let log_folder = settings.log_folder();
         let mut unneeded: BTreeMap<u64, u64> = BTreeMap::new();
@@ -151,6 +154,11 @@ impl Ingester {
         if self.flush_on_drain.load(Ordering::Relaxed) && self.settings.flush_object_storage {
             self.flush_everything().await;
         }
+    }
+
+    /// Whether every segment that is live here is in the bucket.
+    pub(crate) fn is_flushed(&self) -> bool {
+        self.live.tenants().iter().all(|tenant| tenant.sealed().is_empty() && tenant.open_size().segments == 0)
     }
 
     /// A tenant's limits on traces.
@@ -215,6 +223,16 @@ impl Ingester {
         let pending = held.intersection(&self.live.own_ids());
         let covered = self.ledger.covered(Some(&self.id))?.remove(&*self.id).unwrap_or_default();
         Ok((held.intersection(&covered), pending))
+    }
+
+    /// The segments of this primary that are in its log or in the bucket. Blocks the thread.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub(crate) fn known(&self) -> Result<SegmentSet, LedgerError> {
+        let mut known = self.live.own_ids();
+        known.merge(&self.ledger.covered(Some(&self.id))?.remove(&*self.id).unwrap_or_default());
+        Ok(known)
     }
 
     /// Blocks flushed before this are not served any more, and what older blocks covered is forgotten. Blocks the thread.

@@ -3,9 +3,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use prost::Message;
-use vivace_block::BlockMeta;
 use vivace_core::BlockId;
-use vivace_proto::vivace::v1::ReleaseRequest;
+use vivace_proto::vivace::v1::{self as proto, ReleaseRequest};
 
 use crate::live::ServedBlock;
 use crate::ranges::SegmentSet;
@@ -24,7 +23,7 @@ pub(crate) struct LedgerError {
 /// Can be lost: then segments are flushed twice, and readers and compaction drop the copies.
 ///
 /// Tree `covered`: unix seconds (big-endian u64), 16 random bytes, primary -> a `ReleaseRequest`.
-/// Tree `served`: block id -> unix seconds (big-endian u64), then the block's `meta.json`.
+/// Tree `served`: block id -> a `ServedBlock`.
 #[derive(Debug)]
 pub(crate) struct Ledger {
     path: PathBuf,
@@ -81,9 +80,7 @@ impl Ledger {
             self.covered.insert(key, value).map_err(self.error())?;
         }
         if let Some(served) = served {
-            let mut value = served.flushed_unix_seconds.to_be_bytes().to_vec();
-            value.extend_from_slice(&served.meta.to_json());
-            self.served.insert(served.meta.block_id.0, value).map_err(self.error())?;
+            self.served.insert(served.meta.block_id.0, served.to_proto().encode_to_vec()).map_err(self.error())?;
         }
         self.db.flush().map_err(self.error())?;
         Ok(())
@@ -112,15 +109,21 @@ impl Ledger {
         Ok(covered)
     }
 
+    /// Blocks are to be served from here. On disk when this returns.
+    pub(crate) fn serve(&self, blocks: &[Arc<ServedBlock>]) -> Result<(), LedgerError> {
+        for block in blocks {
+            self.served.insert(block.meta.block_id.0, block.to_proto().encode_to_vec()).map_err(self.error())?;
+        }
+        self.db.flush().map_err(self.error())?;
+        Ok(())
+    }
+
     /// Blocks that may still have to be served.
     pub(crate) fn served(&self) -> Result<Vec<ServedBlock>, LedgerError> {
         let mut served = Vec::new();
         for entry in self.served.iter() {
             let (_, value) = entry.map_err(self.error())?;
-            let block = value.split_at_checked(8).and_then(|(seconds, json)| {
-                let flushed_unix_seconds = u64::from_be_bytes(seconds.try_into().ok()?);
-                Some(ServedBlock { flushed_unix_seconds, meta: BlockMeta::from_json(json, "the ledger").ok()? })
-            });
+            let block = proto::ServedBlock::decode(&value[..]).ok().and_then(|block| ServedBlock::from_proto(block).ok());
             match block {
                 Some(block) => served.push(block),
                 None => tracing::warn!(path = %self.path.display(), "invalid entry in the ledger skipped"),

@@ -12,6 +12,7 @@ mod flush;
 pub mod fuzzing;
 mod gather;
 mod grpc;
+mod handover;
 mod held;
 mod http;
 mod ingester;
@@ -41,6 +42,7 @@ use std::time::Instant;
 use anyhow::Context;
 use vivace_config::Config;
 use vivace_proto::tempopb::querier_server::QuerierServer;
+use vivace_proto::vivace::v1::handover_server::HandoverServer;
 use vivace_proto::vivace::v1::recent_server::RecentServer;
 use vivace_proto::vivace::v1::segment_log_server::SegmentLogServer;
 use vivace_ring::{ClientPool, Membership, PoolOptions, Registration, Role, State};
@@ -50,8 +52,8 @@ use vivace_storage::Bucket;
 use crate::ingester::Ingester;
 use crate::settings::Settings;
 
-/// Starts an ingester in a process: replays its log, serves `vivace.v1.SegmentLog`, `vivace.v1.Recent`, `tempopb.Querier`, `/flush` and
-/// `/shutdown`, and joins the ring once it is ready.
+/// Starts an ingester in a process: replays its log, serves `vivace.v1.SegmentLog`, `vivace.v1.Handover`, `vivace.v1.Recent`, `tempopb.Querier`,
+/// `/flush` and `/shutdown`, and joins the ring once it is ready.
 ///
 /// # Errors
 /// The log, the ledger or their folders cannot be read or written.
@@ -78,6 +80,7 @@ pub async fn start(
 
     let service = grpc::Service { ingester: Arc::clone(&ingester), tenancy: process.tenancy() };
     vivace_server::add_grpc!(process, SegmentLogServer::new(service.clone()));
+    vivace_server::add_grpc!(process, HandoverServer::new(service.clone()));
     vivace_server::add_grpc!(process, QuerierServer::new(service.clone()));
     vivace_server::add_grpc!(process, RecentServer::new(service));
     process.add_http(http::router(Arc::clone(&ingester), process.shutdown()));
@@ -93,9 +96,13 @@ pub async fn start(
     });
 
     let (joining, leaving) = (membership.clone(), membership.clone());
-    let (flushed, drained) = (Arc::clone(&ingester), Arc::clone(&ingester));
+    let (flushed, drained, drained_pool) = (Arc::clone(&ingester), Arc::clone(&ingester), Arc::clone(&pool));
     let stop = process.stop_token();
     process.spawn("ingester flush loop", async move {
+        if let Some(patience) = joining.dead_after() {
+            flushed.others_known(patience).await;
+            flushed.resume(&pool).await.context("could not read the ledger")?;
+        }
         joining.set_state(Role::Ingester, State::Active).await;
         is_active.store(true, Ordering::Relaxed);
         flush::run(flushed, pool, stop).await
@@ -104,6 +111,16 @@ pub async fn start(
         Box::pin(async move {
             leaving.set_state(Role::Ingester, State::Leaving).await;
             drained.drain().await;
+            drained.hand_over(&drained_pool).await;
+            if drained.is_flushed() {
+                leaving.deregister(Role::Ingester).await;
+            } else {
+                leaving.end(Role::Ingester).await;
+            }
+            // Those who have not heard of it yet still get their answers from here.
+            if let Some(wait) = leaving.news_after() {
+                tokio::time::sleep(wait).await;
+            }
             Ok(())
         })
     });

@@ -43,11 +43,22 @@ struct TenantState {
     tracker: TraceTracker,
 }
 
-/// A block that is answered from here until queriers know it.
-#[derive(Debug)]
+/// A block in the bucket that ingesters answer from until all queriers know it.
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ServedBlock {
     pub(crate) meta: BlockMeta,
     pub(crate) flushed_unix_seconds: u64,
+    /// The instance that wrote it, and answers from it as long as it can.
+    pub(crate) writer: Arc<str>,
+    /// The instances that have it too and answer from it before this one.
+    pub(crate) earlier: Vec<String>,
+}
+
+impl ServedBlock {
+    /// Whether `instance` answers from it when these instances answer: exactly one of those that have it does.
+    pub(crate) fn is_answered_by(&self, instance: &str, answering: &[String]) -> bool {
+        *self.writer == *instance || !answering.iter().any(|other| **other == *self.writer || self.earlier.contains(other))
+    }
 }
 
 /// Segments that become one block. It grows until it is cut.
@@ -319,9 +330,12 @@ impl Tenant {
         true
     }
 
-    /// Serves a block that an earlier process flushed.
-    pub(crate) fn serve(&self, block: ServedBlock) {
-        self.state.lock().served.push(Arc::new(block));
+    /// Serves a block that an earlier process or another instance flushed. What is said of its writer by the latest word is true.
+    pub(crate) fn serve(&self, block: Arc<ServedBlock>) {
+        let mut state = self.state.lock();
+        state.served.retain(|known| known.meta.block_id != block.meta.block_id);
+        let place = state.served.partition_point(|known| known.flushed_unix_seconds <= block.flushed_unix_seconds);
+        state.served.insert(place, block);
     }
 
     /// Stops serving blocks flushed before this; tells how many and which.

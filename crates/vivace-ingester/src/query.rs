@@ -36,11 +36,13 @@ pub(crate) struct Sources {
 
 impl Ingester {
     /// Everything there is of a tenant now. `answering`: instances that answer for themselves;
-    /// what is held for any other is a source too.
+    /// what is held for any other is a source too, and so are the blocks that it wrote.
     pub(crate) fn sources(&self, tenant: &TenantId, answering: &[String]) -> Sources {
         // Held ones first: a segment that is taken over in between is then seen twice instead of never.
         let held = self.held.of_others(answering, tenant);
-        Sources { view: self.live.get(tenant).map(|tenant| tenant.view()).unwrap_or_default(), held }
+        let mut view = self.live.get(tenant).map(|tenant| tenant.view()).unwrap_or_default();
+        view.served.retain(|block| block.is_answered_by(&self.id, answering));
+        Sources { view, held }
     }
 
     /// The spans of a trace that this instance has.

@@ -15,6 +15,12 @@ impl SegmentSet {
         self.incarnations.is_empty()
     }
 
+    /// Segments in it.
+    pub(crate) fn len(&self) -> u64 {
+        let ranges = self.incarnations.values().flatten();
+        ranges.map(|(first, last)| (last - first).saturating_add(1)).fold(0, u64::saturating_add)
+    }
+
     pub(crate) fn insert(&mut self, id: SegmentId) {
         self.insert_range(id.incarnation, id.sequence, id.sequence);
     }

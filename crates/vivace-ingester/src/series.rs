@@ -18,7 +18,7 @@ use crate::scan::Reader;
 use crate::search::{in_time, is_decided_by_one_span};
 
 impl Ingester {
-    /// Counts everything there is of a tenant for a metrics query. Stops when the client has gone away.
+    /// Counts what there is of a tenant for a metrics query: its own, or what is held for others. Stops when the client has gone away.
     ///
     /// # Errors
     /// [`QueryError::Invalid`] for a query that makes no sense, [`QueryError::Unavailable`] where a flushed block cannot be read.
@@ -28,10 +28,13 @@ impl Ingester {
         let known_segments = SegmentSet::from_proto(&request.known_segments)
             .ok_or_else(|| QueryError::Invalid("an incarnation of known_segments has not 16 bytes".to_owned()))?;
         let Sources { mut view, mut held } = self.sources_without(tenant, &request.answering, &request.known_blocks)?;
+        let holds_more = !request.only_held && !held.is_empty();
         if request.only_held {
             view = View::default();
+            held.retain(|segment| !known_segments.contains(&segment.header.id));
+        } else {
+            held.clear();
         }
-        held.retain(|segment| !known_segments.contains(&segment.header.id));
         let counted: SegmentSet = held.iter().map(|segment| segment.header.id).collect();
         let stop = CancellationToken::new();
         let _stops_with_the_client = stop.clone().drop_guard();
@@ -46,7 +49,8 @@ impl Ingester {
             count.metrics.inspected_bytes += reader.inspected_bytes;
             drop(reader);
             count.blocks(&ingester, &view)?;
-            Ok(SeriesResponse { partial: Some(count.partial.to_message()), metrics: Some(count.metrics), held: counted.to_proto() })
+            let (partial, metrics) = (Some(count.partial.to_message()), Some(count.metrics));
+            Ok(SeriesResponse { partial, metrics, held: counted.to_proto(), holds_more })
         })
         .await?
     }

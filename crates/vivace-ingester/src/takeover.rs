@@ -140,11 +140,12 @@ async fn apply(ingester: &Arc<Ingester>, primary: &Arc<str>, answer: &Answer, no
     adopt(ingester, primary, unknown).await;
 }
 
-/// Makes held segments live here; the next block of their tenant takes them along.
-async fn adopt(ingester: &Arc<Ingester>, primary: &Arc<str>, pass: impl Fn(&SegmentId) -> bool) {
+/// Makes held segments live here; the next block of their tenant takes them along. Tells which they were.
+pub(crate) async fn adopt(ingester: &Arc<Ingester>, primary: &Arc<str>, pass: impl Fn(&SegmentId) -> bool) -> SegmentSet {
     let segments = ingester.held.select(primary, pass);
+    let chosen: SegmentSet = segments.iter().map(|segment| segment.header.id).collect();
     if segments.is_empty() {
-        return;
+        return chosen;
     }
     let (ingester, primary) = (Arc::clone(ingester), Arc::clone(primary));
     let adopted = spawn_blocking(move || {
@@ -171,6 +172,7 @@ async fn adopt(ingester: &Arc<Ingester>, primary: &Arc<str>, pass: impl Fn(&Segm
     if let Err(error) = adopted.await {
         tracing::error!(%error, "taking over segments failed");
     }
+    chosen
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use vivace_config::{Config, Limits};
 use vivace_core::{TenantId, TraceId};
 use vivace_proto::otlp::{ResourceSpans, ScopeSpans, Span, TracesData};
+use vivace_proto::vivace::v1::handover_server::HandoverServer;
 use vivace_proto::vivace::v1::segment_log_server::SegmentLogServer;
 use vivace_proto::vivace::v1::{PushRequest, SegmentId};
 use vivace_ring::{ClientPool, Instance, PoolOptions, Ring, Role, State};
@@ -62,12 +63,23 @@ impl Pair {
         let open = move || Ingester::open(id, settings, bucket, ring, Arc::new(move |_| Arc::clone(&limits)));
         let ingester = Arc::new(tokio::task::spawn_blocking(open).await.expect("no panic").expect("opens"));
         let service = grpc::Service { ingester: Arc::clone(&ingester), tenancy: Tenancy { multitenancy: false } };
-        let server = tonic::transport::Server::builder().add_service(SegmentLogServer::new(service));
-        let incoming = TcpListenerStream::new(self.listeners[index].take().expect("started once"));
-        self.tasks.spawn(async move { server.serve_with_incoming(incoming).await.expect("served") });
+        // A second run is heard of by nobody.
+        if let Some(listener) = self.listeners[index].take() {
+            let server = tonic::transport::Server::builder().add_service(SegmentLogServer::new(service.clone()));
+            let server = server.add_service(HandoverServer::new(service));
+            self.tasks.spawn(async move { server.serve_with_incoming(TcpListenerStream::new(listener)).await.expect("served") });
+        }
         let pool = Arc::new(ClientPool::new(self.ring.clone(), PoolOptions::default()));
         let flushes = flush::run(Arc::clone(&ingester), pool, CancellationToken::new());
         self.tasks.spawn(async move { flushes.await.expect("flushed") });
+        ingester
+    }
+
+    /// The second instance once more, with an empty disk.
+    async fn replace_second(&mut self) -> Arc<Ingester> {
+        let disk = self.folder.path().join("another disk");
+        let ingester = self.start(1, |s| s.wal = disk).await;
+        ingester.resume(&ClientPool::new(self.ring.clone(), PoolOptions::default())).await.expect("resumed");
         ingester
     }
 
@@ -106,7 +118,13 @@ async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> 
 
 /// Spans that the instance does not merely hold.
 async fn found(ingester: &Arc<Ingester>) -> Vec<u64> {
-    let found = ingester.find_trace(&TenantId::single(), TraceId([1; 16]), &["ingester-1".to_owned()]).await.expect("answered");
+    found_when(ingester, &["ingester-1"]).await
+}
+
+/// Spans that the instance finds when these answer for themselves.
+async fn found_when(ingester: &Arc<Ingester>, answering: &[&str]) -> Vec<u64> {
+    let answering: Vec<String> = answering.iter().map(|id| (*id).to_owned()).collect();
+    let found = ingester.find_trace(&TenantId::single(), TraceId([1; 16]), &answering).await.expect("answered");
     let spans = found.trace.into_iter().flat_map(|t| t.resource_spans).flat_map(|r| r.scope_spans).flat_map(|s| s.spans);
     let mut ids: Vec<u64> = spans.map(|s| u64::from_be_bytes(s.span_id[..].try_into().expect("8 bytes"))).collect();
     ids.sort_unstable();
@@ -148,6 +166,50 @@ async fn a_primary_that_has_flushed_tells_its_followers() {
     until("the follower's log is empty", || async { follower.log.bytes() < 20 }).await;
     assert_eq!(pair.blocks().await, 1, "stored once");
     assert_eq!(found(&primary).await, [1, 2, 3]);
+    assert!(found(&follower).await.is_empty(), "the primary answers from its block");
+    assert_eq!(found_when(&follower, &["ingester-0"]).await, [1, 2, 3], "else its follower does");
+
+    let kept = follower.ledger.served().expect("readable");
+    assert_eq!(kept.iter().map(|block| &*block.writer).collect::<Vec<_>>(), ["ingester-1"], "also after a restart");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_that_lost_its_disk_serves_its_blocks_again() {
+    let mut pair = Pair::new(true).await;
+    let (follower, primary) = (pair.start(0, |_| {}).await, pair.start(1, |_| {}).await);
+    primary.push(segment(1)).await.expect("taken");
+    primary.cut(None);
+    until("the follower knows the block", || async { found_when(&follower, &[]).await == [1] }).await;
+    let primary = pair.replace_second().await;
+    assert_eq!(found(&primary).await, [1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_primary_lost_with_its_disk_is_live_elsewhere_before_it_answers_again() {
+    let mut pair = Pair::new(true).await;
+    let (follower, primary) = (pair.start(0, |_| {}).await, pair.start(1, |_| {}).await);
+    for sequence in 1..=3 {
+        for ingester in [&follower, &primary] {
+            ingester.push(segment(sequence)).await.expect("taken");
+        }
+    }
+    assert!(found(&follower).await.is_empty());
+    pair.replace_second().await;
+    assert_eq!(found(&follower).await, [1, 2, 3]);
+    assert_eq!(held(&follower), 0);
+    follower.cut(None);
+    until("the block is in the bucket", || async { pair.blocks().await == 1 }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_primary_still_has_is_not_taken_over() {
+    let mut pair = Pair::new(true).await;
+    let (follower, primary) = (pair.start(0, |_| {}).await, pair.start(1, |_| {}).await);
+    for ingester in [&follower, &primary] {
+        ingester.push(segment(1)).await.expect("taken");
+    }
+    primary.resume(&ClientPool::new(pair.ring.clone(), PoolOptions::default())).await.expect("resumed");
+    assert_eq!((held(&follower), found(&follower).await), (1, vec![]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -161,5 +223,5 @@ async fn a_follower_flushes_what_its_primary_never_had_and_nothing_else() {
     follower.push(segment(1)).await.expect("held");
     until("the follower's block is in the bucket", || async { pair.blocks().await == 1 }).await;
     assert!(found(&follower).await.contains(&2));
-    assert_eq!(found(&primary).await, [1], "the primary's own is pending there");
+    assert_eq!(found_when(&primary, &["ingester-0", "ingester-1"]).await, [1], "the primary's own is pending there");
 }

@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 
 use prost_build::Config;
 
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
     "opentelemetry/common.proto",
     "opentelemetry/trace.proto",
     "prometheus/remote.proto",
     "tempopb/tempo.proto",
     "vivace/v1/log.proto",
+    "vivace/v1/handover.proto",
     "vivace/v1/jobs.proto",
     "vivace/v1/series.proto",
     "vivace/v1/recent.proto",

@@ -20,7 +20,6 @@ pub(crate) struct Ingesters {
     pool: ClientPool,
     /// Logs that have a segment when it is acknowledged, the primary's included.
     quorum: usize,
-    replication_factor: usize,
     max_answer_bytes: usize,
 }
 
@@ -63,15 +62,11 @@ struct Missing {
 
 impl Ingesters {
     pub(crate) fn new(ring: Ring, pool: ClientPool, replication_factor: usize, max_answer_bytes: usize) -> Self {
-        let replication_factor = replication_factor.max(1);
-        Self { ring, pool, quorum: replication_factor / 2 + 1, replication_factor, max_answer_bytes }
+        Self { ring, pool, quorum: replication_factor / 2 + 1, max_answer_bytes }
     }
 
     /// Asks all live ingesters at once. Where one is dead, unknown here, still replaying its log, or fails, the others also
-    /// answer from the segments they hold for it.
-    ///
-    /// Without a quorum's worth of ingesters every acknowledged segment is still in some answering log; from there on
-    /// the answer carries a warning.
+    /// answer from the segments they hold for it, and from the blocks that it wrote.
     pub(crate) async fn ask<Req, Resp, F, Fut>(
         &self,
         tenant: &TenantId,
@@ -119,25 +114,23 @@ impl Ingesters {
     {
         let snapshot = self.ring.snapshot();
         let mut missing = not_answering(&snapshot);
-        let live: Vec<&Instance> = snapshot.live().collect();
-        let answering: Vec<&Instance> = live.iter().copied().filter(|i| !is_replaying(i)).collect();
-        if live.is_empty() {
-            return Err(JobError::Unavailable(format!("no live ingester in the ring{}", listed(&missing))));
-        }
-
-        let (mut answered, mut parts, failed) = self.round(&live, tenant, &request, &answering, timeout, &call).await?;
-        if !failed.is_empty() && !answered.is_empty() && self.replication_factor > 1 {
-            let (again, more, failed_again) = self.round(&answered, tenant, &request, &answered, timeout, &call).await?;
-            answered = again;
+        let answering = answering(&snapshot, &missing)?;
+        let (answered, mut parts, failed) = self.round(&answering, tenant, &request, &answering, timeout, &call).await?;
+        if !failed.is_empty() && !answered.is_empty() {
+            let (_, more, failed_again) = self.round(&answered, tenant, &request, &answered, timeout, &call).await?;
             parts.extend(more);
             missing.extend(failed_again);
         }
         report(failed, &mut missing);
-        if answered.is_empty() && parts.is_empty() {
+        if parts.is_empty() {
             return Err(JobError::Unavailable(format!("no ingester answered{}", listed(&missing))));
         }
-        let warning = (missing.len() >= self.quorum).then(|| format!("recent spans may be missing{}", listed(&missing)));
-        Ok(Answers { parts, warning })
+        Ok(Answers { parts, warning: self.warning(&missing) })
+    }
+
+    /// What to say of an answer without these: less than a quorum of them leave every acknowledged segment in some answering log.
+    fn warning(&self, missing: &[Missing]) -> Option<String> {
+        (missing.len() >= self.quorum).then(|| format!("recent spans may be missing{}", listed(missing)))
     }
 
     /// The traces that each live ingester has, and those that it holds for others who do not answer.
@@ -147,14 +140,14 @@ impl Ingesters {
             RecentClient::new(channel).max_decoding_message_size(max_bytes).traces(request).await
         };
         let snapshot = self.ring.snapshot();
-        let answering: Vec<&Instance> = snapshot.live().filter(|i| !is_replaying(i)).collect();
+        let answering = answering(&snapshot, &[])?;
         // Who fails here fails when asked to count, and is reported then.
         let (_, traces, _) = self.round(&answering, tenant, &request, &answering, timeout, &call).await?;
         Ok(traces)
     }
 
-    /// Lets all live ingesters count, so that nothing counts twice: each counts its own spans; where one does not, the others count
-    /// what they hold for it, one after the other, each without the segments that another has counted.
+    /// Lets all live ingesters count, so that nothing counts twice: each counts its own spans; what is held for those that do not
+    /// is counted then by those that hold it, one after the other, each without the segments that another has counted.
     pub(crate) async fn count(
         &self,
         tenant: &TenantId,
@@ -167,30 +160,30 @@ impl Ingesters {
         };
         let snapshot = self.ring.snapshot();
         let mut missing = not_answering(&snapshot);
-        let live: Vec<&Instance> = snapshot.live().collect();
-        if live.is_empty() {
-            return Err(JobError::Unavailable(format!("no live ingester in the ring{}", listed(&missing))));
-        }
-        let everyone: Vec<&Instance> = live.iter().copied().chain(snapshot.dead()).collect();
-        let answering: Vec<&Instance> = live.iter().copied().filter(|i| !is_replaying(i)).collect();
-        let (answered, mut parts, failed) = self.round(&answering, tenant, &request, &everyone, timeout, &call).await?;
+        let answering = answering(&snapshot, &missing)?;
+        let (mut answered, mut parts, failed) = self.round(&answering, tenant, &request, &answering, timeout, &call).await?;
         report(failed, &mut missing);
-        if !missing.is_empty() && self.replication_factor > 1 {
-            let mut request = SeriesRequest { only_held: true, ..request };
-            for instance in &live {
-                let (_, held, failed) = self.round(&[*instance], tenant, &request, &answered, timeout, &call).await?;
-                report(failed, &mut missing);
-                for part in held {
-                    request.known_segments.extend(part.held.iter().cloned());
-                    parts.push(part);
-                }
+        if answered.len() < answering.len() && !answered.is_empty() {
+            // The others were told that somebody else counts what those that failed would have counted: once more, without those.
+            let failed;
+            (answered, parts, failed) = self.round(&answered, tenant, &request, &answered, timeout, &call).await?;
+            report(failed, &mut missing);
+        }
+        let mut request = SeriesRequest { only_held: true, ..request };
+        let holders: Vec<&Instance> =
+            answered.iter().zip(&parts).filter(|(_, part)| part.holds_more).map(|(instance, _)| *instance).collect();
+        for instance in holders {
+            let (_, held, failed) = self.round(&[instance], tenant, &request, &answered, timeout, &call).await?;
+            report(failed, &mut missing);
+            for part in held {
+                request.known_segments.extend(part.held.iter().cloned());
+                parts.push(part);
             }
         }
         if parts.is_empty() {
             return Err(JobError::Unavailable(format!("no ingester answered{}", listed(&missing))));
         }
-        let warning = (missing.len() >= self.quorum).then(|| format!("recent spans may be missing{}", listed(&missing)));
-        Ok(Answers { parts, warning })
+        Ok(Answers { parts, warning: self.warning(&missing) })
     }
 
     /// One call to each; gives those that answered, what they said, and those that failed.
@@ -214,6 +207,7 @@ impl Ingesters {
                 let mut message = request.clone();
                 *message.answering() = answering.iter().map(|i| i.id.clone()).collect();
                 let mut request = Request::new(message);
+                let lost = self.lost(instance);
                 vivace_server::tenant::insert(request.metadata_mut(), tenant);
                 request.set_timeout(timeout);
                 async move {
@@ -221,7 +215,10 @@ impl Ingesters {
                     let result = match channel {
                         Ok(channel) => {
                             let slow = |_| Status::deadline_exceeded(format!("no answer within {timeout:?}"));
-                            tokio::time::timeout(timeout, call(channel, request)).await.map_err(slow).flatten()
+                            tokio::select! {
+                                answer = tokio::time::timeout(timeout, call(channel, request)) => answer.map_err(slow).flatten(),
+                                () = lost => Err(Status::unavailable("died, or was replaced, before it answered")),
+                            }
                         }
                         Err(status) => Err(status),
                     };
@@ -245,6 +242,28 @@ impl Ingesters {
         }
         Ok((answered, parts, failed))
     }
+
+    /// Comes back when this run of the instance will not answer any more, so that nobody waits for an address that is gone.
+    async fn lost(&self, instance: &Instance) {
+        let is_lost = |now: &Instance| !now.alive || now.addr != instance.addr || is_replaying(now);
+        // One that has left in order still answers what it was asked.
+        if self.ring.watch().wait_for(|ring| ring.get(&instance.id).is_some_and(is_lost)).await.is_err() {
+            // The ring is gone, as at the end of the process.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// The instances that answer for themselves.
+///
+/// # Errors
+/// [`JobError::Unavailable`] when there are none.
+fn answering<'a>(snapshot: &'a Snapshot, missing: &[Missing]) -> Result<Vec<&'a Instance>, JobError> {
+    let answering: Vec<&Instance> = snapshot.live().filter(|instance| !is_replaying(instance)).collect();
+    if answering.is_empty() {
+        return Err(JobError::Unavailable(format!("no live ingester in the ring{}", listed(missing))));
+    }
+    Ok(answering)
 }
 
 /// Instances whose own data cannot be had.

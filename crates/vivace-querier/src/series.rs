@@ -65,7 +65,7 @@ impl Count {
     fn finish(self) -> Counted {
         let partial = self.partial.to_message();
         let metrics = SearchMetrics { inspected_spans: partial.inspected_spans, ..self.metrics };
-        let result = SeriesResponse { partial: Some(partial), metrics: Some(metrics), held: Vec::new() };
+        let result = SeriesResponse { partial: Some(partial), metrics: Some(metrics), ..SeriesResponse::default() };
         Counted { found: Found { result, warnings: self.warnings }, split: self.split }
     }
 }

@@ -28,6 +28,8 @@ const FORGET_DEAD_AFTER: Duration = Duration::from_secs(120);
 const FORGET_DEAD_INGESTER_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 /// Members greeted at once when there is news or at a join attempt.
 const GREET_MAX: usize = 16;
+/// Greetings reach most members at once; gossip has told the others after this many intervals.
+const INTERVALS_UNTIL_TOLD: u32 = 2;
 const ROLE_KEY: &str = "role/";
 const FORGET_KEY: &str = "forget/";
 
@@ -143,11 +145,15 @@ struct Entry {
     zone: String,
     state: State,
     registered: u64,
+    /// Said as the last thing: this process answers nobody any more.
+    #[serde(default)]
+    ended: bool,
 }
 
 /// This process's place in the cluster, and what it knows of the others. Cheap to clone.
 ///
-/// Dropping the last clone stops the gossip without a word, as a crash would; [`Membership::leave`] says goodbye.
+/// Dropping the last clone stops the gossip without a word, as a crash would; [`Membership::end`] and [`Membership::deregister`]
+/// spare the others the wait until they notice.
 #[derive(Clone)]
 pub struct Membership {
     shared: Arc<Shared>,
@@ -269,7 +275,7 @@ impl Membership {
     pub async fn register(&self, role: Role, registration: Registration, state: State) {
         let Registration { id, addr, zone } = registration;
         let registered = (self.shared.inner.clock)() / 1_000_000_000;
-        self.shared.inner.own.lock().insert(role, Entry { id, addr, zone, state, registered });
+        self.shared.inner.own.lock().insert(role, Entry { id, addr, zone, state, registered, ended: false });
         self.shared.inner.publish(&[role]).await;
     }
 
@@ -282,19 +288,27 @@ impl Membership {
         self.shared.inner.publish(&[role]).await;
     }
 
-    /// Says [`State::Leaving`] in all rings and gives the news the time of one exchange to get out.
-    ///
-    /// The process stays readable for others as long as it lives.
-    pub async fn leave(&self) {
-        let roles: Vec<Role> = {
-            let mut own = self.shared.inner.own.lock();
-            own.values_mut().for_each(|entry| entry.state = State::Leaving);
-            own.keys().copied().collect()
-        };
-        self.shared.inner.publish(&roles).await;
-        if let Some(gossip) = &self.shared.inner.gossip {
-            tokio::time::sleep(gossip.options.gossip_interval.min(Duration::from_millis(200))).await;
+    /// Says that this process will not answer in this ring any more: the others take it for dead at once.
+    pub async fn end(&self, role: Role) {
+        match self.shared.inner.own.lock().get_mut(&role) {
+            Some(entry) => (entry.state, entry.ended) = (State::Leaving, true),
+            None => return,
         }
+        self.shared.inner.publish(&[role]).await;
+    }
+
+    /// Leaves a ring: the others drop this member. For members that hold nothing which the others miss.
+    pub async fn deregister(&self, role: Role) {
+        if self.shared.inner.own.lock().remove(&role).is_none() {
+            return;
+        }
+        self.shared.inner.publish(&[role]).await;
+    }
+
+    /// How long news of this process takes to reach every member. None without gossip.
+    #[must_use]
+    pub fn news_after(&self) -> Option<Duration> {
+        self.shared.inner.gossip.as_ref().map(|g| g.options.gossip_interval * INTERVALS_UNTIL_TOLD)
     }
 
     /// Drops a dead member from the ring everywhere. A live one cannot be forgotten; one that comes back is a member again.
@@ -392,16 +406,20 @@ impl Inner {
     /// Tells everyone what this process is.
     async fn publish(&self, roles: &[Role]) {
         if let Some(gossip) = &self.gossip {
-            let values: Vec<(String, String)> = {
+            // No value: this process is not in that ring any more.
+            let values: Vec<(String, Option<String>)> = {
                 let own = self.own.lock();
-                let value = |role: &Role| Some((format!("{ROLE_KEY}{role}"), serde_json::to_string(own.get(role)?).ok()?));
-                roles.iter().filter_map(value).collect()
+                let value = |role: &Role| (format!("{ROLE_KEY}{role}"), own.get(role).and_then(|entry| serde_json::to_string(entry).ok()));
+                roles.iter().map(value).collect()
             };
             gossip
                 .handle
                 .with_chitchat(|c| {
                     for (key, value) in &values {
-                        c.self_node_state().set(key, value);
+                        match value {
+                            Some(value) => c.self_node_state().set(key, value),
+                            None => c.self_node_state().delete(key),
+                        }
                     }
                 })
                 .await;
@@ -495,6 +513,7 @@ impl Gossip {
                     _ => FORGET_DEAD_AFTER,
                 };
                 let by_hand = forgotten.get(&format!("{role}/{}", entry.id)).is_some_and(|until| id.generation_id <= *until);
+                let alive = alive && !entry.ended;
                 if alive || (last.since.elapsed() < dead_max && !by_hand) {
                     found.push((id.generation_id, role, entry.instance(role, alive, last.unix_nanos)));
                 }
@@ -507,7 +526,7 @@ impl Gossip {
 
 impl Entry {
     fn instance(self, role: Role, alive: bool, last_heartbeat_unix_nanos: u64) -> Instance {
-        let Self { id, addr, zone, state, registered } = self;
+        let Self { id, addr, zone, state, registered, ended: _ } = self;
         Instance { id, role, addr, zone, state, alive, registered_unix_seconds: registered, last_heartbeat_unix_nanos }
     }
 }

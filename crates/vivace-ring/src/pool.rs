@@ -23,7 +23,8 @@ pub struct PoolOptions {
 impl Default for PoolOptions {
     fn default() -> Self {
         Self {
-            connect_timeout: Duration::from_secs(5),
+            // Within a cluster an answer takes milliseconds; one lost packet is sent again after a second.
+            connect_timeout: Duration::from_secs(2),
             keepalive: Duration::from_secs(10),
             stream_window_bytes: 4 << 20,
             connection_window_bytes: 16 << 20,

@@ -39,7 +39,7 @@ async fn members_join_leave_die_and_come_back() {
     }
     assert_eq!(a.ring(Role::Compactor).snapshot().instances(), []);
 
-    c.leave().await;
+    c.set_state(Role::Ingester, State::Leaving).await;
     writable(&a, &["a", "b"], "who leaves takes no writes").await;
     let left = a.ring(Role::Ingester).snapshot().get("c").cloned().expect("still there");
     assert!(left.alive && left.state == State::Leaving, "reads go on: {left:?}");
@@ -54,6 +54,27 @@ async fn members_join_leave_die_and_come_back() {
     writable(&a, &["a", "b"], "a new run under another address").await;
     assert_eq!(a.ring(Role::Ingester).snapshot().get("b").map(|i| i.addr.clone()), Some("127.0.0.1:4".into()));
     drop(b);
+}
+
+#[tokio::test]
+async fn who_says_that_it_ends_is_dead_or_gone_at_once() {
+    let net = ChannelTransport::default();
+    let a = node(&net, "a", 1, 1, 1).await;
+    let b = node(&net, "b", 1, 2, 1).await;
+    let c = node(&net, "c", 1, 3, 1).await;
+    writable(&a, &["a", "b", "c"], "all joined").await;
+
+    // Their heartbeats go on: nothing but their word makes the difference.
+    b.end(Role::Ingester).await;
+    until(a.ring(Role::Ingester), "taken for dead", |s| s.get("b").is_some_and(|i| !i.alive)).await;
+    c.deregister(Role::Ingester).await;
+    until(a.ring(Role::Ingester), "dropped", |s| s.get("c").is_none()).await;
+    drop((b, c));
+
+    let b = node(&net, "b", 2, 4, 1).await;
+    let c = node(&net, "c", 2, 5, 1).await;
+    writable(&a, &["a", "b", "c"], "new runs are members again").await;
+    drop((b, c));
 }
 
 #[tokio::test]

@@ -1,0 +1,135 @@
+"""Ingesters that end, die and come back with or without their disk, while the block list is not polled: every answer stays whole."""
+
+import contextlib
+import shutil
+import threading
+import time
+
+import pytest
+
+import harness
+import spans
+from harness import eventually, http
+
+INGESTERS = ["ingester-0", "ingester-1", "ingester-2"]
+
+
+@pytest.fixture
+def cluster(tmp_path, minio, programs):
+    # Nobody learns of a block by looking into the bucket.
+    cluster = harness.Cluster(tmp_path, minio, poll="1h", ingester="  flush_all_on_shutdown: true")
+    programs.extend(cluster.programs.values())
+    return cluster.start()
+
+
+class Sent:
+    """What was acknowledged, and whether the answers have it."""
+
+    def __init__(self, cluster):
+        self.cluster = cluster
+        self.began = int(time.time()) - 1
+        self.traces = []
+
+    def send(self, traces):
+        message, ids = spans.request(service="kept", traces=traces)
+        body = message.SerializeToString()
+        assert http(self.cluster.otlp_http_url, data=body, content_type="application/x-protobuf").status == 200
+        self.traces.extend(ids)
+
+    def problem(self):
+        """None when everything is there, each span once."""
+        query = self.cluster.query
+        absent = [t for t in self.traces if len(query.trace(t)) != 3]
+        if absent:
+            return f"by id: {len(absent)} of {len(self.traces)} traces not whole"
+        found = query.found('{ resource.service.name = "kept" }', limit=10 * len(self.traces))
+        if found != set(self.traces):
+            return f"search: {len(set(self.traces) - found)} of {len(self.traces)} traces missing"
+        if (count := self.count()) != 3 * len(self.traces):
+            return f"metrics: {count} of {3 * len(self.traces)} spans"
+        return None
+
+    def count(self):
+        answer = self.cluster.query.get(
+            "/api/metrics/query", q="{} | count_over_time()", start=self.began, end=int(time.time()) + 1
+        )
+        assert answer.status == 200, answer
+        return sum(series.get("value", 0) for series in answer.json()["series"])
+
+
+@contextlib.contextmanager
+def whole_meanwhile(sent):
+    """Reads all the time; fails when one answer was not whole."""
+    problems, over, reads = [], threading.Event(), []
+
+    def read():
+        while not over.is_set():
+            began = time.monotonic()
+            try:
+                problem = sent.problem()
+            except Exception as error:  # noqa: BLE001
+                problem = repr(error)
+            reads.append(time.monotonic() - began)
+            if problem:
+                problems.append((round(time.time() % 1000, 1), problem))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        yield
+        mark = len(reads)
+        eventually("reads went on", lambda: len(reads) > mark + 2 or problems, 60)
+    finally:
+        over.set()
+        reader.join()
+    assert not problems, f"{len(problems)} of {len(reads)}: {problems[:5]}"
+
+
+def lose_disk(cluster, name):
+    shutil.rmtree(cluster.folder / name)
+
+
+@pytest.mark.parametrize("keeps_disk", [True, False])
+def test_a_rolling_restart(cluster, keeps_disk):
+    sent = Sent(cluster)
+    sent.send(20)
+    with whole_meanwhile(sent):
+        for name in INGESTERS:
+            ingester = cluster.programs[name]
+            assert ingester.stop() == 0
+            if not keeps_disk:
+                lose_disk(cluster, name)
+            ingester.start().wait_ready()
+            eventually("it is back", lambda: cluster.ring_size() == 3)
+    sent.send(5)
+    assert sent.problem() is None
+
+
+def test_one_ends_for_good(cluster):
+    sent = Sent(cluster)
+    sent.send(20)
+    with whole_meanwhile(sent):
+        assert cluster.programs["ingester-2"].stop() == 0
+        ring = http(f"{cluster.programs['distributor'].url}/ingester/ring", Accept="application/json").json()
+        assert sorted(shard["id"] for shard in ring["shards"]) == INGESTERS[:2], "it has left the ring"
+    # What it flushed is answered from by another, who goes too.
+    sent.send(5)
+    with whole_meanwhile(sent):
+        assert cluster.programs["ingester-1"].stop() == 0
+
+
+def test_one_dies_and_comes_back_without_its_disk(cluster):
+    sent = Sent(cluster)
+    sent.send(10)
+    cluster.flush()
+    eventually("blocks are in the bucket", lambda: len(cluster.blocks()) == 3)
+    sent.send(10)
+    with whole_meanwhile(sent):
+        ingester = cluster.programs["ingester-1"]
+        ingester.kill()
+        lose_disk(cluster, "ingester-1")
+        # At once, before anybody has noticed that it is dead.
+        ingester.start().wait_ready()
+        eventually("it is back", lambda: cluster.ring_size() == 3)
+    cluster.flush()
+    assert sent.problem() is None
