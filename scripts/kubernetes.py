@@ -12,7 +12,8 @@ The cluster is one of these, the first that is there:
   the clone. It is a program `cluster` that knows `build`, `up`, `image NAME FOLDER ENTRYPOINT...`, `run COMMAND...` and `down`.
   $VIVACE_KUBE_KEEP=1 leaves it running afterwards.
 
-$VIVACE_KUBE_BUILT=1 skips the tests when the kit's programs would have to be built first ($KUBE_BIN, by default in the cache).
+The kit's programs are built at the first run, in about ten minutes, and kept in $KUBE_BIN (by default in the cache).
+Where there is no cluster, or the kit cannot start one on this machine, the status is 77: nothing was tested.
 $VIVACE_BINARIES names a folder with `vivace` and `vivace-cli` to be used instead of a release build.
 """
 
@@ -25,6 +26,10 @@ from pathlib import Path
 
 import images
 import tools
+
+# What a build of the kit's programs may take at most, seconds.
+BUILD_SECONDS = 1500
+NOT_RUN = 77
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = ROOT / "e2e" / "kubernetes"
@@ -77,6 +82,11 @@ class Kit:
         self("image", qualified(name), root, *entrypoint)
 
 
+def not_run(why):
+    print(f"{why}; nothing was tested on Kubernetes.", flush=True)
+    return NOT_RUN
+
+
 def qualified(name):
     """As containerd stores it: `docker.io/` where no registry is named."""
     first = name.split("/")[0]
@@ -88,11 +98,11 @@ def qualified(name):
 def run_on_kit(program, options):
     cluster = Kit(program)
     if not cluster.built():
-        if os.environ.get("VIVACE_KUBE_BUILT"):
-            print("The cluster's programs are not built here; nothing was tested on Kubernetes.")
-            return 0
         tools.progress("building the cluster's programs (once, about ten minutes)")
-        cluster("build")
+        try:
+            cluster("build", timeout=BUILD_SECONDS)
+        except (subprocess.SubprocessError, OSError) as error:
+            return not_run(f"the cluster's programs could not be built: {error}")
     work = tools.CACHE / "rootfs"
     named = chart_images([Path(cluster.environment["KUBE_BIN"]) / "helm"])
     # What the short form leaves out need not be built for it.
@@ -103,7 +113,10 @@ def run_on_kit(program, options):
     there = subprocess.run([program, "kubectl", "get", "--raw", "/readyz"], env=cluster.environment, capture_output=True, check=False)
     try:
         if there.returncode != 0:
-            cluster("up")
+            try:
+                cluster("up")
+            except subprocess.SubprocessError as error:
+                return not_run(f"the cluster did not start: {error}")
         for name, kind in named.items():
             cluster.image(name, kind, folders[kind])
         tools.progress(f"the cluster is up, with {len(named)} images, after {time.monotonic() - began:.0f} s")
@@ -135,8 +148,7 @@ def main():
         return pytest([], options, {**os.environ})
     program = kit()
     if program is None:
-        print("No cluster: set VIVACE_KUBE_CONTEXT to the context of one for tests, or VIVACE_KUBE_KIT; nothing was tested on Kubernetes.")
-        return 0
+        return not_run("No cluster: set VIVACE_KUBE_CONTEXT to the context of one for tests, or VIVACE_KUBE_KIT")
     return run_on_kit(program, options)
 
 

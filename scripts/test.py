@@ -15,6 +15,8 @@ from pathlib import Path
 import tools
 
 ROOT = Path(__file__).resolve().parent.parent
+# Status of scripts/kubernetes.py where there is no cluster.
+CLUSTER_NOT_RUN = 77
 
 passed = failed = 0
 
@@ -33,7 +35,8 @@ def run(name, command, **options):
             sys.stdout.write(line)
             sys.stdout.flush()
     status = child.wait()
-    print(f"=== {name}: {'ok' if status == 0 else f'FAILED (status {status})'} after {time.monotonic() - began:.0f} s", flush=True)
+    result = {0: "ok", CLUSTER_NOT_RUN: "not run"}.get(status, f"FAILED (status {status})")
+    print(f"=== {name}: {result} after {time.monotonic() - began:.0f} s", flush=True)
     return status, "".join(lines)
 
 
@@ -71,11 +74,11 @@ def e2e():
 
 
 def kubernetes():
-    """The tutorial's path, where a bare machine's cluster is at hand and built; `make test-kubernetes` does all."""
-    built = {"VIVACE_KUBE_BUILT": "1", "VIVACE_BINARIES": str(binaries())}
+    """The tutorial's path, where a bare machine's cluster is at hand; `make test-kubernetes` does all."""
     command = [sys.executable, ROOT / "scripts" / "kubernetes.py", "-k", "seed and not collector"]
-    status, output = run("kubernetes", command, env={**os.environ, **built})
-    count(status, output, r"(\d+) passed", r"(\d+) (?:failed|error)")
+    status, output = run("kubernetes", command, env={**os.environ, "VIVACE_BINARIES": str(binaries())})
+    if status != CLUSTER_NOT_RUN:
+        count(status, output, r"(\d+) passed", r"(\d+) (?:failed|error)")
 
 
 def binaries():
