@@ -128,6 +128,7 @@ fn look_after(ingester: &Ingester) {
     }
     let held: usize = ingester.held.summary().iter().map(|h| h.segments).sum();
     metrics::gauge!("vivace_ingester_held_segments").set(held as f64);
+    ingester.report_taken_over();
     metrics::gauge!("vivace_ingester_log_size_bytes").set(ingester.log.bytes() as f64);
     metrics::gauge!("vivace_memory_bytes", "account" => "live_spans").set(ingester.live.memory_bytes() as f64);
     metrics::gauge!("tempo_ingester_flush_queue_length").set(sealed(ingester).len() as f64);
@@ -239,6 +240,7 @@ impl Flush {
             }
             ingester.live.replace(&tenant, &head, served.clone());
             ingester.forget_records(&segments);
+            ingester.report_taken_over();
             // What is left is removed at the next start.
             let _ = std::fs::remove_dir_all(folder);
             (served, covers)
@@ -315,6 +317,11 @@ impl Ingester {
         }
         self.flush_wanted.notify_one();
         tenant.is_none() || !tenants.is_empty()
+    }
+
+    /// Publishes how many segments lack the copy that their primary had, until they are in the bucket.
+    pub(crate) fn report_taken_over(&self) {
+        metrics::gauge!("vivace_ingester_taken_over_segments").set(self.live.taken_over() as f64);
     }
 
     /// Flushes everything that is live; comes back when it is in the bucket.

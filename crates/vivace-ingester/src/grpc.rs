@@ -147,7 +147,9 @@ fn push_status(error: &PushError) -> Status {
     let message = chain(error);
     match error {
         PushError::Invalid(_) => Status::invalid_argument(message),
-        PushError::ShuttingDown | PushError::Log(LogError::Io { .. } | LogError::Closed) => Status::unavailable(message),
+        PushError::Joining | PushError::ShuttingDown | PushError::Log(LogError::Io { .. } | LogError::Closed) => {
+            Status::unavailable(message)
+        }
         PushError::Memory { .. } | PushError::Log(LogError::Full { .. }) => Status::resource_exhausted(message),
     }
 }
@@ -156,7 +158,7 @@ fn query_status(error: &QueryError) -> Status {
     let message = chain(error);
     match error {
         QueryError::Invalid(_) => Status::invalid_argument(message),
-        QueryError::Unavailable(_) => Status::unavailable(message),
+        QueryError::Joining | QueryError::Unavailable(_) => Status::unavailable(message),
         QueryError::Internal(_) => Status::internal(message),
     }
 }

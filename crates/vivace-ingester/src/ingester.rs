@@ -47,6 +47,8 @@ pub(crate) struct Ingester {
     pub(crate) flushed: watch::Sender<u64>,
     /// Everything is to be flushed before the process ends.
     flush_on_drain: AtomicBool,
+    /// Not yet a member: what this instance had before it was started may still be elsewhere, so it neither takes nor answers.
+    joining: AtomicBool,
 }
 
 /// Whether pushes are taken.
@@ -88,7 +90,7 @@ impl Ingester {
         }
         folder(blocks.clone(), std::fs::create_dir_all(&blocks))?;
         let ledger = Ledger::open(&settings.ledger_folder())?;
-        let covered = ledger.covered(None)?;
+        let (covered, adopted) = (ledger.covered(None)?, ledger.adopted()?);
         let live = Live::default();
         let former_ids =
             remember_id(&settings.wal, &id).map_err(|source| StartError::Folder { path: settings.wal.join(FORMER_IDS), source })?;
@@ -105,12 +107,14 @@ impl Ingester {
         let replayed = log::replay(&log_folder, |header, payload, at| {
             segments += 1;
             let is_covered = covered.get(&*header.primary).is_some_and(|set| set.contains(&header.id));
+            let is_own = former_ids.iter().any(|former| *former == *header.primary);
+            let is_live = is_own || adopted.get(&*header.primary).is_some_and(|set| set.contains(&header.id));
             let is_needed = !is_covered
-                && if former_ids.iter().any(|former| *former == *header.primary) {
+                && if is_live {
                     let segment = Segment { header, at: at.clone() };
                     let data = crate::segment::decompress(segment.header.compression, segment.header.uncompressed_bytes, &payload);
                     match data.and_then(|data| Ok(summarize(&data)?)) {
-                        Ok(traces) => live.insert(Arc::new(segment), &traces, true).is_some(),
+                        Ok(traces) => live.insert(Arc::new(segment), &traces, is_own).is_some(),
                         Err(error) => {
                             let tenant = segment.header.tenant.to_string();
                             tracing::error!(tenant, segment = ?segment.header.id, file = at.file.number, offset = at.offset, %error,
@@ -140,7 +144,17 @@ impl Ingester {
         let gate = RwLock::new(Gate::Open);
         let flush_on_drain = AtomicBool::new(settings.flush_all_on_shutdown);
         let (flush_wanted, flushed) = (Notify::new(), watch::Sender::new(0));
-        Ok(Self { id, settings, live, held, ledger, log, bucket, ring, limits, gate, flush_wanted, flushed, flush_on_drain })
+        let joining = AtomicBool::new(false);
+        Ok(Self { id, settings, live, held, ledger, log, bucket, ring, limits, gate, flush_wanted, flushed, flush_on_drain, joining })
+    }
+
+    /// Neither pushes are taken nor queries answered while it is so.
+    pub(crate) fn set_joining(&self, joining: bool) {
+        self.joining.store(joining, Ordering::Release);
+    }
+
+    pub(crate) fn is_joining(&self) -> bool {
+        self.joining.load(Ordering::Acquire)
     }
 
     /// Everything is flushed when the process ends, whatever the configuration says.

@@ -23,11 +23,13 @@ pub(crate) struct LedgerError {
 /// Can be lost: then segments are flushed twice, and readers and compaction drop the copies.
 ///
 /// Tree `covered`: unix seconds (big-endian u64), 16 random bytes, primary -> a `ReleaseRequest`.
+/// Tree `adopted`: the same, of segments that were taken over from their primaries.
 /// Tree `served`: block id -> a `ServedBlock`.
 #[derive(Debug)]
 pub(crate) struct Ledger {
     path: PathBuf,
     covered: sled::Tree,
+    adopted: sled::Tree,
     served: sled::Tree,
     db: sled::Db,
 }
@@ -54,7 +56,8 @@ impl Ledger {
         let open = || {
             // A small cache: the ledger is written per block and read at start.
             let db = sled::Config::new().path(path).cache_capacity(4 << 20).mode(sled::Mode::LowSpace).flush_every_ms(None).open()?;
-            Ok(Self { path: path.to_owned(), covered: db.open_tree("covered")?, served: db.open_tree("served")?, db })
+            let tree = |name| db.open_tree(name);
+            Ok(Self { path: path.to_owned(), covered: tree("covered")?, adopted: tree("adopted")?, served: tree("served")?, db })
         };
         open().map_err(|source| LedgerError { path: path.to_owned(), source })
     }
@@ -70,14 +73,8 @@ impl Ledger {
         covers: &BTreeMap<Arc<str>, SegmentSet>,
         now_unix_seconds: u64,
     ) -> Result<(), LedgerError> {
-        // Only to tell entries of one second apart.
-        let unique = uuid::Uuid::new_v4();
         for (primary, set) in covers {
-            let mut key = now_unix_seconds.to_be_bytes().to_vec();
-            key.extend_from_slice(unique.as_bytes());
-            key.extend_from_slice(primary.as_bytes());
-            let value = ReleaseRequest { primary: primary.to_string(), covered: set.to_proto() }.encode_to_vec();
-            self.covered.insert(key, value).map_err(self.error())?;
+            insert(&self.covered, primary, set, now_unix_seconds).map_err(self.error())?;
         }
         if let Some(served) = served {
             self.served.insert(served.meta.block_id.0, served.to_proto().encode_to_vec()).map_err(self.error())?;
@@ -92,21 +89,37 @@ impl Ledger {
         self.flushed(None, &covers, now_unix_seconds)
     }
 
+    /// Segments of another primary are live here from now on, until they are in the bucket. On disk when this returns.
+    pub(crate) fn adopt(&self, primary: &str, segments: &SegmentSet, now_unix_seconds: u64) -> Result<(), LedgerError> {
+        insert(&self.adopted, primary, segments, now_unix_seconds).map_err(self.error())?;
+        self.db.flush().map_err(self.error())?;
+        Ok(())
+    }
+
+    /// The segments that were taken over, by primary; those that are in the bucket by now among them.
+    pub(crate) fn adopted(&self) -> Result<BTreeMap<String, SegmentSet>, LedgerError> {
+        self.segments(&self.adopted, None)
+    }
+
     /// The segments that are known to be in the bucket, by primary; of one primary or of all.
     pub(crate) fn covered(&self, of_primary: Option<&str>) -> Result<BTreeMap<String, SegmentSet>, LedgerError> {
-        let mut covered: BTreeMap<String, SegmentSet> = BTreeMap::new();
-        for entry in self.covered.iter() {
+        self.segments(&self.covered, of_primary)
+    }
+
+    fn segments(&self, tree: &sled::Tree, of_primary: Option<&str>) -> Result<BTreeMap<String, SegmentSet>, LedgerError> {
+        let mut segments: BTreeMap<String, SegmentSet> = BTreeMap::new();
+        for entry in tree.iter() {
             let (key, value) = entry.map_err(self.error())?;
             if of_primary.is_some_and(|primary| key.get(24..) != Some(primary.as_bytes())) {
                 continue;
             }
             let decoded = ReleaseRequest::decode(&value[..]).ok().and_then(|r| Some((r.primary, SegmentSet::from_proto(&r.covered)?)));
             match decoded {
-                Some((primary, set)) => covered.entry(primary).or_default().merge(&set),
+                Some((primary, set)) => segments.entry(primary).or_default().merge(&set),
                 None => tracing::warn!(path = %self.path.display(), "invalid entry in the ledger skipped"),
             }
         }
-        Ok(covered)
+        Ok(segments)
     }
 
     /// Blocks are to be served from here. On disk when this returns.
@@ -139,9 +152,20 @@ impl Ledger {
 
     /// Forgets which segments blocks before this covered.
     pub(crate) fn forget(&self, flushed_before_unix_seconds: u64) -> Result<(), LedgerError> {
-        for key in self.covered.range(..flushed_before_unix_seconds.to_be_bytes()).keys() {
-            self.covered.remove(key.map_err(self.error())?).map_err(self.error())?;
+        for tree in [&self.covered, &self.adopted] {
+            for key in tree.range(..flushed_before_unix_seconds.to_be_bytes()).keys() {
+                tree.remove(key.map_err(self.error())?).map_err(self.error())?;
+            }
         }
         Ok(())
     }
+}
+
+fn insert(tree: &sled::Tree, primary: &str, segments: &SegmentSet, now_unix_seconds: u64) -> Result<(), sled::Error> {
+    let mut key = now_unix_seconds.to_be_bytes().to_vec();
+    // Only to tell entries of one second apart.
+    key.extend_from_slice(uuid::Uuid::new_v4().as_bytes());
+    key.extend_from_slice(primary.as_bytes());
+    let value = ReleaseRequest { primary: primary.to_owned(), covered: segments.to_proto() }.encode_to_vec();
+    tree.insert(key, value).map(|_| ())
 }

@@ -36,7 +36,6 @@ mod takeover;
 mod tests;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::Context;
@@ -85,12 +84,12 @@ pub async fn start(
     vivace_server::add_grpc!(process, RecentServer::new(service));
     process.add_http(http::router(Arc::clone(&ingester), process.shutdown()));
 
-    let is_active = Arc::new(AtomicBool::new(false));
-    let (checked, since) = (Arc::clone(&is_active), Instant::now());
+    ingester.set_joining(true);
+    let (checked, since) = (Arc::clone(&ingester), Instant::now());
     // The wait lets the others hear of this instance; alone there is nobody to wait for.
     let min_ready = if membership.dead_after().is_some() { min_ready } else { std::time::Duration::ZERO };
     process.ready_check("ingester", move || match min_ready.checked_sub(since.elapsed()) {
-        _ if !checked.load(Ordering::Relaxed) => Err("not in the ring yet".to_owned()),
+        _ if checked.is_joining() => Err("not in the ring yet".to_owned()),
         Some(left) if !left.is_zero() => Err(format!("waiting for {} s more (ingester.lifecycler.min_ready_duration)", left.as_secs() + 1)),
         _ => Ok(()),
     });
@@ -103,8 +102,8 @@ pub async fn start(
             flushed.others_known(patience).await;
             flushed.resume(&pool).await.context("could not read the ledger")?;
         }
+        flushed.set_joining(false);
         joining.set_state(Role::Ingester, State::Active).await;
-        is_active.store(true, Ordering::Relaxed);
         flush::run(flushed, pool, stop).await
     });
     process.on_drain("ingester", move || {

@@ -236,6 +236,12 @@ impl Live {
         self.own.lock().get(id).cloned()
     }
 
+    /// Segments of other primaries that were taken over and are in no block yet.
+    pub(crate) fn taken_over(&self) -> usize {
+        let all: usize = self.tenants().iter().flat_map(|tenant| tenant.view().heads).map(|head| head.size().segments).sum();
+        all.saturating_sub(self.own.lock().len())
+    }
+
     /// All segments of which this instance is the primary and that are in no block yet.
     pub(crate) fn own_ids(&self) -> SegmentSet {
         self.own.lock().keys().copied().collect()

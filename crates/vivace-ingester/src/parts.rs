@@ -110,7 +110,7 @@ impl Ingester {
     /// What there is of a tenant without the blocks whose traces the asker finds in the bucket.
     pub(crate) fn sources_without(&self, tenant: &TenantId, answering: &[String], known_blocks: &[u8]) -> Result<Sources, QueryError> {
         let known: FxHashSet<BlockId> = ids_of(known_blocks)?.map(BlockId).collect();
-        let mut sources = self.sources(tenant, answering);
+        let mut sources = self.sources(tenant, answering)?;
         sources.view.served.retain(|block| !known.contains(&block.meta.block_id));
         Ok(sources)
     }

@@ -22,6 +22,9 @@ pub(crate) enum PushError {
     /// Going away; another ingester is to be tried.
     #[error("Ingester is shutting down")]
     ShuttingDown,
+    /// Not a member of the ring yet; another ingester is to be tried.
+    #[error("the ingester is still joining the ring")]
+    Joining,
     /// The request is not what it should be. Never worth a retry.
     #[error("{0}")]
     Invalid(String),
@@ -50,6 +53,9 @@ impl Ingester {
     ///
     /// May be dropped midway: then the segment is logged and seen, or not at all.
     pub(crate) async fn push(self: &Arc<Self>, request: PushRequest) -> Result<PushResponse, PushError> {
+        if self.is_joining() {
+            return Err(PushError::Joining);
+        }
         let gate = self.gate.try_read().map_err(|_| PushError::ShuttingDown)?;
         if *gate == Gate::Closed {
             return Err(PushError::ShuttingDown);

@@ -19,6 +19,9 @@ pub(crate) enum QueryError {
     /// The request makes no sense.
     #[error("{0}")]
     Invalid(String),
+    /// What it had before it was started may still be elsewhere. Others answer for it meanwhile.
+    #[error("the ingester is still joining the ring")]
+    Joining,
     /// The bucket did not answer. Worth a retry.
     #[error("could not read a block that is still served from here")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -37,25 +40,31 @@ pub(crate) struct Sources {
 impl Ingester {
     /// Everything there is of a tenant now. `answering`: instances that answer for themselves;
     /// what is held for any other is a source too, and so are the blocks that it wrote.
-    pub(crate) fn sources(&self, tenant: &TenantId, answering: &[String]) -> Sources {
+    ///
+    /// # Errors
+    /// [`QueryError::Joining`].
+    pub(crate) fn sources(&self, tenant: &TenantId, answering: &[String]) -> Result<Sources, QueryError> {
+        if self.is_joining() {
+            return Err(QueryError::Joining);
+        }
         // Held ones first: a segment that is taken over in between is then seen twice instead of never.
         let held = self.held.of_others(answering, tenant);
         let mut view = self.live.get(tenant).map(|tenant| tenant.view()).unwrap_or_default();
         view.served.retain(|block| block.is_answered_by(&self.id, answering));
-        Sources { view, held }
+        Ok(Sources { view, held })
     }
 
     /// The spans of a trace that this instance has.
     ///
     /// # Errors
-    /// [`QueryError::Unavailable`] where a flushed block could not be read.
+    /// [`QueryError::Unavailable`] where a flushed block could not be read, [`QueryError::Joining`].
     pub(crate) async fn find_trace(
         self: &Arc<Self>,
         tenant: &TenantId,
         trace: TraceId,
         answering: &[String],
     ) -> Result<TraceByIdResponse, QueryError> {
-        let Sources { view, held } = self.sources(tenant, answering);
+        let Sources { view, held } = self.sources(tenant, answering)?;
         let mut blocks = Vec::new();
         for block in view.served {
             match self.bucket.bloom_may_contain(&block.meta, trace).await {

@@ -28,7 +28,7 @@ impl Ingester {
     /// [`QueryError::Invalid`] for a query that makes no sense, [`QueryError::Unavailable`] where a flushed block cannot be read.
     pub(crate) async fn search(self: &Arc<Self>, tenant: &TenantId, request: SearchRequest) -> Result<SearchResponse, QueryError> {
         let plan = plan(&request)?;
-        let sources = self.sources(tenant, &request.answering);
+        let sources = self.sources(tenant, &request.answering)?;
         let stop = CancellationToken::new();
         let _stops_with_the_client = stop.clone().drop_guard();
         let ingester = Arc::clone(self);

@@ -1,8 +1,10 @@
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 use tokio::task::spawn_blocking;
+use vivace_core::TenantId;
 use vivace_proto::vivace::v1::segment_log_client::SegmentLogClient;
 use vivace_ring::ClientPool;
 use vivace_server::clock;
@@ -140,16 +142,20 @@ async fn apply(ingester: &Arc<Ingester>, primary: &Arc<str>, answer: &Answer, no
     adopt(ingester, primary, unknown).await;
 }
 
-/// Makes held segments live here; the next block of their tenant takes them along. Tells which they were.
+/// Makes held segments live here and has them flushed, as there are fewer copies of them now. Tells which they were.
 pub(crate) async fn adopt(ingester: &Arc<Ingester>, primary: &Arc<str>, pass: impl Fn(&SegmentId) -> bool) -> SegmentSet {
     let segments = ingester.held.select(primary, pass);
     let chosen: SegmentSet = segments.iter().map(|segment| segment.header.id).collect();
     if segments.is_empty() {
         return chosen;
     }
-    let (ingester, primary) = (Arc::clone(ingester), Arc::clone(primary));
+    let (ingester, primary, ids) = (Arc::clone(ingester), Arc::clone(primary), chosen.clone());
     let adopted = spawn_blocking(move || {
+        if let Err(error) = ingester.ledger.adopt(&primary, &ids, clock::unix_seconds()) {
+            tracing::warn!(%primary, %error, "what is taken over is not in the ledger: after a restart it is merely held again");
+        }
         let mut adopted = 0u64;
+        let tenants: BTreeSet<TenantId> = segments.iter().map(|segment| segment.header.tenant.clone()).collect();
         for segment in segments {
             let data = segment.traces_data();
             match data.and_then(|data| Ok(summarize(&data)?)) {
@@ -168,6 +174,10 @@ pub(crate) async fn adopt(ingester: &Arc<Ingester>, primary: &Arc<str>, pass: im
             }
         }
         metrics::counter!("vivace_ingester_adopted_segments_total").increment(adopted);
+        ingester.report_taken_over();
+        for tenant in tenants {
+            ingester.cut(Some(&tenant));
+        }
     });
     if let Err(error) = adopted.await {
         tracing::error!(%error, "taking over segments failed");

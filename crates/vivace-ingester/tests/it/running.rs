@@ -8,7 +8,7 @@ use prost::Message;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 use tonic::transport::Channel;
-use tonic::{Code, Request, Status};
+use tonic::{Request, Status};
 use vivace_config::{Config, Limits};
 use vivace_proto::otlp::{KeyValue, Resource, ResourceSpans, ScopeSpans, Span, TracesData, any_value};
 use vivace_proto::tempopb::TraceByIdRequest;
@@ -72,7 +72,7 @@ impl Place {
             let mut process = Process::test_with(&self.config, "vivace-ingester").await.expect("free ports");
             let overrides = Overrides::fixed(self.limits.clone());
             match vivace_ingester::start(&self.config, membership, self.bucket.clone(), Arc::clone(&overrides), &mut process).await {
-                Ok(()) => return Running::of(process),
+                Ok(()) => return Running::ready(process).await,
                 Err(error) if Instant::now() > deadline => panic!("{error:#}"),
                 Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
             }
@@ -81,12 +81,15 @@ impl Place {
 }
 
 impl Running {
-    fn of(process: Process) -> Self {
+    /// Once it is a member of the ring.
+    async fn ready(process: Process) -> Self {
         let (grpc, http, shutdown) = (process.grpc_addr(), process.http_addr(), process.shutdown());
         let mut task = JoinSet::new();
         task.spawn(process.run());
         let channel = Channel::from_shared(format!("http://{grpc}")).expect("an address").connect_lazy();
-        Self { http, channel, task, shutdown }
+        let running = Self { http, channel, task, shutdown };
+        until("it is ready", || async { running.get("/ready").await.0 == 200 }).await;
+        running
     }
 
     /// Ends it without a word, as `kill -9` does.
@@ -118,16 +121,7 @@ impl Running {
     }
 
     pub(crate) async fn push(&self, request: PushRequest) -> Result<PushResponse, Status> {
-        // The server may still be starting to accept.
-        let deadline = Instant::now() + DEADLINE;
-        loop {
-            match self.log().push(request.clone()).await {
-                Err(status) if status.code() == Code::Unavailable && status.message().contains("connect") && Instant::now() < deadline => {
-                    tokio::time::sleep(Duration::from_millis(10)).await;
-                }
-                answer => return answer.map(tonic::Response::into_inner),
-            }
-        }
+        self.log().push(request).await.map(tonic::Response::into_inner)
     }
 
     /// Ids of the spans that are found of a trace, sorted.
