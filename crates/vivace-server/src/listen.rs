@@ -15,7 +15,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SetOnce};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
@@ -57,15 +57,35 @@ pub(crate) struct Settings {
 }
 
 /// What a listener serves: HTTP routes, and gRPC by content type.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) struct Services {
     pub(crate) http: Option<Router>,
     pub(crate) grpc: Option<Router>,
 }
 
+/// What a listener serves while the process is built, and then.
+#[derive(Clone)]
+pub(crate) struct Staged {
+    /// Until the others are there.
+    pub(crate) first: Services,
+    /// Set when the process runs.
+    pub(crate) then: Arc<SetOnce<Services>>,
+}
+
+impl From<Services> for Staged {
+    fn from(services: Services) -> Self {
+        Self { first: services, then: Arc::default() }
+    }
+}
+
+impl Staged {
+    fn now(&self) -> Services {
+        self.then.get().unwrap_or(&self.first).clone()
+    }
+}
+
 impl Services {
-    async fn call(self, request: Request<Incoming>) -> Result<Response, Infallible> {
-        let request = request.map(Body::new);
+    pub(crate) async fn call(self, request: Request<Body>) -> Result<Response, Infallible> {
         let is_grpc = request.headers().get(header::CONTENT_TYPE).is_some_and(|v| v.as_bytes().starts_with(b"application/grpc"));
         let router = match (self.http, self.grpc) {
             (_, Some(grpc)) if is_grpc => grpc,
@@ -84,7 +104,7 @@ impl Services {
 
 /// Accepts and serves connections until `stop`, then lets the requests in flight end.
 /// Dropping the future drops the connections that are left.
-pub(crate) async fn serve(listener: TcpListener, services: Services, settings: Settings, stop: CancellationToken) {
+pub(crate) async fn serve(listener: TcpListener, services: Staged, settings: Settings, stop: CancellationToken) {
     let permits = (settings.max_connections > 0).then(|| Arc::new(Semaphore::new(settings.max_connections)));
     metrics::gauge!("tempo_tcp_connections_limit", "protocol" => settings.protocol).set(settings.max_connections as f64);
     let mut connections = JoinSet::new();
@@ -119,7 +139,7 @@ pub(crate) async fn serve(listener: TcpListener, services: Services, settings: S
 async fn connection(
     stream: TcpStream,
     peer: SocketAddr,
-    services: Services,
+    services: Staged,
     settings: Settings,
     stop: CancellationToken,
     _permit: Option<OwnedSemaphorePermit>,
@@ -128,7 +148,7 @@ async fn connection(
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%peer, %error, "cannot disable Nagle's algorithm");
     }
-    let service = hyper::service::service_fn(move |request| services.clone().call(request));
+    let service = hyper::service::service_fn(move |request: Request<Incoming>| services.now().call(request.map(Body::new)));
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(settings.header_timeout);
     builder

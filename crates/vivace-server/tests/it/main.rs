@@ -73,6 +73,38 @@ async fn ready_follows_its_checks_and_names_the_reason() {
 }
 
 #[tokio::test]
+async fn probes_are_answered_while_the_process_is_built() {
+    let mut config = vivace_config::Config::default();
+    config.server.http_path_prefix = "/vivace".to_owned();
+    let mut process = Process::test_with(&config, "early").await.unwrap();
+    let base = format!("http://{}", process.http_addr());
+    let probe = async |path: &str| get(&format!("{base}{path}")).await;
+    assert_eq!(probe("/vivace/ready").await, (503, "starting\n".to_owned()));
+    let (opened, opening) = tokio::sync::oneshot::channel::<()>();
+    let probing = async {
+        assert_eq!(probe("/vivace/ready").await, (503, "starting: the bucket is not open yet\n".to_owned()));
+        assert_eq!(probe("/vivace/status/version").await.0, 200);
+        assert!(probe("/vivace/metrics").await.1.contains("tempo_build_info{"));
+        opened.send(()).unwrap();
+    };
+    let (come, ()) = tokio::join!(process.wait_for("the bucket is not open yet", opening), probing);
+    come.unwrap();
+    assert_eq!(probe("/vivace/ready").await, (503, "starting\n".to_owned()));
+
+    // What comes too early for the API is answered once the process runs.
+    process.add_http(axum::Router::new().route("/echo", axum::routing::any(|| async { "echo\n" })));
+    let early = format!("{base}/vivace/echo");
+    let (answer, running) = tokio::join!(get(&early), async {
+        assert_eq!(probe("/vivace/ready").await.0, 503);
+        Running::start(process).await
+    });
+    assert_eq!(answer, (200, "echo\n".to_owned()));
+    assert_eq!(running.get("/vivace/ready").await, (200, "ready\n".to_owned()));
+    assert_eq!(running.get("/nothing").await.0, 404);
+    running.end().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_shutdown_drains_in_reverse_order_then_stops_tasks() {
     let mut process = Process::test("drain").await.unwrap();
     let steps = Arc::new(Mutex::new(Vec::new()));
