@@ -42,6 +42,7 @@ pub mod tenant;
 
 pub use build::VERSION;
 pub use host::host_name;
+pub use listen::Windows;
 pub use load::{environment, load};
 pub use overrides::Overrides;
 pub use process::{GrpcLimits, Process, Shutdown};

@@ -27,7 +27,7 @@ use tonic::service::Routes;
 use tower::Service;
 use vivace_config::Config;
 
-use crate::listen::{self, Services, Staged};
+use crate::listen::{self, Ending, Services, Staged, Windows};
 use crate::ready::Readiness;
 use crate::settings::Settings;
 use crate::{Tenancy, admin, build, instrument, log, memory, recorder};
@@ -56,6 +56,8 @@ pub struct Process {
     stop: CancellationToken,
     /// Begins the shutdown, as a signal does.
     shutdown: CancellationToken,
+    /// Tells clients to move: the shutdown has begun.
+    draining: CancellationToken,
     recorder: PrometheusHandle,
 }
 
@@ -129,7 +131,8 @@ impl Process {
         let ready = Readiness::default();
         let admin = admin::Pages::new(name, config, ready.clone(), recorder.clone());
         let http_addr = http_listener.local_addr().context("a bound listener has an address")?;
-        let (mut servers, built) = (Servers::default(), Arc::new(SetOnce::new()));
+        let draining = CancellationToken::new();
+        let (mut servers, built) = (Servers::new(draining.clone()), Arc::new(SetOnce::new()));
         let early = Services { http: Some(early_routes(&admin, &built, &settings)), grpc: None };
         servers.serve(http_listener, Staged { first: early, then: built.clone() }, &settings.http);
         if let (Some(listener), Some(listen)) = (internal_listener, &settings.internal) {
@@ -150,6 +153,7 @@ impl Process {
             drains: Vec::new(),
             stop: CancellationToken::new(),
             shutdown: CancellationToken::new(),
+            draining,
             recorder,
         };
         tracing::info!(
@@ -240,6 +244,20 @@ impl Process {
         self.grpc = std::mem::take(&mut self.grpc).add_service(service);
     }
 
+    /// Serves routes on a listener of a part's own, until `stop`; then the requests in flight end, and with them the future.
+    /// As soon as a shutdown begins, clients are told to move. `protocol` is a label of `tempo_tcp_connections`.
+    pub fn serve_on(
+        &self,
+        listener: TcpListener,
+        protocol: &'static str,
+        routes: Router,
+        windows: Option<Windows>,
+        stop: CancellationToken,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        let settings = listen::Settings { windows, ..listen::Settings::unlimited(protocol) };
+        listen::serve(listener, Services::plain(routes).into(), settings, Ending { draining: self.draining.clone(), stop })
+    }
+
     /// Adds a condition for `/ready`: an error is the reason that `/ready` answers with 503. Must not block.
     pub fn ready_check(&mut self, name: &str, check: impl Fn() -> Result<(), String> + Send + Sync + 'static) {
         self.ready.add(name, check);
@@ -286,8 +304,8 @@ impl Process {
         Ok(overrides)
     }
 
-    /// Serves until SIGTERM, SIGINT, [`Shutdown::begin`] or the first failing task; then waits `shutdown_delay`, unready,
-    /// drains in reverse order, stops tasks and listeners. A second signal ends the process at once.
+    /// Serves until SIGTERM, SIGINT, [`Shutdown::begin`] or the first failing task; then tells clients to move, waits
+    /// `shutdown_delay`, unready, drains in reverse order, stops tasks and listeners. A second signal ends the process at once.
     ///
     /// # Errors
     /// Of the first task or drain that failed, or what did not end within `server.graceful_shutdown_timeout`.
@@ -295,8 +313,23 @@ impl Process {
         let (health, health_service) = tonic_health::server::health_reporter();
         self.add_grpc(health_service);
         let mut signals = Signals::new()?;
-        let Self { name, settings, grpc_listener, http, grpc, admin, ready, mut servers, built, mut tasks, drains, stop, shutdown, .. } =
-            self;
+        let Self {
+            name,
+            settings,
+            grpc_listener,
+            http,
+            grpc,
+            admin,
+            ready,
+            mut servers,
+            built,
+            mut tasks,
+            drains,
+            stop,
+            shutdown,
+            draining,
+            ..
+        } = self;
         let routes = Routers::new(http, grpc, admin, &settings);
         servers.serve(grpc_listener, Services { http: None, grpc: Some(routes.grpc.clone()) }.into(), &settings.grpc);
         ready.set_running();
@@ -313,6 +346,7 @@ impl Process {
         };
 
         ready.set_draining();
+        draining.cancel();
         health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
         let delay = if ended_by.is_ok() { settings.shutdown_delay } else { Duration::ZERO };
         tracing::info!(delay_seconds = delay.as_secs_f64(), "shutting down");
@@ -328,7 +362,7 @@ impl Process {
                 result = result.and(drained);
             }
             stop.cancel();
-            servers.stop.cancel();
+            servers.ending.stop.cancel();
             if within.run("the last request", servers.ended()).await.is_err() {
                 tracing::warn!("requests in flight are cut off after server.graceful_shutdown_timeout");
             }
@@ -435,15 +469,18 @@ impl Tasks {
 }
 
 /// Listeners that serve.
-#[derive(Default)]
 struct Servers {
     running: JoinSet<()>,
-    stop: CancellationToken,
+    ending: Ending,
 }
 
 impl Servers {
+    fn new(draining: CancellationToken) -> Self {
+        Self { running: JoinSet::new(), ending: Ending { draining, stop: CancellationToken::new() } }
+    }
+
     fn serve(&mut self, listener: TcpListener, services: Staged, settings: &listen::Settings) {
-        self.running.spawn(listen::serve(listener, services, settings.clone(), self.stop.clone()));
+        self.running.spawn(listen::serve(listener, services, settings.clone(), self.ending.clone()));
     }
 
     async fn ended(&mut self) {
