@@ -21,14 +21,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use axum::serve::ListenerExt as _;
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tonic::service::Routes;
 use vivace_config::{Config, GrpcReceiver, OtlpHttpReceiver};
 use vivace_ring::{ClientPool, Membership, PoolOptions, Registration, Role, State};
-use vivace_server::{Overrides, Process, host_name};
+use vivace_server::{Overrides, Process, Windows, host_name};
 
 use crate::budget::Budget;
 use crate::forward::GeneratorForwarder;
@@ -174,14 +173,13 @@ impl Receivers {
             tenancy: process.tenancy(),
             message_bytes_max: usize::try_from(bytes_max).unwrap_or(usize::MAX),
         };
-        let server = tonic::transport::Server::builder()
-            .tcp_nodelay(true)
-            .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .add_service(service)
-            .serve_with_incoming_shutdown(TcpListenerStream::new(listener), self.stop.clone().cancelled_owned());
-        let server = self.running.track_future(server);
-        process.spawn(&format!("{id} receiver, gRPC"), async move { server.await.context("the OTLP gRPC receiver ended") });
+        let routes = Routes::new(service).prepare().into_axum_router();
+        let windows = Windows { stream_bytes: STREAM_WINDOW_BYTES, connection_bytes: CONNECTION_WINDOW_BYTES };
+        self.serve(
+            &format!("{id} receiver, gRPC"),
+            process.serve_on(listener, "otlp_grpc", routes, Some(windows), self.stop.clone()),
+            process,
+        );
         Ok(addr)
     }
 
@@ -191,15 +189,16 @@ impl Receivers {
         let handler =
             OtlpHttp { distributor: self.distributor.clone(), tenancy: process.tenancy(), body_bytes_max: config.max_request_body_size };
         let router = receiver::http::router(&config.traces_url_path, handler);
-        let listener = listener.tap_io(|stream| {
-            if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!(%error, "could not switch off Nagle's algorithm");
-            }
-        });
-        let server = axum::serve(listener, router).with_graceful_shutdown(self.stop.clone().cancelled_owned());
-        let server = self.running.track_future(server.into_future());
-        process.spawn(&format!("{id} receiver, HTTP"), async move { server.await.context("the OTLP HTTP receiver ended") });
+        self.serve(&format!("{id} receiver, HTTP"), process.serve_on(listener, "otlp_http", router, None, self.stop.clone()), process);
         Ok(addr)
+    }
+
+    fn serve(&self, name: &str, server: impl Future<Output = ()> + Send + 'static, process: &mut Process) {
+        let server = self.running.track_future(server);
+        process.spawn(name, async move {
+            server.await;
+            Ok(())
+        });
     }
 
     /// Takes no more requests and lets those under way end, for a while.

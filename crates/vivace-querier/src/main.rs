@@ -18,7 +18,8 @@ async fn main() -> anyhow::Result<()> {
     let mut process = Process::start(&config, "vivace-querier").await?;
     let gossip = GossipOptions::from_config(&config.memberlist, &host_name(), clock::unix_nanos())?;
     let membership = Membership::start(gossip, clock::unix_nanos).await?;
-    let bucket = Bucket::open(&config.storage.trace, &vivace_server::environment).await.context("could not open the bucket")?;
+    let opening = Bucket::open(&config.storage.trace, &vivace_server::environment);
+    let bucket = process.wait_for("the bucket is not open yet", opening).await.context("could not open the bucket")?;
     let poller = Poller::reader(bucket.clone(), PollOptions::from(&config.storage.trace), clock::unix_nanos);
     let (polling, stop) = (poller.clone(), process.stop_token());
     process.spawn("block list", async move {

@@ -19,7 +19,8 @@
 //! }
 //! ```
 //!
-//! Building binds, nothing is accepted before [`Process::run`]; so tests bind port 0 ([`Process::test`]) and read the address back.
+//! Building binds, so tests bind port 0 ([`Process::test`]) and read the address back. Until [`Process::run`] a process serves
+//! its own pages only, for probes; other requests wait.
 //! This is the only crate that reads the wall clock ([`clock`]), the environment and signals.
 
 mod admin;
@@ -41,6 +42,7 @@ pub mod tenant;
 
 pub use build::VERSION;
 pub use host::host_name;
+pub use listen::Windows;
 pub use load::{environment, load, load_service};
 pub use overrides::Overrides;
 pub use process::{GrpcLimits, Process, Shutdown};

@@ -9,12 +9,15 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
+use axum::body::Body;
 use axum::middleware;
 use axum::response::IntoResponse;
 use futures::future::BoxFuture;
+use http::Request;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::SetOnce;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -24,7 +27,7 @@ use tonic::service::Routes;
 use tower::Service;
 use vivace_config::Config;
 
-use crate::listen::{self, Services};
+use crate::listen::{self, Ending, Services, Staged, Windows};
 use crate::ready::Readiness;
 use crate::settings::Settings;
 use crate::{Tenancy, admin, build, instrument, log, memory, recorder};
@@ -38,19 +41,23 @@ type Drain = Box<dyn FnOnce() -> BoxFuture<'static, anyhow::Result<()>> + Send>;
 pub struct Process {
     name: String,
     settings: Settings,
-    http_listener: TcpListener,
+    http_addr: SocketAddr,
     grpc_listener: TcpListener,
-    internal_listener: Option<TcpListener>,
     http: Router,
     grpc: Routes,
     admin: admin::Pages,
     ready: Readiness,
+    servers: Servers,
+    /// What the HTTP listener serves once the process runs.
+    built: Arc<SetOnce<Services>>,
     tasks: Tasks,
     drains: Vec<(String, Drain)>,
     /// Tells tasks to end: after the drains.
     stop: CancellationToken,
     /// Begins the shutdown, as a signal does.
     shutdown: CancellationToken,
+    /// Tells clients to move: the shutdown has begun.
+    draining: CancellationToken,
     recorder: PrometheusHandle,
 }
 
@@ -75,7 +82,8 @@ pub struct GrpcLimits {
 }
 
 impl Process {
-    /// Installs logs and metrics and binds the listeners of `server`. `name` is the binary's, such as `vivace-querier`.
+    /// Installs logs and metrics and binds the listeners of `server`. From here on the process' own pages are served;
+    /// other HTTP requests wait until it runs, and so do gRPC connections. `name` is the binary's, such as `vivace-querier`.
     ///
     /// # Errors
     /// An address that cannot be bound, with the keys it comes from.
@@ -121,20 +129,31 @@ impl Process {
             None => None,
         };
         let ready = Readiness::default();
+        let admin = admin::Pages::new(name, config, ready.clone(), recorder.clone());
+        let http_addr = http_listener.local_addr().context("a bound listener has an address")?;
+        let draining = CancellationToken::new();
+        let (mut servers, built) = (Servers::new(draining.clone()), Arc::new(SetOnce::new()));
+        let early = Services { http: Some(early_routes(&admin, &built, &settings)), grpc: None };
+        servers.serve(http_listener, Staged { first: early, then: built.clone() }, &settings.http);
+        if let (Some(listener), Some(listen)) = (internal_listener, &settings.internal) {
+            servers.serve(listener, Services { http: Some(admin.internal_routes()), grpc: None }.into(), listen);
+        }
         let mut process = Self {
             name: name.to_owned(),
-            admin: admin::Pages::new(name, config, ready.clone(), recorder.clone()),
+            admin,
             settings,
-            http_listener,
+            http_addr,
             grpc_listener,
-            internal_listener,
             http: Router::new(),
             grpc: Routes::default(),
             ready,
+            servers,
+            built,
             tasks: Tasks::default(),
             drains: Vec::new(),
             stop: CancellationToken::new(),
             shutdown: CancellationToken::new(),
+            draining,
             recorder,
         };
         tracing::info!(
@@ -151,7 +170,7 @@ impl Process {
     /// Where HTTP is served. Port 0 in the configuration stands here as the port that was taken.
     #[must_use]
     pub fn http_addr(&self) -> SocketAddr {
-        self.http_listener.local_addr().expect("a bound listener has an address")
+        self.http_addr
     }
 
     /// Where gRPC is served.
@@ -225,9 +244,31 @@ impl Process {
         self.grpc = std::mem::take(&mut self.grpc).add_service(service);
     }
 
+    /// Serves routes on a listener of a part's own, until `stop`; then the requests in flight end, and with them the future.
+    /// As soon as a shutdown begins, clients are told to move. `protocol` is a label of `tempo_tcp_connections`.
+    pub fn serve_on(
+        &self,
+        listener: TcpListener,
+        protocol: &'static str,
+        routes: Router,
+        windows: Option<Windows>,
+        stop: CancellationToken,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        let settings = listen::Settings { windows, ..listen::Settings::unlimited(protocol) };
+        listen::serve(listener, Services::plain(routes).into(), settings, Ending { draining: self.draining.clone(), stop })
+    }
+
     /// Adds a condition for `/ready`: an error is the reason that `/ready` answers with 503. Must not block.
     pub fn ready_check(&mut self, name: &str, check: impl Fn() -> Result<(), String> + Send + Sync + 'static) {
         self.ready.add(name, check);
+    }
+
+    /// Waits for something that this process cannot be built without, such as its bucket. Meanwhile `/ready` names it.
+    pub async fn wait_for<T>(&mut self, part: &str, coming: impl Future<Output = T>) -> T {
+        self.ready.set_awaited(Some(part.to_owned()));
+        let come = coming.await;
+        self.ready.set_awaited(None);
+        come
     }
 
     /// Runs a task that lives as long as the process. Its error or panic ends the process with that error.
@@ -263,8 +304,8 @@ impl Process {
         Ok(overrides)
     }
 
-    /// Serves until SIGTERM, SIGINT, [`Shutdown::begin`] or the first failing task; then waits `shutdown_delay`, unready,
-    /// drains in reverse order, stops tasks and listeners. A second signal ends the process at once.
+    /// Serves until SIGTERM, SIGINT, [`Shutdown::begin`] or the first failing task; then tells clients to move, waits
+    /// `shutdown_delay`, unready, drains in reverse order, stops tasks and listeners. A second signal ends the process at once.
     ///
     /// # Errors
     /// Of the first task or drain that failed, or what did not end within `server.graceful_shutdown_timeout`.
@@ -275,27 +316,24 @@ impl Process {
         let Self {
             name,
             settings,
-            http_listener,
             grpc_listener,
-            internal_listener,
             http,
             grpc,
             admin,
             ready,
+            mut servers,
+            built,
             mut tasks,
             drains,
             stop,
             shutdown,
+            draining,
             ..
         } = self;
         let routes = Routers::new(http, grpc, admin, &settings);
-        let mut servers = Servers::default();
-        servers.serve(http_listener, Services { http: Some(routes.http), grpc: Some(routes.grpc.clone()) }, &settings.http);
-        servers.serve(grpc_listener, Services { http: None, grpc: Some(routes.grpc) }, &settings.grpc);
-        if let (Some(listener), Some(listen)) = (internal_listener, &settings.internal) {
-            servers.serve(listener, Services { http: Some(routes.internal), grpc: None }, listen);
-        }
+        servers.serve(grpc_listener, Services { http: None, grpc: Some(routes.grpc.clone()) }.into(), &settings.grpc);
         ready.set_running();
+        built.set(Services { http: Some(routes.http), grpc: Some(routes.grpc) }).expect("a process runs once");
         tracing::info!(version = build::VERSION, "{name} started");
 
         let ended_by = tokio::select! {
@@ -308,6 +346,7 @@ impl Process {
         };
 
         ready.set_draining();
+        draining.cancel();
         health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
         let delay = if ended_by.is_ok() { settings.shutdown_delay } else { Duration::ZERO };
         tracing::info!(delay_seconds = delay.as_secs_f64(), "shutting down");
@@ -323,7 +362,7 @@ impl Process {
                 result = result.and(drained);
             }
             stop.cancel();
-            servers.stop.cancel();
+            servers.ending.stop.cancel();
             if within.run("the last request", servers.ended()).await.is_err() {
                 tracing::warn!("requests in flight are cut off after server.graceful_shutdown_timeout");
             }
@@ -430,15 +469,18 @@ impl Tasks {
 }
 
 /// Listeners that serve.
-#[derive(Default)]
 struct Servers {
     running: JoinSet<()>,
-    stop: CancellationToken,
+    ending: Ending,
 }
 
 impl Servers {
-    fn serve(&mut self, listener: TcpListener, services: Services, settings: &listen::Settings) {
-        self.running.spawn(listen::serve(listener, services, settings.clone(), self.stop.clone()));
+    fn new(draining: CancellationToken) -> Self {
+        Self { running: JoinSet::new(), ending: Ending { draining, stop: CancellationToken::new() } }
+    }
+
+    fn serve(&mut self, listener: TcpListener, services: Staged, settings: &listen::Settings) {
+        self.running.spawn(listen::serve(listener, services, settings.clone(), self.ending.clone()));
     }
 
     async fn ended(&mut self) {
@@ -446,23 +488,33 @@ impl Servers {
     }
 }
 
+/// What the HTTP listener serves before the process runs: its pages, so that probes are answered. All else waits for the
+/// rest.
+fn early_routes(admin: &admin::Pages, built: &Arc<SetOnce<Services>>, settings: &Settings) -> Router {
+    let built = built.clone();
+    let wait = move |request: Request<Body>| {
+        let built = built.clone();
+        async move { built.wait().await.clone().call(request).await }
+    };
+    prefixed(admin.clone().routes(), &settings.path_prefix).fallback(wait)
+}
+
+fn prefixed(routes: Router, prefix: &str) -> Router {
+    if prefix.is_empty() { routes } else { Router::new().nest(prefix, routes) }
+}
+
 /// What the listeners serve.
 struct Routers {
     http: Router,
-    internal: Router,
     grpc: Router,
 }
 
 impl Routers {
     fn new(http: Router, grpc: Routes, admin: admin::Pages, settings: &Settings) -> Self {
-        let internal = admin.internal_routes();
-        let buildinfo = admin::buildinfo_routes();
-        let buildinfo = if settings.api_prefix.is_empty() { buildinfo } else { Router::new().nest(&settings.api_prefix, buildinfo) };
-        let routes = http.merge(buildinfo).merge(admin.routes());
-        let routes = if settings.path_prefix.is_empty() { routes } else { Router::new().nest(&settings.path_prefix, routes) };
+        let buildinfo = prefixed(admin::buildinfo_routes(), &settings.api_prefix);
+        let routes = prefixed(http.merge(buildinfo).merge(admin.routes()), &settings.path_prefix);
         Self {
             http: routes.fallback(admin::not_found).layer(middleware::from_fn(instrument::http)),
-            internal,
             grpc: grpc.prepare().into_axum_router().layer(middleware::from_fn(instrument::grpc)),
         }
     }

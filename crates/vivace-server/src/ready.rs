@@ -16,11 +16,17 @@ struct Inner {
     running: AtomicBool,
     draining: AtomicBool,
     checks: RwLock<Vec<(String, Check)>>,
+    /// What the process waits for before it runs.
+    awaited: RwLock<Option<String>>,
 }
 
 impl Readiness {
     pub(crate) fn add(&self, name: &str, check: impl Fn() -> Result<(), String> + Send + Sync + 'static) {
         self.0.checks.write().push((name.to_owned(), Box::new(check)));
+    }
+
+    pub(crate) fn set_awaited(&self, part: Option<String>) {
+        *self.0.awaited.write() = part;
     }
 
     pub(crate) fn set_running(&self) {
@@ -47,7 +53,10 @@ impl Readiness {
             return Err("shutting down\n".to_owned());
         }
         if !self.0.running.load(Ordering::Relaxed) {
-            return Err("starting\n".to_owned());
+            return Err(match &*self.0.awaited.read() {
+                None => "starting\n".to_owned(),
+                Some(part) => format!("starting: {part}\n"),
+            });
         }
         let reasons: String =
             self.services().into_iter().filter_map(|(name, state)| Some(format!("{name} not ready: {}\n", state.err()?))).collect();

@@ -41,12 +41,15 @@ impl Settings {
             keepalive_timeout: server.grpc_server_keepalive_timeout,
             // As Go's server: the read timeout counts where there is none for the head.
             header_timeout: first_set(server.http_server_read_header_timeout, server.http_server_read_timeout),
+            windows: None,
+            sends_away_early: true,
         };
         let grpc = listen::Settings {
             protocol: "grpc",
             address: server.grpc_listen_address.clone(),
             port: server.grpc_listen_port,
             max_connections: server.grpc_listen_conn_limit,
+            sends_away_early: false,
             ..http.clone()
         };
         let internal = config.internal_server.enable.then(|| listen::Settings {

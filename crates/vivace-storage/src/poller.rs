@@ -1,9 +1,10 @@
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::{StreamExt, TryStreamExt};
 use parking_lot::Mutex;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use tokio_util::sync::CancellationToken;
 use vivace_block::BlockMeta;
 use vivace_config::TraceStorage;
@@ -19,6 +20,10 @@ const UNKNOWN_TENANT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How long before its date the listing of a tenant index is taken to have begun at most, where that only costs work.
 const LISTING_MAX: Duration = Duration::from_secs(60);
+
+/// How long the first look at the bucket, which makes a process ready, waits for listings that only refine what tenant
+/// indexes say. The listings of very large tenants go on behind it.
+const REFINING_WAIT: Duration = Duration::from_secs(5);
 
 /// How the bucket is polled: `storage.trace.blocklist_poll*`.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,6 +61,15 @@ struct Inner {
     polling: tokio::sync::Mutex<()>,
     /// When unknown tenants were last looked up.
     asked: Mutex<FxHashMap<TenantId, u64>>,
+    /// Tenants that this process has listed once. From there on their indexes are current enough.
+    listed: Mutex<FxHashSet<TenantId>>,
+}
+
+/// Where a tenant's list came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    Index,
+    Listing,
 }
 
 /// What a poll came to.
@@ -119,7 +133,9 @@ impl Poller {
         builds: impl Fn(&TenantId) -> bool + Send + Sync + 'static,
     ) -> Self {
         let list = Blocklist::new(options.interval, clock);
-        let inner = Inner { bucket, list, options, builds: Box::new(builds), polling: Default::default(), asked: Default::default() };
+        let builds = Box::new(builds);
+        let inner =
+            Inner { bucket, list, options, builds, polling: Default::default(), asked: Default::default(), listed: Default::default() };
         Self { inner: Arc::new(inner) }
     }
 
@@ -149,13 +165,17 @@ impl Poller {
 
     /// Looks at the whole bucket. A tenant that fails keeps its old list; it is logged and counted.
     ///
+    /// Tenants that this process has not listed yet are listed after their indexes were taken: an index may be as old as a
+    /// poll interval, and whoever answered for newer blocks may be gone. The list counts as polled once that is done too, or
+    /// after [`REFINING_WAIT`].
+    ///
     /// # Errors
     /// [`BucketError`] when the tenants cannot be listed.
     pub async fn poll_once(&self) -> Result<PollReport, BucketError> {
         let _one = self.inner.polling.lock().await;
         let begun = Instant::now();
         let tenants = self.inner.bucket.tenants().await?;
-        let results: Vec<(TenantId, Result<(), PollError>)> = futures::stream::iter(tenants.clone())
+        let results: Vec<(TenantId, Result<Origin, PollError>)> = futures::stream::iter(tenants.clone())
             .map(|tenant| async move {
                 let result = self.poll_with_retries(&tenant).await;
                 (tenant, result)
@@ -164,16 +184,28 @@ impl Poller {
             .collect()
             .await;
         let mut report = PollReport::default();
+        let mut by_index = Vec::new();
         for (tenant, result) in results {
             match result {
-                Ok(()) => report.polled.push(tenant),
+                Ok(origin) => {
+                    if origin == Origin::Index {
+                        by_index.push(tenant.clone());
+                    }
+                    report.polled.push(tenant);
+                }
                 Err(error) => {
                     tracing::error!(%tenant, error = &error as &dyn std::error::Error, "could not poll the tenant's blocks; its old list stays");
                     report.failed.push((tenant, error));
                 }
             }
         }
+        self.inner.listed.lock().retain(|tenant| tenants.contains(tenant));
+        let mut refining = pin!(self.refine(by_index));
+        let refined = tokio::time::timeout(REFINING_WAIT, refining.as_mut()).await;
         self.inner.list.poll_ended(&tenants);
+        if refined.is_err() {
+            refining.await;
+        }
         metrics::histogram!("tempodb_blocklist_poll_duration_seconds").record(begun.elapsed().as_secs_f64());
         Ok(report)
     }
@@ -199,10 +231,29 @@ impl Poller {
         if self.inner.list.snapshot().tenants.contains_key(tenant) {
             return Ok(());
         }
-        self.poll_tenant(tenant).await
+        if self.poll_tenant(tenant).await? == Origin::Index {
+            self.refine(vec![tenant.clone()]).await;
+        }
+        Ok(())
     }
 
-    async fn poll_with_retries(&self, tenant: &TenantId) -> Result<(), PollError> {
+    /// Lists those of the tenants that this process has not listed yet. One that cannot be listed keeps the list of its
+    /// index until the next poll tries again.
+    async fn refine(&self, mut tenants: Vec<TenantId>) {
+        if !self.inner.options.fallback {
+            return;
+        }
+        tenants.retain(|tenant| !self.inner.listed.lock().contains(tenant));
+        let list = async |tenant: TenantId| {
+            if let Err(error) = self.list_tenant(&tenant, false).await {
+                metrics::counter!("tempodb_blocklist_poll_errors_total", "tenant" => tenant.to_string()).increment(1);
+                tracing::warn!(%tenant, error = &error as &dyn std::error::Error, "could not list the tenant's blocks; those newer than its index are missing");
+            }
+        };
+        futures::stream::iter(tenants).for_each_concurrent(self.inner.options.tenant_concurrency, list).await;
+    }
+
+    async fn poll_with_retries(&self, tenant: &TenantId) -> Result<Origin, PollError> {
         let jitter = self.inner.options.jitter;
         if !jitter.is_zero() {
             tokio::time::sleep(jitter.mul_f64(rand::random())).await;
@@ -210,7 +261,7 @@ impl Poller {
         let mut tries = 0;
         loop {
             match self.poll_tenant(tenant).await {
-                Ok(()) => return Ok(()),
+                Ok(origin) => return Ok(origin),
                 Err(error) => {
                     metrics::counter!("tempodb_blocklist_poll_errors_total", "tenant" => tenant.to_string()).increment(1);
                     tries += 1;
@@ -222,16 +273,14 @@ impl Poller {
         }
     }
 
-    async fn poll_tenant(&self, tenant: &TenantId) -> Result<(), PollError> {
+    async fn poll_tenant(&self, tenant: &TenantId) -> Result<Origin, PollError> {
         let builds = (self.inner.builds)(tenant);
         metrics::gauge!("tempodb_blocklist_tenant_index_builder", "tenant" => tenant.to_string()).set(f64::from(u8::from(builds)));
         if !builds {
             match self.read_index(tenant).await {
                 Ok(index) => {
-                    // The index may have been written by a poll that began one interval before its date.
-                    let as_of = index.created_unix_nanos.saturating_sub(nanos(self.inner.list.poll_interval()));
-                    self.take(tenant, index.live, index.compacted, as_of, index.created_unix_nanos.saturating_sub(nanos(LISTING_MAX)));
-                    return Ok(());
+                    self.take_index(tenant, index);
+                    return Ok(Origin::Index);
                 }
                 Err(error) if !self.inner.options.fallback => return Err(error),
                 Err(PollError::Bucket(BucketError::Gone { .. })) => {}
@@ -240,6 +289,11 @@ impl Poller {
                 }
             }
         }
+        self.list_tenant(tenant, builds).await?;
+        Ok(Origin::Listing)
+    }
+
+    async fn list_tenant(&self, tenant: &TenantId, builds: bool) -> Result<(), PollError> {
         let as_of = self.inner.list.now();
         let listing = self.inner.bucket.list(tenant).await?;
         let index = self.read_metas(tenant, &listing, as_of).await?;
@@ -247,7 +301,20 @@ impl Poller {
             self.write_index(tenant, &index, &listing).await;
         }
         self.take(tenant, index.live, index.compacted, as_of, as_of);
+        self.inner.listed.lock().insert(tenant.clone());
         Ok(())
+    }
+
+    fn take_index(&self, tenant: &TenantId, index: TenantIndex) {
+        let created = index.created_unix_nanos;
+        let known = self.inner.list.snapshot().tenants.get(tenant).map_or(0, |blocks| blocks.listed_unix_nanos);
+        if created < known {
+            tracing::debug!(%tenant, "the tenant's index is older than what is known of its blocks");
+            return;
+        }
+        // The index may have been written by a poll that began one interval before its date.
+        let as_of = created.saturating_sub(nanos(self.inner.list.poll_interval()));
+        self.take(tenant, index.live, index.compacted, as_of, created.saturating_sub(nanos(LISTING_MAX)));
     }
 
     fn take(&self, tenant: &TenantId, live: Vec<BlockMeta>, compacted: Vec<CompactedBlock>, as_of_unix_nanos: u64, listed_unix_nanos: u64) {

@@ -23,7 +23,8 @@ pub async fn run(mut config: Config) -> anyhow::Result<()> {
 
     // The last that starts drains first: spans stop coming in before anything behind them goes away.
     let stores = [Target::Ingester, Target::Querier, Target::QueryFrontend, Target::Compactor];
-    let bucket = if stores.into_iter().any(|service| target.includes(service)) { Some(open_bucket(&config).await?) } else { None };
+    let bucket =
+        if stores.into_iter().any(|service| target.includes(service)) { Some(open_bucket(&config, &mut process).await?) } else { None };
     if let Some(bucket) = &bucket {
         if target.includes(Target::Ingester) {
             vivace_ingester::start(&config, &membership, bucket.clone(), overrides.clone(), &mut process).await?;
@@ -69,6 +70,7 @@ async fn gossip(config: &Config) -> anyhow::Result<Membership> {
     Ok(Membership::start(options, clock::unix_nanos).await?)
 }
 
-async fn open_bucket(config: &Config) -> anyhow::Result<Bucket> {
-    Bucket::open(&config.storage.trace, &vivace_server::environment).await.context("could not open the bucket")
+async fn open_bucket(config: &Config, process: &mut Process) -> anyhow::Result<Bucket> {
+    let opening = Bucket::open(&config.storage.trace, &vivace_server::environment);
+    process.wait_for("the bucket is not open yet", opening).await.context("could not open the bucket")
 }

@@ -164,6 +164,11 @@ impl Cluster {
         held
     }
 
+    /// Tells the distributor to stop.
+    pub(crate) fn begin_stop(&self) {
+        self.shutdown.begin();
+    }
+
     /// Stops the distributor and waits until it has ended.
     pub(crate) async fn stop(&mut self) {
         self.shutdown.begin();

@@ -1,7 +1,13 @@
 use std::io::Write;
+use std::time::Duration;
 
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::Message;
 use serde_json::json;
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 use tonic::Code;
 use vivace_proto::otlp::any_value;
 
@@ -150,4 +156,39 @@ async fn long_attributes_are_cut() {
     cluster.export(&long, &[]).await.expect("stored");
     value(&mut long, &"ä".repeat(50));
     assert_eq!(payload(&cluster.instances[0].segments()[0]), long.encode_to_vec());
+}
+
+#[tokio::test]
+async fn clients_of_a_draining_distributor_are_told_to_move() {
+    let cluster = Cluster::start(1, 1, |c| c.shutdown_delay = Duration::from_secs(3600)).await;
+    let body = Bytes::from(traces(&[(1, 1)]).encode_to_vec());
+    let io = TokioIo::new(TcpStream::connect(cluster.http).await.expect("listens"));
+    let (mut sender, connection) = hyper::client::conn::http1::handshake::<_, Full<Bytes>>(io).await.expect("HTTP/1");
+    let mut connections = JoinSet::new();
+    connections.spawn(connection);
+    let mut post = async || {
+        let request = http::Request::post("/v1/traces").header("host", "test").header("content-type", PROTOBUF);
+        let answer = sender.send_request(request.body(Full::new(body.clone())).expect("a request")).await.expect("an answer");
+        let (head, rest) = answer.into_parts();
+        rest.collect().await.expect("a body");
+        (head.status.as_u16(), head.headers.get("connection").is_some_and(|value| value == "close"))
+    };
+    assert_eq!(post().await, (200, false));
+
+    let io = TokioIo::new(TcpStream::connect(cluster.grpc).await.expect("listens"));
+    let (mut grpc, connection) =
+        hyper::client::conn::http2::handshake::<_, _, Full<Bytes>>(TokioExecutor::new(), io).await.expect("HTTP/2");
+    connections.spawn(connection);
+    let export = http::Request::post(format!("http://{}/opentelemetry.proto.collector.trace.v1.TraceService/Export", cluster.grpc))
+        .header("content-type", "application/grpc")
+        .body(Full::new(Bytes::from_static(&[0; 5])));
+    assert_eq!(grpc.send_request(export.expect("a request")).await.expect("an answer").status(), 200);
+
+    cluster.begin_stop();
+    let ended = tokio::time::timeout(Duration::from_secs(20), connections.join_next()).await.expect("gRPC is sent away");
+    ended.expect("a connection").expect("no panic").expect("ended in order");
+    assert_eq!(post().await, (200, true));
+    let ended = tokio::time::timeout(Duration::from_secs(20), connections.join_next()).await.expect("HTTP is sent away");
+    ended.expect("a connection").expect("no panic").expect("ended in order");
+    assert_eq!(cluster.post(PROTOBUF, body.clone()).await.status, 200, "new clients are served");
 }

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "in a test the panic is the report")]
 #![expect(clippy::field_reassign_with_default, reason = "one key of a large configuration is changed")]
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty};
 use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use vivace_proto::tempopb::querier_server::{Querier, QuerierServer};
@@ -73,6 +74,38 @@ async fn ready_follows_its_checks_and_names_the_reason() {
 }
 
 #[tokio::test]
+async fn probes_are_answered_while_the_process_is_built() {
+    let mut config = vivace_config::Config::default();
+    config.server.http_path_prefix = "/vivace".to_owned();
+    let mut process = Process::test_with(&config, "early").await.unwrap();
+    let base = format!("http://{}", process.http_addr());
+    let probe = async |path: &str| get(&format!("{base}{path}")).await;
+    assert_eq!(probe("/vivace/ready").await, (503, "starting\n".to_owned()));
+    let (opened, opening) = tokio::sync::oneshot::channel::<()>();
+    let probing = async {
+        assert_eq!(probe("/vivace/ready").await, (503, "starting: the bucket is not open yet\n".to_owned()));
+        assert_eq!(probe("/vivace/status/version").await.0, 200);
+        assert!(probe("/vivace/metrics").await.1.contains("tempo_build_info{"));
+        opened.send(()).unwrap();
+    };
+    let (come, ()) = tokio::join!(process.wait_for("the bucket is not open yet", opening), probing);
+    come.unwrap();
+    assert_eq!(probe("/vivace/ready").await, (503, "starting\n".to_owned()));
+
+    // What comes too early for the API is answered once the process runs.
+    process.add_http(axum::Router::new().route("/echo", axum::routing::any(|| async { "echo\n" })));
+    let early = format!("{base}/vivace/echo");
+    let (answer, running) = tokio::join!(get(&early), async {
+        assert_eq!(probe("/vivace/ready").await.0, 503);
+        Running::start(process).await
+    });
+    assert_eq!(answer, (200, "echo\n".to_owned()));
+    assert_eq!(running.get("/vivace/ready").await, (200, "ready\n".to_owned()));
+    assert_eq!(running.get("/nothing").await.0, 404);
+    running.end().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_shutdown_drains_in_reverse_order_then_stops_tasks() {
     let mut process = Process::test("drain").await.unwrap();
     let steps = Arc::new(Mutex::new(Vec::new()));
@@ -96,6 +129,82 @@ async fn a_shutdown_drains_in_reverse_order_then_stops_tasks() {
     });
     Running::start(process).await.end().await.unwrap();
     assert_eq!(*steps.lock(), ["second drained, ready 503", "first drained, ready 503", "task stopped"]);
+}
+
+/// A connection that stays open, and what it ends with.
+struct Kept<S> {
+    sender: S,
+    connection: JoinSet<hyper::Result<()>>,
+}
+
+impl<S> Kept<S> {
+    fn new(sender: S, open: impl Future<Output = hyper::Result<()>> + Send + 'static) -> Self {
+        let mut connection = JoinSet::new();
+        connection.spawn(open);
+        Self { sender, connection }
+    }
+
+    /// Waits until the other side has ended the connection in order.
+    async fn closed(mut self) {
+        let ended = tokio::time::timeout(Duration::from_secs(20), self.connection.join_next()).await;
+        ended.expect("the connection ends").unwrap().unwrap().unwrap();
+    }
+}
+
+async fn tcp(address: SocketAddr) -> TokioIo<tokio::net::TcpStream> {
+    TokioIo::new(tokio::net::TcpStream::connect(address).await.unwrap())
+}
+
+async fn http1(address: SocketAddr) -> Kept<hyper::client::conn::http1::SendRequest<Empty<Bytes>>> {
+    let (sender, open) = hyper::client::conn::http1::handshake(tcp(address).await).await.unwrap();
+    Kept::new(sender, open)
+}
+
+async fn http2(address: SocketAddr) -> Kept<hyper::client::conn::http2::SendRequest<Empty<Bytes>>> {
+    let (sender, open) = hyper::client::conn::http2::handshake(TokioExecutor::new(), tcp(address).await).await.unwrap();
+    Kept::new(sender, open)
+}
+
+fn request(path: &str) -> http::Request<Empty<Bytes>> {
+    http::Request::get(path).header("host", "test").body(Empty::new()).unwrap()
+}
+
+#[tokio::test]
+async fn clients_of_a_draining_process_are_told_to_move_and_still_served() {
+    let mut process = Process::test("moving").await.unwrap();
+    let address = process.http_addr();
+    let ((drains, draining), (end, ended)) = (tokio::sync::oneshot::channel(), tokio::sync::oneshot::channel::<()>());
+    process.on_drain("the test", move || {
+        Box::pin(async move {
+            drains.send(()).unwrap();
+            Ok(ended.await?)
+        })
+    });
+    let running = Running::start(process).await;
+    let mut kept1 = http1(address).await;
+    let answer = kept1.sender.send_request(request("/ready")).await.unwrap();
+    assert_eq!((answer.status().as_u16(), answer.headers().get("connection")), (200, None));
+    drop(answer);
+    let mut kept2 = http2(address).await;
+    let uri = format!("http://{address}/ready");
+    assert_eq!(kept2.sender.send_request(request(&uri)).await.unwrap().status().as_u16(), 200);
+
+    running.shutdown.begin();
+    draining.await.unwrap();
+    kept2.closed().await;
+    let answer = kept1.sender.send_request(request("/ready")).await.unwrap();
+    assert_eq!((answer.status().as_u16(), answer.headers()["connection"].to_str().unwrap()), (503, "close"));
+    drop(answer);
+    kept1.closed().await;
+
+    // Who does not know better yet is served.
+    let mut late = http2(address).await;
+    for _ in 0..2 {
+        assert_eq!(late.sender.send_request(request(&uri)).await.unwrap().status().as_u16(), 503);
+    }
+    end.send(()).unwrap();
+    running.end().await.unwrap();
+    late.closed().await;
 }
 
 #[tokio::test]

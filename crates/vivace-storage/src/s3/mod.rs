@@ -77,7 +77,7 @@ pub(crate) async fn open(config: &vivace_config::S3, env: Environment<'_>) -> Re
         return Err(OpenError::Config { path: "s3.bucket".to_owned(), problem: "is empty, expected the bucket's name".to_owned() });
     }
     let endpoint = Endpoint::of(config)?;
-    let http_client = tls::client(config)?;
+    let http_client = tls::client(config, CONNECT_TIMEOUT)?;
     let named_region = Some(config.region.clone()).filter(|r| !r.is_empty()).or_else(|| endpoint.region.clone());
     let region = match named_region.or_else(|| env("AWS_REGION")).or_else(|| env("AWS_DEFAULT_REGION")) {
         Some(region) => Region::new(region),

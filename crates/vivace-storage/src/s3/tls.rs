@@ -2,12 +2,19 @@
 //! certificate.
 
 use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use aws_sdk_s3::config::http::{HttpRequest, HttpResponse};
 use aws_sdk_s3::config::{RuntimeComponents, SharedHttpClient};
 use aws_sdk_s3::error::ConnectorError;
 use aws_sdk_s3::primitives::SdkBody;
-use aws_smithy_runtime_api::client::http::{HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn};
+use aws_smithy_runtime_api::client::http::{
+    HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector, http_client_fn,
+};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use http::Uri;
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector as TcpConnector;
@@ -17,19 +24,23 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_t
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use tokio::time::timeout;
+use tower::{BoxError, Service};
 
 use crate::OpenError;
 
-/// A client for these settings; none when they say nothing special.
-pub(super) fn client(config: &vivace_config::S3) -> Result<Option<SharedHttpClient>, OpenError> {
+/// A client for these settings; none when they say nothing special. A connection that takes longer than `connect_timeout`,
+/// TLS included, fails; until when an answer must have begun is the caller's setting, as with the default client.
+pub(super) fn client(config: &vivace_config::S3, connect_timeout: Duration) -> Result<Option<SharedHttpClient>, OpenError> {
     let plain = !config.tls_insecure_skip_verify && config.tls_ca_path.is_empty() && config.tls_cert_path.is_empty();
     if plain {
         return Ok(None);
     }
     let https = hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(tls_config(config)?).https_or_http().enable_http1().build();
-    let client = Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(https);
-    let connector = SharedHttpConnector::new(Connector { client });
-    Ok(Some(http_client_fn(move |_: &_, _: &RuntimeComponents| connector.clone())))
+    let client = Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(TimedConnector { https, connect_timeout });
+    Ok(Some(http_client_fn(move |settings: &HttpConnectorSettings, _: &RuntimeComponents| {
+        SharedHttpConnector::new(Connector { client: client.clone(), read_timeout: settings.read_timeout() })
+    })))
 }
 
 fn tls_config(config: &vivace_config::S3) -> Result<ClientConfig, OpenError> {
@@ -65,17 +76,50 @@ fn certificates(path: &str) -> Result<Vec<CertificateDer<'static>>, String> {
     CertificateDer::pem_file_iter(path).map_err(failed)?.collect::<Result<_, _>>().map_err(failed)
 }
 
+/// Opens connections within a time. The system's own limit for TCP is about two minutes, and TLS has none.
+#[derive(Debug, Clone)]
+struct TimedConnector {
+    https: HttpsConnector<TcpConnector>,
+    connect_timeout: Duration,
+}
+
+impl Service<Uri> for TimedConnector {
+    type Response = <HttpsConnector<TcpConnector> as Service<Uri>>::Response;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<Self::Response, BoxError>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Service::<Uri>::poll_ready(&mut self.https, context)
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let (connecting, limit) = (self.https.call(uri), self.connect_timeout);
+        let connected =
+            async move { timeout(limit, connecting).await.unwrap_or_else(|_| Err(format!("no connection within {limit:?}").into())) };
+        connected.boxed()
+    }
+}
+
 #[derive(Debug)]
 struct Connector {
-    client: Client<HttpsConnector<TcpConnector>, SdkBody>,
+    client: Client<TimedConnector, SdkBody>,
+    /// Until an answer begins.
+    read_timeout: Option<Duration>,
 }
 
 impl HttpConnector for Connector {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let client = self.client.clone();
+        let (client, read_timeout) = (self.client.clone(), self.read_timeout);
         HttpConnectorFuture::new(async move {
             let request = request.try_into_http1x().map_err(|e| ConnectorError::user(e.into()))?;
-            let response = client.request(request).await.map_err(|e| ConnectorError::io(e.into()))?;
+            let answer = client.request(request);
+            let answer = match read_timeout {
+                None => answer.await,
+                Some(limit) => {
+                    timeout(limit, answer).await.map_err(|_| ConnectorError::timeout(format!("no answer within {limit:?}").into()))?
+                }
+            };
+            let response = answer.map_err(|e| ConnectorError::io(e.into()))?;
             HttpResponse::try_from(response.map(SdkBody::from_body_1_x)).map_err(|e| ConnectorError::other(e.into(), None))
         })
     }

@@ -36,7 +36,7 @@ async fn readers_see_through_the_index_what_the_builder_listed() {
     store(&bucket, &a, 4, b"four").await;
 
     for kept in ["index.pb.zst", "index.json.gz"] {
-        let reader = Poller::reader(bucket.clone(), options(), clock);
+        let reader = Poller::reader(bucket.clone(), PollOptions { fallback: false, ..options() }, clock);
         assert!(!reader.blocklist().is_polled());
         reader.poll_once().await.expect("polled");
         let list = reader.blocklist();

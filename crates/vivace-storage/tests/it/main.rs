@@ -1,6 +1,7 @@
 //! The crate as its users see it: one suite for every kind of bucket, and the block lists over one.
 
 mod blocklist;
+mod first_look;
 mod open;
 mod suite;
 

@@ -1,5 +1,8 @@
+use std::time::Duration;
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use vivace_config::{Backend, LocalBackend, S3, TraceStorage};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use vivace_config::{Azure, Backend, Gcs, LocalBackend, S3, TraceStorage};
 use vivace_storage::Bucket;
 
 async fn open_error(config: TraceStorage) -> String {
@@ -24,7 +27,7 @@ async fn server(status: &str, body: &str) -> String {
     let length = body.len();
     let answer =
         format!("HTTP/1.1 {status}\r\ncontent-type: application/xml\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}");
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("bound").to_string();
     #[expect(clippy::disallowed_methods, reason = "the server ends with the test's runtime")]
     tokio::spawn(async move {
@@ -64,7 +67,66 @@ async fn an_unusable_bucket_is_named_with_the_servers_answer() {
     let error = open_error(s3(&missing)).await;
     assert!(error.contains("404 NoSuchBucket: No bucket here!"), "{error}");
 
-    let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("bound").to_string();
+    let closed = TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("bound").to_string();
     let error = open_error(s3(&closed)).await;
     assert!(error.contains(&closed) && error.to_lowercase().contains("connection refused"), "{error}");
+}
+
+/// Every kind of client, over HTTP and TLS, for a server at this address.
+fn clients(address: &str) -> Vec<(String, TraceStorage)> {
+    let mut clients = Vec::new();
+    for insecure in [true, false] {
+        for tls_insecure_skip_verify in [true, false] {
+            let mut config = s3(address);
+            (config.s3.insecure, config.s3.tls_insecure_skip_verify) = (insecure, tls_insecure_skip_verify);
+            clients.push((format!("S3, insecure {insecure}, tls_insecure_skip_verify {tls_insecure_skip_verify}"), config));
+        }
+        let scheme = if insecure { "http" } else { "https" };
+        let endpoint = format!("{scheme}://{address}");
+        let gcs = Gcs { bucket_name: "tempo".to_owned(), endpoint: endpoint.clone(), insecure: true, max_retries: 1, ..Default::default() };
+        clients.push((format!("GCS over {scheme}"), TraceStorage { backend: Backend::Gcs, gcs, ..Default::default() }));
+        let azure = Azure {
+            storage_account_name: "account".to_owned(),
+            storage_account_key: "a2V5".into(),
+            container_name: "tempo".to_owned(),
+            endpoint_suffix: endpoint,
+            ..Default::default()
+        };
+        clients.push((format!("Azure over {scheme}"), TraceStorage { backend: Backend::Azure, azure, ..Default::default() }));
+    }
+    clients
+}
+
+/// No client waits without an end for this address. Time is paused: it passes while all wait.
+async fn all_give_up(address: &str) {
+    for (client, config) in clients(address) {
+        let opened = tokio::time::timeout(Duration::from_secs(3600), Bucket::open(&config, &|_| None)).await;
+        let error = opened.unwrap_or_else(|_| panic!("still waiting after an hour: {client}")).expect_err("nothing answers").to_string();
+        assert!(error.contains(address), "{client}: {error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_takes_connections_and_never_answers_is_given_up() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("bound").to_string();
+    let mut silent = tokio::task::JoinSet::new();
+    silent.spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((connection, _)) = listener.accept().await {
+            held.push(connection);
+        }
+    });
+    all_give_up(&address).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_that_does_not_answer_is_given_up() {
+    // With its queue full the system drops what asks for a connection, as a host that is gone does.
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
+    let listener = socket.listen(1).expect("listens");
+    let address = listener.local_addr().expect("bound");
+    let _queued = futures::future::join_all((0..2).map(|_| TcpStream::connect(address))).await;
+    all_give_up(&address.to_string()).await;
 }
