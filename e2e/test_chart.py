@@ -730,12 +730,16 @@ def test_recreation_for_another_size(tmp_path):
         "tempo-ingester-recreation",
     )
     assert fault(json.dumps(job, sort_keys=True), "1.33") is None
-    pod = job["spec"]["template"]["spec"]
-    ran = [" ".join(one["args"][1:]) for one in [*pod["initContainers"], *pod["containers"]]]
-    patch = '--patch {"spec":{"resources":{"requests":{"storage":"20Gi"}}}}'
-    assert ran == [f"patch persistentvolumeclaim data-tempo-ingester-{i} {patch}" for i in range(2)] + [
-        "delete statefulset tempo-ingester --cascade=orphan"
+    (one,) = job["spec"]["template"]["spec"]["containers"]
+    version = yaml.safe_load((DISTRIBUTED / "Chart.yaml").read_text())["appVersion"]
+    assert one["image"] == f"vivace:{version}", "no image of others"
+    assert one["command"][1:] == [
+        *("kubernetes", "enlarge-claims", "--namespace=observability", "--claim=data", "--size=20Gi", "--stateful-set=tempo-ingester=2")
     ]
+    # The command line takes these options: it fails at the cluster that is not there.
+    command = [harness.binaries() / "vivace-cli", *one["command"][1:], "--credentials", tmp_path]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 1 and f"cannot read {tmp_path}/ca.crt" in ran.stderr, ran.stderr
     same = charts.render(copy, values=json.dumps({"ingester": {"persistence": persistence}}))
     assert not [one for one in same if one["kind"] == "Job"], "the same size needs nothing"
 

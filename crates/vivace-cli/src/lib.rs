@@ -7,6 +7,7 @@ mod check;
 mod client;
 mod config;
 mod explain;
+mod kubernetes;
 mod metrics;
 mod otlp_json;
 mod progress;
@@ -48,6 +49,11 @@ enum Command {
     Check {
         #[command(subcommand)]
         check: check::Command,
+    },
+    /// Steps of the Helm charts' jobs, from inside the cluster.
+    Kubernetes {
+        #[command(subcommand)]
+        kubernetes: kubernetes::Command,
     },
     /// Check configuration files.
     Config {
@@ -111,6 +117,7 @@ pub async fn run(cli: Cli, out: &mut dyn Write) -> anyhow::Result<Ending> {
         }
         Command::Block { block } => return block::run(block, out).await,
         Command::Check { check } => return check::run(check, out).await,
+        Command::Kubernetes { kubernetes } => return kubernetes::run(kubernetes, out).await,
         Command::Config { config } => config::run(config)?,
     };
     out.write_all(answer.as_bytes())?;

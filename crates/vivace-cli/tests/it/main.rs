@@ -3,6 +3,7 @@
 mod block;
 mod check;
 mod config;
+mod kubernetes;
 mod query;
 
 use axum::Router;
