@@ -236,8 +236,8 @@ def test_golden(chart, name, files):
 
 def test_what_is_derived_from_the_values_is_current():
     subprocess.run([sys.executable, tools.ROOT / "scripts" / "chart_values.py", "--check"], check=True)
-    for shared in ("templates/_unknown-keys.tpl", "files/round-trip.sh"):
-        assert (SINGLE / shared).read_text() == (DISTRIBUTED / shared).read_text(), f"{shared} differs between the charts"
+    shared = "templates/_unknown-keys.tpl"
+    assert (SINGLE / shared).read_text() == (DISTRIBUTED / shared).read_text(), f"{shared} differs between the charts"
 
 
 def test_names_of_the_seed():
@@ -629,38 +629,91 @@ def test_alerts_name_metrics_that_exist():
         assert f'"{re.sub("_count$", "", metric)}"' in sources, f"no crate has {metric}"
 
 
-@pytest.mark.parametrize("protocol", ["OTLP_HTTP", "OTLP_GRPC"])
-def test_round_trip(protocol, all_in_one):
-    """What `helm test` runs, against a process."""
+def tested_by(chart=DISTRIBUTED, values="{}"):
+    """The container that `helm test` runs; None without one."""
+    found = [one for one in charts.render(chart, values=values) if one["kind"] == "Pod"]
+    return found[0]["spec"]["containers"][0] if found else None
+
+
+@pytest.mark.parametrize("chart", [DISTRIBUTED, SINGLE], ids=lambda chart: chart.name)
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+@pytest.mark.parametrize("multitenancy", [False, True], ids=["one-tenant", "tenants"])
+def test_round_trip(chart, protocol, multitenancy, all_in_one):
+    """What `helm test` runs, with the addresses of a process."""
+    all_in_one.with_config(f"multitenancy_enabled: {str(multitenancy).lower()}\n").start()
+    values = {
+        (DISTRIBUTED, "http"): "{traces: {otlp: {http: {enabled: true}}}}",
+        (DISTRIBUTED, "grpc"): "{traces: {otlp: {grpc: {enabled: true}}}}",
+        (SINGLE, "http"): "{}",
+        (SINGLE, "grpc"): "{tempo: {receivers: {otlp: {protocols: {http: null}}}}}",
+    }[chart, protocol]
+    port = all_in_one.otlp_http if protocol == "http" else all_in_one.otlp_grpc
+    ran = run_round_trip(tested_by(chart, values)["command"], f"{protocol}://127.0.0.1:{port}", all_in_one.query.url)
+    assert ran.returncode == 0 and "The trace was written and read back in " in ran.stdout, ran.stdout + ran.stderr
+    assert " for tenant helm-test, " in ran.stdout and "3 of 3 spans" in ran.stdout, ran.stdout
+
+
+def test_round_trip_says_which_step_failed(all_in_one):
     all_in_one.start()
-    port = all_in_one.otlp_http if protocol == "OTLP_HTTP" else all_in_one.otlp_grpc
-    environment = {protocol: f"http://127.0.0.1:{port}", "QUERY": all_in_one.query.url, "TENANT": "t", "SECONDS_MAX": "10"}
-    ran = run_round_trip(environment)
-    assert ran.returncode == 0 and "the trace was written and read back" in ran.stdout, ran.stdout + ran.stderr
+    command = tested_by(values="{tests: {timeoutSeconds: 1}}")["command"]
+    (nobody,) = harness.free_ports(1)
+    ran = run_round_trip(command, f"http://127.0.0.1:{nobody}", all_in_one.query.url)
+    assert ran.returncode == 1 and f"error: write failed, 1s are over: cannot reach http://127.0.0.1:{nobody}: " in ran.stderr, ran.stderr
+    # A distributor's address where the query-frontend's belongs.
+    taker = f"http://127.0.0.1:{all_in_one.otlp_http}"
+    ran = run_round_trip(command, taker, taker)
+    assert ran.returncode == 1 and "error: read by id failed, 1s are over: not found (404)\n" in ran.stderr, ran.stderr
 
 
-def test_round_trip_fails_where_nothing_answers():
-    (port,) = harness.free_ports(1)
-    ran = run_round_trip({"OTLP_GRPC": f"http://127.0.0.1:{port}", "QUERY": f"http://127.0.0.1:{port}", "TENANT": "t", "SECONDS_MAX": "1"})
-    assert ran.returncode != 0 and "gRPC answered without a status" in ran.stdout
-
-
-def run_round_trip(environment):
-    path = charts.without_environment().get("PATH", "")
+def run_round_trip(command, write, read):
+    """The pod's command with other addresses."""
+    assert command[0] == "/usr/bin/vivace-cli"
+    other = [f"--write={write}" if one.startswith("--write=") else f"--read={read}" if one.startswith("--read=") else one for one in command[1:]]
     return subprocess.run(
-        ["sh", DISTRIBUTED / "files" / "round-trip.sh"], capture_output=True, text=True, check=False, env={"PATH": path, **environment}
+        [harness.binaries() / "vivace-cli", *other], capture_output=True, text=True, check=False, env=charts.without_environment()
     )
 
 
 def test_round_trip_pod():
-    def environment(values):
-        (pod,) = [one for one in charts.render(DISTRIBUTED, values=values) if one["kind"] == "Pod"]
-        return {one["name"]: one["value"] for one in pod["spec"]["containers"][0]["env"]}
+    def options(chart, values):
+        return dict(one.removeprefix("--").split("=") for one in tested_by(chart, values)["command"][3:])
 
-    assert environment("{}")["OTLP_HTTP"] == "http://tempo-distributor-discovery:4318"
-    assert environment("{traces: {otlp: {http: {enabled: true}}}}")["OTLP_HTTP"] == "http://tempo-distributor:4318"
-    assert environment("{traces: {otlp: {grpc: {enabled: true}}}}")["OTLP_GRPC"] == "http://tempo-distributor:4317"
-    assert not [one for one in charts.render(DISTRIBUTED, values="{traces: {zipkin: {enabled: true}}}") if one["kind"] == "Pod"]
+    fixed = {"org-id": "helm-test", "within": "60s"}
+    read = {**fixed, "read": "http://tempo-query-frontend:3200"}
+    assert options(DISTRIBUTED, "{}") == {**read, "write": "http://tempo-distributor-discovery:4318"}
+    assert options(DISTRIBUTED, "{traces: {otlp: {http: {enabled: true}}}}") == {**read, "write": "http://tempo-distributor:4318"}
+    assert options(DISTRIBUTED, "{traces: {otlp: {grpc: {enabled: true}}}}") == {**read, "write": "grpc://tempo-distributor:4317"}
+    assert tested_by(values="{traces: {zipkin: {enabled: true}}}") is None
+    assert tested_by(values="{tests: {enabled: false}}") is None
+    read = {**fixed, "read": "http://tempo:3200"}
+    assert options(SINGLE, "{}") == {**read, "write": "http://tempo:4318"}
+    assert options(SINGLE, "{tempo: {receivers: {otlp: {protocols: {http: null}}}}}") == {**read, "write": "grpc://tempo:4317"}
+    assert options(SINGLE, "{tests: {tenant: '', timeoutSeconds: 5}}") == {"write": "http://tempo:4318", "read": "http://tempo:3200", "within": "5s"}
+
+
+def test_round_trip_image():
+    """Vivace's own, however the values name it, unless the test has one of its own."""
+    version = yaml.safe_load((DISTRIBUTED / "Chart.yaml").read_text())["appVersion"]
+    for values, wanted in [
+        ("{}", f"vivace:{version}"),
+        ("{tempo: {image: {registry: r.example.com, tag: 1.0.0}}}", "r.example.com/vivace:1.0.0"),
+        ("{global: {image: {registry: g.example.com}}, tempo: {image: {registry: r.example.com}}}", f"g.example.com/vivace:{version}"),
+        ("{tempo: {image: {perComponent: true}}}", f"vivace-cli:{version}"),
+        ("{tempo: {image: {repository: grafana/tempo, tag: 2.9.0}}}", f"vivace:{version}"),
+        ("{tempo: {image: {repository: own/vivace}}, tests: {image: {tag: '2'}}}", "own/vivace:2"),
+        ("{tests: {image: {registry: t.example.com, repository: cli, tag: '2'}}}", "t.example.com/cli:2"),
+    ]:
+        assert tested_by(values=values)["image"] == wanted, values
+    for values, wanted in [
+        ("{}", f"vivace:{version}"),
+        ("{tempo: {registry: r.example.com, tag: 1.0.0}}", "r.example.com/vivace:1.0.0"),
+        ("{global: {imageRegistry: g.example.com}, tempo: {registry: r.example.com}}", f"g.example.com/vivace:{version}"),
+        ("{tempo: {repository: grafana/tempo, tag: 2.9.0}}", f"vivace:{version}"),
+        ("{tempo: {repository: own/vivace, pullPolicy: Never}, tests: {image: {tag: '2'}}}", "own/vivace:2"),
+        ("{tests: {image: {registry: t.example.com, repository: cli, tag: '2'}}}", "t.example.com/cli:2"),
+    ]:
+        assert tested_by(SINGLE, values)["image"] == wanted, values
+    assert tested_by(SINGLE, "{tempo: {pullPolicy: Never}}")["imagePullPolicy"] == "Never"
 
 
 def test_recreation_for_another_size(tmp_path):
@@ -677,12 +730,16 @@ def test_recreation_for_another_size(tmp_path):
         "tempo-ingester-recreation",
     )
     assert fault(json.dumps(job, sort_keys=True), "1.33") is None
-    pod = job["spec"]["template"]["spec"]
-    ran = [" ".join(one["args"][1:]) for one in [*pod["initContainers"], *pod["containers"]]]
-    patch = '--patch {"spec":{"resources":{"requests":{"storage":"20Gi"}}}}'
-    assert ran == [f"patch persistentvolumeclaim data-tempo-ingester-{i} {patch}" for i in range(2)] + [
-        "delete statefulset tempo-ingester --cascade=orphan"
+    (one,) = job["spec"]["template"]["spec"]["containers"]
+    version = yaml.safe_load((DISTRIBUTED / "Chart.yaml").read_text())["appVersion"]
+    assert one["image"] == f"vivace:{version}", "no image of others"
+    assert one["command"][1:] == [
+        *("kubernetes", "enlarge-claims", "--namespace=observability", "--claim=data", "--size=20Gi", "--stateful-set=tempo-ingester=2")
     ]
+    # The command line takes these options: it fails at the cluster that is not there.
+    command = [harness.binaries() / "vivace-cli", *one["command"][1:], "--credentials", tmp_path]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 1 and f"cannot read {tmp_path}/ca.crt" in ran.stderr, ran.stderr
     same = charts.render(copy, values=json.dumps({"ingester": {"persistence": persistence}}))
     assert not [one for one in same if one["kind"] == "Job"], "the same size needs nothing"
 

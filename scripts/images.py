@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Folders with the content of the images that the tests on Kubernetes run, where no registry can be asked.
 
-    scripts/images.py OUT_DIR [NAME...]     names: vivace, minio, memcached, curl, collector, client
+    scripts/images.py OUT_DIR [NAME...]     names: vivace, minio, memcached, prometheus, collector, client
 
 Vivace's own folder is made by scripts/rootfs, as in docker/Dockerfile. The others hold what the images of the same name would
-hold: MinIO and the OpenTelemetry Collector built from their Go modules, Debian's memcached, the machine's curl, and Python with the
+hold: MinIO and the OpenTelemetry Collector built from their Go modules, Debian's memcached and Prometheus, and Python with the
 OpenTelemetry SDK for the test's own client.
 """
 
@@ -115,14 +115,9 @@ def minio(root):
     return ["/usr/bin/minio"]
 
 
-def curl(root):
-    program = shutil.which("curl")
-    if program is None:
-        sys.exit("curl is needed for the image of `helm test`; install it (Debian: curl)")
-    fill(root, {"/usr/bin/curl": program, "/bin/busybox": debian("busybox-static", "bin/busybox")})
-    for name in ["sh", "sleep"]:
-        (root / "bin" / name).symlink_to("busybox")
-    return ["/usr/bin/curl"]
+def prometheus(root):
+    fill(root, {"/usr/bin/prometheus": tools.prometheus()})
+    return ["/usr/bin/prometheus"]
 
 
 def memcached(root):
@@ -182,7 +177,7 @@ def client(root):
     return ["/usr/bin/python3", "-B", "/client.py"]
 
 
-KINDS = {"vivace": vivace, "minio": minio, "memcached": memcached, "curl": curl, "collector": collector, "client": client}
+KINDS = {"vivace": vivace, "minio": minio, "memcached": memcached, "prometheus": prometheus, "collector": collector, "client": client}
 
 
 def make(out, name):

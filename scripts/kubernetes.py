@@ -6,7 +6,8 @@
 The cluster is one of these, the first that is there:
 
 - the context named by $VIVACE_KUBE_CONTEXT, which kubectl and helm reach. Its nodes must be able to pull the images that the
-  charts name, and `localhost/vivace-client:dev` and `localhost/otelcol:dev` (scripts/images.py makes their content).
+  charts name, and `localhost/vivace-client:dev`, `localhost/otelcol:dev` and `localhost/prometheus:dev` (scripts/images.py makes
+  their content).
   The tests make namespaces of their own, drain nodes, and delete what they made: use a cluster that is there for this.
 - a bare machine's, started and stopped here, where the kit that does so is found: $VIVACE_KUBE_KIT, by default ../shared/kube beside
   the clone. It is a program `cluster` that knows `build`, `up`, `image NAME FOLDER ENTRYPOINT...`, `run COMMAND...` and `down`.
@@ -34,7 +35,7 @@ NOT_RUN = 77
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = ROOT / "e2e" / "kubernetes"
 # Names under which images are given to the kit's cluster beside those that the charts' values name.
-OWN_IMAGES = {"client": "localhost/vivace-client:dev", "collector": "localhost/otelcol:dev"}
+OWN_IMAGES = {"client": "localhost/vivace-client:dev", "collector": "localhost/otelcol:dev", "prometheus": "localhost/prometheus:dev"}
 
 
 def kit():
@@ -57,7 +58,7 @@ def chart_images(helm):
             key, _, name = line.strip().removeprefix("- ").partition("image: ")
             if key == "" and name:
                 name = name.strip("\"'")
-                kind = next((kind for kind in ("minio", "memcached", "curl") if kind in name), "vivace")
+                kind = next((kind for kind in ("minio", "memcached") if kind in name), "vivace")
                 named[name] = kind
     return named
 

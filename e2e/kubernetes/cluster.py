@@ -19,7 +19,7 @@ CHARTS = ROOT / "charts"
 HERE = Path(__file__).resolve().parent
 # Two polls of the block list by default, the compactor's and a reader's, and a little.
 MISSING_FOR_GOOD_SECONDS = int(os.environ.get("VIVACE_KUBE_PATIENCE", "630"))
-CLIENT_IMAGE, COLLECTOR_IMAGE = "localhost/vivace-client:dev", "localhost/otelcol:dev"
+CLIENT_IMAGE, COLLECTOR_IMAGE, PROMETHEUS_IMAGE = "localhost/vivace-client:dev", "localhost/otelcol:dev", "localhost/prometheus:dev"
 # Component: kind of its workload.
 COMPONENTS = {
     "distributor": "deployment",

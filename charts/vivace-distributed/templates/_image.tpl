@@ -1,5 +1,6 @@
 {{/*
 An image: dict "ctx" . "component" "distributor", or for a foreign program "image" (its values) instead of "component".
+With both, as for "cli", it is Vivace's, and "image" has the component's values.
 The registry is the first one set of global.image.registry, the component's, and tempo.image.registry; docker.io as the global one,
 which is the reference's default, comes last. A repository that begins with a host has its registry in it.
 */}}
@@ -8,7 +9,7 @@ which is the reference's default, comes last. A repository that begins with a ho
 {{- $own := default dict .image }}
 {{- $common := dict }}
 {{- if .component }}
-{{- $own = default dict (include "tempo.componentValues" . | fromYaml).image }}
+{{- $own = default (default dict (include "tempo.componentValues" . | fromYaml).image) .image }}
 {{- $common = .ctx.Values.tempo.image }}
 {{- end }}
 {{- $registry := coalesce (eq (default "" $global.registry) "docker.io" | ternary nil $global.registry) $own.registry $common.registry $global.registry "" }}

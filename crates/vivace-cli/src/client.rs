@@ -4,7 +4,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use bytes::Bytes;
 use reqwest::StatusCode;
-use reqwest::header::ACCEPT;
+use reqwest::header::{ACCEPT, CONTENT_TYPE};
 
 const JSON: &str = "application/json";
 const PROTOBUF: &str = "application/protobuf";
@@ -12,10 +12,13 @@ const PROTOBUF: &str = "application/protobuf";
 /// Longest wait for an answer; a search over a week takes its time.
 const TIMEOUT: Duration = Duration::from_secs(300);
 
-/// Talks to the query API.
+/// Talks to the HTTP listener of one process.
 pub(crate) struct Client {
     http: reqwest::Client,
     address: String,
+    /// The option that the address came from, for what is said about it.
+    option: &'static str,
+    timeout: Duration,
     org_id: Option<String>,
 }
 
@@ -29,12 +32,26 @@ pub(crate) struct Refusal {
 pub(crate) type Answer = Result<Bytes, Refusal>;
 
 impl Client {
+    /// For questions to the query API, at the address that `--address` gave.
     pub(crate) fn new(address: &str, org_id: Option<String>) -> anyhow::Result<Self> {
+        Self::of_option("--address", address, org_id, TIMEOUT)
+    }
+
+    /// For the address that some option gave. A request is given up after `timeout`.
+    pub(crate) fn of_option(option: &'static str, address: &str, org_id: Option<String>, timeout: Duration) -> anyhow::Result<Self> {
         // An error means that one is installed already, which is as good.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let http = reqwest::Client::builder().timeout(TIMEOUT).build().context("cannot set up an HTTP client")?;
+        let http = reqwest::Client::builder().timeout(timeout).build().context("cannot set up an HTTP client")?;
         let address = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
-        Ok(Self { http, address: address.trim_end_matches('/').to_owned(), org_id })
+        let url = reqwest::Url::parse(&address).ok().filter(|url| ["http", "https"].contains(&url.scheme()) && url.has_host());
+        if url.is_none() {
+            bail!("{option} {address} is no address: expected http://host:port");
+        }
+        Ok(Self { http, address: address.trim_end_matches('/').to_owned(), option, timeout, org_id })
+    }
+
+    pub(crate) fn address(&self) -> &str {
+        &self.address
     }
 
     /// Asks for JSON.
@@ -48,8 +65,15 @@ impl Client {
     }
 
     async fn get(&self, path: &str, query: &[(&str, String)], accept: &str) -> anyhow::Result<Answer> {
-        let url = format!("{}{path}", self.address);
-        let mut request = self.http.get(&url).query(query).header(ACCEPT, accept);
+        self.send(self.http.get(format!("{}{path}", self.address)).query(query).header(ACCEPT, accept)).await
+    }
+
+    /// Sends a protobuf message.
+    pub(crate) async fn post(&self, path: &str, message: Vec<u8>) -> anyhow::Result<Answer> {
+        self.send(self.http.post(format!("{}{path}", self.address)).header(CONTENT_TYPE, "application/x-protobuf").body(message)).await
+    }
+
+    async fn send(&self, mut request: reqwest::RequestBuilder) -> anyhow::Result<Answer> {
         if let Some(org_id) = &self.org_id {
             request = request.header("X-Scope-OrgID", org_id);
         }
@@ -58,7 +82,7 @@ impl Client {
             Err(error) => return Err(self.unreachable(&error)),
         };
         let status = response.status();
-        let body = response.bytes().await.with_context(|| format!("the answer of {url} broke off"))?;
+        let body = response.bytes().await.with_context(|| format!("the answer of {} broke off", self.address))?;
         if status.is_success() {
             return Ok(Ok(body));
         }
@@ -66,26 +90,32 @@ impl Client {
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> anyhow::Error {
-        let address = &self.address;
-        if error.is_builder() {
-            return anyhow!("--address {address} is no address: expected http://host:port");
-        }
+        let Self { address, option, .. } = self;
         if error.is_timeout() {
-            return anyhow!("{address} did not answer within {} seconds", TIMEOUT.as_secs());
+            return anyhow!("{address} did not answer within {} seconds", self.timeout.as_secs());
         }
-        let mut reason = error.to_string();
-        let mut source = error.source();
-        while let Some(inner) = source {
-            reason = inner.to_string();
-            source = inner.source();
-        }
+        let reason = innermost(error);
         if error.is_connect() {
             return anyhow!(
-                "cannot reach {address}: {reason}\nIs Vivace running there? Start `vivace`, or name its HTTP address with --address."
+                "cannot reach {address}: {reason}\nIs Vivace running there? Start `vivace`, or name its HTTP address with {option}."
             );
         }
         anyhow!("{address}: {reason}")
     }
+}
+
+/// What an error says that others have wrapped.
+pub(crate) fn innermost(error: &dyn Error) -> String {
+    let mut error = error;
+    while let Some(inner) = error.source() {
+        error = inner;
+    }
+    error.to_string()
+}
+
+/// What an error is, without the lines that say what to do about it.
+pub(crate) fn first_line(error: &anyhow::Error) -> String {
+    format!("{error:#}").lines().next().unwrap_or_default().to_owned()
 }
 
 /// The answer, or the refusal as an error that says what to do.

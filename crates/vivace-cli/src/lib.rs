@@ -1,11 +1,13 @@
-//! The command line: asks a running Vivace (or Tempo) questions, looks into blocks, checks configuration.
+//! The command line: asks a running Vivace (or Tempo) questions, checks that it works, looks into blocks, checks configuration.
 //!
 //! A command writes its answer to where it is told. Start with [`Cli`] and [`run`].
 
 mod block;
+mod check;
 mod client;
 mod config;
 mod explain;
+mod kubernetes;
 mod metrics;
 mod otlp_json;
 mod progress;
@@ -21,7 +23,7 @@ use clap::{Args, Parser, Subcommand};
 
 use client::Client;
 
-/// Asks a running Vivace questions, looks into blocks, checks configuration.
+/// Asks a running Vivace questions, checks that it works, looks into blocks, checks configuration.
 #[derive(Debug, Parser)]
 #[command(name = "vivace-cli", version)]
 pub struct Cli {
@@ -42,6 +44,16 @@ enum Command {
     Block {
         #[command(subcommand)]
         block: block::Command,
+    },
+    /// Check that an installation works.
+    Check {
+        #[command(subcommand)]
+        check: check::Command,
+    },
+    /// Steps of the Helm charts' jobs, from inside the cluster.
+    Kubernetes {
+        #[command(subcommand)]
+        kubernetes: kubernetes::Command,
     },
     /// Check configuration files.
     Config {
@@ -104,6 +116,8 @@ pub async fn run(cli: Cli, out: &mut dyn Write) -> anyhow::Result<Ending> {
             }
         }
         Command::Block { block } => return block::run(block, out).await,
+        Command::Check { check } => return check::run(check, out).await,
+        Command::Kubernetes { kubernetes } => return kubernetes::run(kubernetes, out).await,
         Command::Config { config } => config::run(config)?,
     };
     out.write_all(answer.as_bytes())?;

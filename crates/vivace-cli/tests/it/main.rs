@@ -1,9 +1,12 @@
 //! The command line as its user sees it, with a server made of canned answers and a bucket in a folder.
 
 mod block;
+mod check;
 mod config;
+mod kubernetes;
 mod query;
 
+use axum::Router;
 use clap::Parser;
 use vivace_cli::{Cli, Ending, run};
 
@@ -18,4 +21,15 @@ pub(crate) async fn answer(args: &[&str]) -> Result<(Ending, String), String> {
     let mut out = Vec::new();
     let ending = run(args, &mut out).await.map_err(|error| format!("{error:#}"))?;
     Ok((ending, String::from_utf8(out).expect("text")))
+}
+
+/// Serves canned answers and returns the address.
+pub(crate) async fn serve(router: Router) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(async move { axum::serve(listener, router).await });
+    // The server lives as long as the test's runtime.
+    tasks.detach_all();
+    format!("http://{address}")
 }

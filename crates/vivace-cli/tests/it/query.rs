@@ -6,18 +6,7 @@ use prost::Message;
 use vivace_proto::otlp::{AnyValue, KeyValue, Resource, ResourceSpans, ScopeSpans, Span, any_value};
 use vivace_proto::tempopb::{Trace, TraceByIdResponse};
 
-use crate::cli;
-
-/// Serves canned answers and returns the address.
-async fn serve(router: Router) -> String {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let address = listener.local_addr().expect("an address");
-    let mut tasks = tokio::task::JoinSet::new();
-    tasks.spawn(async move { axum::serve(listener, router).await });
-    // The server lives as long as the test's runtime.
-    tasks.detach_all();
-    format!("http://{address}")
-}
+use crate::{cli, serve};
 
 fn trace() -> TraceByIdResponse {
     let name = AnyValue { value: Some(any_value::Value::StringValue("shop".to_owned())) };

@@ -1,0 +1,24 @@
+//! Checks that an installation works.
+
+mod otlp;
+mod round_trip;
+mod spans;
+
+use std::io::Write;
+
+use clap::Subcommand;
+
+use crate::Ending;
+
+/// Check that an installation works.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Write a small trace, and read it back by its id and by a search.
+    RoundTrip(round_trip::Command),
+}
+
+pub(crate) async fn run(command: Command, out: &mut dyn Write) -> anyhow::Result<Ending> {
+    match command {
+        Command::RoundTrip(command) => round_trip::run(command, out).await,
+    }
+}
