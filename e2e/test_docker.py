@@ -73,7 +73,8 @@ def test_the_build_script_makes_every_target(builder, tmp_path):
     asked = tmp_path / "asked"
     (tmp_path / builder).write_text(f'#!/bin/sh\necho "$*" >>{asked}\n')
     (tmp_path / builder).chmod(0o755)
-    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "BUILDER": builder, "TAG": "v1", "VERSION": "1.2.3", "BUILD_IMAGE": "rust:x", "BUILD_FLAGS": "--pull --network host"}
+    asking = {"BUILDER": builder, "TAG": "v1", "VERSION": "1.2.3", "BUILD_IMAGE": "rust:x", "BUILD_FLAGS": "--pull --network host"}
+    env = {**os.environ, **asking, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     subprocess.run([DOCKER / "build"], check=True, capture_output=True, env=env)
     lines = asked.read_text().splitlines()
     assert [re.search(r"--target (\S+) -t (\S+)", line).groups() for line in lines] == [(p, f"{p}:v1") for p in PROGRAMS]
