@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 export VIVACE_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/vivace
 
-.PHONY: help demo test fmt lint unit e2e rootfs test-kubernetes conformance fuzz bench proto deny
+.PHONY: help demo test fmt lint unit e2e rootfs images test-kubernetes conformance fuzz bench proto deny
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -28,6 +28,9 @@ e2e: ## real processes, real clients, real S3 and Prometheus
 rootfs: ## the content of the container images as folders, below target/rootfs
 	cargo build --release --locked --bins
 	scripts/rootfs $${CARGO_TARGET_DIR:-target}/rootfs $${CARGO_TARGET_DIR:-target}/release
+
+images: ## the container images, with docker, podman or buildah: docs/images.md; TARGETS="vivace vivace-cli" chooses
+	docker/build $(TARGETS)
 
 test-kubernetes: ## the charts on a real Kubernetes: docs/testing.md; ARGS="-k seed" chooses
 	@python3 scripts/kubernetes.py $(ARGS)

@@ -1,7 +1,9 @@
 """What of docker/ can be checked without Docker: that files fit together, and that each program takes its configuration."""
 
+import json
 import os
 import re
+import shutil
 import subprocess
 
 import pytest
@@ -36,6 +38,49 @@ def targets():
 
 def test_the_dockerfile_has_a_target_for_each_program():
     assert targets() == {program: program for program in PROGRAMS}
+
+
+def test_the_build_image_has_the_compiler_of_the_workspace():
+    channel = re.search(r'^channel = "(.+)"$', (harness.ROOT / "rust-toolchain.toml").read_text(), re.MULTILINE)[1]
+    dockerfile = (DOCKER / "Dockerfile").read_text()
+    assert f"ARG BUILD_IMAGE=docker.io/library/rust:{channel}-" in dockerfile
+    # A frontend named in a syntax line is fetched from a registry before anything is built.
+    assert "# syntax=" not in dockerfile
+
+
+def test_the_context_is_a_whole_workspace(tmp_path):
+    """With the files that .dockerignore lets through, Cargo finds every package that the lock file has from here."""
+    kept = [line[1:] for line in (DOCKER / "Dockerfile.dockerignore").read_text().splitlines() if line.startswith("!")]
+    assert "Cargo.toml" in kept and "scripts/rootfs" in kept
+    for path in kept:
+        source, copy = harness.ROOT / path, tmp_path / path
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, copy, ignore=shutil.ignore_patterns("target", "corpus", "artifacts"))
+        else:
+            shutil.copy2(source, copy)
+    host = re.search(r"^host: (\S+)$", subprocess.run(["rustc", "-vV"], check=True, capture_output=True, text=True).stdout, re.MULTILINE)[1]
+    described = ["cargo", "metadata", "--format-version=1", "--locked", "--filter-platform", host]
+    done = subprocess.run(described, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    programs = {t["name"] for p in json.loads(done.stdout)["packages"] if not p["source"] for t in p["targets"] if "bin" in t["kind"]}
+    assert set(PROGRAMS) <= programs
+
+
+@pytest.mark.parametrize("builder", ["docker", "podman", "buildah"])
+def test_the_build_script_makes_every_target(builder, tmp_path):
+    """A program in the builder's place writes down what it is asked for."""
+    asked = tmp_path / "asked"
+    (tmp_path / builder).write_text(f'#!/bin/sh\necho "$*" >>{asked}\n')
+    (tmp_path / builder).chmod(0o755)
+    asking = {"BUILDER": builder, "TAG": "v1", "VERSION": "1.2.3", "BUILD_IMAGE": "rust:x", "BUILD_FLAGS": "--pull --network host"}
+    env = {**os.environ, **asking, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    subprocess.run([DOCKER / "build"], check=True, capture_output=True, env=env)
+    lines = asked.read_text().splitlines()
+    assert [re.search(r"--target (\S+) -t (\S+)", line).groups() for line in lines] == [(p, f"{p}:v1") for p in PROGRAMS]
+    for line in lines:
+        assert line.startswith("build ") and line.endswith(" --pull --network host .")
+        assert "--build-arg VERSION=1.2.3" in line and "--build-arg BUILD_IMAGE=rust:x" in line
 
 
 @pytest.mark.parametrize("file", COMPOSE, ids=lambda f: f.parent.name)
