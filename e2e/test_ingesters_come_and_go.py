@@ -127,6 +127,17 @@ def test_one_ends_for_good(cluster):
         assert cluster.programs["ingester-1"].stop() == 0
 
 
+def test_a_signal_after_a_request_to_shut_down_is_no_impatience(cluster):
+    """As with a container whose hook before its end asks `/shutdown`."""
+    sent = Sent(cluster)
+    sent.send(20)
+    ingester = cluster.programs["ingester-0"]
+    assert http(f"{ingester.url}/shutdown", data=b"", method="POST").status == 200
+    assert ingester.stop() == 0
+    assert cluster.blocks(), "it flushed before it ended"
+    assert sent.problem() is None
+
+
 def test_one_dies_and_comes_back_without_its_disk(cluster):
     sent = Sent(cluster)
     sent.send(10)

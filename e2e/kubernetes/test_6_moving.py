@@ -112,7 +112,6 @@ def test_blocks_in_the_log_stay(left):
     assert {name: left.get(name) for name in WAL_BLOCKS} == WAL_BLOCKS
 
 
-@pytest.mark.xfail(strict=True, reason="the ingester removes wal/blocks as it starts")
 def test_completed_blocks_stay(left):
     """Of two, one is flushed, the other is the only copy."""
     assert {name: left.get(name) for name in COMPLETED} == COMPLETED

@@ -210,7 +210,7 @@ impl Flush {
                 tenant: &tenant,
                 block,
                 head: &head,
-                blocks: &ingester.settings.blocks_folder(),
+                blocks: &ingester.settings.building_folder(),
                 options: ingester.block_options(&tenant),
                 latest_end_unix_nanos: clock::unix_nanos().saturating_add(slack),
                 is_stopped: &|| stop.is_cancelled(),

@@ -83,12 +83,12 @@ impl Ingester {
     /// A folder or a file cannot be read or written. Damaged data is no error: it is logged, counted and kept.
     pub(crate) fn open(id: Arc<str>, settings: Settings, bucket: Bucket, ring: Ring, limits: LimitsOf) -> Result<Self, StartError> {
         let folder = |path: PathBuf, result: std::io::Result<()>| result.map_err(|source| StartError::Folder { path, source });
-        let blocks = settings.blocks_folder();
-        match std::fs::remove_dir_all(&blocks) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => folder(blocks.clone(), Err(error))?,
+        let building = settings.building_folder();
+        match std::fs::remove_dir_all(&building) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => folder(building.clone(), Err(error))?,
             _ => {}
         }
-        folder(blocks.clone(), std::fs::create_dir_all(&blocks))?;
+        folder(building.clone(), std::fs::create_dir_all(&building))?;
         let ledger = Ledger::open(&settings.ledger_folder())?;
         let (covered, adopted) = (ledger.covered(None)?, ledger.adopted()?);
         let live = Live::default();

@@ -82,9 +82,9 @@ impl Settings {
         self.wal.join("ledger")
     }
 
-    /// Blocks being built; nothing in here outlives a process.
-    pub(crate) fn blocks_folder(&self) -> PathBuf {
-        self.wal.join("blocks")
+    /// Blocks being built; nothing in here outlives a process. Not `blocks`, which is where Tempo keeps completed ones.
+    pub(crate) fn building_folder(&self) -> PathBuf {
+        self.wal.join("building")
     }
 }
 

@@ -336,9 +336,11 @@ impl Process {
         built.set(Services { http: Some(routes.http), grpc: Some(routes.grpc) }).expect("a process runs once");
         tracing::info!(version = build::VERSION, "{name} started");
 
+        let mut signalled = false;
         let ended_by = tokio::select! {
             signal = signals.next() => {
                 tracing::info!(signal, "received a signal");
+                signalled = true;
                 Ok(())
             }
             () = shutdown.cancelled() => Ok(()),
@@ -370,9 +372,17 @@ impl Process {
             let tasks_ended = tasks_ended.map_err(|error| error.context(format!("still running: {}", tasks.names())));
             result.and(tasks_ended.and_then(|ended| ended))
         };
+        let impatient = async {
+            // Who asks over HTTP, as a hook before a container's end does, is followed by a first signal that is no impatience.
+            if !signalled {
+                let signal = signals.next().await;
+                tracing::info!(signal, "received a signal, shutting down already");
+            }
+            signals.next().await
+        };
         let result = tokio::select! {
             result = orderly => result,
-            signal = signals.next() => {
+            signal = impatient => {
                 tracing::error!(signal, "a second signal: ending at once");
                 std::process::exit(1);
             }

@@ -31,6 +31,23 @@ async fn an_orderly_end_keeps_everything_in_the_log() {
     ingester.stop().await;
 }
 
+/// What Tempo leaves in its folder is in nobody's way, and is kept.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_program_left_beside_the_log_stays() {
+    let place = Place::new();
+    let wal = place.log_folder().parent().expect("it is in one").to_owned();
+    let left = ["blocks/single-tenant/0a1b/meta.json", "0a1b+single-tenant+vParquet4/0000000001"].map(|name| wal.join(name));
+    for file in &left {
+        fs::create_dir_all(file.parent().expect("it is in one")).expect("writable");
+        fs::write(file, "{}").expect("writable");
+    }
+    let ingester = place.start().await;
+    ingester.push(segment(1, &spans(&[(1, 1)]))).await.expect("taken");
+    assert_eq!(ingester.find(1).await, [1]);
+    ingester.stop().await;
+    assert!(left.iter().all(|file| file.exists()));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unfinished_write_is_cut_off_and_nothing_else() {
     let place = Place::new();
