@@ -21,6 +21,8 @@ use crate::takeover::adopt;
 
 /// Another ingester that does not answer in this time is left out.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Also where segments have no copies, there is to be another who can answer from a block.
+const SHARED_WITH: usize = 2;
 /// An answer to a primary that starts again may name thousands of blocks, at a few KB each.
 const RESUME_BYTES_MAX: usize = 64 << 20;
 
@@ -59,8 +61,7 @@ impl Ingester {
         }
         let snapshot = self.ring.snapshot();
         let mut told: Vec<String> = Vec::new();
-        // Also where segments have no copies, there is to be one other who can answer.
-        for follower in snapshot.followers(&self.id, self.settings.replication_factor.max(2)) {
+        for follower in snapshot.followers(&self.id, self.settings.replication_factor.max(SHARED_WITH)) {
             let new_to_it = blocks.iter().filter(|block| *block.writer != *follower.id && !block.earlier.contains(&follower.id));
             let blocks: Vec<proto::ServedBlock> = new_to_it
                 .map(|block| {
@@ -110,9 +111,9 @@ impl Ingester {
         Ok(())
     }
 
-    /// Waits until as many others are seen as have copies of this one's segments, but no longer than `patience`.
+    /// Waits until as many others are seen as have something of this one, but no longer than `patience`.
     pub(crate) async fn others_known(&self, patience: Duration) {
-        let wanted = self.settings.replication_factor - 1;
+        let wanted = self.settings.replication_factor.max(SHARED_WITH) - 1;
         let mut ring = self.ring.watch();
         let known = ring.wait_for(|snapshot| snapshot.live().filter(|other| *other.id != *self.id).count() >= wanted);
         // Without them there is nobody to ask; an error says that the process is ending.

@@ -554,11 +554,15 @@ async fn join_loop(inner: Arc<Inner>, joined: watch::Sender<bool>) {
     let Some(gossip) = &inner.gossip else { return };
     let mut attempt = 0;
     loop {
-        let mut addresses = Vec::new();
-        for seed in &gossip.options.join_members {
-            addresses.extend(seed.resolve(gossip.options.bind.port()).await);
+        // All at once: a name server that is slow to say no for some must not keep the others from being greeted.
+        let mut lookups = JoinSet::new();
+        for seed in gossip.options.join_members.clone() {
+            let port = gossip.options.bind.port();
+            lookups.spawn(async move { seed.resolve(port).await });
         }
-        gossip.greet(&addresses);
+        while let Some(addresses) = lookups.join_next().await {
+            gossip.greet(&addresses.unwrap_or_default());
+        }
         // Answers come within a round trip; a quarter of the wait is plenty and cheap to look again after.
         let wait = join_backoff(&gossip.options, attempt);
         tokio::time::sleep(wait / 4).await;
