@@ -629,7 +629,7 @@ def test_alerts_name_metrics_that_exist():
         assert f'"{re.sub("_count$", "", metric)}"' in sources, f"no crate has {metric}"
 
 
-def tested_by(chart=DISTRIBUTED, values="{}"):
+def round_trip_container(chart=DISTRIBUTED, values="{}"):
     """The container that `helm test` runs; None without one."""
     found = [one for one in charts.render(chart, values=values) if one["kind"] == "Pod"]
     return found[0]["spec"]["containers"][0] if found else None
@@ -648,27 +648,29 @@ def test_round_trip(chart, protocol, multitenancy, all_in_one):
         (SINGLE, "grpc"): "{tempo: {receivers: {otlp: {protocols: {http: null}}}}}",
     }[chart, protocol]
     port = all_in_one.otlp_http if protocol == "http" else all_in_one.otlp_grpc
-    ran = run_round_trip(tested_by(chart, values)["command"], f"{protocol}://127.0.0.1:{port}", all_in_one.query.url)
+    ran = run_round_trip(round_trip_container(chart, values)["command"], f"{protocol}://127.0.0.1:{port}", all_in_one.query.url)
     assert ran.returncode == 0 and "The trace was written and read back in " in ran.stdout, ran.stdout + ran.stderr
     assert " for tenant helm-test, " in ran.stdout and "3 of 3 spans" in ran.stdout, ran.stdout
 
 
 def test_round_trip_says_which_step_failed(all_in_one):
     all_in_one.start()
-    command = tested_by(values="{tests: {timeoutSeconds: 1}}")["command"]
+    command = round_trip_container(values="{tests: {timeoutSeconds: 5}}")["command"]
     (nobody,) = harness.free_ports(1)
     ran = run_round_trip(command, f"http://127.0.0.1:{nobody}", all_in_one.query.url)
-    assert ran.returncode == 1 and f"error: write failed, 1s are over: cannot reach http://127.0.0.1:{nobody}: " in ran.stderr, ran.stderr
+    assert ran.returncode == 1 and f"error: write failed, 5s are over: cannot reach http://127.0.0.1:{nobody}: " in ran.stderr, ran.stderr
     # A distributor's address where the query-frontend's belongs.
     taker = f"http://127.0.0.1:{all_in_one.otlp_http}"
     ran = run_round_trip(command, taker, taker)
-    assert ran.returncode == 1 and "error: read by id failed, 1s are over: not found (404)\n" in ran.stderr, ran.stderr
+    assert ran.returncode == 1 and "error: read by id failed, 5s are over: not found (404)\n" in ran.stderr, ran.stderr
 
 
 def run_round_trip(command, write, read):
     """The pod's command with other addresses."""
     assert command[0] == "/usr/bin/vivace-cli"
-    other = [f"--write={write}" if one.startswith("--write=") else f"--read={read}" if one.startswith("--read=") else one for one in command[1:]]
+    addresses = {"--write": write, "--read": read}
+    parted = [one.partition("=") for one in command[1:]]
+    other = [f"{key}={addresses[key]}" if key in addresses else key + sign + value for key, sign, value in parted]
     return subprocess.run(
         [harness.binaries() / "vivace-cli", *other], capture_output=True, text=True, check=False, env=charts.without_environment()
     )
@@ -676,19 +678,20 @@ def run_round_trip(command, write, read):
 
 def test_round_trip_pod():
     def options(chart, values):
-        return dict(one.removeprefix("--").split("=") for one in tested_by(chart, values)["command"][3:])
+        return dict(one.removeprefix("--").split("=") for one in round_trip_container(chart, values)["command"][3:])
 
     fixed = {"org-id": "helm-test", "within": "60s"}
     read = {**fixed, "read": "http://tempo-query-frontend:3200"}
     assert options(DISTRIBUTED, "{}") == {**read, "write": "http://tempo-distributor-discovery:4318"}
     assert options(DISTRIBUTED, "{traces: {otlp: {http: {enabled: true}}}}") == {**read, "write": "http://tempo-distributor:4318"}
     assert options(DISTRIBUTED, "{traces: {otlp: {grpc: {enabled: true}}}}") == {**read, "write": "grpc://tempo-distributor:4317"}
-    assert tested_by(values="{traces: {zipkin: {enabled: true}}}") is None
-    assert tested_by(values="{tests: {enabled: false}}") is None
+    assert round_trip_container(values="{traces: {zipkin: {enabled: true}}}") is None
+    assert round_trip_container(values="{tests: {enabled: false}}") is None
     read = {**fixed, "read": "http://tempo:3200"}
     assert options(SINGLE, "{}") == {**read, "write": "http://tempo:4318"}
     assert options(SINGLE, "{tempo: {receivers: {otlp: {protocols: {http: null}}}}}") == {**read, "write": "grpc://tempo:4317"}
-    assert options(SINGLE, "{tests: {tenant: '', timeoutSeconds: 5}}") == {"write": "http://tempo:4318", "read": "http://tempo:3200", "within": "5s"}
+    unnamed = {"write": "http://tempo:4318", "read": "http://tempo:3200", "within": "5s"}
+    assert options(SINGLE, "{tests: {tenant: '', timeoutSeconds: 5}}") == unnamed
 
 
 def test_round_trip_image():
@@ -703,7 +706,7 @@ def test_round_trip_image():
         ("{tempo: {image: {repository: own/vivace}}, tests: {image: {tag: '2'}}}", "own/vivace:2"),
         ("{tests: {image: {registry: t.example.com, repository: cli, tag: '2'}}}", "t.example.com/cli:2"),
     ]:
-        assert tested_by(values=values)["image"] == wanted, values
+        assert round_trip_container(values=values)["image"] == wanted, values
     for values, wanted in [
         ("{}", f"vivace:{version}"),
         ("{tempo: {registry: r.example.com, tag: 1.0.0}}", "r.example.com/vivace:1.0.0"),
@@ -712,8 +715,8 @@ def test_round_trip_image():
         ("{tempo: {repository: own/vivace, pullPolicy: Never}, tests: {image: {tag: '2'}}}", "own/vivace:2"),
         ("{tests: {image: {registry: t.example.com, repository: cli, tag: '2'}}}", "t.example.com/cli:2"),
     ]:
-        assert tested_by(SINGLE, values)["image"] == wanted, values
-    assert tested_by(SINGLE, "{tempo: {pullPolicy: Never}}")["imagePullPolicy"] == "Never"
+        assert round_trip_container(SINGLE, values)["image"] == wanted, values
+    assert round_trip_container(SINGLE, "{tempo: {pullPolicy: Never}}")["imagePullPolicy"] == "Never"
 
 
 def test_recreation_for_another_size(tmp_path):

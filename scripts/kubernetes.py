@@ -108,7 +108,7 @@ def run_on_kit(program, options):
     named = chart_images([Path(cluster.environment["KUBE_BIN"]) / "helm"])
     # What the short form leaves out need not be built for it.
     short = "not collector" in " ".join(options)
-    named |= {name: kind for kind, name in OWN_IMAGES.items() if not (short and kind == "collector")}
+    named |= {name: kind for kind, name in OWN_IMAGES.items() if not (short and kind in ("collector", "prometheus"))}
     folders = {kind: images.make(work, kind) for kind in sorted(set(named.values()))}
     began = time.monotonic()
     there = subprocess.run([program, "kubectl", "get", "--raw", "/readyz"], env=cluster.environment, capture_output=True, check=False)
