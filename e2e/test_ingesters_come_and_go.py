@@ -155,6 +155,25 @@ def test_one_dies_and_comes_back_without_its_disk(cluster):
     assert sent.problem() is None
 
 
+def test_a_successor_waits_until_the_killed_one_has_let_go(cluster):
+    """As pods do whose predecessors were deleted without grace and share a volume with them."""
+    sent = Sent(cluster)
+    sent.send(20)
+    killed = cluster.programs["ingester-0"]
+    http_port, grpc_port, gossip_port = harness.free_ports(3)
+    ports = {"HTTP_PORT": str(http_port), "GRPC_PORT": str(grpc_port), "GOSSIP_PORT": str(gossip_port)}
+    successor = harness.Vivace("successor", killed.arguments, cluster.folder, http_port, {"NAME": "ingester-0", **ports})
+    cluster.programs["successor"] = successor.start()
+    try:
+        eventually("it waits", lambda: "waiting for another process to let go" in successor.output())
+        killed.kill()
+        successor.wait_ready()
+        eventually("it is a member", lambda: cluster.ring_size() == 3)
+        eventually("all is there", lambda: sent.problem() is None)
+    finally:
+        successor.kill()
+
+
 @pytest.mark.parametrize("seed", [int(s) for s in os.environ.get("VIVACE_SEEDS", "1").split(",")])
 def test_faults_in_any_order(cluster, seed):
     """One ingester at a time ends, dies, and comes back with or without its disk, between writes and flushes."""

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use prost::Message;
 use vivace_core::BlockId;
@@ -16,6 +17,15 @@ pub(crate) struct LedgerError {
     path: PathBuf,
     #[source]
     source: sled::Error,
+}
+
+/// A process that was killed lets go sooner.
+const LOCK_PATIENCE: Duration = Duration::from_secs(30);
+const LOCK_RETRY_PERIOD: Duration = Duration::from_millis(100);
+
+/// The library says so in words only.
+fn is_in_use(error: &LedgerError) -> bool {
+    matches!(&error.source, sled::Error::Io(error) if error.to_string().contains("could not acquire lock"))
 }
 
 /// What is in the bucket: which segments, and which blocks of this instance lately.
@@ -35,12 +45,22 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    /// Opens the ledger; one that is damaged is set aside and a new one begun.
+    /// Opens the ledger; one that is damaged is set aside and a new one begun. One that another process uses is waited for:
+    /// a pod that was deleted without grace may still be ending while its successor starts. Blocks the thread.
     ///
     /// # Errors
-    /// The folder cannot be used, or another process uses it.
+    /// The folder cannot be used, or another process still uses it after a while.
     pub(crate) fn open(path: &Path) -> Result<Self, LedgerError> {
-        match Self::try_open(path) {
+        let deadline = Instant::now() + LOCK_PATIENCE;
+        let mut opened = Self::try_open(path);
+        if opened.as_ref().is_err_and(is_in_use) {
+            tracing::warn!(path = %path.display(), patience_seconds = LOCK_PATIENCE.as_secs(), "waiting for another process to let go of the ledger");
+        }
+        while opened.as_ref().is_err_and(is_in_use) && Instant::now() < deadline {
+            std::thread::sleep(LOCK_RETRY_PERIOD);
+            opened = Self::try_open(path);
+        }
+        match opened {
             Err(LedgerError { source: error @ (sled::Error::Corruption { .. } | sled::Error::ReportableBug(_)), .. }) => {
                 tracing::error!(path = %path.display(), %error, "damaged ledger set aside: segments may be flushed twice");
                 let aside = path.with_extension("corrupt");
