@@ -113,19 +113,19 @@ def run_on_kit(program, options):
     began = time.monotonic()
     there = subprocess.run([program, "kubectl", "get", "--raw", "/readyz"], env=cluster.environment, capture_output=True, check=False)
     try:
-        if there.returncode != 0:
-            try:
+        try:
+            if there.returncode != 0:
                 cluster("up")
-            except subprocess.SubprocessError as error:
-                return not_run(f"the cluster did not start: {error}")
-        for name, kind in named.items():
-            cluster.image(name, kind, folders[kind])
+            for name, kind in named.items():
+                cluster.image(name, kind, folders[kind])
+        except subprocess.SubprocessError as error:
+            return not_run(f"the cluster did not start: {error}")
         tools.progress(f"the cluster is up, with {len(named)} images, after {time.monotonic() - began:.0f} s")
         return pytest([program, "run"], options, {**cluster.environment, "VIVACE_SECOND_NODE": str(ROOT / "scripts" / "second-node")})
     finally:
         # One that was there before is someone else's to end.
         if there.returncode != 0 and not os.environ.get("VIVACE_KUBE_KEEP"):
-            cluster("down")
+            subprocess.run([program, "down"], env=cluster.environment, check=False)
 
 
 def pytest(before, options, environment):
