@@ -235,6 +235,11 @@ class Client:
     def stats(self):
         return harness.http(f"http://{self.address}/stats").json()
 
+    def more_requests(self, count):
+        """Waits until the load has gone on for this many requests."""
+        mark = self.stats()["numbers"]["requests"]
+        harness.eventually("the load went on", lambda: self.stats()["numbers"]["requests"] > mark + count, 120)
+
     @contextlib.contextmanager
     def load(self, **given):
         """A steady load around what is done inside; gives a place where its numbers are afterwards."""

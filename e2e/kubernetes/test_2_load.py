@@ -53,11 +53,9 @@ def test_scaling_up_and_down(system, client, component, up):
     before = 3 if component == "ingester" else 1
     with client.load(rate=RATE) as outcome:
         seconds_up = system.scale(component, up)
-        mark = client.stats()["numbers"]["requests"]
-        eventually("the load went on", lambda: client.stats()["numbers"]["requests"] > mark + 100, 60)
+        client.more_requests(100)
         seconds_down = system.scale(component, before)
-        mark = client.stats()["numbers"]["requests"]
-        eventually("the load went on", lambda: client.stats()["numbers"]["requests"] > mark + 100, 60)
+        client.more_requests(100)
     judge(f"{component} {before} to {up} and back", outcome, up_seconds=round(seconds_up, 1), down_seconds=round(seconds_down, 1))
 
 
@@ -65,8 +63,7 @@ def test_scaling_up_and_down(system, client, component, up):
 def test_rolling_restart(system, client, component):
     with client.load(rate=RATE) as outcome:
         seconds = system.rollout_restart(component)
-        mark = client.stats()["numbers"]["requests"]
-        eventually("the load went on", lambda: client.stats()["numbers"]["requests"] > mark + 60, 60)
+        client.more_requests(60)
     judge(f"rolling restart of {component}", outcome, seconds=round(seconds, 1))
 
 
@@ -83,8 +80,7 @@ def test_an_ingester_pod_is_deleted_without_grace(system, client):
 
         eventually("a new one is ready", back, 120, every=0.5)
         seconds = time.monotonic() - began
-        mark = client.stats()["numbers"]["requests"]
-        eventually("the load went on", lambda: client.stats()["numbers"]["requests"] > mark + 100, 60)
+        client.more_requests(100)
     judge("ingester pod deleted without grace", outcome, back_seconds=round(seconds, 1))
 
 

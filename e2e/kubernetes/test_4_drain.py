@@ -7,7 +7,6 @@ import pytest
 
 import cluster as kube
 import test_2_load
-from harness import eventually
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +43,7 @@ def test_a_node_is_drained(installed, nodes, client):
         )
         drained = time.monotonic() - began
         installed.wait_ready(seconds=300)
-        mark = client.stats()["numbers"]["requests"]
-        eventually("the load went on", lambda: client.stats()["numbers"]["requests"] > mark + 100, 60)
+        client.more_requests(100)
     left = [n for n in on(first) if "minio" not in n and "memcached" not in n and "client" not in n]
     kube.kubectl("uncordon", first)
     test_2_load.judge("node drained", outcome, seconds=round(drained, 1))

@@ -4,7 +4,6 @@ import pytest
 
 import cluster as kube
 import test_2_load
-from harness import eventually
 
 NAMESPACE = "volumes"
 SETTINGS = ["ingester.persistence.enabled=true", "ingester.config.flush_all_on_shutdown=false"]
@@ -27,22 +26,17 @@ def client(volumes):
     client.close()
 
 
-def more_requests(client, count):
-    mark = client.stats()["numbers"]["requests"]
-    eventually("the load went on", lambda: client.stats()["numbers"]["requests"] > mark + count, 60)
-
-
 def test_rolling_restart(volumes, client):
     with client.load(rate=test_2_load.RATE) as outcome:
         seconds = volumes.rollout_restart("ingester")
-        more_requests(client, 60)
+        client.more_requests(60)
     test_2_load.judge("volumes: rolling restart of ingester", outcome, seconds=round(seconds, 1))
 
 
 def test_one_is_deleted_without_grace(volumes, client):
     with client.load(rate=test_2_load.RATE) as outcome:
         kube.kubectl("delete", "pod", "-n", NAMESPACE, f"{volumes.name}-ingester-1", "--grace-period=0", "--force")
-        more_requests(client, 100)
+        client.more_requests(100)
         volumes.wait_ready(count=9)
     test_2_load.judge("volumes: an ingester pod deleted without grace", outcome)
 
@@ -50,10 +44,10 @@ def test_one_is_deleted_without_grace(volumes, client):
 def test_all_three_are_deleted_without_grace(volumes, client):
     """Nobody can answer then, so errors are in order; what was acknowledged must be there afterwards."""
     with client.load(rate=test_2_load.RATE) as outcome:
-        more_requests(client, 60)
+        client.more_requests(60)
         pods = [f"{volumes.name}-ingester-{number}" for number in range(3)]
         kube.kubectl("delete", "pod", "-n", NAMESPACE, *pods, "--grace-period=0", "--force")
-        more_requests(client, 60)
+        client.more_requests(60)
         volumes.wait_ready(count=9)
     said = ("no ingester answered", "no live ingester in the ring")
     outcome["bad reads"] = [bad for bad in outcome["bad reads"] if not any(text in bad[2] for text in said)]
@@ -63,7 +57,7 @@ def test_all_three_are_deleted_without_grace(volumes, client):
 def test_five_and_back(volumes, client):
     with client.load(rate=test_2_load.RATE) as outcome:
         up = volumes.scale("ingester", 5)
-        more_requests(client, 60)
+        client.more_requests(60)
         down = volumes.scale("ingester", 3)
-        more_requests(client, 60)
+        client.more_requests(60)
     test_2_load.judge("volumes: ingester 3 to 5 and back", outcome, up_seconds=round(up, 1), down_seconds=round(down, 1))

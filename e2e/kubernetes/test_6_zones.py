@@ -42,9 +42,9 @@ def test_every_zone_has_its_ingesters(zones):
 def test_a_zone_is_deleted_without_grace(zones, client, zone):
     """Both its ingesters at once, under load: a quorum of each trace's copies is in the other zones."""
     with client.load(rate=test_2_load.RATE) as outcome:
-        more_requests(client, 100)
+        client.more_requests(100)
         kube.kubectl("delete", "pod", "-n", NAMESPACE, *of_zone(zones, zone), "--grace-period=0", "--force")
-        more_requests(client, 200)
+        client.more_requests(200)
         zones.wait_ready()
     test_2_load.judge(f"zones: both ingesters of {zone} deleted without grace", outcome)
 
@@ -54,18 +54,13 @@ def test_a_zone_stays_away(zones, client):
     gone = of_zone(zones, "zone-c")
     try:
         with client.load(rate=test_2_load.RATE) as outcome:
-            more_requests(client, 100)
+            client.more_requests(100)
             # Without the set nothing brings the pods back, and nothing asks them to flush.
             kube.kubectl("delete", "-n", NAMESPACE, f"statefulset/{zones.name}-ingester-zone-c", "--cascade=orphan")
             kube.kubectl("delete", "pod", "-n", NAMESPACE, *gone, "--grace-period=0", "--force")
-            more_requests(client, 200)
+            client.more_requests(200)
         assert of_zone(zones, "zone-c") == []
     finally:
         zones.upgrade()
         zones.wait_ready()
     test_2_load.judge("zones: zone-c away", outcome)
-
-
-def more_requests(client, count):
-    mark = client.stats()["numbers"]["requests"]
-    eventually("the load went on", lambda: client.stats()["numbers"]["requests"] > mark + count, 120)

@@ -248,7 +248,7 @@ impl Flush {
         .await
         .context("recording a block panicked")?;
         // The block first: a follower that has dropped its segments can then answer from it.
-        self.ingester.share(&self.pool, &served.into_iter().collect::<Vec<_>>()).await;
+        self.ingester.share(&self.pool, served.as_slice()).await;
         for (primary, set) in covers {
             self.tell_followers(&primary, &set).await;
         }
