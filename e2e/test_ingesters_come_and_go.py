@@ -54,20 +54,20 @@ class Sent:
         found = query.found('{ resource.service.name = "kept" }', limit=10 * len(self.traces))
         if found != set(self.traces):
             return f"search: {len(set(self.traces) - found)} of {len(self.traces)} traces missing"
-        if (count := self.count()) != 3 * len(self.traces):
-            return f"metrics: {count} of {3 * len(self.traces)} spans"
-        return None
+        return self.miscount()
 
-    def count(self):
+    def miscount(self):
+        """None when metrics count each span once."""
         answer = self.cluster.query.get(
             "/api/metrics/query", q="{} | count_over_time()", start=self.began, end=int(time.time()) + 1
         )
         assert answer.status == 200, answer
-        return sum(series.get("value", 0) for series in answer.json()["series"])
+        count = sum(series.get("value", 0) for series in answer.json()["series"])
+        return None if count == 3 * len(self.traces) else f"metrics: {count} of {3 * len(self.traces)} spans"
 
 
 @contextlib.contextmanager
-def whole_meanwhile(sent):
+def whole_meanwhile(sent, readers=1, look=Sent.problem):
     """Reads all the time; fails when one answer was not whole."""
     problems, over, reads = [], threading.Event(), []
 
@@ -75,23 +75,30 @@ def whole_meanwhile(sent):
         while not over.is_set():
             began = time.monotonic()
             try:
-                problem = sent.problem()
+                problem = look(sent)
             except Exception as error:  # noqa: BLE001
                 problem = repr(error)
             reads.append(time.monotonic() - began)
             if problem:
                 problems.append((round(time.time() % 1000, 1), problem))
 
-    reader = threading.Thread(target=read)
-    reader.start()
+    threads = [threading.Thread(target=read) for _ in range(readers)]
+    for thread in threads:
+        thread.start()
     try:
         yield
         mark = len(reads)
-        eventually("reads went on", lambda: len(reads) > mark + 2 or problems, 60)
+        eventually("reads went on", lambda: len(reads) > mark + 2 * readers or problems, 60)
     finally:
         over.set()
-        reader.join()
+        for thread in threads:
+            thread.join()
     assert not problems, f"{len(problems)} of {len(reads)}: {problems[:5]}"
+
+
+def copies_are_whole(cluster):
+    ingesters = [cluster.programs[name] for name in INGESTERS]
+    eventually("what has lost a copy is flushed", lambda: not any(i.metric("vivace_ingester_under_replicated_segments") for i in ingesters))
 
 
 def lose_disk(cluster, name):
@@ -155,6 +162,19 @@ def test_one_dies_and_comes_back_without_its_disk(cluster):
     assert sent.problem() is None
 
 
+def test_spans_count_once_while_others_take_them_over(cluster):
+    sent = Sent(cluster)
+    for name in INGESTERS * 2:
+        sent.send(5)
+        ingester = cluster.programs[name]
+        with whole_meanwhile(sent, readers=4, look=Sent.miscount):
+            ingester.kill()
+            lose_disk(cluster, name)
+            ingester.start().wait_ready()
+            eventually("it is back", lambda: cluster.ring_size() == 3)
+        copies_are_whole(cluster)
+
+
 def test_a_successor_waits_until_the_killed_one_has_let_go(cluster):
     """As pods do whose predecessors were deleted without grace and share a volume with them."""
     sent = Sent(cluster)
@@ -197,9 +217,8 @@ def test_faults_in_any_order(cluster, seed):
             time.sleep(pause)
             ingester.start().wait_ready()
             eventually("it is back", lambda: cluster.ring_size() == 3)
-        # What was taken over has one copy less until it is in the bucket: that is the one fault at a time.
-        others = [cluster.programs[other] for other in INGESTERS]
-        eventually("what was taken over is flushed", lambda: not any(o.metric("vivace_ingester_taken_over_segments") for o in others))
+        # What has lost a copy is flushed at once; one fault at a time ends then.
+        copies_are_whole(cluster)
         for _ in range(chance.randrange(4)):
             sent.send(chance.randrange(1, 6))
         if chance.random() < 0.3:

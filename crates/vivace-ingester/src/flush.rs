@@ -128,7 +128,7 @@ fn look_after(ingester: &Ingester) {
     }
     let held: usize = ingester.held.summary().iter().map(|h| h.segments).sum();
     metrics::gauge!("vivace_ingester_held_segments").set(held as f64);
-    ingester.report_taken_over();
+    ingester.report_under_replicated();
     metrics::gauge!("vivace_ingester_log_size_bytes").set(ingester.log.bytes() as f64);
     metrics::gauge!("vivace_memory_bytes", "account" => "live_spans").set(ingester.live.memory_bytes() as f64);
     metrics::gauge!("tempo_ingester_flush_queue_length").set(sealed(ingester).len() as f64);
@@ -233,14 +233,14 @@ impl Flush {
                     segments = segments.len(), "block flushed");
                 metrics::counter!("tempo_ingester_blocks_flushed_total").increment(1);
                 metrics::histogram!("tempo_ingester_flush_size_bytes").record(meta.size_bytes as f64);
-                Arc::new(ServedBlock { meta, flushed_unix_seconds: now, writer: Arc::clone(&ingester.id), earlier: Vec::new() })
+                Arc::new(ServedBlock { meta, flushed_unix_seconds: now, writer: Arc::clone(&ingester.id) })
             });
             if let Err(error) = ingester.ledger.flushed(served.as_deref(), &covers, now) {
                 tracing::error!(%error, "flushed block not in the ledger: after a restart its segments may be flushed again");
             }
             ingester.live.replace(&tenant, &head, served.clone());
             ingester.forget_records(&segments);
-            ingester.report_taken_over();
+            ingester.report_under_replicated();
             // What is left is removed at the next start.
             let _ = std::fs::remove_dir_all(folder);
             (served, covers)
@@ -319,9 +319,9 @@ impl Ingester {
         tenant.is_none() || !tenants.is_empty()
     }
 
-    /// Publishes how many segments lack the copy that their primary had, until they are in the bucket.
-    pub(crate) fn report_taken_over(&self) {
-        metrics::gauge!("vivace_ingester_taken_over_segments").set(self.live.taken_over() as f64);
+    /// Publishes how many segments have lost a copy and are not in the bucket yet.
+    pub(crate) fn report_under_replicated(&self) {
+        metrics::gauge!("vivace_ingester_under_replicated_segments").set(self.live.under_replicated() as f64);
     }
 
     /// Flushes everything that is live; comes back when it is in the bucket.

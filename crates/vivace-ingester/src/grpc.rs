@@ -20,6 +20,7 @@ use vivace_proto::vivace::v1::{
 };
 use vivace_server::{Tenancy, clock, tenant};
 
+use crate::handover::Started;
 use crate::ingester::{Ingester, covered_response};
 use crate::log::LogError;
 use crate::push::PushError;
@@ -74,11 +75,12 @@ impl Handover for Service {
     }
 
     async fn resume(&self, request: Request<ResumeRequest>) -> Result<Response<ResumeResponse>, Status> {
-        let ResumeRequest { primary, known } = request.into_inner();
+        let ResumeRequest { primary, known, starts_empty, addr } = request.into_inner();
         if *primary == *self.ingester.id {
             return Err(Status::failed_precondition(format!("this is {primary} itself")));
         }
-        Ok(Response::new(self.ingester.resumed(&primary, &segment_set(&known)?).await))
+        let started = Started { id: primary.into(), known: segment_set(&known)?, is_empty: starts_empty, addr };
+        Ok(Response::new(self.ingester.resumed(started).await))
     }
 }
 

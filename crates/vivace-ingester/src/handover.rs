@@ -1,7 +1,7 @@
 //! What an ingester leaves to the others when it ends or dies, and gets back when it starts again.
 //!
-//! A block in the bucket is answered from by its writer until all queriers know it. The writer's followers have it too, and the first
-//! of them that answers does so when the writer does not. Segments that a primary lost with its disk are taken over by a follower
+//! A block in the bucket is answered from by its writer until all queriers know it. The writer's followers know it too, and answer
+//! when the writer does not. Segments that a primary lost with its disk are taken over by a follower
 //! before the primary answers again: until then its followers answer for it.
 
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use tokio::task::spawn_blocking;
 use vivace_block::BlockMeta;
 use vivace_proto::vivace::v1::handover_client::HandoverClient;
 use vivace_proto::vivace::v1::{self as proto, ResumeRequest, ResumeResponse, ServeRequest};
-use vivace_ring::{ClientPool, Instance};
+use vivace_ring::{ClientPool, Instance, Snapshot};
 
 use crate::ingester::Ingester;
 use crate::ledger::LedgerError;
@@ -21,10 +21,23 @@ use crate::takeover::adopt;
 
 /// Another ingester that does not answer in this time is left out.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// An ingester that starts is heard of in this time, or is answered before.
+const NEWS_TIMEOUT: Duration = Duration::from_secs(2);
 /// Also where segments have no copies, there is to be another who can answer from a block.
 const SHARED_WITH: usize = 2;
 /// An answer to a primary that starts again may name thousands of blocks, at a few KB each.
 const RESUME_BYTES_MAX: usize = 64 << 20;
+
+/// An ingester that has started.
+pub(crate) struct Started {
+    pub(crate) id: Arc<str>,
+    /// The segments that it has logged or flushed.
+    pub(crate) known: SegmentSet,
+    /// What it held for others is lost, if it held anything.
+    pub(crate) is_empty: bool,
+    /// Of its gRPC server.
+    pub(crate) addr: String,
+}
 
 /// A message names a block that is none.
 #[derive(Debug, thiserror::Error)]
@@ -40,7 +53,6 @@ impl ServedBlock {
             meta: self.meta.to_json().into(),
             writer: self.writer.to_string(),
             flushed_unix_seconds: self.flushed_unix_seconds,
-            earlier: self.earlier.clone(),
         }
     }
 
@@ -48,39 +60,32 @@ impl ServedBlock {
     /// What is wrong with the block's meta.
     pub(crate) fn from_proto(block: proto::ServedBlock) -> Result<Self, String> {
         let meta = BlockMeta::from_json(&block.meta, "another ingester").map_err(|error| error.to_string())?;
-        Ok(Self { meta, flushed_unix_seconds: block.flushed_unix_seconds, writer: block.writer.into(), earlier: block.earlier })
+        Ok(Self { meta, flushed_unix_seconds: block.flushed_unix_seconds, writer: block.writer.into() })
     }
 }
 
 impl Ingester {
-    /// Gives blocks that are served here to the followers, one after the other, so that each knows who has them before it.
+    /// Gives blocks that are served here to the followers, also to those that are still joining.
     /// One that does not answer goes without: there are others, and queriers learn of the blocks by themselves.
     pub(crate) async fn share(&self, pool: &ClientPool, blocks: &[Arc<ServedBlock>]) {
-        if blocks.is_empty() {
-            return;
-        }
         let snapshot = self.ring.snapshot();
-        let mut told: Vec<String> = Vec::new();
-        for follower in snapshot.followers(&self.id, self.settings.replication_factor.max(SHARED_WITH)) {
-            let new_to_it = blocks.iter().filter(|block| *block.writer != *follower.id && !block.earlier.contains(&follower.id));
-            let blocks: Vec<proto::ServedBlock> = new_to_it
-                .map(|block| {
-                    let mut block = block.to_proto();
-                    block.earlier.extend(told.iter().cloned());
-                    block
-                })
-                .collect();
-            match serve(pool, follower, blocks).await {
-                Ok(()) => told.push(follower.id.clone()),
-                Err(error) => {
-                    tracing::warn!(
-                        follower = follower.id,
-                        error = format!("{error:#}"),
-                        "follower not told of a block that it could answer from"
-                    );
-                }
+        let followers = snapshot.live().filter(|i| *i.id != *self.id && self.is_told_of_blocks(&snapshot, &i.id, &self.id));
+        let told = followers.map(|follower| async move {
+            let blocks = blocks.iter().filter(|block| *block.writer != *follower.id).map(|block| block.to_proto()).collect();
+            if let Err(error) = serve(pool, follower, blocks).await {
+                tracing::warn!(
+                    follower = follower.id,
+                    error = format!("{error:#}"),
+                    "follower not told of a block that it could answer from"
+                );
             }
-        }
+        });
+        futures::future::join_all(told).await;
+    }
+
+    /// Whether an ingester is to know the blocks of this writer.
+    fn is_told_of_blocks(&self, snapshot: &Snapshot, id: &str, writer: &str) -> bool {
+        snapshot.will_follow(id, writer, self.settings.replication_factor.max(SHARED_WITH))
     }
 
     /// Gives all blocks that are served here to the followers, before the process ends.
@@ -95,13 +100,7 @@ impl Ingester {
     /// A message that names no block; nothing is served then.
     pub(crate) fn serve(&self, blocks: Vec<proto::ServedBlock>) -> Result<(), InvalidBlock> {
         let read = |(index, block)| ServedBlock::from_proto(block).map_err(|reason| InvalidBlock { index, reason });
-        let mut blocks: Vec<ServedBlock> = blocks.into_iter().enumerate().map(read).collect::<Result<_, _>>()?;
-        for block in &mut blocks {
-            // Who is behind this one in the order is none of its business.
-            let own_place = if *block.writer == *self.id { Some(0) } else { block.earlier.iter().position(|id| **id == *self.id) };
-            block.earlier.truncate(own_place.unwrap_or(block.earlier.len()));
-        }
-        let blocks: Vec<Arc<ServedBlock>> = blocks.into_iter().map(Arc::new).collect();
+        let blocks: Vec<Arc<ServedBlock>> = blocks.into_iter().enumerate().map(|b| read(b).map(Arc::new)).collect::<Result<_, _>>()?;
         for block in &blocks {
             self.live.tenant(&block.meta.tenant_id).serve(Arc::clone(block));
         }
@@ -150,7 +149,8 @@ impl Ingester {
     }
 
     async fn resume_with(self: &Arc<Self>, pool: &ClientPool, other: &Instance, known: &SegmentSet) -> anyhow::Result<SegmentSet> {
-        let request = ResumeRequest { primary: self.id.to_string(), known: known.to_proto() };
+        let addr = self.ring.snapshot().get(&self.id).map_or_else(String::new, |this| this.addr.clone());
+        let request = ResumeRequest { primary: self.id.to_string(), known: known.to_proto(), starts_empty: self.starts_empty, addr };
         let mut client = HandoverClient::new(pool.channel(&other.addr)?).max_decoding_message_size(RESUME_BYTES_MAX);
         let answer = tokio::time::timeout(ANSWER_TIMEOUT, client.resume(request)).await??.into_inner();
         let taken_over =
@@ -164,16 +164,27 @@ impl Ingester {
         Ok(taken_over)
     }
 
-    /// A primary has started again and knows these segments: takes over what else is held for it, and tells which blocks it is
-    /// to answer from.
-    pub(crate) async fn resumed(self: &Arc<Self>, primary: &str, known: &SegmentSet) -> ResumeResponse {
-        let primary: Arc<str> = primary.into();
+    /// An ingester has started and knows these segments: takes over what else is held for it, has flushed what it does not hold
+    /// any more, and tells which blocks it is to answer from.
+    pub(crate) async fn resumed(self: &Arc<Self>, Started { id: primary, known, is_empty, addr }: Started) -> ResumeResponse {
+        // Blocks that are flushed for its sake are to reach it.
+        let is_known = |snapshot: &Arc<Snapshot>| snapshot.get(&primary).is_some_and(|i| i.alive && i.addr == addr);
+        let _ = tokio::time::timeout(NEWS_TIMEOUT, self.ring.watch().wait_for(is_known)).await;
+        if is_empty && self.ring.snapshot().will_follow(&primary, &self.id, self.settings.replication_factor) {
+            let segments = self.live.lose_copies();
+            if segments > 0 {
+                tracing::warn!(follower = %primary, segments, "follower has lost its log, the segments that it held are flushed");
+            }
+            self.report_under_replicated();
+            self.flush_wanted.notify_one();
+        }
         let taken_over = adopt(self, &primary, |id| !known.contains(id)).await;
         if !taken_over.is_empty() {
             tracing::warn!(%primary, segments = taken_over.len(), "primary has lost its log, its held segments are flushed from here");
         }
+        let snapshot = self.ring.snapshot();
         let served = self.live.tenants().into_iter().flat_map(|tenant| tenant.view().served);
-        let blocks = served.filter(|block| block.writer == primary || block.earlier.iter().any(|id| **id == *primary));
+        let blocks = served.filter(|block| block.writer == primary || self.is_told_of_blocks(&snapshot, &primary, &block.writer));
         ResumeResponse { taken_over: taken_over.to_proto(), blocks: blocks.map(|block| block.to_proto()).collect() }
     }
 }
@@ -189,7 +200,6 @@ async fn serve(pool: &ClientPool, follower: &Instance, blocks: Vec<proto::Served
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
     use vivace_block::{BlockOptions, BlockWriter, SpanRef};
     use vivace_core::{BlockId, TenantId, TraceId};
 
@@ -201,26 +211,9 @@ mod tests {
         writer.finish().expect("finished").meta
     }
 
-    proptest! {
-        #[test]
-        fn one_of_those_that_have_a_block_answers_from_it(holders in 1usize..6, answers in proptest::collection::vec(any::<bool>(), 6)) {
-            let names: Vec<String> = (0..holders).map(|i| format!("ingester-{i}")).collect();
-            let answering: Vec<String> = names.iter().zip(&answers).filter(|(_, answers)| **answers).map(|(name, _)| name.clone()).collect();
-            let meta = meta();
-            let has = |place: usize| ServedBlock {
-                meta: meta.clone(),
-                flushed_unix_seconds: 0,
-                writer: names[0].as_str().into(),
-                earlier: names[1..].iter().take(place.saturating_sub(1)).cloned().collect(),
-            };
-            let chosen = (0..holders).filter(|place| answers[*place] && has(*place).is_answered_by(&names[*place], &answering)).count();
-            prop_assert_eq!(chosen, usize::from(!answering.is_empty()));
-        }
-    }
-
     #[test]
     fn a_block_survives_its_message() {
-        let block = ServedBlock { meta: meta(), flushed_unix_seconds: 7, writer: "a".into(), earlier: vec!["b".to_owned()] };
+        let block = ServedBlock { meta: meta(), flushed_unix_seconds: 7, writer: "a".into() };
         assert_eq!(ServedBlock::from_proto(block.to_proto()), Ok(block));
         let bad = proto::ServedBlock { meta: b"{".to_vec().into(), ..proto::ServedBlock::default() };
         assert!(ServedBlock::from_proto(bad).is_err());

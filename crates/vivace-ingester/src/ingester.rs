@@ -14,7 +14,7 @@ use vivace_storage::Bucket;
 use crate::held::Held;
 use crate::ledger::{Ledger, LedgerError};
 use crate::limits::TraceLimits;
-use crate::live::Live;
+use crate::live::{Live, Summarized};
 use crate::log::{self, Damage, Log, LogError, ReadError};
 use crate::ranges::SegmentSet;
 use crate::segment::Segment;
@@ -31,6 +31,8 @@ pub(crate) type LimitsOf = Arc<dyn Fn(&TenantId) -> Arc<Limits> + Send + Sync>;
 pub(crate) struct Ingester {
     /// This instance's id in the ring.
     pub(crate) id: Arc<str>,
+    /// Its disk is new: what it had before it was started, if anything, is lost here.
+    pub(crate) starts_empty: bool,
     pub(crate) settings: Settings,
     pub(crate) live: Live,
     pub(crate) held: Held,
@@ -47,6 +49,8 @@ pub(crate) struct Ingester {
     pub(crate) flushed: watch::Sender<u64>,
     /// Everything is to be flushed before the process ends.
     flush_on_drain: AtomicBool,
+    /// How often segments were taken over. Locked while they turn from held to live, so that a query sees each of them in one place.
+    pub(crate) takeovers: parking_lot::RwLock<u64>,
     /// Not yet a member: what this instance had before it was started may still be elsewhere, so it neither takes nor answers.
     joining: AtomicBool,
 }
@@ -92,6 +96,7 @@ impl Ingester {
         let ledger = Ledger::open(&settings.ledger_folder())?;
         let (covered, adopted) = (ledger.covered(None)?, ledger.adopted()?);
         let live = Live::default();
+        let starts_empty = !settings.wal.join(FORMER_IDS).exists();
         let former_ids =
             remember_id(&settings.wal, &id).map_err(|source| StartError::Folder { path: settings.wal.join(FORMER_IDS), source })?;
         for mut block in ledger.served()? {
@@ -101,6 +106,7 @@ impl Ingester {
             live.tenant(&block.meta.tenant_id).serve(Arc::new(block));
         }
         let held = Held::default();
+        let mut taken_over: BTreeMap<TenantId, Vec<Summarized>> = BTreeMap::new();
         let log_folder = settings.log_folder();
         let mut unneeded: BTreeMap<u64, u64> = BTreeMap::new();
         let mut segments = 0u64;
@@ -114,7 +120,11 @@ impl Ingester {
                     let segment = Segment { header, at: at.clone() };
                     let data = crate::segment::decompress(segment.header.compression, segment.header.uncompressed_bytes, &payload);
                     match data.and_then(|data| Ok(summarize(&data)?)) {
-                        Ok(traces) => live.insert(Arc::new(segment), &traces, is_own).is_some(),
+                        Ok(traces) if is_own => live.insert(Arc::new(segment), &traces).is_some(),
+                        Ok(traces) => {
+                            taken_over.entry(segment.header.tenant.clone()).or_default().push((Arc::new(segment), traces));
+                            true
+                        }
                         Err(error) => {
                             let tenant = segment.header.tenant.to_string();
                             tracing::error!(tenant, segment = ?segment.header.id, file = at.file.number, offset = at.offset, %error,
@@ -130,6 +140,9 @@ impl Ingester {
                 *unneeded.entry(at.file.number).or_default() += 1;
             }
         })?;
+        for (tenant, segments) in taken_over {
+            live.take_over(&tenant, segments);
+        }
         let corrupt = replayed.iter().filter(|f| matches!(f.damage, Some(Damage::Corrupt { .. }))).count();
         if corrupt > 0 {
             metrics::counter!("tempo_ingester_replay_errors_total", "tenant" => "").increment(corrupt as u64);
@@ -144,8 +157,25 @@ impl Ingester {
         let gate = RwLock::new(Gate::Open);
         let flush_on_drain = AtomicBool::new(settings.flush_all_on_shutdown);
         let (flush_wanted, flushed) = (Notify::new(), watch::Sender::new(0));
-        let joining = AtomicBool::new(false);
-        Ok(Self { id, settings, live, held, ledger, log, bucket, ring, limits, gate, flush_wanted, flushed, flush_on_drain, joining })
+        let (takeovers, joining) = (parking_lot::RwLock::new(0), AtomicBool::new(false));
+        Ok(Self {
+            id,
+            starts_empty,
+            settings,
+            live,
+            held,
+            ledger,
+            log,
+            bucket,
+            ring,
+            limits,
+            gate,
+            flush_wanted,
+            flushed,
+            flush_on_drain,
+            takeovers,
+            joining,
+        })
     }
 
     /// Neither pushes are taken nor queries answered while it is so.

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use rustc_hash::FxHashMap;
@@ -50,14 +51,12 @@ pub(crate) struct ServedBlock {
     pub(crate) flushed_unix_seconds: u64,
     /// The instance that wrote it, and answers from it as long as it can.
     pub(crate) writer: Arc<str>,
-    /// The instances that have it too and answer from it before this one.
-    pub(crate) earlier: Vec<String>,
 }
 
 impl ServedBlock {
-    /// Whether `instance` answers from it when these instances answer: exactly one of those that have it does.
+    /// Whether `instance` answers from it when these instances answer: its writer does, and without it all others that know it.
     pub(crate) fn is_answered_by(&self, instance: &str, answering: &[String]) -> bool {
-        *self.writer == *instance || !answering.iter().any(|other| **other == *self.writer || self.earlier.contains(other))
+        *self.writer == *instance || answering.iter().all(|other| **other != *self.writer)
     }
 }
 
@@ -65,6 +64,8 @@ impl ServedBlock {
 #[derive(Debug, Default)]
 pub(crate) struct Head {
     contents: RwLock<Contents>,
+    /// Its segments have fewer copies than they were acknowledged with.
+    is_under_replicated: AtomicBool,
 }
 
 /// What a head holds.
@@ -198,6 +199,9 @@ impl Head {
     }
 }
 
+/// A segment and the traces in it.
+pub(crate) type Summarized = (Arc<Segment>, Vec<TraceSummary>);
+
 /// What a query looks at: fixed when it starts, and kept for as long as it runs.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct View {
@@ -236,10 +240,19 @@ impl Live {
         self.own.lock().get(id).cloned()
     }
 
-    /// Segments of other primaries that were taken over and are in no block yet.
-    pub(crate) fn taken_over(&self) -> usize {
-        let all: usize = self.tenants().iter().flat_map(|tenant| tenant.view().heads).map(|head| head.size().segments).sum();
-        all.saturating_sub(self.own.lock().len())
+    /// Segments that have lost a copy and are in no block yet.
+    pub(crate) fn under_replicated(&self) -> usize {
+        let heads = self.tenants().into_iter().flat_map(|tenant| tenant.sealed());
+        heads.filter(|head| head.is_under_replicated.load(Ordering::Relaxed)).map(|head| head.size().segments).sum()
+    }
+
+    /// Another copy of everything that is live is gone: has it flushed. Tells how many segments there are.
+    pub(crate) fn lose_copies(&self) -> usize {
+        for tenant in self.tenants() {
+            tenant.cut();
+            tenant.sealed().iter().for_each(|head| head.is_under_replicated.store(true, Ordering::Relaxed));
+        }
+        self.under_replicated()
     }
 
     /// All segments of which this instance is the primary and that are in no block yet.
@@ -247,23 +260,28 @@ impl Live {
         self.own.lock().keys().copied().collect()
     }
 
-    /// Makes a logged segment visible. Tells how large its head is now, in bytes once decompressed; none when the segment is
+    /// Makes a logged segment of which this instance is the primary visible. Tells how large its head is now, in bytes once decompressed; none when the segment is
     /// here already: then its record is not needed.
-    ///
-    /// `is_own`: this instance is its primary, so that pushes of it may be repeated.
-    pub(crate) fn insert(&self, segment: Arc<Segment>, traces: &[TraceSummary], is_own: bool) -> Option<u64> {
-        if is_own {
-            let mut own = self.own.lock();
-            if own.contains_key(&segment.header.id) {
-                return None;
-            }
-            own.insert(segment.header.id, Arc::clone(&segment));
-        }
+    pub(crate) fn insert(&self, segment: Arc<Segment>, traces: &[TraceSummary]) -> Option<u64> {
+        match self.own.lock().entry(segment.header.id) {
+            Entry::Occupied(_) => return None,
+            Entry::Vacant(place) => place.insert(Arc::clone(&segment)),
+        };
         let tenant = self.tenant(&segment.header.tenant);
         // Under the lock, so that no head is cut in between and its block built without this segment.
         let (memory, head_bytes) = tenant.state.lock().open.insert(segment, traces);
         self.memory_bytes.fetch_add(memory, Ordering::Relaxed);
         Some(head_bytes)
+    }
+
+    /// Makes segments visible that were held for another primary, as a head of their own that waits to be flushed.
+    pub(crate) fn take_over(&self, tenant: &TenantId, segments: Vec<Summarized>) {
+        let head = Head { is_under_replicated: AtomicBool::new(true), ..Head::default() };
+        for (segment, traces) in segments {
+            head.insert(segment, &traces);
+        }
+        self.memory_bytes.fetch_add(head.size().memory_bytes, Ordering::Relaxed);
+        self.tenant(tenant).state.lock().sealed.push(Arc::new(head));
     }
 
     /// A sealed head is in the bucket: its block takes its place.

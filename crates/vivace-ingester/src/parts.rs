@@ -48,7 +48,7 @@ impl Ingester {
                 metrics: SearchMetrics::default(),
                 more: false,
             };
-            let Sources { mut view, held } = sources;
+            let Sources { mut view, held, .. } = sources;
             let mut reader = Reader::default();
             if !held.is_empty() {
                 view.add_held(&held, &mut reader);
@@ -78,7 +78,7 @@ impl Ingester {
         let sources = self.sources_without(tenant, &request.answering, &request.known_blocks)?;
         let ingester = Arc::clone(self);
         let counts = blocking(move || {
-            let Sources { mut view, held } = sources;
+            let Sources { mut view, held, .. } = sources;
             if !held.is_empty() {
                 view.add_held(&held, &mut Reader::default());
             }

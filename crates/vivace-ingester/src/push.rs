@@ -102,7 +102,7 @@ impl Ingester {
                 Box::new(move |result| {
                     let result = result.map(|at| {
                         let file = at.file.number;
-                        match ingester.live.insert(Arc::new(Segment { header, at }), &traces, true) {
+                        match ingester.live.insert(Arc::new(Segment { header, at }), &traces) {
                             None => ingester.log.release(file, 1),
                             Some(head_bytes) if head_bytes >= ingester.settings.max_block_bytes => ingester.flush_wanted.notify_one(),
                             Some(_) => {}

@@ -35,6 +35,8 @@ pub(crate) struct Sources {
     pub(crate) view: View,
     /// Segments held for instances that do not answer themselves.
     pub(crate) held: Vec<Arc<Segment>>,
+    /// How often segments had been taken over: what is live and what is held has changed places when this has changed.
+    pub(crate) takeovers: u64,
 }
 
 impl Ingester {
@@ -47,11 +49,11 @@ impl Ingester {
         if self.is_joining() {
             return Err(QueryError::Joining);
         }
-        // Held ones first: a segment that is taken over in between is then seen twice instead of never.
+        let takeovers = self.takeovers.read();
         let held = self.held.of_others(answering, tenant);
         let mut view = self.live.get(tenant).map(|tenant| tenant.view()).unwrap_or_default();
         view.served.retain(|block| block.is_answered_by(&self.id, answering));
-        Ok(Sources { view, held })
+        Ok(Sources { view, held, takeovers: *takeovers })
     }
 
     /// The spans of a trace that this instance has.
@@ -64,7 +66,7 @@ impl Ingester {
         trace: TraceId,
         answering: &[String],
     ) -> Result<TraceByIdResponse, QueryError> {
-        let Sources { view, held } = self.sources(tenant, answering)?;
+        let Sources { view, held, .. } = self.sources(tenant, answering)?;
         let mut blocks = Vec::new();
         for block in view.served {
             match self.bucket.bloom_may_contain(&block.meta, trace).await {

@@ -41,7 +41,7 @@ impl Ingester {
                 stop,
                 metrics: SearchMetrics::default(),
             };
-            let Sources { mut view, held } = sources;
+            let Sources { mut view, held, .. } = sources;
             let mut reader = Reader::default();
             if !held.is_empty() {
                 view.add_held(&held, &mut reader);

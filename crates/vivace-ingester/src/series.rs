@@ -5,7 +5,7 @@ use tokio_util::sync::CancellationToken;
 use vivace_block::{BlockReader, live};
 use vivace_core::{TenantId, TraceId};
 use vivace_proto::tempopb::SearchMetrics;
-use vivace_proto::vivace::v1::{RecentTraces, SeriesRequest, SeriesResponse};
+use vivace_proto::vivace::v1::{HeldBlock, RecentTraces, SeriesRequest, SeriesResponse};
 use vivace_storage::overlaps;
 use vivace_traceql::{MetricsPlan, Partial};
 
@@ -18,7 +18,7 @@ use crate::scan::Reader;
 use crate::search::{in_time, is_decided_by_one_span};
 
 impl Ingester {
-    /// Counts what there is of a tenant for a metrics query: its own, or what is held for others. Stops when the client has gone away.
+    /// Counts what there is of a tenant for a metrics query: its own, or what it holds for others. Stops when the client has gone away.
     ///
     /// # Errors
     /// [`QueryError::Invalid`] for a query that makes no sense, [`QueryError::Unavailable`] where a flushed block cannot be read.
@@ -27,14 +27,19 @@ impl Ingester {
         let elsewhere: FxHashSet<TraceId> = ids_of(&request.known_traces)?.map(TraceId).collect();
         let known_segments = SegmentSet::from_proto(&request.known_segments)
             .ok_or_else(|| QueryError::Invalid("an incarnation of known_segments has not 16 bytes".to_owned()))?;
-        let Sources { mut view, mut held } = self.sources_without(tenant, &request.answering, &request.known_blocks)?;
-        let holds_more = !request.only_held && !held.is_empty();
+        let Sources { mut view, mut held, takeovers } = self.sources_without(tenant, &request.answering, &request.known_blocks)?;
+        let (own_blocks, blocks_of_others): (Vec<_>, Vec<_>) = view.served.into_iter().partition(|block| *block.writer == *self.id);
+        let holds_some = !held.is_empty() || !blocks_of_others.is_empty();
+        let holds_more = holds_some && !request.only_held;
         if request.only_held {
-            view = View::default();
+            view = View { heads: Vec::new(), served: blocks_of_others };
             held.retain(|segment| !known_segments.contains(&segment.header.id));
         } else {
+            view.served = own_blocks;
             held.clear();
         }
+        let others = view.served.iter().filter(|_| request.only_held);
+        let held_blocks: Vec<u8> = others.flat_map(|block| block.meta.block_id.0).collect();
         let counted: SegmentSet = held.iter().map(|segment| segment.header.id).collect();
         let stop = CancellationToken::new();
         let _stops_with_the_client = stop.clone().drop_guard();
@@ -50,7 +55,7 @@ impl Ingester {
             drop(reader);
             count.blocks(&ingester, &view)?;
             let (partial, metrics) = (Some(count.partial.to_message()), Some(count.metrics));
-            Ok(SeriesResponse { partial, metrics, held: counted.to_proto(), holds_more })
+            Ok(SeriesResponse { partial, metrics, held: counted.to_proto(), held_blocks: held_blocks.into(), holds_more, takeovers })
         })
         .await?
     }
@@ -62,12 +67,12 @@ impl Ingester {
     /// As for [`Ingester::series`].
     pub(crate) async fn traces(self: &Arc<Self>, tenant: &TenantId, request: SeriesRequest) -> Result<RecentTraces, QueryError> {
         let plan = plan(&request)?;
-        let Sources { view, held } = self.sources_without(tenant, &request.answering, &request.known_blocks)?;
+        let Sources { view, held, takeovers } = self.sources_without(tenant, &request.answering, &request.known_blocks)?;
         let ingester = Arc::clone(self);
         blocking(move || {
             let (start, end) = (plan.fetch().start_unix_nanos, plan.fetch().end_unix_nanos);
             let live: FxHashSet<TraceId> = view.heads.iter().flat_map(|head| head.read(Contents::traces)).collect();
-            let mut found = RecentTraces { start: u64::MAX, ..RecentTraces::default() };
+            let mut found = RecentTraces { start: u64::MAX, takeovers, ..RecentTraces::default() };
             if !held.is_empty() {
                 let mut of_others = View::default();
                 of_others.add_held(&held, &mut Reader::default());
@@ -85,15 +90,22 @@ impl Ingester {
                 (found.start, found.end) = (found.start.min(first), found.end.max(last));
             }
             for block in view.served.iter().filter(|block| overlaps(&block.meta, start, end)) {
+                let mut ids = Vec::new();
                 let read = BlockReader::open(block.meta.clone(), ingester.bucket.reader(&block.meta)).and_then(|reader| {
                     (0..reader.row_groups()).try_for_each(|group| {
-                        reader.ids_of(group)?.iter().for_each(|id| trace_ids.extend_from_slice(&id.0));
+                        reader.ids_of(group)?.iter().for_each(|id| ids.extend_from_slice(&id.0));
                         Ok(())
                     })
                 });
                 match read {
                     Ok(()) => {
                         let meta = &block.meta;
+                        if *block.writer == *ingester.id {
+                            trace_ids.append(&mut ids);
+                        } else {
+                            let block_id = meta.block_id.0.to_vec().into();
+                            found.held_blocks.push(HeldBlock { block_id, trace_ids: ids.into() });
+                        }
                         (found.start, found.end) = (found.start.min(meta.start_unix_nanos), found.end.max(meta.end_unix_nanos));
                     }
                     Err(error) => read_failed(block, error)?,

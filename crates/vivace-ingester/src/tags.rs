@@ -220,7 +220,7 @@ impl Ingester {
         answering: &[String],
         look: impl FnOnce(&mut TagSearch) -> Result<T, QueryError> + Send + 'static,
     ) -> Result<(T, u64), QueryError> {
-        let Sources { mut view, held } = self.sources(tenant, answering)?;
+        let Sources { mut view, held, .. } = self.sources(tenant, answering)?;
         let blocks_max = match (self.limits)(tenant).read.max_blocks_per_tag_values_query {
             0 => usize::MAX,
             max => max,

@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,9 +11,10 @@ use vivace_server::clock;
 
 use crate::held::HeldFor;
 use crate::ingester::{Ingester, covered_request};
+use crate::live::Summarized;
 use crate::ranges::SegmentSet;
 use crate::segment::SegmentId;
-use crate::summary::summarize;
+use crate::summary::{TraceSummary, summarize};
 
 /// A primary that has not been heard of for this long is not waited for. A restart that takes less costs nothing.
 pub(crate) const GONE_GRACE: Duration = Duration::from_secs(30);
@@ -154,35 +155,49 @@ pub(crate) async fn adopt(ingester: &Arc<Ingester>, primary: &Arc<str>, pass: im
         if let Err(error) = ingester.ledger.adopt(&primary, &ids, clock::unix_seconds()) {
             tracing::warn!(%primary, %error, "what is taken over is not in the ledger: after a restart it is merely held again");
         }
-        let mut adopted = 0u64;
-        let tenants: BTreeSet<TenantId> = segments.iter().map(|segment| segment.header.tenant.clone()).collect();
+        let mut readable: BTreeMap<SegmentId, Vec<TraceSummary>> = BTreeMap::new();
         for segment in segments {
-            let data = segment.traces_data();
-            match data.and_then(|data| Ok(summarize(&data)?)) {
+            match segment.traces_data().and_then(|data| Ok(summarize(&data)?)) {
                 Ok(traces) => {
-                    // First live, then no longer held: a query in between sees it twice, which is harmless.
-                    ingester.live.insert(Arc::clone(&segment), &traces, false);
-                    ingester.held.remove(&primary, |id| *id == segment.header.id);
-                    adopted += 1;
+                    readable.insert(segment.header.id, traces);
                 }
+                // Not asked for again until the next start.
                 Err(error) => {
                     tracing::error!(%primary, segment = ?segment.header.id, file = segment.at.file.number, offset = segment.at.offset, %error,
                         "held segment cannot be read; its file is kept");
-                    // Not asked for again until the next start.
-                    ingester.held.remove(&primary, |id| *id == segment.header.id);
                 }
             }
         }
+        let adopted = ingester.take_over(&primary, &ids, readable);
         metrics::counter!("vivace_ingester_adopted_segments_total").increment(adopted);
-        ingester.report_taken_over();
-        for tenant in tenants {
-            ingester.cut(Some(&tenant));
-        }
+        ingester.report_under_replicated();
+        ingester.flush_wanted.notify_one();
     });
     if let Err(error) = adopted.await {
         tracing::error!(%error, "taking over segments failed");
     }
     chosen
+}
+
+impl Ingester {
+    /// Held segments of a primary become live at once, those of them that can be read; tells how many.
+    fn take_over(&self, primary: &str, ids: &SegmentSet, mut readable: BTreeMap<SegmentId, Vec<TraceSummary>>) -> u64 {
+        let mut takeovers = self.takeovers.write();
+        let mut adopted = 0;
+        let mut by_tenant: BTreeMap<TenantId, Vec<Summarized>> = BTreeMap::new();
+        // What is not held any more has been flushed by another meanwhile.
+        for segment in self.held.remove(primary, |id| ids.contains(id)) {
+            if let Some(traces) = readable.remove(&segment.header.id) {
+                by_tenant.entry(segment.header.tenant.clone()).or_default().push((segment, traces));
+                adopted += 1;
+            }
+        }
+        for (tenant, segments) in by_tenant {
+            self.live.take_over(&tenant, segments);
+        }
+        *takeovers += 1;
+        adopted
+    }
 }
 
 #[cfg(test)]

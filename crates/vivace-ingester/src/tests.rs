@@ -202,6 +202,16 @@ async fn what_a_primary_lost_with_its_disk_is_live_elsewhere_before_it_answers_a
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_follower_lost_with_its_disk_is_flushed() {
+    let mut pair = Pair::new(true).await;
+    let (primary, _) = (pair.start(0, |_| {}).await, pair.start(1, |_| {}).await);
+    primary.push(PushRequest { primary: "ingester-0".to_owned(), ..segment(1) }).await.expect("taken");
+    pair.replace_second().await;
+    until("the block is in the bucket", || async { pair.blocks().await == 1 }).await;
+    assert_eq!(primary.live.under_replicated(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_primary_still_has_is_not_taken_over() {
     let mut pair = Pair::new(true).await;
     let (follower, primary) = (pair.start(0, |_| {}).await, pair.start(1, |_| {}).await);

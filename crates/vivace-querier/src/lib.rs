@@ -7,6 +7,7 @@ mod blocks;
 mod elsewhere;
 mod error;
 mod ids;
+mod party;
 mod querier;
 mod recent;
 mod search;

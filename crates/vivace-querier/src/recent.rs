@@ -9,18 +9,18 @@ use vivace_core::TenantId;
 use vivace_proto::tempopb::querier_client::QuerierClient;
 use vivace_proto::tempopb::{SearchRequest, SearchTagValuesRequest, SearchTagsRequest, TraceByIdRequest};
 use vivace_proto::vivace::v1::recent_client::RecentClient;
-use vivace_proto::vivace::v1::{CountPlacesRequest, RecentTraces, SearchPartsRequest, SeriesRequest, SeriesResponse};
+use vivace_proto::vivace::v1::{CountPlacesRequest, SearchPartsRequest, SeriesRequest};
 use vivace_ring::{ClientPool, Instance, Ring, Snapshot, State};
 
 use crate::JobError;
 
 /// Clients of the ingesters' ring.
 pub(crate) struct Ingesters {
-    ring: Ring,
+    pub(crate) ring: Ring,
     pool: ClientPool,
     /// Logs that have a segment when it is acknowledged, the primary's included.
     quorum: usize,
-    max_answer_bytes: usize,
+    pub(crate) max_answer_bytes: usize,
 }
 
 /// What the ingesters said together.
@@ -55,9 +55,10 @@ impl Answering for SearchPartsRequest {
 }
 
 /// An ingester whose own data is not, or not all, in the answers.
-struct Missing {
-    id: String,
-    why: String,
+#[derive(Clone)]
+pub(crate) struct Missing {
+    pub(crate) id: String,
+    pub(crate) why: String,
 }
 
 impl Ingesters {
@@ -123,71 +124,18 @@ impl Ingesters {
         }
         report(failed, &mut missing);
         if parts.is_empty() {
-            return Err(JobError::Unavailable(format!("no ingester answered{}", listed(&missing))));
+            return Err(JobError::Unavailable(format!("no ingester answers{}", listed(&missing))));
         }
         Ok(Answers { parts, warning: self.warning(&missing) })
     }
 
     /// What to say of an answer without these: less than a quorum of them leave every acknowledged segment in some answering log.
-    fn warning(&self, missing: &[Missing]) -> Option<String> {
+    pub(crate) fn warning(&self, missing: &[Missing]) -> Option<String> {
         (missing.len() >= self.quorum).then(|| format!("recent spans may be missing{}", listed(missing)))
     }
 
-    /// The traces that each live ingester has, and those that it holds for others who do not answer.
-    pub(crate) async fn traces(&self, tenant: &TenantId, request: SeriesRequest, timeout: Duration) -> Result<Vec<RecentTraces>, JobError> {
-        let max_bytes = self.max_answer_bytes;
-        let call = move |channel: Channel, request| async move {
-            RecentClient::new(channel).max_decoding_message_size(max_bytes).traces(request).await
-        };
-        let snapshot = self.ring.snapshot();
-        let answering = answering(&snapshot, &[])?;
-        // Who fails here fails when asked to count, and is reported then.
-        let (_, traces, _) = self.round(&answering, tenant, &request, &answering, timeout, &call).await?;
-        Ok(traces)
-    }
-
-    /// Lets all live ingesters count, so that nothing counts twice: each counts its own spans; what is held for those that do not
-    /// is counted then by those that hold it, one after the other, each without the segments that another has counted.
-    pub(crate) async fn count(
-        &self,
-        tenant: &TenantId,
-        request: SeriesRequest,
-        timeout: Duration,
-    ) -> Result<Answers<SeriesResponse>, JobError> {
-        let max_bytes = self.max_answer_bytes;
-        let call = move |channel: Channel, request| async move {
-            RecentClient::new(channel).max_decoding_message_size(max_bytes).count(request).await
-        };
-        let snapshot = self.ring.snapshot();
-        let mut missing = not_answering(&snapshot);
-        let answering = answering(&snapshot, &missing)?;
-        let (mut answered, mut parts, failed) = self.round(&answering, tenant, &request, &answering, timeout, &call).await?;
-        report(failed, &mut missing);
-        if answered.len() < answering.len() && !answered.is_empty() {
-            // The others were told that somebody else counts what those that failed would have counted: once more, without those.
-            let failed;
-            (answered, parts, failed) = self.round(&answered, tenant, &request, &answered, timeout, &call).await?;
-            report(failed, &mut missing);
-        }
-        let mut request = SeriesRequest { only_held: true, ..request };
-        let holders: Vec<&Instance> =
-            answered.iter().zip(&parts).filter(|(_, part)| part.holds_more).map(|(instance, _)| *instance).collect();
-        for instance in holders {
-            let (_, held, failed) = self.round(&[instance], tenant, &request, &answered, timeout, &call).await?;
-            report(failed, &mut missing);
-            for part in held {
-                request.known_segments.extend(part.held.iter().cloned());
-                parts.push(part);
-            }
-        }
-        if parts.is_empty() {
-            return Err(JobError::Unavailable(format!("no ingester answered{}", listed(&missing))));
-        }
-        Ok(Answers { parts, warning: self.warning(&missing) })
-    }
-
     /// One call to each; gives those that answered, what they said, and those that failed.
-    async fn round<'a, Req, Resp, F, Fut>(
+    pub(crate) async fn round<'a, Req, Resp, F, Fut>(
         &self,
         instances: &[&'a Instance],
         tenant: &TenantId,
@@ -254,20 +202,20 @@ impl Ingesters {
     }
 }
 
-/// The instances that answer for themselves.
+/// The live instances but those that are missing.
 ///
 /// # Errors
 /// [`JobError::Unavailable`] when there are none.
-fn answering<'a>(snapshot: &'a Snapshot, missing: &[Missing]) -> Result<Vec<&'a Instance>, JobError> {
-    let answering: Vec<&Instance> = snapshot.live().filter(|instance| !is_replaying(instance)).collect();
+pub(crate) fn answering<'a>(snapshot: &'a Snapshot, missing: &[Missing]) -> Result<Vec<&'a Instance>, JobError> {
+    let answering: Vec<&Instance> = snapshot.live().filter(|instance| missing.iter().all(|m| m.id != instance.id)).collect();
     if answering.is_empty() {
-        return Err(JobError::Unavailable(format!("no live ingester in the ring{}", listed(missing))));
+        return Err(JobError::Unavailable(format!("no ingester answers{}", listed(missing))));
     }
     Ok(answering)
 }
 
 /// Instances whose own data cannot be had.
-fn not_answering(snapshot: &Snapshot) -> Vec<Missing> {
+pub(crate) fn not_answering(snapshot: &Snapshot) -> Vec<Missing> {
     let dead = snapshot.dead().map(|i| Missing { id: i.id.clone(), why: "has not been heard of lately".to_owned() });
     let replaying = snapshot.live().filter(|i| is_replaying(i));
     dead.chain(replaying.map(|i| Missing { id: i.id.clone(), why: "is still replaying its log".to_owned() })).collect()
@@ -277,7 +225,7 @@ fn is_replaying(instance: &Instance) -> bool {
     matches!(instance.state, State::Pending | State::Joining)
 }
 
-fn report(failed: Vec<Missing>, missing: &mut Vec<Missing>) {
+pub(crate) fn report(failed: Vec<Missing>, missing: &mut Vec<Missing>) {
     for failure in failed {
         metrics::counter!("vivace_querier_ingester_failures_total").increment(1);
         tracing::warn!(ingester = failure.id, error = failure.why, "an ingester did not answer");

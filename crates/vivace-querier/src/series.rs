@@ -4,6 +4,7 @@
 use std::ops::Range;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::StreamExt;
 use rustc_hash::{FxHashMap, FxHashSet};
 use vivace_block::{BlockMeta, SpanMessages, TRACE_SPREAD_NANOS, TracePart, live, part_filter};
@@ -15,6 +16,7 @@ use vivace_traceql::{MetricsPlan, Partial, TraceFilter};
 use crate::JobError;
 use crate::blocks::{Found, skipped};
 use crate::elsewhere::{Elsewhere, Here, from_message};
+use crate::party::Party;
 use crate::querier::Querier;
 use crate::whole::{TRACES_AT_ONCE, add_new};
 
@@ -133,17 +135,37 @@ impl Querier {
         places: &Places,
         call: Duration,
     ) -> Result<Counted, JobError> {
-        let mut count = Count::new(&request)?;
-        let mut request = SeriesRequest { known_blocks: places.known_blocks.clone(), ..request };
-        let listed = self.ingesters.traces(tenant, request.clone(), call).await?;
+        let request = SeriesRequest { known_blocks: places.known_blocks.clone(), ..request };
+        let mut party = Party::default();
+        loop {
+            if let Some(counted) = self.series_of_party(&mut party, tenant, &request, places, call).await? {
+                return Ok(counted);
+            }
+        }
+    }
+
+    /// None when something changed meanwhile.
+    async fn series_of_party(
+        &self,
+        party: &mut Party,
+        tenant: &TenantId,
+        request: &SeriesRequest,
+        places: &Places,
+        call: Duration,
+    ) -> Result<Option<Counted>, JobError> {
+        let mut count = Count::new(request)?;
+        let listed = self.ingesters.traces(party, tenant, request, call).await?;
         let mut times: FxHashMap<TraceId, u32> = FxHashMap::default();
         for id in listed.iter().flat_map(|traces| traces.trace_ids.as_chunks().0) {
             *times.entry(TraceId(*id)).or_default() += 1;
         }
-        // What several hold for one that does not answer is one place: it counts once, whoever counts it.
+        // What several hold for one that does not answer is one place, and so is each of its blocks: it counts once, whoever counts it.
         let held: FxHashSet<TraceId> =
             listed.iter().flat_map(|traces| traces.held_trace_ids.as_chunks().0).map(|id| TraceId(*id)).collect();
         held.into_iter().for_each(|id| *times.entry(id).or_default() += 1);
+        let blocks: FxHashMap<&Bytes, &Bytes> =
+            listed.iter().flat_map(|traces| &traces.held_blocks).map(|block| (&block.block_id, &block.trace_ids)).collect();
+        blocks.values().flat_map(|ids| ids.as_chunks().0).for_each(|id| *times.entry(TraceId(*id)).or_default() += 1);
         let start_unix_nanos = listed.iter().map(|traces| traces.start).min().unwrap_or(0);
         let end_unix_nanos = listed.iter().map(|traces| traces.end).max().unwrap_or(0);
         let mut parts: Vec<TracePart> = times.keys().map(|id| TracePart { trace_id: *id, start_unix_nanos, end_unix_nanos }).collect();
@@ -155,14 +177,15 @@ impl Querier {
         add_new(&mut count.warnings, split.warnings);
         count.metrics.inspected_bytes += split.inspected_bytes;
         parts.retain(|part| times.get(&part.trace_id).is_some_and(|times| *times > 1) || split.traces.contains(&part.trace_id));
-        request.known_traces = parts.iter().flat_map(|part| part.trace_id.0).collect::<Vec<u8>>().into();
+        let known_traces = parts.iter().flat_map(|part| part.trace_id.0).collect::<Vec<u8>>().into();
         count.split = parts;
-        let answers = self.ingesters.count(tenant, request, call).await?;
+        let request = SeriesRequest { known_traces, ..request.clone() };
+        let Some(answers) = self.ingesters.count(party, tenant, request, call).await? else { return Ok(None) };
         add_new(&mut count.warnings, answers.warning.into_iter().collect());
         for part in answers.parts {
             count.add(part)?;
         }
-        Ok(count.finish())
+        Ok(Some(count.finish()))
     }
 
     /// Brings traces together from all places and counts them.

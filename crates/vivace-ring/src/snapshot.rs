@@ -85,12 +85,23 @@ impl Snapshot {
     /// or goes changes at most one of them. Fewer than asked for means that there are not more.
     #[must_use]
     pub fn followers(&self, primary: &str, replication_factor: usize) -> Vec<&Instance> {
+        self.followers_among(primary, replication_factor, Instance::takes_writes)
+    }
+
+    /// Whether a member will hold the log of `primary` once it takes writes. One that is not known may.
+    #[must_use]
+    pub fn will_follow(&self, id: &str, primary: &str, replication_factor: usize) -> bool {
+        let followers = self.followers_among(primary, replication_factor, |i| i.takes_writes() || i.id == id);
+        followers.iter().any(|i| i.id == id) || self.get(id).is_none() && replication_factor > 1
+    }
+
+    fn followers_among(&self, primary: &str, replication_factor: usize, is_candidate: impl Fn(&Instance) -> bool) -> Vec<&Instance> {
         let wanted = replication_factor.saturating_sub(1);
         if wanted == 0 {
             return Vec::new();
         }
-        let mut candidates: Vec<(u64, &Instance)> =
-            self.writable().filter(|i| i.id != primary).map(|i| (rendezvous(primary, &i.id), i)).collect();
+        let candidates = self.instances.iter().filter(|i| i.id != primary && is_candidate(i));
+        let mut candidates: Vec<(u64, &Instance)> = candidates.map(|i| (rendezvous(primary, &i.id), i)).collect();
         candidates.sort_unstable_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.id.cmp(&b.1.id)));
         let mut zones: FxHashSet<&str> = self.get(primary).map(|p| p.zone.as_str()).into_iter().collect();
         let mut chosen: Vec<&Instance> = Vec::with_capacity(wanted);

@@ -625,9 +625,6 @@ pub struct ServedBlock {
     pub writer: ::prost::alloc::string::String,
     #[prost(fixed64, tag = "3")]
     pub flushed_unix_seconds: u64,
-    /// Who has the block too and answers from it before the receiver does.
-    #[prost(string, repeated, tag = "4")]
-    pub earlier: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ServeRequest {
@@ -643,13 +640,19 @@ pub struct ResumeRequest {
     /// In the primary's log or in the bucket. What is held beside that is lost there.
     #[prost(message, repeated, tag = "2")]
     pub known: ::prost::alloc::vec::Vec<SequenceRanges>,
+    /// It started with an empty disk: what it held for the receiver is lost too.
+    #[prost(bool, tag = "3")]
+    pub starts_empty: bool,
+    /// Of its gRPC server.
+    #[prost(string, tag = "4")]
+    pub addr: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ResumeResponse {
     /// Held segments that the receiver has taken over.
     #[prost(message, repeated, tag = "1")]
     pub taken_over: ::prost::alloc::vec::Vec<SequenceRanges>,
-    /// Blocks that the primary wrote, or was to answer from.
+    /// Blocks that the primary wrote, and those of others that it is to know of.
     #[prost(message, repeated, tag = "2")]
     pub blocks: ::prost::alloc::vec::Vec<ServedBlock>,
 }
@@ -745,7 +748,7 @@ pub mod handover_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// Blocks that another ingester answers from, to be answered from here whenever it does not.
+        /// Blocks that another ingester answers from, to be answered from here whenever their writer does not.
         pub async fn serve(
             &mut self,
             request: impl tonic::IntoRequest<super::ServeRequest>,
@@ -764,7 +767,8 @@ pub mod handover_client {
             req.extensions_mut().insert(GrpcMethod::new("vivace.v1.Handover", "Serve"));
             self.inner.unary(req, path, codec).await
         }
-        /// A primary that starts again asks each of the others to take over what it lost, and for the blocks that it served.
+        /// An ingester that starts asks each of the others to take over what it lost as a primary, to flush what it lost as a follower,
+        /// and for the blocks that it served.
         pub async fn resume(
             &mut self,
             request: impl tonic::IntoRequest<super::ResumeRequest>,
@@ -800,12 +804,13 @@ pub mod handover_server {
     /// Generated trait containing gRPC methods that should be implemented for use with HandoverServer.
     #[async_trait]
     pub trait Handover: std::marker::Send + std::marker::Sync + 'static {
-        /// Blocks that another ingester answers from, to be answered from here whenever it does not.
+        /// Blocks that another ingester answers from, to be answered from here whenever their writer does not.
         async fn serve(
             &self,
             request: tonic::Request<super::ServeRequest>,
         ) -> std::result::Result<tonic::Response<super::ServeResponse>, tonic::Status>;
-        /// A primary that starts again asks each of the others to take over what it lost, and for the blocks that it served.
+        /// An ingester that starts asks each of the others to take over what it lost as a primary, to flush what it lost as a follower,
+        /// and for the blocks that it served.
         async fn resume(
             &self,
             request: tonic::Request<super::ResumeRequest>,
@@ -1042,7 +1047,7 @@ pub struct SeriesRequest {
     /// See TraceByIDRequest.answering.
     #[prost(string, repeated, tag = "9")]
     pub answering: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// Held segments alone count, without those that others count; else they are left out.
+    /// What is held for others alone counts, segments and blocks, without what others count; else it is left out.
     #[prost(bool, tag = "10")]
     pub only_held: bool,
     #[prost(message, repeated, tag = "11")]
@@ -1054,19 +1059,33 @@ pub struct SeriesRequest {
     #[prost(bytes = "bytes", tag = "12")]
     pub known_traces: ::prost::bytes::Bytes,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RecentTraces {
     /// 16 bytes each; one that is in several places of the ingester, such as live and in a block that it serves, is there as often.
     #[prost(bytes = "bytes", tag = "1")]
     pub trace_ids: ::prost::bytes::Bytes,
-    /// Traces that are held for others.
+    /// Traces in segments that are held for others.
     #[prost(bytes = "bytes", tag = "4")]
     pub held_trace_ids: ::prost::bytes::Bytes,
+    /// Blocks that are answered from for others.
+    #[prost(message, repeated, tag = "6")]
+    pub held_blocks: ::prost::alloc::vec::Vec<HeldBlock>,
     /// Unix nanoseconds of their first start and last end.
     #[prost(fixed64, tag = "2")]
     pub start: u64,
     #[prost(fixed64, tag = "3")]
     pub end: u64,
+    /// How often the ingester had taken segments over when it looked: what it counts fits what it named as long as that is the same.
+    #[prost(uint64, tag = "5")]
+    pub takeovers: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HeldBlock {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub block_id: ::prost::bytes::Bytes,
+    /// 16 bytes each.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub trace_ids: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SeriesResponse {
@@ -1077,9 +1096,15 @@ pub struct SeriesResponse {
     /// Held segments that were counted.
     #[prost(message, repeated, tag = "3")]
     pub held: ::prost::alloc::vec::Vec<SequenceRanges>,
-    /// There are held segments that were not counted, of primaries that do not answer for themselves.
+    /// Blocks of others that were counted, 16 bytes each.
+    #[prost(bytes = "bytes", tag = "6")]
+    pub held_blocks: ::prost::bytes::Bytes,
+    /// There is more that was not counted, of primaries that do not answer for themselves.
     #[prost(bool, tag = "4")]
     pub holds_more: bool,
+    /// See RecentTraces.takeovers.
+    #[prost(uint64, tag = "5")]
+    pub takeovers: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SeriesPartial {

@@ -79,7 +79,7 @@ async fn followers_answer_for_a_primary_that_fails() {
     cluster.ingesters[2].0.lock().fails = true;
     let failure = failure(cluster.frontend.run(find(1)).await);
     assert_eq!((failure.code, failure.retryable), (Code::Unavailable as i32, true));
-    assert!(failure.message.starts_with("no ingester answered: ingester-"), "{}", failure.message);
+    assert!(failure.message.starts_with("no ingester answers: ingester-"), "{}", failure.message);
     cluster.stop().await;
 }
 
