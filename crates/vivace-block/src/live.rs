@@ -4,6 +4,7 @@ mod filter;
 mod lookup;
 mod series;
 mod tags;
+mod wanted;
 
 use prost::{DecodeError, Message};
 use vivace_core::{SpanId, TraceId};
@@ -14,16 +15,16 @@ pub use filter::Candidates;
 pub use series::observe;
 pub use tags::{tag_names, tag_values};
 
-use crate::row::{Layout, ResourceCache, Row, SpanRef};
+use crate::row::{Layout, ResourceCache, Row, SpanRef, Wanted};
 use lookup::Lookup;
 
 /// The traces that overlap the query's time range and pass its filter, with what the query asks for.
 ///
 /// Each trace comes with all its spans in the order of their arrival; copies of a span count once.
-/// Spans that are no message are left out, as they are from blocks.
+/// Spans that are no message are left out, as they are from blocks, if that is in what the query asks for.
 #[must_use]
 pub fn batch(fetch: &Fetch, traces: &[(TraceId, Vec<SpanRef<'_>>)]) -> Batch {
-    let layout = Layout::vparquet4(&[]);
+    let layout = Layout::vparquet4(&[]).reading(Wanted::of_fetch(fetch));
     let mut cache = ResourceCache::default();
     let mut lookup = Lookup::new(&layout);
     let mut batch = Batch { columns: vec![Vec::new(); fetch.span_attributes.len()], ..Batch::default() };

@@ -30,13 +30,44 @@ pub struct SpanRef<'a> {
     pub span: &'a [u8],
 }
 
-/// Which attributes have a column of their own.
+/// What is read of spans. Blocks need all of it, queries little.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Wanted {
+    /// Keys of span attributes; none for all. Others may be read all the same.
+    pub(crate) span_keys: Option<Vec<Box<[u8]>>>,
+    pub(crate) events: bool,
+    /// Where spans stand in the tree, and how many children they have.
+    pub(crate) positions: bool,
+    /// The counts of services.
+    pub(crate) services: bool,
+}
+
+impl Default for Wanted {
+    fn default() -> Self {
+        Self { span_keys: None, events: true, positions: true, services: true }
+    }
+}
+
+impl Wanted {
+    /// Whether a `KeyValue` message of a span has to be read. One that starts in an unusual way has to be.
+    #[inline]
+    fn wants(&self, message: &[u8]) -> bool {
+        let Some(keys) = &self.span_keys else { return true };
+        match message {
+            [0x0a, len @ ..0x80, rest @ ..] => rest.get(..usize::from(*len)).is_none_or(|key| keys.iter().any(|wanted| **wanted == *key)),
+            _ => true,
+        }
+    }
+}
+
+/// Which attributes have a column of their own, and what is read at all.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Layout {
     resource: FxHashMap<Box<[u8]>, Leaf>,
     span: FxHashMap<Box<[u8]>, Leaf>,
     /// By [`mark_of`]: whether a key of `span` has it. Most keys have no column, and need not be looked up.
     span_marks: [u64; 4],
+    wanted: Wanted,
 }
 
 /// Tells most keys apart.
@@ -66,7 +97,12 @@ impl Layout {
         for (word, bit) in span.keys().map(|key| mark_of(key)) {
             span_marks[word] |= bit;
         }
-        Self { resource, span, span_marks }
+        Self { resource, span, span_marks, wanted: Wanted::default() }
+    }
+
+    /// The same, with no more read than `wanted`.
+    pub(crate) fn reading(self, wanted: Wanted) -> Self {
+        Self { wanted, ..self }
     }
 
     /// The column of a resource attribute, if its value is text.
@@ -198,15 +234,21 @@ impl<'a> Row<'a> {
         let mut seen: FxHashSet<(SpanId, i64)> = FxHashSet::default();
         seen.reserve(spans.len());
         row.spans.reserve(spans.len());
-        row.span_attrs.reserve(8 * spans.len());
+        if layout.wanted.span_keys.is_none() {
+            row.span_attrs.reserve(8 * spans.len());
+        }
         for (i, span) in spans.iter().enumerate() {
             if let Err(error) = row.push(layout, cache, &mut groups, &mut seen, span) {
                 row.invalid.push((i, error));
             }
         }
         row.arrange();
-        row.count_services();
-        row.place();
+        if layout.wanted.services {
+            row.count_services();
+        }
+        if layout.wanted.positions {
+            row.place();
+        }
         row
     }
 

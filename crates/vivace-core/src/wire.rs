@@ -102,8 +102,24 @@ impl<'a> Reader<'a> {
         WireError::Type { field, offset: self.field_start }
     }
 
+    /// Most numbers have one or two bytes.
     #[inline]
     fn varint(&mut self) -> Result<u64, WireError> {
+        match self.bytes.get(self.at..) {
+            Some([byte @ ..0x80, ..]) => {
+                self.at += 1;
+                Ok(u64::from(*byte))
+            }
+            Some([low, high @ ..0x80, ..]) => {
+                self.at += 2;
+                Ok(u64::from(low & 0x7f) | u64::from(*high) << 7)
+            }
+            _ => self.long_varint(),
+        }
+    }
+
+    #[cold]
+    fn long_varint(&mut self) -> Result<u64, WireError> {
         let start = self.at;
         let mut value = 0u64;
         for shift in 0..10 {

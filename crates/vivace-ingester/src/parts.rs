@@ -10,13 +10,13 @@ use vivace_block::{BlockReader, ReadError, TRACE_SPREAD_NANOS, TracePart, live, 
 use vivace_core::{BlockId, TenantId, TraceId};
 use vivace_proto::tempopb::{SearchMetrics, SearchResponse};
 use vivace_proto::vivace::v1::{self as proto, CountPlacesRequest, CountPlacesResponse, SearchPartsRequest, SearchPartsResponse};
-use vivace_traceql::{Batch, SearchCombiner, SearchPlan};
+use vivace_traceql::{Batch, SearchCombiner, SearchPlan, TraceFilter};
 
 use crate::ingester::Ingester;
 use crate::live::{ServedBlock, View};
 use crate::query::{QueryError, Sources, blocking, read_failed};
 use crate::scan::Reader;
-use crate::search::{EVALUATED_AT_ONCE, LIMIT_DEFAULT, plan};
+use crate::search::{LIMIT_DEFAULT, growing_chunks, plan};
 
 impl Ingester {
     /// Judges traces by what is here of them, newest first, and names all that may match together with spans from elsewhere.
@@ -157,20 +157,24 @@ struct PartsSearch {
 impl PartsSearch {
     fn live(&mut self, view: &View, reader: &mut Reader) {
         let fetch = self.plan.fetch().clone();
-        let mut candidates = live::Candidates::new(&fetch);
-        for segment in view.windows().concat() {
-            if self.stop.is_cancelled() {
-                return;
+        let may_match_alone: FxHashMap<TraceId, bool> = if fetch.filter == TraceFilter::All {
+            view.trace_windows().concat().into_iter().map(|id| (id, true)).collect()
+        } else {
+            let mut candidates = live::Candidates::new(&fetch);
+            for segment in view.windows().concat() {
+                if self.stop.is_cancelled() {
+                    return;
+                }
+                if let Some(data) = reader.read(&segment)
+                    && let Err(error) = candidates.add(&data)
+                {
+                    tracing::error!(segment = ?segment.header.id, %error, "segment left out of an answer");
+                }
             }
-            if let Some(data) = reader.read(&segment)
-                && let Err(error) = candidates.add(&data)
-            {
-                tracing::error!(segment = ?segment.header.id, %error, "segment left out of an answer");
-            }
-        }
-        let may_match_alone: FxHashMap<TraceId, bool> = candidates.finish_parts().into_iter().collect();
+            candidates.finish_parts().into_iter().collect()
+        };
         let range = widened(fetch.start_unix_nanos, fetch.end_unix_nanos);
-        for parts in newest_parts(view, may_match_alone.keys().copied(), range).chunks(EVALUATED_AT_ONCE) {
+        for parts in growing_chunks(&newest_parts(view, may_match_alone.keys().copied(), range)) {
             if self.is_over() {
                 self.more = true;
                 return;

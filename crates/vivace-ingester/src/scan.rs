@@ -10,7 +10,7 @@ use vivace_core::TraceId;
 use vivace_core::otlp::walk_spans;
 
 use crate::gather::Gathered;
-use crate::live::{Head, View};
+use crate::live::{Contents, Head, TraceEntry, View};
 use crate::segment::Segment;
 use crate::summary::summarize;
 
@@ -59,7 +59,9 @@ impl Reader {
     /// All spans of these traces, wherever they lie.
     pub(crate) fn gather(&mut self, heads: &[Arc<Head>], traces: &[TraceId]) -> Gathered {
         let wanted: FxHashSet<TraceId> = traces.iter().copied().collect();
-        let mut gathered = Gathered::default();
+        let bytes_in = |contents: &Contents| -> u64 { traces.iter().filter_map(|id| contents.index.get(id)).map(|t| t.bytes).sum() };
+        let bytes: u64 = heads.iter().map(|head| head.read(bytes_in)).sum();
+        let mut gathered = Gathered::with_capacity(usize::try_from(bytes).unwrap_or(0).min(KEPT_BYTES_MAX));
         for head in heads {
             for segment in head.segments_of_all(traces) {
                 if let Some(data) = self.read(&segment)
@@ -95,6 +97,30 @@ impl View {
             }
         }
         self.heads.insert(0, Arc::new(head));
+    }
+
+    /// All traces, those that came last first, in groups whose segments fit into a reader.
+    pub(crate) fn trace_windows(&self) -> Vec<Vec<TraceId>> {
+        let mut seen: FxHashSet<TraceId> = FxHashSet::default();
+        let mut windows = Vec::new();
+        let (mut window, mut bytes) = (Vec::new(), 0);
+        for head in self.heads.iter().rev() {
+            let last = |(id, entry): (&TraceId, &TraceEntry)| (entry.segments().last().copied(), entry.bytes, *id);
+            let mut traces: Vec<(Option<u32>, u64, TraceId)> = head.read(|contents| contents.index.iter().map(last).collect());
+            traces.sort_unstable_by(|a, b| b.cmp(a));
+            for (_, size, id) in traces {
+                if seen.insert(id) {
+                    window.push(id);
+                    bytes += size;
+                }
+                if bytes >= WINDOW_BYTES {
+                    windows.push(std::mem::take(&mut window));
+                    bytes = 0;
+                }
+            }
+        }
+        windows.push(window);
+        windows
     }
 
     /// All segments, newest first, in groups that fit into a reader.

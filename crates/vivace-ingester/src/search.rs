@@ -16,8 +16,10 @@ use crate::scan::Reader;
 
 /// Traces returned when a request names no limit.
 pub(crate) const LIMIT_DEFAULT: usize = 20;
-/// Traces brought together at a time for exact evaluation.
-pub(crate) const EVALUATED_AT_ONCE: usize = 64;
+/// Traces brought together for exact evaluation at first; few do when most of them match.
+const EVALUATED_FIRST: usize = 64;
+/// The same once more were not enough. Each time their segments are walked over.
+const EVALUATED_MAX: usize = 1024;
 
 pub(crate) const SECOND: u64 = 1_000_000_000;
 
@@ -86,6 +88,15 @@ impl Search {
 
     /// Live segments: first which traces may match, by their raw spans; then those traces exactly, with all their spans.
     fn live(&mut self, view: &View, reader: &mut Reader) {
+        if self.plan.fetch().filter == TraceFilter::All {
+            for ids in view.trace_windows() {
+                if self.is_over() {
+                    return;
+                }
+                self.traces(view, reader, ids);
+            }
+            return;
+        }
         let mut seen: FxHashSet<TraceId> = FxHashSet::default();
         let windows = view.windows();
         // What several spans decide together cannot be told from some of the segments.
@@ -105,17 +116,23 @@ impl Search {
             }
             let mut ids = candidates.finish();
             ids.retain(|id| seen.insert(*id));
-            for chunk in newest_first(view, ids, fetch.start_unix_nanos, fetch.end_unix_nanos).chunks(EVALUATED_AT_ONCE) {
-                if self.is_over() {
-                    return;
-                }
-                let mut gathered = reader.gather(&view.heads, chunk);
-                self.evaluate(&live::batch(&fetch, &gathered.traces()));
-                self.metrics.inspected_traces += u32::try_from(chunk.len()).unwrap_or(u32::MAX);
-            }
+            self.traces(view, reader, ids);
             if self.is_over() {
                 return;
             }
+        }
+    }
+
+    /// Traces that may match.
+    fn traces(&mut self, view: &View, reader: &mut Reader, ids: Vec<TraceId>) {
+        let fetch = self.plan.fetch().clone();
+        for chunk in growing_chunks(&newest_first(view, ids, fetch.start_unix_nanos, fetch.end_unix_nanos)) {
+            if self.is_over() {
+                return;
+            }
+            let mut gathered = reader.gather(&view.heads, chunk);
+            self.evaluate(&live::batch(&fetch, &gathered.traces()));
+            self.metrics.inspected_traces += u32::try_from(chunk.len()).unwrap_or(u32::MAX);
         }
     }
 
@@ -166,6 +183,16 @@ pub(crate) fn is_decided_by_one_span(filter: &TraceFilter) -> bool {
         TraceFilter::And(filters) => filters.len() < 2 && filters.iter().all(is_decided_by_one_span),
         TraceFilter::Or(filters) => filters.iter().all(is_decided_by_one_span),
     }
+}
+
+/// What is evaluated at once, of traces in the order in which they are looked at.
+pub(crate) fn growing_chunks<T>(mut traces: &[T]) -> impl Iterator<Item = &[T]> {
+    let mut size = EVALUATED_FIRST;
+    std::iter::from_fn(move || {
+        let (chunk, rest) = traces.split_at(size.min(traces.len()));
+        (traces, size) = (rest, (2 * size).min(EVALUATED_MAX));
+        (!chunk.is_empty()).then_some(chunk)
+    })
 }
 
 /// The traces that overlap the range, those first whose last span ended last. 0 is no bound.

@@ -7,7 +7,7 @@ use vivace_core::{TenantId, TraceId};
 use vivace_proto::tempopb::SearchMetrics;
 use vivace_proto::vivace::v1::{HeldBlock, RecentTraces, SeriesRequest, SeriesResponse};
 use vivace_storage::overlaps;
-use vivace_traceql::{MetricsPlan, Partial};
+use vivace_traceql::{MetricsPlan, Partial, TraceFilter};
 
 use crate::ingester::Ingester;
 use crate::live::{Contents, View};
@@ -136,13 +136,22 @@ impl Count {
     /// Live segments: first which traces may count, by their raw spans; then those traces exactly, with all their spans, so that
     /// copies are known as such.
     fn live(&mut self, view: &View, reader: &mut Reader) {
+        let fetch = self.plan.fetch().clone();
+        if fetch.filter == TraceFilter::All {
+            for ids in view.trace_windows() {
+                if self.stop.is_cancelled() {
+                    return;
+                }
+                self.traces(view, reader, ids);
+            }
+            return;
+        }
         let mut seen: FxHashSet<TraceId> = FxHashSet::default();
-        let fetch = self.plan.fetch();
         let windows = view.windows();
         // What several spans decide together cannot be told from some of the segments.
         let windows = if is_decided_by_one_span(&fetch.filter) { windows } else { vec![windows.concat()] };
         for window in windows {
-            let mut candidates = live::Candidates::new(fetch);
+            let mut candidates = live::Candidates::new(&fetch);
             for segment in &window {
                 if self.stop.is_cancelled() {
                     return;
@@ -154,13 +163,20 @@ impl Count {
                 }
             }
             let mut ids = candidates.finish();
-            ids.retain(|id| !self.elsewhere.contains(id) && seen.insert(*id));
-            let ids = in_time(view, ids, fetch.start_unix_nanos, fetch.end_unix_nanos);
-            let ids: Vec<TraceId> = ids.into_iter().map(|(_, _, id)| id).collect();
-            let mut gathered = reader.gather(&view.heads, &ids);
-            live::observe(&self.plan, &mut self.partial, &gathered.traces());
-            self.metrics.inspected_traces += u32::try_from(ids.len()).unwrap_or(u32::MAX);
+            ids.retain(|id| seen.insert(*id));
+            self.traces(view, reader, ids);
         }
+    }
+
+    /// Those of these traces that nobody else counts.
+    fn traces(&mut self, view: &View, reader: &mut Reader, mut ids: Vec<TraceId>) {
+        ids.retain(|id| !self.elsewhere.contains(id));
+        let fetch = self.plan.fetch();
+        let ids = in_time(view, ids, fetch.start_unix_nanos, fetch.end_unix_nanos);
+        let ids: Vec<TraceId> = ids.into_iter().map(|(_, _, id)| id).collect();
+        let mut gathered = reader.gather(&view.heads, &ids);
+        live::observe(&self.plan, &mut self.partial, &gathered.traces());
+        self.metrics.inspected_traces += u32::try_from(ids.len()).unwrap_or(u32::MAX);
     }
 
     /// Flushed blocks that are still served from here and that nobody else counts.

@@ -9,7 +9,7 @@ use vivace_traceql::{Attribute, Comparison, Condition, Fetch, Intrinsic, Scope, 
 
 use super::lookup::Lookup;
 use crate::read::part_branch;
-use crate::row::{Layout, Row, Span, SpanRef, SpanScan};
+use crate::row::{Layout, Row, Span, SpanRef, SpanScan, Wanted};
 
 /// How much of the trace is at hand.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -40,7 +40,9 @@ impl<'f> Candidates<'f> {
     pub fn new(fetch: &'f Fetch) -> Self {
         let mut leaves = Vec::new();
         collect_leaves(&fetch.filter, &mut leaves);
-        Self { fetch, layout: Layout::vparquet4(&[]), leaves, passed: FxHashMap::default() }
+        let mut wanted = Wanted::least();
+        wanted.add_traces(&fetch.filter);
+        Self { fetch, layout: Layout::vparquet4(&[]).reading(wanted), leaves, passed: FxHashMap::default() }
     }
 
     /// Looks at the spans of one segment, a `TracesData` message. Spans that are no message pass nothing.
@@ -247,7 +249,7 @@ fn condition_holds<'a>(lookup: &mut Lookup<'a, '_>, row: &Row<'a>, span: &Span<'
 }
 
 /// Known with a span's resource and scope at hand.
-fn is_of_scope(attribute: &Attribute) -> bool {
+pub(super) fn is_of_scope(attribute: &Attribute) -> bool {
     matches!(
         attribute,
         Attribute::Named { scope: Scope::Resource | Scope::Instrumentation, .. }
