@@ -3,11 +3,11 @@
 //! `TracesData` and `ExportTraceServiceRequest` are the same on the wire: field 1 repeats `ResourceSpans`.
 //! Source: OpenTelemetry protocol, `trace.proto`.
 
-use crate::wire::{Reader, Value, WireError, bytes_field_len, put_bytes, put_key};
+use crate::wire::{Fields, Reader, UsualFields, Value, WireError, bytes_field_len, put_bytes, put_key};
 use crate::{SpanId, TraceId};
 
 /// What is read of every span on the write path. The rest stays in `bytes`.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SpanHead<'a> {
     /// As sent; 16 bytes where the client is right.
     pub trace_id: &'a [u8],
@@ -30,9 +30,13 @@ impl<'a> SpanHead<'a> {
     ///
     /// # Errors
     /// The bytes are no message, or one of these fields has the wrong type.
+    #[inline]
     pub fn read(bytes: &'a [u8]) -> Result<Self, WireError> {
+        Self::of_fields(bytes, UsualFields::new(bytes)).or_else(|_| Self::of_fields(bytes, Reader::new(bytes)))
+    }
+
+    fn of_fields(bytes: &'a [u8], mut reader: impl Fields<'a>) -> Result<Self, WireError> {
         let mut head = Self { trace_id: &[], span_id: &[], parent_span_id: &[], kind: 0, start_unix_nanos: 0, end_unix_nanos: 0, bytes };
-        let mut reader = Reader::new(bytes);
         while let Some((field, value)) = reader.next_field()? {
             match (field, value) {
                 (1, Value::Bytes(v)) => head.trace_id = v,
@@ -268,5 +272,22 @@ mod tests {
             let _ = walk_spans(&bytes[..len], |_, _| {});
         }
         assert!(walk_spans(&bytes[..bytes.len() - 1], |_, _| {}).is_err());
+    }
+
+    #[test]
+    fn heads_are_the_same_however_they_are_read() {
+        let span = data().resource_spans.remove(0).scope_spans.remove(0).spans.remove(0).encode_to_vec();
+        let mut usual = 0;
+        for at in 0..span.len() {
+            for byte in [span[at], 0, 1, 0x0a, 0x48, 0x7f, 0x80, 0xff] {
+                let mut span = span.clone();
+                span[at] = byte;
+                if let Ok(head) = SpanHead::of_fields(&span, UsualFields::new(&span)) {
+                    usual += 1;
+                    assert_eq!(Ok(head), SpanHead::of_fields(&span, Reader::new(&span)), "{span:?}");
+                }
+            }
+        }
+        assert!(usual > span.len(), "{usual}");
     }
 }

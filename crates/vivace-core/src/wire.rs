@@ -148,6 +148,98 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// The fields of a message, however they are read.
+pub trait Fields<'a> {
+    /// The next field, or none at the end.
+    ///
+    /// # Errors
+    /// The bytes are no message, or not of the kind that this reads.
+    fn next_field(&mut self) -> Result<Option<(u32, Value<'a>)>, WireError>;
+
+    /// The error for a field that has an unexpected wire type.
+    fn wrong_type(&self, field: u32) -> WireError;
+}
+
+impl<'a> Fields<'a> for Reader<'a> {
+    #[inline]
+    fn next_field(&mut self) -> Result<Option<(u32, Value<'a>)>, WireError> {
+        self.next_field()
+    }
+
+    fn wrong_type(&self, field: u32) -> WireError {
+        self.wrong_type(field)
+    }
+}
+
+/// Fields as they nearly always are: with keys of one or two bytes, numbers of one, shorter than 16 KiB. Everything else is an
+/// error, which does not say where: a [`Reader`] then has to look.
+#[derive(Debug, Clone)]
+pub struct UsualFields<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> UsualFields<'a> {
+    /// Reads `bytes` from the start.
+    #[must_use]
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self { rest: bytes }
+    }
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<(u32, Value<'a>)> {
+        let (key, rest) = usual_len(self.rest)?;
+        let value = match (key & 7, rest) {
+            (0, [number @ ..0x80, rest @ ..]) => {
+                self.rest = rest;
+                Value::Varint(u64::from(*number))
+            }
+            (1, _) => {
+                let (number, rest) = rest.split_first_chunk()?;
+                self.rest = rest;
+                Value::Fixed64(u64::from_le_bytes(*number))
+            }
+            (2, _) => {
+                let (len, rest) = usual_len(rest)?;
+                let (bytes, rest) = rest.split_at_checked(len)?;
+                self.rest = rest;
+                Value::Bytes(bytes)
+            }
+            (5, _) => {
+                let (number, rest) = rest.split_first_chunk()?;
+                self.rest = rest;
+                Value::Fixed32(u32::from_le_bytes(*number))
+            }
+            _ => return None,
+        };
+        (key >> 3 != 0).then_some(((key >> 3) as u32, value))
+    }
+}
+
+impl<'a> Fields<'a> for UsualFields<'a> {
+    #[inline(always)]
+    fn next_field(&mut self) -> Result<Option<(u32, Value<'a>)>, WireError> {
+        if self.rest.is_empty() {
+            return Ok(None);
+        }
+        self.next().map(Some).ok_or(WireError::Truncated { offset: 0 })
+    }
+
+    fn wrong_type(&self, field: u32) -> WireError {
+        WireError::Type { field, offset: 0 }
+    }
+}
+
+/// A number of one or two bytes, and what follows it.
+#[inline]
+#[must_use]
+pub fn usual_len(bytes: &[u8]) -> Option<(usize, &[u8])> {
+    match bytes {
+        [len @ ..0x80, rest @ ..] => Some((usize::from(*len), rest)),
+        [low, high @ ..0x80, rest @ ..] => Some((usize::from(low & 0x7f) | usize::from(*high) << 7, rest)),
+        _ => None,
+    }
+}
+
 /// Appends a length-delimited field.
 pub fn put_bytes(out: &mut Vec<u8>, field: u32, bytes: &[u8]) {
     put_key(out, field, bytes.len());

@@ -41,6 +41,14 @@ impl Gathered {
         Self { bytes: Vec::with_capacity(bytes), ..Self::default() }
     }
 
+    /// Forgets all spans and keeps their memory, with room for this many bytes.
+    pub(crate) fn clear(&mut self, bytes: usize) {
+        self.bytes.clear();
+        self.bytes.reserve(bytes);
+        self.spans.clear();
+        self.interned.clear();
+    }
+
     /// Takes the spans of the traces that are `wanted` from a segment.
     ///
     /// # Errors

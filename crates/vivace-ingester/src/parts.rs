@@ -16,7 +16,7 @@ use crate::ingester::Ingester;
 use crate::live::{ServedBlock, View};
 use crate::query::{QueryError, Sources, blocking, read_failed};
 use crate::scan::Reader;
-use crate::search::{LIMIT_DEFAULT, growing_chunks, plan};
+use crate::search::{AtOnce, LIMIT_DEFAULT, plan};
 
 impl Ingester {
     /// Judges traces by what is here of them, newest first, and names all that may match together with spans from elsewhere.
@@ -158,30 +158,28 @@ impl PartsSearch {
     fn live(&mut self, view: &View, reader: &mut Reader) {
         let fetch = self.plan.fetch().clone();
         let may_match_alone: FxHashMap<TraceId, bool> = if fetch.filter == TraceFilter::All {
-            view.trace_windows().concat().into_iter().map(|id| (id, true)).collect()
+            view.trace_windows(|_| true).concat().into_iter().map(|id| (id, true)).collect()
         } else {
             let mut candidates = live::Candidates::new(&fetch);
             for segment in view.windows().concat() {
                 if self.stop.is_cancelled() {
                     return;
                 }
-                if let Some(data) = reader.read(&segment)
-                    && let Err(error) = candidates.add(&data)
-                {
-                    tracing::error!(segment = ?segment.header.id, %error, "segment left out of an answer");
-                }
+                reader.look_at(&segment, &mut candidates);
             }
             candidates.finish_parts().into_iter().collect()
         };
         let range = widened(fetch.start_unix_nanos, fetch.end_unix_nanos);
-        for parts in growing_chunks(&newest_parts(view, may_match_alone.keys().copied(), range)) {
+        let parts = newest_parts(view, may_match_alone.keys().copied(), range);
+        let (mut rest, mut at_once) = (&parts[..], AtOnce::few());
+        while let Some(parts) = at_once.next_of(&mut rest) {
             if self.is_over() {
                 self.more = true;
                 return;
             }
             parts.iter().for_each(|part| self.add_candidate(*part));
             let alone: Vec<TraceId> = parts.iter().map(|part| part.trace_id).filter(|id| may_match_alone[id]).collect();
-            let mut gathered = reader.gather(&view.heads, &alone);
+            let gathered = reader.gather(&view.heads, &alone);
             self.evaluate(&live::batch(&fetch, &gathered.traces()));
             self.metrics.inspected_traces += u32::try_from(alone.len()).unwrap_or(u32::MAX);
         }

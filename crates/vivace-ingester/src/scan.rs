@@ -1,13 +1,17 @@
 //! Reading live segments for queries.
 
 use std::collections::VecDeque;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use rustc_hash::{FxHashMap, FxHashSet};
+use tokio_util::sync::CancellationToken;
 use vivace_block::SpanRef;
+use vivace_block::live::Candidates;
 use vivace_core::TraceId;
 use vivace_core::otlp::walk_spans;
+use vivace_traceql::{Fetch, TraceFilter};
 
 use crate::gather::Gathered;
 use crate::live::{Contents, Head, TraceEntry, View};
@@ -16,8 +20,9 @@ use crate::summary::summarize;
 
 /// Decompressed segments that one query keeps at a time, bytes.
 const KEPT_BYTES_MAX: usize = 64 << 20;
-/// Segments that a query looks at before it says what it has found, in bytes once decompressed.
-const WINDOW_BYTES: u64 = 32 << 20;
+/// Segments that a query looks at before it says what it has found, and traces that it brings together at once, in bytes once
+/// decompressed. Larger pieces of memory would be given back to the system and taken anew each time.
+const WINDOW_BYTES: u64 = 4 << 20;
 
 /// The last segments that a query has read, decompressed: candidates are looked for and then gathered in the same ones.
 #[derive(Default)]
@@ -26,6 +31,9 @@ pub(crate) struct Reader {
     /// Oldest first.
     order: VecDeque<usize>,
     kept_bytes: usize,
+    /// Memory of one that is not kept any more.
+    used: Vec<u8>,
+    gathered: Gathered,
     /// Bytes decompressed so far.
     pub(crate) inspected_bytes: u64,
 }
@@ -37,7 +45,7 @@ impl Reader {
         if let Some((_, data)) = self.kept.get(&key) {
             return Some(data.clone());
         }
-        let data = match segment.traces_data() {
+        let data = match segment.traces_data_in(std::mem::take(&mut self.used)) {
             Ok(data) => data,
             Err(error) => {
                 tracing::error!(tenant = %segment.header.tenant, segment = ?segment.header.id, %error, "segment left out of an answer");
@@ -51,17 +59,31 @@ impl Reader {
         while self.kept_bytes > KEPT_BYTES_MAX
             && let Some(oldest) = self.order.pop_front()
         {
-            self.kept_bytes -= self.kept.remove(&oldest).map_or(0, |(_, data)| data.len());
+            let Some((_, data)) = self.kept.remove(&oldest) else { continue };
+            self.kept_bytes -= data.len();
+            if data.is_unique() {
+                self.used = data.into();
+            }
         }
         Some(data)
     }
 
+    /// Lets candidates look at a segment.
+    pub(crate) fn look_at(&mut self, segment: &Arc<Segment>, candidates: &mut Candidates<'_>) {
+        if let Some(data) = self.read(segment)
+            && let Err(error) = candidates.add(&data)
+        {
+            tracing::error!(segment = ?segment.header.id, %error, "segment left out of an answer");
+        }
+    }
+
     /// All spans of these traces, wherever they lie.
-    pub(crate) fn gather(&mut self, heads: &[Arc<Head>], traces: &[TraceId]) -> Gathered {
+    pub(crate) fn gather(&mut self, heads: &[Arc<Head>], traces: &[TraceId]) -> &mut Gathered {
         let wanted: FxHashSet<TraceId> = traces.iter().copied().collect();
         let bytes_in = |contents: &Contents| -> u64 { traces.iter().filter_map(|id| contents.index.get(id)).map(|t| t.bytes).sum() };
         let bytes: u64 = heads.iter().map(|head| head.read(bytes_in)).sum();
-        let mut gathered = Gathered::with_capacity(usize::try_from(bytes).unwrap_or(0).min(KEPT_BYTES_MAX));
+        let mut gathered = std::mem::take(&mut self.gathered);
+        gathered.clear(usize::try_from(bytes).unwrap_or(0).min(KEPT_BYTES_MAX));
         for head in heads {
             for segment in head.segments_of_all(traces) {
                 if let Some(data) = self.read(&segment)
@@ -71,7 +93,8 @@ impl Reader {
                 }
             }
         }
-        gathered
+        self.gathered = gathered;
+        &mut self.gathered
     }
 
     /// The spans of a segment that were not refused, in the bytes that [`Reader::read`] gave.
@@ -99,14 +122,49 @@ impl View {
         self.heads.insert(0, Arc::new(head));
     }
 
-    /// All traces, those that came last first, in groups whose segments fit into a reader.
-    pub(crate) fn trace_windows(&self) -> Vec<Vec<TraceId>> {
+    /// Gives `each` the traces that may match, those that came last first, in groups of about a window's size, until it breaks or
+    /// the client has gone away.
+    pub(crate) fn candidates(
+        &self,
+        fetch: &Fetch,
+        stop: &CancellationToken,
+        reader: &mut Reader,
+        each: &mut dyn FnMut(&mut Reader, Vec<TraceId>) -> ControlFlow<()>,
+    ) {
+        let mut give = |reader: &mut Reader, ids| if stop.is_cancelled() { ControlFlow::Break(()) } else { each(reader, ids) };
+        if fetch.filter == TraceFilter::All {
+            let _ = self.trace_windows(|_| true).into_iter().try_for_each(|ids| give(reader, ids));
+            return;
+        }
+        let mut seen: FxHashSet<TraceId> = FxHashSet::default();
+        let by_window = is_decided_by_one_span(&fetch.filter);
+        // What several spans decide together cannot be told from some of the segments.
+        for window in if by_window { self.windows() } else { vec![self.windows().concat()] } {
+            let mut candidates = Candidates::new(fetch);
+            for segment in &window {
+                if stop.is_cancelled() {
+                    return;
+                }
+                reader.look_at(segment, &mut candidates);
+            }
+            let mut ids = candidates.finish();
+            ids.retain(|id| seen.insert(*id));
+            let groups = if by_window { vec![ids] } else { self.trace_windows(|id| seen.contains(id)) };
+            if groups.into_iter().try_for_each(|ids| give(reader, ids)).is_break() {
+                return;
+            }
+        }
+    }
+
+    /// The traces that are wanted, those that came last first, in groups of a window's size.
+    pub(crate) fn trace_windows(&self, wanted: impl Fn(&TraceId) -> bool) -> Vec<Vec<TraceId>> {
         let mut seen: FxHashSet<TraceId> = FxHashSet::default();
         let mut windows = Vec::new();
         let (mut window, mut bytes) = (Vec::new(), 0);
         for head in self.heads.iter().rev() {
             let last = |(id, entry): (&TraceId, &TraceEntry)| (entry.segments().last().copied(), entry.bytes, *id);
-            let mut traces: Vec<(Option<u32>, u64, TraceId)> = head.read(|contents| contents.index.iter().map(last).collect());
+            let of_head = |contents: &Contents| contents.index.iter().filter(|(id, _)| wanted(id)).map(last).collect();
+            let mut traces: Vec<(Option<u32>, u64, TraceId)> = head.read(of_head);
             traces.sort_unstable_by(|a, b| b.cmp(a));
             for (_, size, id) in traces {
                 if seen.insert(id) {
@@ -123,7 +181,7 @@ impl View {
         windows
     }
 
-    /// All segments, newest first, in groups that fit into a reader.
+    /// All segments, newest first, in groups of a window's size.
     pub(crate) fn windows(&self) -> Vec<Vec<Arc<Segment>>> {
         let mut windows = Vec::new();
         let mut window = Vec::new();
@@ -138,5 +196,14 @@ impl View {
         }
         windows.push(window);
         windows
+    }
+}
+
+/// Whether a trace that passes has a span that makes it pass, so that looking at that span's segment is enough.
+fn is_decided_by_one_span(filter: &TraceFilter) -> bool {
+    match filter {
+        TraceFilter::All | TraceFilter::Nothing | TraceFilter::AnySpan(_) => true,
+        TraceFilter::And(filters) => filters.len() < 2 && filters.iter().all(is_decided_by_one_span),
+        TraceFilter::Or(filters) => filters.iter().all(is_decided_by_one_span),
     }
 }

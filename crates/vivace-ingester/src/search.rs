@@ -1,13 +1,13 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 use tokio_util::sync::CancellationToken;
 use vivace_block::{BlockReader, live};
 use vivace_core::{TenantId, TraceId};
 use vivace_proto::tempopb::{SearchMetrics, SearchRequest, SearchResponse};
 use vivace_storage::overlaps;
-use vivace_traceql::{Batch, LegacySearch, SearchCombiner, SearchPlan, TraceFilter, parse};
+use vivace_traceql::{Batch, LegacySearch, SearchCombiner, SearchPlan, parse};
 
 use crate::ingester::Ingester;
 use crate::live::View;
@@ -16,10 +16,24 @@ use crate::scan::Reader;
 
 /// Traces returned when a request names no limit.
 pub(crate) const LIMIT_DEFAULT: usize = 20;
-/// Traces brought together for exact evaluation at first; few do when most of them match.
-const EVALUATED_FIRST: usize = 64;
-/// The same once more were not enough. Each time their segments are walked over.
-const EVALUATED_MAX: usize = 1024;
+/// How many traces are brought together at once for exact evaluation: few at first, since they do when most of them match, and
+/// then more and more, since each time their segments are walked over.
+pub(crate) struct AtOnce(usize);
+
+impl AtOnce {
+    const MAX: usize = 1024;
+
+    pub(crate) fn few() -> Self {
+        Self(64)
+    }
+
+    /// Takes the next ones; none at the end.
+    pub(crate) fn next_of<'t, T>(&mut self, traces: &mut &'t [T]) -> Option<&'t [T]> {
+        let (chunk, rest) = traces.split_at(self.0.min(traces.len()));
+        (*traces, self.0) = (rest, (2 * self.0).min(Self::MAX));
+        (!chunk.is_empty()).then_some(chunk)
+    }
+}
 
 pub(crate) const SECOND: u64 = 1_000_000_000;
 
@@ -40,6 +54,7 @@ impl Ingester {
                 combiner: SearchCombiner::new(limit, plan.most_recent()),
                 plan,
                 spans_per_spanset: request.spans_per_span_set as usize,
+                at_once: AtOnce::few(),
                 stop,
                 metrics: SearchMetrics::default(),
             };
@@ -77,6 +92,7 @@ struct Search {
     plan: SearchPlan,
     combiner: SearchCombiner,
     spans_per_spanset: usize,
+    at_once: AtOnce,
     stop: CancellationToken,
     metrics: SearchMetrics,
 }
@@ -88,49 +104,23 @@ impl Search {
 
     /// Live segments: first which traces may match, by their raw spans; then those traces exactly, with all their spans.
     fn live(&mut self, view: &View, reader: &mut Reader) {
-        if self.plan.fetch().filter == TraceFilter::All {
-            for ids in view.trace_windows() {
-                if self.is_over() {
-                    return;
-                }
-                self.traces(view, reader, ids);
-            }
-            return;
-        }
-        let mut seen: FxHashSet<TraceId> = FxHashSet::default();
-        let windows = view.windows();
-        // What several spans decide together cannot be told from some of the segments.
-        let windows = if is_decided_by_one_span(&self.plan.fetch().filter) { windows } else { vec![windows.concat()] };
-        for window in windows {
-            let fetch = self.plan.fetch().clone();
-            let mut candidates = live::Candidates::new(&fetch);
-            for segment in &window {
-                if self.stop.is_cancelled() {
-                    return;
-                }
-                if let Some(data) = reader.read(segment)
-                    && let Err(error) = candidates.add(&data)
-                {
-                    tracing::error!(segment = ?segment.header.id, %error, "segment left out of an answer");
-                }
-            }
-            let mut ids = candidates.finish();
-            ids.retain(|id| seen.insert(*id));
+        let (fetch, stop) = (self.plan.fetch().clone(), self.stop.clone());
+        view.candidates(&fetch, &stop, reader, &mut |reader, ids| {
             self.traces(view, reader, ids);
-            if self.is_over() {
-                return;
-            }
-        }
+            if self.is_over() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
     }
 
     /// Traces that may match.
     fn traces(&mut self, view: &View, reader: &mut Reader, ids: Vec<TraceId>) {
         let fetch = self.plan.fetch().clone();
-        for chunk in growing_chunks(&newest_first(view, ids, fetch.start_unix_nanos, fetch.end_unix_nanos)) {
+        let ids = newest_first(view, ids, fetch.start_unix_nanos, fetch.end_unix_nanos);
+        let mut rest = &ids[..];
+        while let Some(chunk) = self.at_once.next_of(&mut rest) {
             if self.is_over() {
                 return;
             }
-            let mut gathered = reader.gather(&view.heads, chunk);
+            let gathered = reader.gather(&view.heads, chunk);
             self.evaluate(&live::batch(&fetch, &gathered.traces()));
             self.metrics.inspected_traces += u32::try_from(chunk.len()).unwrap_or(u32::MAX);
         }
@@ -174,25 +164,6 @@ impl Search {
             self.combiner.add(trace);
         }
     }
-}
-
-/// Whether a trace that passes has a span that makes it pass, so that looking at that span's segment is enough.
-pub(crate) fn is_decided_by_one_span(filter: &TraceFilter) -> bool {
-    match filter {
-        TraceFilter::All | TraceFilter::Nothing | TraceFilter::AnySpan(_) => true,
-        TraceFilter::And(filters) => filters.len() < 2 && filters.iter().all(is_decided_by_one_span),
-        TraceFilter::Or(filters) => filters.iter().all(is_decided_by_one_span),
-    }
-}
-
-/// What is evaluated at once, of traces in the order in which they are looked at.
-pub(crate) fn growing_chunks<T>(mut traces: &[T]) -> impl Iterator<Item = &[T]> {
-    let mut size = EVALUATED_FIRST;
-    std::iter::from_fn(move || {
-        let (chunk, rest) = traces.split_at(size.min(traces.len()));
-        (traces, size) = (rest, (2 * size).min(EVALUATED_MAX));
-        (!chunk.is_empty()).then_some(chunk)
-    })
 }
 
 /// The traces that overlap the range, those first whose last span ended last. 0 is no bound.

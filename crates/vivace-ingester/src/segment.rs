@@ -187,10 +187,18 @@ impl Segment {
     /// # Errors
     /// The log cannot be read, or the payload is not what it claims.
     pub(crate) fn traces_data(&self) -> Result<Bytes, SegmentError> {
+        self.traces_data_in(Vec::new())
+    }
+
+    /// The same in the memory of `used`, whose content does not matter.
+    ///
+    /// # Errors
+    /// As for [`Segment::traces_data`].
+    pub(crate) fn traces_data_in(&self, used: Vec<u8>) -> Result<Bytes, SegmentError> {
         let mut payload = self.at.read()?;
         SegmentHeader::decode(&mut payload)
             .ok_or_else(|| ReadError::Corrupt { path: self.at.file.path.clone(), offset: self.at.offset })?;
-        decompress(self.header.compression, self.header.uncompressed_bytes, &payload)
+        decompress_in(used, self.header.compression, self.header.uncompressed_bytes, &payload)
     }
 }
 
@@ -199,6 +207,10 @@ impl Segment {
 /// # Errors
 /// [`SegmentError::Size`] or [`SegmentError::Compression`].
 pub(crate) fn decompress(compression: Compression, claimed: u32, payload: &Bytes) -> Result<Bytes, SegmentError> {
+    decompress_in(Vec::new(), compression, claimed, payload)
+}
+
+fn decompress_in(mut used: Vec<u8>, compression: Compression, claimed: u32, payload: &Bytes) -> Result<Bytes, SegmentError> {
     let possible = match compression {
         Compression::None => payload.len() as u64,
         Compression::Lz4 => payload.len() as u64 * LZ4_EXPANSION_MAX,
@@ -213,11 +225,14 @@ pub(crate) fn decompress(compression: Compression, claimed: u32, payload: &Bytes
             Err(SegmentError::Compression { claimed, reason: format!("it is uncompressed and has {} bytes", payload.len()) })
         }
         Compression::Lz4 if payload.is_empty() => Ok(Bytes::new()),
-        Compression::Lz4 => match lz4_flex::block::decompress(payload, claimed as usize) {
-            Ok(bytes) if bytes.len() == claimed as usize => Ok(bytes.into()),
-            Ok(bytes) => Err(SegmentError::Compression { claimed, reason: format!("it has {} bytes", bytes.len()) }),
-            Err(error) => Err(SegmentError::Compression { claimed, reason: error.to_string() }),
-        },
+        Compression::Lz4 => {
+            used.resize(claimed as usize, 0);
+            match lz4_flex::block::decompress_into(payload, &mut used) {
+                Ok(len) if len == claimed as usize => Ok(used.into()),
+                Ok(len) => Err(SegmentError::Compression { claimed, reason: format!("it has {len} bytes") }),
+                Err(error) => Err(SegmentError::Compression { claimed, reason: error.to_string() }),
+            }
+        }
     }
 }
 

@@ -1,3 +1,4 @@
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use rustc_hash::FxHashSet;
@@ -7,7 +8,7 @@ use vivace_core::{TenantId, TraceId};
 use vivace_proto::tempopb::SearchMetrics;
 use vivace_proto::vivace::v1::{HeldBlock, RecentTraces, SeriesRequest, SeriesResponse};
 use vivace_storage::overlaps;
-use vivace_traceql::{MetricsPlan, Partial, TraceFilter};
+use vivace_traceql::{MetricsPlan, Partial};
 
 use crate::ingester::Ingester;
 use crate::live::{Contents, View};
@@ -15,7 +16,7 @@ use crate::parts::ids_of;
 use crate::query::{QueryError, Sources, blocking, read_failed};
 use crate::ranges::SegmentSet;
 use crate::scan::Reader;
-use crate::search::{in_time, is_decided_by_one_span};
+use crate::search::in_time;
 
 impl Ingester {
     /// Counts what there is of a tenant for a metrics query: its own, or what it holds for others. Stops when the client has gone away.
@@ -136,36 +137,11 @@ impl Count {
     /// Live segments: first which traces may count, by their raw spans; then those traces exactly, with all their spans, so that
     /// copies are known as such.
     fn live(&mut self, view: &View, reader: &mut Reader) {
-        let fetch = self.plan.fetch().clone();
-        if fetch.filter == TraceFilter::All {
-            for ids in view.trace_windows() {
-                if self.stop.is_cancelled() {
-                    return;
-                }
-                self.traces(view, reader, ids);
-            }
-            return;
-        }
-        let mut seen: FxHashSet<TraceId> = FxHashSet::default();
-        let windows = view.windows();
-        // What several spans decide together cannot be told from some of the segments.
-        let windows = if is_decided_by_one_span(&fetch.filter) { windows } else { vec![windows.concat()] };
-        for window in windows {
-            let mut candidates = live::Candidates::new(&fetch);
-            for segment in &window {
-                if self.stop.is_cancelled() {
-                    return;
-                }
-                if let Some(data) = reader.read(segment)
-                    && let Err(error) = candidates.add(&data)
-                {
-                    tracing::error!(segment = ?segment.header.id, %error, "segment left out of an answer");
-                }
-            }
-            let mut ids = candidates.finish();
-            ids.retain(|id| seen.insert(*id));
+        let (fetch, stop) = (self.plan.fetch().clone(), self.stop.clone());
+        view.candidates(&fetch, &stop, reader, &mut |reader, ids| {
             self.traces(view, reader, ids);
-        }
+            ControlFlow::Continue(())
+        });
     }
 
     /// Those of these traces that nobody else counts.
@@ -174,7 +150,7 @@ impl Count {
         let fetch = self.plan.fetch();
         let ids = in_time(view, ids, fetch.start_unix_nanos, fetch.end_unix_nanos);
         let ids: Vec<TraceId> = ids.into_iter().map(|(_, _, id)| id).collect();
-        let mut gathered = reader.gather(&view.heads, &ids);
+        let gathered = reader.gather(&view.heads, &ids);
         live::observe(&self.plan, &mut self.partial, &gathered.traces());
         self.metrics.inspected_traces += u32::try_from(ids.len()).unwrap_or(u32::MAX);
     }

@@ -280,7 +280,7 @@ impl TagSearch {
             if self.is_over() {
                 return;
             }
-            let mut gathered = self.reader.gather(&self.view.heads, chunk);
+            let gathered = self.reader.gather(&self.view.heads, chunk);
             for trace in live::batch(fetch, &gathered.traces()).traces {
                 let root = if of_trace == Intrinsic::RootName { trace.root_name } else { trace.root_service };
                 if values.add(&Value::Str(root)).is_break() {

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use vivace_core::wire::{Reader, Value, WireError};
+use vivace_core::wire::{Reader, Value, WireError, usual_len};
 
 /// An attribute of a resource, scope, span, event or link.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -116,16 +116,6 @@ impl<'a> Attr<'a> {
             AttrValue::Scalar(Scalar::Str(text)) => Some(text),
             _ => None,
         }
-    }
-}
-
-/// A length of one or two bytes, and what follows.
-#[inline]
-pub(super) fn usual_len(bytes: &[u8]) -> Option<(usize, &[u8])> {
-    match bytes {
-        [len @ ..0x80, rest @ ..] => Some((usize::from(*len), rest)),
-        [low, high @ ..0x80, rest @ ..] => Some((usize::from(low & 0x7f) | usize::from(*high) << 7, rest)),
-        _ => None,
     }
 }
 

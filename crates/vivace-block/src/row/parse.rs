@@ -1,9 +1,8 @@
 //! OTLP messages into the parts of a row.
 
 use vivace_core::TraceId;
-use vivace_core::wire::{Reader, Value, WireError};
+use vivace_core::wire::{Fields, Reader, UsualFields, Value, WireError};
 
-use super::any_value::usual_len;
 use super::{Attr, AttrValue, Event, Layout, Link, Resource, Row, Scalar, Scope, Span};
 use crate::schema::Leaf;
 
@@ -47,73 +46,6 @@ impl Mark {
         row.event_attrs.truncate(self.event_attrs);
         row.link_attrs.truncate(self.link_attrs);
         row.span_columns.truncate(self.span_columns);
-    }
-}
-
-/// The fields of a message.
-trait Fields<'a> {
-    fn next_field(&mut self) -> Result<Option<(u32, Value<'a>)>, WireError>;
-    fn wrong_type(&self, field: u32) -> WireError;
-}
-
-impl<'a> Fields<'a> for Reader<'a> {
-    fn next_field(&mut self) -> Result<Option<(u32, Value<'a>)>, WireError> {
-        self.next_field()
-    }
-
-    fn wrong_type(&self, field: u32) -> WireError {
-        self.wrong_type(field)
-    }
-}
-
-/// Fields as they nearly always are: with keys of one or two bytes, shorter than 16 KiB. Everything else is an error, which does
-/// not say where.
-struct UsualFields<'a> {
-    rest: &'a [u8],
-}
-
-impl<'a> UsualFields<'a> {
-    #[inline(always)]
-    fn next(&mut self) -> Option<(u32, Value<'a>)> {
-        let (key, rest) = usual_len(self.rest)?;
-        let value = match (key & 7, rest) {
-            (0, [number @ ..0x80, rest @ ..]) => {
-                self.rest = rest;
-                Value::Varint(u64::from(*number))
-            }
-            (1, _) => {
-                let (number, rest) = rest.split_first_chunk()?;
-                self.rest = rest;
-                Value::Fixed64(u64::from_le_bytes(*number))
-            }
-            (2, _) => {
-                let (len, rest) = usual_len(rest)?;
-                let (bytes, rest) = rest.split_at_checked(len)?;
-                self.rest = rest;
-                Value::Bytes(bytes)
-            }
-            (5, _) => {
-                let (number, rest) = rest.split_first_chunk()?;
-                self.rest = rest;
-                Value::Fixed32(u32::from_le_bytes(*number))
-            }
-            _ => return None,
-        };
-        (key >> 3 != 0).then_some(((key >> 3) as u32, value))
-    }
-}
-
-impl<'a> Fields<'a> for UsualFields<'a> {
-    #[inline(always)]
-    fn next_field(&mut self) -> Result<Option<(u32, Value<'a>)>, WireError> {
-        if self.rest.is_empty() {
-            return Ok(None);
-        }
-        self.next().map(Some).ok_or(WireError::Truncated { offset: 0 })
-    }
-
-    fn wrong_type(&self, field: u32) -> WireError {
-        WireError::Type { field, offset: 0 }
     }
 }
 
@@ -193,7 +125,7 @@ impl<'a> Row<'a> {
 
     pub(super) fn read_span(&mut self, layout: &Layout, message: &'a [u8]) -> Result<ParsedSpan<'a>, WireError> {
         let mark = Mark::of(self);
-        if let Ok(span) = self.try_span(layout, UsualFields { rest: message }) {
+        if let Ok(span) = self.try_span(layout, UsualFields::new(message)) {
             return Ok(span);
         }
         mark.roll_back(self);
@@ -420,7 +352,7 @@ mod tests {
                     let mut bytes = bytes.clone();
                     bytes[at] = byte;
                     let bytes: &'static [u8] = bytes.leak();
-                    let fast = read(&mut |row| row.try_span(&layout, UsualFields { rest: bytes }).map(|parsed| parsed.span));
+                    let fast = read(&mut |row| row.try_span(&layout, UsualFields::new(bytes)).map(|parsed| parsed.span));
                     let slow = read(&mut |row| row.try_span(&layout, Reader::new(bytes)).map(|parsed| parsed.span));
                     all += usize::from(slow.is_ok());
                     if fast.is_ok() {
