@@ -21,7 +21,7 @@ use lookup::Lookup;
 /// The traces that overlap the query's time range and pass its filter, with what the query asks for.
 ///
 /// Each trace comes with all its spans in the order of their arrival; copies of a span count once.
-/// Spans that are no message are left out, as they are from blocks, if that is in what the query asks for.
+/// Spans that are no message are left out, as they are from blocks.
 #[must_use]
 pub fn batch(fetch: &Fetch, traces: &[(TraceId, Vec<SpanRef<'_>>)]) -> Batch {
     let layout = Layout::vparquet4(&[]).reading(Wanted::of_fetch(fetch));

@@ -30,10 +30,10 @@ pub struct SpanRef<'a> {
     pub span: &'a [u8],
 }
 
-/// What is read of spans. Blocks need all of it, queries little.
+/// What is kept of spans when they are read. Blocks need all of it, queries little.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Wanted {
-    /// Keys of span attributes; none for all. Others may be read all the same.
+    /// Keys of span attributes; none for all.
     pub(crate) span_keys: Option<Vec<Box<[u8]>>>,
     pub(crate) events: bool,
     /// Where spans stand in the tree, and how many children they have.
@@ -49,18 +49,14 @@ impl Default for Wanted {
 }
 
 impl Wanted {
-    /// Whether a `KeyValue` message of a span has to be read. One that starts in an unusual way has to be.
+    /// Whether a span attribute is kept.
     #[inline]
-    fn wants(&self, message: &[u8]) -> bool {
-        let Some(keys) = &self.span_keys else { return true };
-        match message {
-            [0x0a, len @ ..0x80, rest @ ..] => rest.get(..usize::from(*len)).is_none_or(|key| keys.iter().any(|wanted| **wanted == *key)),
-            _ => true,
-        }
+    fn wants(&self, key: &[u8]) -> bool {
+        self.span_keys.as_ref().is_none_or(|keys| keys.iter().any(|wanted| **wanted == *key))
     }
 }
 
-/// Which attributes have a column of their own, and what is read at all.
+/// Which attributes have a column of their own, and what is kept at all.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Layout {
     resource: FxHashMap<Box<[u8]>, Leaf>,
@@ -100,7 +96,7 @@ impl Layout {
         Self { resource, span, span_marks, wanted: Wanted::default() }
     }
 
-    /// The same, with no more read than `wanted`.
+    /// The same, with no more kept than `wanted`.
     pub(crate) fn reading(self, wanted: Wanted) -> Self {
         Self { wanted, ..self }
     }

@@ -1,4 +1,4 @@
-//! What a query reads of live spans.
+//! What a query wants of live spans.
 
 use vivace_traceql::{Attribute, Fetch, Intrinsic, Scope, SpanFilter, TraceFilter};
 

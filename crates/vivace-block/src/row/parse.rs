@@ -147,11 +147,21 @@ impl<'a> Row<'a> {
                 (6, Value::Varint(v)) => span.kind = i64::from(v as i32),
                 (7, Value::Fixed64(v)) => span.start = v,
                 (8, Value::Fixed64(v)) => end = v,
-                (9, Value::Bytes(v)) if !layout.wanted.wants(v) => {}
-                (9, Value::Bytes(v)) => self.push_span_attr(layout, &mut span, mark.span_columns, Attr::read(v)?),
+                (9, Value::Bytes(v)) => {
+                    // Read in any case, since a span with an attribute that is no message is none itself.
+                    let attr = Attr::read(v)?;
+                    if layout.wanted.wants(attr.key) {
+                        self.push_span_attr(layout, &mut span, mark.span_columns, attr);
+                    }
+                }
                 (10, Value::Varint(v)) => span.dropped_attrs = v as i32,
-                (11, Value::Bytes(_)) if !layout.wanted.events => {}
-                (11, Value::Bytes(v)) => self.push_event(v)?,
+                (11, Value::Bytes(v)) => {
+                    self.push_event(v)?;
+                    if !layout.wanted.events {
+                        self.events.truncate(mark.events);
+                        self.event_attrs.truncate(mark.event_attrs);
+                    }
+                }
                 (12, Value::Varint(v)) => span.dropped_events = v as i32,
                 (13, Value::Bytes(v)) => is_child_of_own_trace |= self.push_link(v)?,
                 (14, Value::Varint(v)) => span.dropped_links = v as i32,
