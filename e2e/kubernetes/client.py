@@ -13,6 +13,7 @@ import http.client
 import json
 import os
 import random
+import socket
 import sys
 import threading
 import time
@@ -104,7 +105,8 @@ class Load:
         self.texts = {}  # code -> one of its messages
         self.slow = []  # (seconds since the start, seconds that a request took with its retries), over a second
         self.bad_reads = []
-        self.slowest_read = 0.0
+        self.slowest_read = self.slowest_lookup = 0.0
+        self.slow_reads = []  # (seconds since the start, kind, seconds), over a second
         self.pause = writers / rate
         self.writers = [threading.Thread(target=self.write, args=(i,), daemon=True) for i in range(writers)]
         self.readers = [threading.Thread(target=self.read, args=(i,), daemon=True) for i in range(readers)]
@@ -173,14 +175,20 @@ class Load:
                 trace_id = self.order[-1] if turn % 2 else random.choice(self.order)
                 wanted = self.acknowledged[trace_id]
                 batch, members = random.choice(self.batches)
+            # The name is looked up apart: a lost packet of the resolver takes 5 s and says nothing of the answer.
             began = time.monotonic()
+            address = look_up(QUERY)
+            asked = time.monotonic()
             if turn % 5 == 0:
-                kind, problem = "search", search_problem(batch, members)
+                kind, problem = "search", search_problem(batch, members, address)
             else:
-                kind, problem = "by id", trace_problem(trace_id, wanted)
-            took = time.monotonic() - began
+                kind, problem = "by id", trace_problem(trace_id, wanted, address)
+            took = time.monotonic() - asked
             with self.lock:
+                self.slowest_lookup = max(self.slowest_lookup, asked - began)
                 self.slowest_read = max(self.slowest_read, took)
+                if took > 1:
+                    self.slow_reads.append((round(time.time() - self.began, 1), kind, round(took, 2)))
                 self.numbers[f"reads {kind}"] += 1
                 if problem:
                     self.numbers[f"bad reads {kind}"] += 1
@@ -216,6 +224,8 @@ class Load:
                 "slow": self.slow[-20:],
                 "slowest seconds": max((took for _, took in self.slow), default=0),
                 "slowest read seconds": round(self.slowest_read, 2),
+                "slowest lookup seconds": round(self.slowest_lookup, 2),
+                "slow reads": self.slow_reads[-20:],
                 "acknowledged traces": len(self.acknowledged),
                 "bad reads": self.bad_reads[:20],
                 "last bad read": self.bad_reads[-1][0] if self.bad_reads else None,
@@ -246,9 +256,18 @@ def build(batch):
     return *halves, spans
 
 
-def get(path, timeout=30):
-    host, port = QUERY.rsplit(":", 1)
-    connection = http.client.HTTPConnection(host, int(port), timeout=timeout)
+def look_up(address):
+    """The address with its name looked up; as it is when the name is not known, so that the request says so."""
+    host, port = address.rsplit(":", 1)
+    try:
+        return f"{socket.gethostbyname(host)}:{port}"
+    except OSError:
+        return address
+
+
+def get(path, address=QUERY):
+    host, port = address.rsplit(":", 1)
+    connection = http.client.HTTPConnection(host, int(port), timeout=30)
     try:
         connection.request("GET", path)
         answer = connection.getresponse()
@@ -263,10 +282,10 @@ def base64_or_hex(text):
     return text if len(text) == 16 else base64.b64decode(text).hex()
 
 
-def trace_problem(trace_id, wanted):
+def trace_problem(trace_id, wanted, address=QUERY):
     """None when the trace is there with all these spans."""
     try:
-        status, body = get(f"/api/v2/traces/{trace_id}")
+        status, body = get(f"/api/v2/traces/{trace_id}", address)
     except (OSError, http.client.HTTPException) as error:
         return f"no answer: {error!r}"
     if status != 200:
@@ -281,10 +300,10 @@ def trace_problem(trace_id, wanted):
     return None if wanted <= found else f"{len(wanted - found)} of {len(wanted)} spans missing; status {answer.get('status')}"
 
 
-def search_problem(batch, members):
+def search_problem(batch, members, address):
     query = urllib.parse.urlencode({"q": f'{{ span.batch = "{batch}" }}', "limit": 100})
     try:
-        status, body = get(f"/api/search?{query}")
+        status, body = get(f"/api/search?{query}", address)
     except (OSError, http.client.HTTPException) as error:
         return f"no answer: {error!r}"
     if status != 200:

@@ -33,6 +33,8 @@ def judge(what, outcome, **figures):
         slowest_request_seconds=outcome["slowest seconds"],
         reads=numbers.get("reads by id", 0) + numbers.get("reads search", 0),
         slowest_read_seconds=outcome["slowest read seconds"],
+        slowest_lookup_seconds=outcome["slowest lookup seconds"],
+        slow_reads=outcome["slow reads"],
         bad_reads=numbers.get("bad reads by id", 0) + numbers.get("bad reads search", 0),
         acknowledged_traces=outcome["acknowledged traces"],
         missing_at_first=outcome["verified"]["missing"],
