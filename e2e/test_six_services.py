@@ -136,6 +136,34 @@ def test_a_follower_flushes_for_a_primary_that_stays_away(tmp_path, minio, progr
         assert sorted(cluster.query.trace(trace_id).values()) == NAMES
 
 
+def test_while_the_bucket_is_away(cluster):
+    """Spans are taken and recent ones found as before; what could not be flushed is in the bucket, once, when it is back."""
+    sdk = spans.Sdk("outage", http=cluster.otlp_http_url)
+    ids = [sdk.order(n) for n in range(1, 16)]
+    cluster.minio.kill()
+    cluster.flush()
+
+    def failed():
+        return sum(ingester.metric("tempo_ingester_failed_flushes_total") for ingester in cluster.ingesters())
+
+    eventually("flushes fail, again and again", lambda: failed() >= 3, seconds=60)
+    ids += [sdk.order(n) for n in range(16, 31)]
+    sdk.close()
+    assert sdk.exporter.failed == 0
+    # So young that no block is asked: query_frontend.search.query_backend_after.
+    now = int(time.time())
+    assert cluster.query.found('{ resource.service.name = "outage" }', start=now - 600, end=now + 60) == set(ids)
+
+    cluster.minio.start_with(cluster.BUCKET)
+    cluster.flush()
+    eventually("everything is stored", lambda: stored_traces(cluster) >= len(ids), seconds=120)
+    assert stored_traces(cluster) == len(ids)
+    require_complete(cluster, ids, {"outage": 30})
+    for program in cluster.programs.values():
+        program.require_running()
+        assert "panicked" not in program.output(), program.name
+
+
 def test_without_its_quorum_nothing_is_acknowledged(cluster):
     message, (before,) = spans.request()
     body = message.SerializeToString()

@@ -1,8 +1,10 @@
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use futures::FutureExt;
 use tokio::sync::Semaphore;
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
@@ -32,6 +34,7 @@ const BUILDS_AT_ONCE: usize = 1;
 /// Cuts heads, builds and stores their blocks, clears old ones, and takes over from primaries that are gone.
 /// Ends when told to; flushes under way are given up then and done again by the next process.
 pub(crate) async fn run(ingester: Arc<Ingester>, pool: Arc<ClientPool>, stop: CancellationToken) -> anyhow::Result<()> {
+    let _over = ingester.flushing_over.clone().drop_guard();
     let mut takeover = Takeover::default();
     let mut flushes: JoinSet<Arc<Head>> = JoinSet::new();
     let mut under_way: Vec<Arc<Head>> = Vec::new();
@@ -158,7 +161,9 @@ impl Flush {
         let mut built: Option<Built> = None;
         loop {
             let started = std::time::Instant::now();
-            match self.attempt(block, &mut built).await {
+            // A fault of ours must not keep what else is live from the bucket, nor end the process, which would meet it again.
+            let attempt = AssertUnwindSafe(self.attempt(block, &mut built)).catch_unwind().await;
+            match attempt.unwrap_or_else(|_| Err(anyhow::anyhow!("it panicked"))) {
                 Ok(()) => {
                     metrics::histogram!("tempo_ingester_flush_duration_seconds").record(started.elapsed().as_secs_f64());
                     return self.head;
@@ -324,13 +329,14 @@ impl Ingester {
         metrics::gauge!("vivace_ingester_under_replicated_segments").set(self.live.under_replicated() as f64);
     }
 
-    /// Flushes everything that is live; comes back when it is in the bucket.
+    /// Flushes everything that is live; comes back when it is in the bucket, or when nothing flushes any more.
     pub(crate) async fn flush_everything(&self) {
         let mut flushed = self.flushed.subscribe();
         self.cut(None);
         while self.live.tenants().iter().any(|t| !t.sealed().is_empty()) {
-            if flushed.changed().await.is_err() {
-                return;
+            tokio::select! {
+                changed = flushed.changed() => changed.expect("the sender is here"),
+                () = self.flushing_over.cancelled() => return,
             }
         }
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::{Notify, RwLock, watch};
+use tokio_util::sync::CancellationToken;
 use vivace_block::{BlockOptions, DedicatedColumn, DedicatedOption, DedicatedScope, DedicatedType};
 use vivace_config::{ColumnOption, ColumnScope, ColumnType, Limits};
 use vivace_core::TenantId;
@@ -47,6 +48,8 @@ pub(crate) struct Ingester {
     pub(crate) flush_wanted: Notify,
     /// Counts heads that are done.
     pub(crate) flushed: watch::Sender<u64>,
+    /// The flush loop has ended, in order or not.
+    pub(crate) flushing_over: CancellationToken,
     /// Everything is to be flushed before the process ends.
     flush_on_drain: AtomicBool,
     /// How often segments were taken over. Locked while they turn from held to live, so that a query sees each of them in one place.
@@ -172,6 +175,7 @@ impl Ingester {
             gate,
             flush_wanted,
             flushed,
+            flushing_over: CancellationToken::new(),
             flush_on_drain,
             takeovers,
             joining,

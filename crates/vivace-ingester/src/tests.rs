@@ -213,6 +213,16 @@ async fn what_a_follower_lost_with_its_disk_is_flushed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nobody_waits_for_flushes_that_are_over() {
+    let mut pair = Pair::new(true).await;
+    let primary = pair.start(1, |_| {}).await;
+    primary.push(segment(1)).await.expect("taken");
+    pair.tasks.shutdown().await;
+    tokio::time::timeout(Duration::from_secs(30), primary.flush_everything()).await.expect("comes back");
+    assert!(!primary.is_flushed(), "and the log keeps it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_primary_still_has_is_not_taken_over() {
     let mut pair = Pair::new(true).await;
     let (follower, primary) = (pair.start(0, |_| {}).await, pair.start(1, |_| {}).await);

@@ -5,11 +5,10 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
-use object_store::buffered::BufWriter;
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use object_store::{ObjectStore, ObjectStoreExt, WriteMultipart};
+use tokio::io::AsyncReadExt;
 use tokio::runtime::Handle;
 use vivace_block::{BlockMeta, ReadAt, bloom, objects};
 use vivace_core::{BlockId, TenantId, TraceId};
@@ -241,29 +240,49 @@ impl Bucket {
         let unreadable = |source| BucketError::LocalFile { path: file_path.display().to_string(), source };
         let mut file = tokio::fs::File::open(file_path).await.map_err(unreadable)?;
         let len = file.metadata().await.map_err(unreadable)?.len();
-        let part = usize::try_from(self.inner.part_bytes.max(len.div_ceil(PARTS_MAX))).unwrap_or(usize::MAX);
-        let unwritten = |source| BucketError::of_store("write", location.as_ref(), source);
-        let mut writer = BufWriter::with_capacity(self.inner.store.clone(), location.clone(), part).with_max_concurrency(PARTS_IN_FLIGHT);
-        let copied = async {
-            loop {
-                let mut chunk = Vec::with_capacity(part.min(usize::try_from(len).unwrap_or(part)).max(1));
-                (&mut file).take(part as u64).read_to_end(&mut chunk).await.map_err(unreadable)?;
-                if chunk.is_empty() {
-                    break;
-                }
-                writer.put(chunk.into()).await.map_err(unwritten)?;
-            }
-            writer.shutdown().await.map_err(|e| unwritten(into_store_error(e)))
-        };
-        let copied = copied.await;
-        if copied.is_err()
-            && let Err(error) = writer.abort().await
-        {
-            tracing::warn!(key = %location, %error, "could not abort an upload; its parts stay in the bucket");
+        let part = self.inner.part_bytes.max(len.div_ceil(PARTS_MAX));
+        if len <= part {
+            let mut bytes = Vec::with_capacity(usize::try_from(len).unwrap_or_default());
+            file.read_to_end(&mut bytes).await.map_err(unreadable)?;
+            self.put(location, bytes.into()).await?;
+        } else {
+            self.upload_parts(file, usize::try_from(part).unwrap_or(usize::MAX), location, unreadable).await?;
         }
-        copied?;
         metrics::counter!("vivace_storage_written_bytes_total").increment(len);
         Ok(())
+    }
+
+    async fn upload_parts(
+        &self,
+        mut file: tokio::fs::File,
+        part: usize,
+        location: &Path,
+        unreadable: impl Fn(std::io::Error) -> BucketError,
+    ) -> Result<(), BucketError> {
+        let unwritten = |source| BucketError::of_store("write", location.as_ref(), source);
+        let upload = self.inner.store.put_multipart(location).await.map_err(unwritten)?;
+        let mut parts = WriteMultipart::new_with_chunk_size(upload, part);
+        let copied = async {
+            loop {
+                let mut chunk = Vec::with_capacity(part);
+                (&mut file).take(part as u64).read_to_end(&mut chunk).await.map_err(&unreadable)?;
+                if chunk.is_empty() {
+                    return Ok(());
+                }
+                parts.wait_for_capacity(PARTS_IN_FLIGHT).await.map_err(unwritten)?;
+                parts.put(chunk.into());
+            }
+        };
+        match copied.await {
+            // Aborts by itself where it fails.
+            Ok(()) => parts.finish().await.map(drop).map_err(unwritten),
+            Err(error) => {
+                if let Err(error) = parts.abort().await {
+                    tracing::warn!(key = %location, %error, "could not abort an upload; its parts stay in the bucket");
+                }
+                Err(error)
+            }
+        }
     }
 
     /// Marks a block as replaced: `meta.json` becomes `meta.compacted.json`, whose time is the time of compaction.
@@ -397,14 +416,6 @@ impl Bucket {
             Ok(()) | Err(BucketError::Gone { .. }) => Ok(()),
             Err(error) => Err(error),
         }
-    }
-}
-
-/// Writers wrap the store's errors for `AsyncWrite`.
-fn into_store_error(error: std::io::Error) -> object_store::Error {
-    match error.downcast::<object_store::Error>() {
-        Ok(error) => error,
-        Err(error) => object_store::Error::Generic { store: "upload", source: error.into() },
     }
 }
 

@@ -1,109 +1,29 @@
 //! What a reader does about tenant indexes that are older than the newest blocks.
 
-use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use futures::StreamExt;
-use futures::stream::BoxStream;
-use object_store::memory::InMemory;
-use object_store::path::Path;
-use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions, PutOptions,
-    PutPayload, PutResult, Result,
-};
-use parking_lot::Mutex;
 use vivace_config::TraceStorage;
 use vivace_core::TenantId;
 use vivace_storage::{Bucket, PollOptions, Poller};
 
+use crate::faulty::{Faults, Faulty, Listings};
 use crate::{block_id, clock, store, tenant};
-
-/// What becomes of a listing of blocks.
-#[derive(Debug, Clone, Copy)]
-enum Listings {
-    Answered,
-    Refused,
-    Unanswered,
-}
-
-/// A store whose listings can be made to fail, and which counts what is read.
-#[derive(Debug)]
-struct Faulty {
-    store: InMemory,
-    listings: Arc<Mutex<Listings>>,
-    metas_read: Arc<AtomicUsize>,
-    listed: Arc<AtomicUsize>,
-}
-
-impl std::fmt::Display for Faulty {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("faulty")
-    }
-}
-
-#[async_trait]
-impl ObjectStore for Faulty {
-    async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
-        self.store.put_opts(location, payload, options).await
-    }
-
-    async fn put_multipart_opts(&self, location: &Path, options: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
-        self.store.put_multipart_opts(location, options).await
-    }
-
-    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        if location.filename() == Some("meta.json") {
-            self.metas_read.fetch_add(1, Ordering::Relaxed);
-        }
-        self.store.get_opts(location, options).await
-    }
-
-    async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<bytes::Bytes>> {
-        self.store.get_ranges(location, ranges).await
-    }
-
-    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        self.store.delete_stream(locations)
-    }
-
-    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.listed.fetch_add(1, Ordering::Relaxed);
-        match *self.listings.lock() {
-            Listings::Answered => self.store.list(prefix),
-            Listings::Refused => futures::stream::iter([Err(Error::Generic { store: "faulty", source: "slow down".into() })]).boxed(),
-            Listings::Unanswered => futures::stream::pending().boxed(),
-        }
-    }
-
-    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.store.list_with_delimiter(prefix).await
-    }
-
-    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.store.copy_opts(from, to, options).await
-    }
-}
 
 /// A tenant whose index names blocks 1 to 3; since then 1 was deleted, 2 compacted, and 4 written.
 struct Outdated {
     bucket: Bucket,
     tenant: TenantId,
     builder: Poller,
-    listings: Arc<Mutex<Listings>>,
-    metas_read: Arc<AtomicUsize>,
-    listed: Arc<AtomicUsize>,
+    faults: Arc<Faults>,
 }
 
 impl Outdated {
     async fn new() -> Self {
-        let listings = Arc::new(Mutex::new(Listings::Answered));
-        let (metas_read, listed) = (Arc::default(), Arc::default());
-        let store_ =
-            Faulty { store: InMemory::new(), listings: listings.clone(), metas_read: Arc::clone(&metas_read), listed: Arc::clone(&listed) };
-        let bucket = Bucket::of_store(Arc::new(store_));
+        let faulty = Faulty::default();
+        let faults = Arc::clone(&faulty.faults);
+        let bucket = Bucket::of_store(Arc::new(faulty));
         let tenant = tenant("a");
         for n in 1..=3 {
             store(&bucket, &tenant, n, b"old").await;
@@ -113,9 +33,9 @@ impl Outdated {
         bucket.delete_block(&tenant, block_id(1)).await.expect("deleted");
         bucket.mark_compacted(&tenant, block_id(2)).await.expect("marked");
         store(&bucket, &tenant, 4, b"new").await;
-        metas_read.store(0, Ordering::Relaxed);
-        listed.store(0, Ordering::Relaxed);
-        Self { bucket, tenant, builder, listings, metas_read, listed }
+        faults.metas_read.store(0, Ordering::Relaxed);
+        faults.listed.store(0, Ordering::Relaxed);
+        Self { bucket, tenant, builder, faults }
     }
 
     fn reader(&self) -> Poller {
@@ -127,7 +47,7 @@ impl Outdated {
     }
 
     fn counts(&self) -> (usize, usize) {
-        (self.listed.load(Ordering::Relaxed), self.metas_read.load(Ordering::Relaxed))
+        (self.faults.listed.load(Ordering::Relaxed), self.faults.metas_read.load(Ordering::Relaxed))
     }
 }
 
@@ -167,13 +87,13 @@ async fn a_tenant_asked_for_before_the_first_poll_is_current() {
 async fn the_index_stays_where_listing_fails_and_the_next_poll_tries_again() {
     let outdated = Outdated::new().await;
     let reader = outdated.reader();
-    *outdated.listings.lock() = Listings::Refused;
+    *outdated.faults.listings.lock() = Listings::Refused;
     let report = reader.poll_once().await.expect("polled");
     assert!(report.failed.is_empty(), "{report:?}");
     assert_eq!(outdated.live(&reader), [1, 2, 3]);
     assert!(reader.blocklist().is_polled());
 
-    *outdated.listings.lock() = Listings::Answered;
+    *outdated.faults.listings.lock() = Listings::Answered;
     reader.poll_once().await.expect("polled");
     assert_eq!(outdated.live(&reader), [3, 4]);
 }
@@ -191,7 +111,7 @@ async fn readers_that_must_not_list_keep_to_the_index() {
 async fn a_listing_that_takes_long_holds_nobody_up() {
     let outdated = Outdated::new().await;
     let reader = outdated.reader();
-    *outdated.listings.lock() = Listings::Unanswered;
+    *outdated.faults.listings.lock() = Listings::Unanswered;
     let hour = tokio::time::timeout(Duration::from_secs(3600), reader.poll_once()).await;
     assert!(hour.is_err(), "the listing is still waited for");
     assert!(reader.blocklist().is_polled());
