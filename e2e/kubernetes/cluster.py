@@ -41,6 +41,14 @@ def kubectl(*arguments, **options):
     return run("kubectl", *arguments, **options).stdout
 
 
+def clear(namespace, wait=True):
+    """Deletes a namespace. Ingesters whose bucket goes with it would wait for the bucket as long as they may, so no pod is given time."""
+    kubectl("delete", "namespace", namespace, "--ignore-not-found", "--wait=false")
+    kubectl("delete", "pod", "-n", namespace, "--all", "--grace-period=0", "--force", "--wait=false", check=False)
+    if wait:
+        kubectl("delete", "namespace", namespace, "--ignore-not-found", "--timeout=300s")
+
+
 def objects(*arguments):
     return json.loads(kubectl("get", *arguments, "-o", "json"))
 

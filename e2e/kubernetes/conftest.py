@@ -19,11 +19,11 @@ NAMESPACE = "observability"
 def tempo():
     """The tutorial's release: `helm install tempo … -n observability --values values-tempo.yaml`, nothing else."""
     if not os.environ.get("VIVACE_KUBE_REUSE"):
-        kube.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=300s")
+        kube.clear(NAMESPACE)
     release = kube.Release(NAMESPACE, [kube.HERE / "values-tempo.yaml"])
     yield release
     if not os.environ.get("VIVACE_KUBE_KEEP"):
-        kube.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait=false")
+        kube.clear(NAMESPACE, wait=False)
 
 
 @pytest.fixture(scope="session")

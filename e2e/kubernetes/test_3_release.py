@@ -131,4 +131,4 @@ def test_what_is_wrong_is_said_in_one_sentence(settled, what):
         kube.note(f"wrong: {what}", line=line, states=sorted({json.dumps(sorted(s)) for s in states}))
         assert len(line) < 600, line
     finally:
-        kube.kubectl("delete", "namespace", "wrong", "--ignore-not-found", "--timeout=120s")
+        kube.clear("wrong")

@@ -11,12 +11,12 @@ SETTINGS = ["ingester.persistence.enabled=true", "ingester.config.flush_all_on_s
 
 @pytest.fixture(scope="module")
 def volumes():
-    kube.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=300s")
+    kube.clear(NAMESPACE)
     release = kube.Release(NAMESPACE, [kube.HERE / "values-tempo.yaml"], settings=SETTINGS)
     release.install()
     release.wait_ready(seconds=300)
     yield release
-    kube.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait=false")
+    kube.clear(NAMESPACE, wait=False)
 
 
 @pytest.fixture(scope="module")

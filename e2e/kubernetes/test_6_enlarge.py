@@ -17,7 +17,7 @@ SETTINGS = [
 @pytest.fixture(scope="module")
 def growing():
     """A release whose claims are of a class that lets them grow, otherwise like the cluster's default."""
-    kube.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=300s")
+    kube.clear(NAMESPACE)
     default = "storageclass.kubernetes.io/is-default-class"
     found = [one for one in kube.objects("storageclass")["items"] if one["metadata"].get("annotations", {}).get(default) == "true"]
     copied = {key: found[0][key] for key in ("apiVersion", "kind", "provisioner", "parameters", "volumeBindingMode") if key in found[0]}
@@ -26,7 +26,7 @@ def growing():
     release.install()
     release.wait_ready(seconds=300)
     yield release
-    kube.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait=false")
+    kube.clear(NAMESPACE, wait=False)
     kube.kubectl("delete", "storageclass", CLASS, check=False)
 
 

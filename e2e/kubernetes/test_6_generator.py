@@ -14,14 +14,14 @@ SPANS = 3
 
 @pytest.fixture(scope="module")
 def generator():
-    kube.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=300s")
+    kube.clear(NAMESPACE)
     kube.kubectl("create", "namespace", NAMESPACE)
     start_prometheus()
     release = kube.Release(NAMESPACE, [kube.HERE / "values-tempo.yaml", kube.HERE / "values-generator.yaml"])
     release.install()
     release.wait_ready(seconds=300)
     yield release
-    kube.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait=false")
+    kube.clear(NAMESPACE, wait=False)
 
 
 def start_prometheus():

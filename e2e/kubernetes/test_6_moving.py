@@ -76,7 +76,7 @@ def on_the_volume(program, *arguments):
 
 @pytest.fixture(scope="module")
 def moved():
-    kube.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=300s")
+    kube.clear(NAMESPACE)
     kube.kubectl("create", "namespace", NAMESPACE)
     claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "10Gi"}}}
     kube.apply(NAMESPACE, {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": CLAIM}, "spec": claim})
@@ -85,7 +85,7 @@ def moved():
     release.install()
     release.wait_ready(seconds=300)
     yield release
-    kube.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait=false")
+    kube.clear(NAMESPACE, wait=False)
 
 
 @pytest.fixture(scope="module")

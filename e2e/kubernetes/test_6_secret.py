@@ -18,7 +18,7 @@ def secret(**values):
 
 @pytest.fixture
 def release(tmp_path):
-    kube.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=300s")
+    kube.clear(NAMESPACE)
     kube.kubectl("create", "namespace", NAMESPACE)
     overlay = tmp_path / "secret.yaml"
     names = {"access_key": "${S3_ACCESS}", "secret_key": "${S3_SECRET}"}
@@ -31,7 +31,7 @@ def release(tmp_path):
         )
     )
     yield kube.Release(NAMESPACE, [kube.HERE / "values-tempo.yaml", overlay])
-    kube.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait=false")
+    kube.clear(NAMESPACE, wait=False)
 
 
 def test_credentials_come_from_a_secret(release):

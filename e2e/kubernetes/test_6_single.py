@@ -13,12 +13,12 @@ NAMESPACE = "single"
 
 @pytest.fixture(scope="module")
 def single():
-    kube.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=300s")
+    kube.clear(NAMESPACE)
     release = kube.Release(NAMESPACE, [], chart="vivace", settings=["persistence.enabled=true"])
     release.install()
     release.wait_ready(count=1, seconds=180)
     yield release
-    kube.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait=false")
+    kube.clear(NAMESPACE, wait=False)
 
 
 def written(release):

@@ -12,13 +12,13 @@ ZONES = ["zone-a", "zone-b", "zone-c"]
 
 @pytest.fixture(scope="module", params=["true", "false"], ids=["volumes", "no-volumes"])
 def zones(request):
-    kube.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=300s")
+    kube.clear(NAMESPACE)
     settings = [f"ingester.persistence.enabled={request.param}"]
     release = kube.Release(NAMESPACE, [kube.HERE / "values-tempo.yaml", kube.HERE / "values-zones.yaml"], settings=settings)
     release.install()
     release.wait_ready(seconds=300)
     yield release
-    kube.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait=false")
+    kube.clear(NAMESPACE, wait=False)
 
 
 @pytest.fixture(scope="module")
