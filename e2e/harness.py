@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import re
 import socket
 import subprocess
@@ -27,15 +28,29 @@ def binaries():
     return Path(json.loads(metadata.stdout)["target_directory"]) / "debug"
 
 
+GIVEN_PORTS = set()
+
+
 def free_ports(count):
-    """Distinct ports that nobody listens on now."""
-    sockets = [socket.socket() for _ in range(count)]
-    for s in sockets:
-        s.bind(("127.0.0.1", 0))
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
+    """Distinct ports that nobody uses now. Below those from which outgoing connections come: one of these would take the place
+    before a program listens there."""
+    ports = []
+    while len(ports) < count:
+        port = random.SystemRandom().randrange(10_000, 32_000)
+        if port not in GIVEN_PORTS and is_free(port):
+            GIVEN_PORTS.add(port)
+            ports.append(port)
     return ports
+
+
+def is_free(port):
+    with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
+        try:
+            tcp.bind(("127.0.0.1", port))
+            udp.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def in_use(port):
