@@ -3,17 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use futures::stream::BoxStream;
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions, PutOptions,
-    PutPayload, PutResult, Result,
-};
+use object_store::{ObjectStore, PutOptions, PutPayload};
 use prost::Message;
 use tokio_util::sync::CancellationToken;
 use vivace_block::{BlockMeta, BlockOptions, BlockReader, BlockWriter, SpanRef};
@@ -22,65 +16,14 @@ use vivace_config::{Config, Limits};
 use vivace_core::{BlockId, SpanId, TenantId, TraceId};
 use vivace_server::{Overrides, clock};
 use vivace_storage::{Bucket, PollOptions, Poller};
-use vivace_testkit::TraceBuilder;
-
-/// Forgets what it is told about compacted blocks, when asked to: a process that dies between its two steps.
-#[derive(Debug)]
-struct Forgetful {
-    store: InMemory,
-    forget: Arc<AtomicBool>,
-}
-
-impl std::fmt::Display for Forgetful {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("forgetful")
-    }
-}
-
-#[async_trait]
-impl ObjectStore for Forgetful {
-    async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
-        if self.forget.load(Ordering::Relaxed) && location.filename() == Some("meta.compacted.json") {
-            return Err(Error::Generic { store: "forgetful", source: "the process is gone".into() });
-        }
-        self.store.put_opts(location, payload, options).await
-    }
-
-    async fn put_multipart_opts(&self, location: &Path, options: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
-        self.store.put_multipart_opts(location, options).await
-    }
-
-    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        self.store.get_opts(location, options).await
-    }
-
-    async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<bytes::Bytes>> {
-        self.store.get_ranges(location, ranges).await
-    }
-
-    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        self.store.delete_stream(locations)
-    }
-
-    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.store.list(prefix)
-    }
-
-    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.store.list_with_delimiter(prefix).await
-    }
-
-    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.store.copy_opts(from, to, options).await
-    }
-}
+use vivace_testkit::{Faults, Faulty, TraceBuilder};
 
 /// A bucket, its block list and a compactor.
 struct Upkeep {
     bucket: Bucket,
     poller: Poller,
     compactor: Compactor,
-    forget: Arc<AtomicBool>,
+    faults: Arc<Faults>,
     _work: tempfile::TempDir,
 }
 
@@ -91,19 +34,19 @@ fn config(change: impl FnOnce(&mut Config)) -> Config {
 }
 
 async fn upkeep(config: &Config) -> Upkeep {
-    let forget = Arc::new(AtomicBool::new(false));
-    let bucket = Bucket::of_store(Arc::new(Forgetful { store: InMemory::new(), forget: forget.clone() }));
-    over(config, bucket, forget).await
+    let faulty = Faulty::default();
+    let faults = Arc::clone(&faulty.faults);
+    over(config, Bucket::of_store(Arc::new(faulty)), faults).await
 }
 
-async fn over(config: &Config, bucket: Bucket, forget: Arc<AtomicBool>) -> Upkeep {
+async fn over(config: &Config, bucket: Bucket, faults: Arc<Faults>) -> Upkeep {
     let poller = Poller::builder(bucket.clone(), PollOptions::from(&config.storage.trace), clock::unix_nanos, |_| true);
     let work = tempfile::tempdir().expect("a folder");
     let overrides = Overrides::fixed(Limits::default());
     let compactor =
         Compactor::new(config, bucket.clone(), poller.blocklist(), Owner::of_everything(), overrides, work.path().join("compaction"))
             .expect("a folder for work");
-    Upkeep { bucket, poller, compactor, forget, _work: work }
+    Upkeep { bucket, poller, compactor, faults, _work: work }
 }
 
 /// One trace with spans `first..end`; equal numbers are equal spans.
@@ -210,14 +153,14 @@ async fn dying_between_storing_and_marking_leaves_copies_only() {
     upkeep.store(1, &[trace(1, 0..3), trace(2, 0..2)]).await;
     upkeep.store(2, &[trace(1, 2..4)]).await;
     let (before, _) = upkeep.spans().await;
-    upkeep.forget.store(true, Ordering::Relaxed);
+    *upkeep.faults.refused_name.lock() = Some("meta.compacted.json");
     upkeep.compact().await;
     assert_eq!(upkeep.live().await.len(), 3, "the merged block and both inputs");
     assert_eq!(upkeep.spans().await.0, before);
 
     // A new process finds the inputs still there, and merges them once more.
-    upkeep.forget.store(false, Ordering::Relaxed);
-    let restarted = over(&config, upkeep.bucket.clone(), upkeep.forget.clone()).await;
+    *upkeep.faults.refused_name.lock() = None;
+    let restarted = over(&config, upkeep.bucket.clone(), upkeep.faults.clone()).await;
     restarted.compact().await;
     restarted.compact().await;
     let live = restarted.live().await;

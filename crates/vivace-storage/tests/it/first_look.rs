@@ -7,8 +7,8 @@ use std::time::Duration;
 use vivace_config::TraceStorage;
 use vivace_core::TenantId;
 use vivace_storage::{Bucket, PollOptions, Poller};
+use vivace_testkit::{Faults, Faulty, Listings};
 
-use crate::faulty::{Faults, Faulty, Listings};
 use crate::{block_id, clock, store, tenant};
 
 /// A tenant whose index names blocks 1 to 3; since then 1 was deleted, 2 compacted, and 4 written.

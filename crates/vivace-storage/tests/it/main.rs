@@ -1,7 +1,6 @@
 //! The crate as its users see it: one suite for every kind of bucket, and the block lists over one.
 
 mod blocklist;
-mod faulty;
 mod first_look;
 mod open;
 mod outage;

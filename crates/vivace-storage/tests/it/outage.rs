@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use vivace_storage::{Bucket, BucketError};
+use vivace_testkit::Faulty;
 
-use crate::faulty::Faulty;
 use crate::{block, tenant};
 
 /// Whichever write it is that fails first, it is an error that names the object; nothing is to be seen of the block and no upload

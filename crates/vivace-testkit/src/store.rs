@@ -1,5 +1,3 @@
-//! A store in memory that refuses what it is told to, and counts what is asked of it.
-
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -17,28 +15,39 @@ use parking_lot::Mutex;
 
 /// What becomes of a listing of blocks.
 #[derive(Debug, Default, Clone, Copy)]
-pub(crate) enum Listings {
+pub enum Listings {
+    /// It is answered.
     #[default]
     Answered,
+    /// It is an error.
     Refused,
+    /// It never ends.
     Unanswered,
 }
 
+/// What a [`Faulty`] store does, and what was asked of it.
 #[derive(Debug, Default)]
-pub(crate) struct Faults {
-    pub(crate) listings: Mutex<Listings>,
+pub struct Faults {
+    /// What becomes of listings.
+    pub listings: Mutex<Listings>,
     /// So many writes are done before all are refused; no number: none is.
-    pub(crate) writes_left: Mutex<Option<usize>>,
-    pub(crate) metas_read: AtomicUsize,
-    pub(crate) listed: AtomicUsize,
+    pub writes_left: Mutex<Option<usize>>,
+    /// Objects of this file name are not written.
+    pub refused_name: Mutex<Option<&'static str>>,
+    /// So many `meta.json` were asked for.
+    pub metas_read: AtomicUsize,
+    /// So often something was listed.
+    pub listed: AtomicUsize,
     /// An upload in parts was begun and neither completed nor aborted.
-    pub(crate) is_upload_open: AtomicBool,
+    pub is_upload_open: AtomicBool,
 }
 
+/// A store in memory that refuses what it is told to, and counts what is asked of it.
 #[derive(Debug, Default)]
-pub(crate) struct Faulty {
+pub struct Faulty {
     store: InMemory,
-    pub(crate) faults: Arc<Faults>,
+    /// Kept by the test when the store is given away.
+    pub faults: Arc<Faults>,
 }
 
 #[derive(Debug)]
@@ -48,7 +57,10 @@ struct FaultyUpload {
 }
 
 impl Faults {
-    fn write(&self) -> Result<()> {
+    fn write(&self, name: Option<&str>) -> Result<()> {
+        if name.is_some() && *self.refused_name.lock() == name {
+            return Err(refused());
+        }
         match self.writes_left.lock().as_mut() {
             None => Ok(()),
             Some(0) => Err(refused()),
@@ -67,14 +79,14 @@ fn refused() -> Error {
 #[async_trait]
 impl MultipartUpload for FaultyUpload {
     fn put_part(&mut self, data: PutPayload) -> UploadPart {
-        match self.faults.write() {
+        match self.faults.write(None) {
             Ok(()) => self.upload.put_part(data),
             Err(error) => Box::pin(async { Err(error) }),
         }
     }
 
     async fn complete(&mut self) -> Result<PutResult> {
-        self.faults.write()?;
+        self.faults.write(None)?;
         let done = self.upload.complete().await?;
         self.faults.is_upload_open.store(false, Ordering::Relaxed);
         Ok(done)
@@ -95,12 +107,12 @@ impl std::fmt::Display for Faulty {
 #[async_trait]
 impl ObjectStore for Faulty {
     async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
-        self.faults.write()?;
+        self.faults.write(location.filename())?;
         self.store.put_opts(location, payload, options).await
     }
 
     async fn put_multipart_opts(&self, location: &Path, options: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
-        self.faults.write()?;
+        self.faults.write(location.filename())?;
         let upload = self.store.put_multipart_opts(location, options).await?;
         self.faults.is_upload_open.store(true, Ordering::Relaxed);
         Ok(Box::new(FaultyUpload { upload, faults: Arc::clone(&self.faults) }))
