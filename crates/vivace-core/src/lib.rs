@@ -2,6 +2,7 @@
 //!
 //! No IO, no clock, no runtime. Start with [`TenantId`], [`TraceId`] and [`otlp::walk_spans`].
 
+pub mod budget;
 pub mod combine;
 mod id;
 pub mod otlp;

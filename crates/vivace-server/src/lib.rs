@@ -32,6 +32,7 @@ mod listen;
 mod load;
 mod log;
 mod memory;
+mod memory_limit;
 mod overrides;
 mod path;
 mod process;

@@ -26,11 +26,12 @@ use tonic::server::NamedService;
 use tonic::service::Routes;
 use tower::Service;
 use vivace_config::Config;
+use vivace_core::budget::Budget;
 
 use crate::listen::{self, Ending, Services, Staged, Windows};
 use crate::ready::Readiness;
 use crate::settings::Settings;
-use crate::{Tenancy, admin, build, instrument, log, memory, recorder};
+use crate::{Tenancy, admin, build, instrument, log, memory, memory_limit, recorder};
 
 /// How often histograms are folded and the memory between two scrapes is bounded.
 const UPKEEP_PERIOD: Duration = Duration::from_secs(5);
@@ -41,6 +42,7 @@ type Drain = Box<dyn FnOnce() -> BoxFuture<'static, anyhow::Result<()>> + Send>;
 pub struct Process {
     name: String,
     settings: Settings,
+    budget: Budget,
     http_addr: SocketAddr,
     grpc_listener: TcpListener,
     http: Router,
@@ -142,6 +144,7 @@ impl Process {
             name: name.to_owned(),
             admin,
             settings,
+            budget: memory_limit::budget(),
             http_addr,
             grpc_listener,
             http: Router::new(),
@@ -199,6 +202,12 @@ impl Process {
     #[must_use]
     pub fn shutdown(&self) -> Shutdown {
         Shutdown(self.shutdown.clone())
+    }
+
+    /// The bytes that all parts of this process may hold together.
+    #[must_use]
+    pub fn budget(&self) -> Budget {
+        self.budget.clone()
     }
 
     /// How requests name their tenant.
