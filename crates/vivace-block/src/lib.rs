@@ -8,6 +8,7 @@ pub mod bloom;
 pub mod dedicated;
 mod frames;
 pub mod index;
+mod joined;
 pub mod live;
 mod merge;
 mod meta;
@@ -24,6 +25,7 @@ pub mod verify;
 mod write;
 
 pub use dedicated::{DedicatedColumn, DedicatedOption, DedicatedScope, DedicatedType};
+pub use joined::JoinedFetch;
 pub use merge::{MergeError, MergedBlock, merge};
 pub use meta::{BlockMeta, CorruptMeta, Format, parse_rfc3339, rfc3339};
 pub use parquet_source::ParquetSource;
