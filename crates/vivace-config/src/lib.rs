@@ -233,18 +233,18 @@ impl Config {
         if trace.blocklist_poll_concurrency == 0 {
             trace.blocklist_poll_concurrency = 50;
         }
-        if trace.blocklist_poll_tenant_concurrency == 0 {
-            trace.blocklist_poll_tenant_concurrency = 1;
-        }
     }
 }
 
 /// Everything the reader found: warnings if nothing is wrong.
 fn finish(reader: Reader, source: &str) -> Result<Vec<Warning>, ConfigErrors> {
-    let Reader { mut problems, warnings, .. } = reader;
-    if problems.is_empty() {
-        return Ok(warnings);
+    let Reader { problems, mut warnings, more_warnings, .. } = reader;
+    if let Some(errors) = problems.into_errors(source) {
+        return Err(errors);
     }
-    problems.sort_by_key(|problem| (problem.line, problem.column));
-    Err(ConfigErrors { source_name: source.to_owned(), problems })
+    if more_warnings > 0 {
+        let message = format!("there are {more_warnings} more remarks of this kind");
+        warnings.push(Warning { kind: WarningKind::NoEffect, path: source.to_owned(), line: 0, message });
+    }
+    Ok(warnings)
 }

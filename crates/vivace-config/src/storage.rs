@@ -65,9 +65,9 @@ section! {
         idle pool: Pool = default();
         /// Pause between looks for new blocks.
         used blocklist_poll: Duration = mins(5);
-        /// Reads of `meta.json` at once; 0 is the default.
+        /// Reads of `meta.json` at once, of all tenants together; 0 is the default.
         used blocklist_poll_concurrency: usize = 50;
-        /// Tenants polled at once; 0 is one.
+        /// Tenants polled at once; 0 is 32.
         used blocklist_poll_tenant_concurrency: usize = 0;
         /// Whether a process lists blocks itself when the tenant's index is missing.
         used blocklist_poll_fallback: bool = true;

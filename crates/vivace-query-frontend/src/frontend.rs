@@ -220,7 +220,7 @@ impl Frontend {
         };
         let of_jobs = plan.jobs.iter().map(|(tenant, _)| tenant.clone()).zip(plan.newest_unix_nanos);
         let result = SearchResult::new(limit, most_recent, metrics, of_jobs, together);
-        Ok(Running { run: Run::new(&self.queue, plan.jobs, search.concurrent_jobs), result })
+        Ok(Running { run: Run::new(&self.queue, plan.jobs, search.concurrent_jobs).lacking(self.unlisted(tenants)), result })
     }
 
     /// Begins a query for tag names. The scope `intrinsic` needs no data: see [`intrinsics`].
@@ -237,7 +237,8 @@ impl Frontend {
         let limits = self.tag_limits(tenants, request.max_tags_per_scope, request.stale_values_threshold);
         let only_intrinsics = request.scope == "intrinsic";
         let jobs = if only_intrinsics { Vec::new() } else { self.plan(tenants, &Request::Tags(request), range).jobs };
-        Ok(Running { run: Run::new(&self.queue, jobs, self.config.search.concurrent_jobs), result: TagCombiner::new(limits) })
+        let run = Run::new(&self.queue, jobs, self.config.search.concurrent_jobs).lacking(self.unlisted(tenants));
+        Ok(Running { run, result: TagCombiner::new(limits) })
     }
 
     /// Begins a query for the values of the attribute that `request.tag_name` names in TraceQL's form.
@@ -264,7 +265,7 @@ impl Frontend {
                 return Err(QueryError::Invalid(format!("please provide a valid tagName: failed to parse identifier {name}: {error}")));
             }
         }
-        Ok(Running { run: Run::new(&self.queue, jobs, self.config.search.concurrent_jobs), result })
+        Ok(Running { run: Run::new(&self.queue, jobs, self.config.search.concurrent_jobs).lacking(self.unlisted(tenants)), result })
     }
 
     /// Whether the values follow from the request alone; then they are added.
@@ -332,6 +333,17 @@ impl Frontend {
             plan.jobs.push((tenant, job.work));
         }
         plan
+    }
+
+    /// What is said of tenants whose blocks nobody knows: what is stored of them is missing in an answer.
+    pub(crate) fn unlisted(&self, tenants: &[TenantId]) -> Vec<String> {
+        let list = &self.blocklist;
+        let why = |tenant: &TenantId| match list.why_unknown(tenant) {
+            Some(why) => Some(why),
+            None if !list.is_polled() && list.blocks(tenant).is_none() => Some("the bucket has not been listed yet".to_owned()),
+            None => None,
+        };
+        tenants.iter().filter_map(|tenant| Some(format!("the blocks of tenant {tenant} are not known: {}", why(tenant)?))).collect()
     }
 
     fn tag_range(&self, tenants: &[TenantId], start: u32, end: u32) -> Result<TimeRange, QueryError> {

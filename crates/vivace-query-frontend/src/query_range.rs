@@ -240,8 +240,9 @@ impl Frontend {
             total_jobs: number(jobs.jobs.len()),
             ..Default::default()
         };
+        let missing = self.unlisted(tenants);
         let tenants = jobs.jobs.iter().map(|(tenant, _)| tenant.clone()).collect();
         let result = SeriesCombiner { partial: plan.partial(), plan: Arc::new(plan), metrics, tenants, together };
-        Ok(Running { run: Run::new(&self.queue, jobs.jobs, config.concurrent_jobs), result })
+        Ok(Running { run: Run::new(&self.queue, jobs.jobs, config.concurrent_jobs).lacking(missing), result })
     }
 }

@@ -53,6 +53,15 @@ impl Run {
         }
     }
 
+    /// Says from the start what will be missing in the answer.
+    pub(crate) fn lacking(mut self, missing: Vec<String>) -> Self {
+        for warning in &missing {
+            tracing::warn!(warning, "a query's answer is not complete");
+        }
+        self.warnings.extend(missing);
+        self
+    }
+
     /// Adds a job behind all others by its place, and before them by its turn.
     pub(crate) fn add(&mut self, tenant: TenantId, work: Work) {
         self.jobs.push_front((self.next_index, (tenant, work)));

@@ -44,7 +44,7 @@ pub mod tenant;
 pub use build::VERSION;
 pub use host::host_name;
 pub use listen::Windows;
-pub use load::{environment, load, load_service};
+pub use load::{BROKEN_PIPE_CODE, environment, load, load_service, read_text};
 pub use overrides::Overrides;
 pub use process::{GrpcLimits, Process, Shutdown};
 pub use tenant::Tenancy;

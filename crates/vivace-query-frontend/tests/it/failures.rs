@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use vivace_config::Config;
 use vivace_proto::vivace::v1::job::Work;
+use vivace_storage::Blocklist;
 
 use crate::client::{Reply, get};
 use crate::querier::{self, Outcome, Querier, nothing};
@@ -24,6 +25,24 @@ async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
         assert!(tokio::time::Instant::now() < deadline, "not within 20 s: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+#[tokio::test]
+async fn what_is_stored_and_not_known_yet_is_said_to_be_missing() {
+    let config = Config::default();
+    let unpolled = Blocklist::new(Duration::from_secs(300), vivace_server::clock::unix_nanos);
+    let frontend = Frontend::over(&config, unpolled).await;
+    let _querier = Querier::connect(&frontend.grpc, "one", 8, Arc::new(nothing)).await;
+    let query = "q=%7B%7D%7Crate()&start=1700000000&end=1700000060&step=10s";
+    for path in ["/api/search?q=%7B%7D", "/api/v2/search/tags", "/api/v2/search/tag/span.a/values", &format!("/api/metrics/query_range?{query}")] {
+        let reply = get(&frontend.http, path).await;
+        assert_eq!(reply.status, 200, "{path}: {}", reply.text());
+        let warning = reply.headers["x-vivace-warnings"].to_str().expect("text");
+        assert_eq!(warning, "the blocks of tenant single-tenant are not known: the bucket has not been listed yet", "{path}");
+    }
+    // Once its own blocks are listed, a tenant is known, whatever of the others.
+    frontend.add_blocks("single-tenant", [block(1, 0, 1, 1)]);
+    assert!(!get(&frontend.http, "/api/search?q=%7B%7D").await.headers.contains_key("x-vivace-warnings"));
 }
 
 #[tokio::test]
