@@ -125,6 +125,7 @@ impl Run {
                 cancel: self.cancel.clone(),
                 reply: self.reply.clone(),
                 tried: Vec::new(),
+                lost: 0,
                 since: Instant::now(),
             })?;
             self.outstanding += 1;
