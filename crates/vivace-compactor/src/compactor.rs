@@ -152,6 +152,7 @@ impl Compactor {
         if !self.still_live(job).await? {
             return Ok(Outcome::Abandoned);
         }
+        let imported_unix_nanos = self.imported_unix_nanos(job).await?;
         let block_id = BlockId(uuid::Uuid::new_v4().into_bytes());
         let file = Scratch(self.work_dir.join(format!("{block_id}.parquet")));
         let options = BlockOptions {
@@ -174,7 +175,7 @@ impl Compactor {
             return Ok(Outcome::Abandoned);
         }
         let mut meta = block.meta;
-        meta.end_unix_nanos = meta.end_unix_nanos.max(self.imported_unix_nanos(job).await?);
+        meta.end_unix_nanos = meta.end_unix_nanos.max(imported_unix_nanos);
         self.bucket.put_block(&meta, &file.0, block.blooms, block.index).await?;
         let mut change = Change { added: vec![meta.clone()], ..Change::default() };
         let mut failed = None;

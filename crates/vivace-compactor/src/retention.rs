@@ -49,9 +49,11 @@ impl Action {
 #[must_use]
 pub fn plan(blocks: &TenantBlocks, retention: Retention, now_unix_nanos: u64, written: &FxHashMap<BlockId, u64>) -> Vec<Action> {
     let (live, compacted) = (nanos(retention.live), nanos(retention.compacted));
-    let expired = blocks.live.iter().filter(|meta| may_be_expired(meta, retention, now_unix_nanos)).filter(|meta| {
-        written.get(&meta.block_id).is_some_and(|at| is_past(begins(meta, *at, retention.live), live, now_unix_nanos))
-    });
+    let expired = blocks
+        .live
+        .iter()
+        .filter(|meta| may_be_expired(meta, retention, now_unix_nanos))
+        .filter(|meta| written.get(&meta.block_id).is_some_and(|at| is_past(begins(meta, *at, retention.live), live, now_unix_nanos)));
     let deleted = blocks.compacted.iter().filter(|block| {
         let marked = Some(&block.compacted_unix_nanos).filter(|marked| is_credible(**marked, now_unix_nanos));
         marked.or_else(|| written.get(&block.meta.block_id)).is_some_and(|marked| is_past(*marked, compacted, now_unix_nanos))

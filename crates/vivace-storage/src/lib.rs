@@ -5,6 +5,7 @@
 
 mod bad_objects;
 mod blocklist;
+mod bounded;
 mod bucket;
 mod cache;
 mod error;

@@ -8,6 +8,7 @@ use object_store::prefix::PrefixStore;
 use object_store::{ClientOptions, ObjectStore, RetryConfig};
 use vivace_config::{Azure, Backend, Gcs, TraceStorage};
 
+use crate::bounded::Bounded;
 use crate::error::causes;
 use crate::{Bucket, OpenError, s3};
 
@@ -17,12 +18,17 @@ pub type Environment<'a> = &'a (dyn Fn(&str) -> Option<String> + Sync);
 /// The domain that needs no other address than the account's name.
 const AZURE_PUBLIC_SUFFIX: &str = "blob.core.windows.net";
 
+/// Requests to a remote bucket at once where the configuration says 0.
+const REQUESTS_MAX: usize = 400;
+
 impl Bucket {
     /// Opens the configured bucket and lists it once, so that wrong settings show at start.
     ///
     /// # Errors
     /// [`OpenError`] names the setting, or the bucket, the endpoint and what the server answered.
     pub async fn open(config: &TraceStorage, env: Environment<'_>) -> Result<Self, OpenError> {
+        let requests_max = if config.pool.max_workers == 0 { REQUESTS_MAX } else { config.pool.max_workers };
+        let bounded = |store| -> Arc<dyn ObjectStore> { Arc::new(Bounded::new(store, requests_max)) };
         let bucket = match config.backend {
             Backend::Unset => {
                 let problem = "is empty, expected local, s3, gcs or azure".to_owned();
@@ -32,15 +38,15 @@ impl Bucket {
             Backend::S3 => {
                 let (store, endpoint) = s3::open(&config.s3, env).await?;
                 let part = Some(config.s3.part_size).filter(|size| *size > 0);
-                remote(Arc::new(store), &config.s3.prefix, ("S3 bucket", &config.s3.bucket), endpoint, part).await?
+                remote(bounded(Arc::new(store)), &config.s3.prefix, ("S3 bucket", &config.s3.bucket), endpoint, part).await?
             }
             Backend::Gcs => {
                 let (store, endpoint) = gcs(&config.gcs)?;
-                remote(store, &config.gcs.prefix, ("Google Cloud Storage bucket", &config.gcs.bucket_name), endpoint, None).await?
+                remote(bounded(store), &config.gcs.prefix, ("Google Cloud Storage bucket", &config.gcs.bucket_name), endpoint, None).await?
             }
             Backend::Azure => {
                 let (store, endpoint) = azure(&config.azure)?;
-                remote(store, &config.azure.prefix, ("Azure container", &config.azure.container_name), endpoint, None).await?
+                remote(bounded(store), &config.azure.prefix, ("Azure container", &config.azure.container_name), endpoint, None).await?
             }
         };
         Ok(bucket)

@@ -1,5 +1,6 @@
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::{StreamExt, TryStreamExt};
@@ -31,6 +32,9 @@ const REFINING_WAIT: Duration = Duration::from_secs(5);
 /// Tenants polled at once where that is not configured: thousands of small tenants then take seconds, not minutes, over a
 /// bucket that answers within some ten milliseconds.
 const TENANTS_AT_ONCE: usize = 32;
+
+/// Tenants that fail are named in the log until there are so many in one poll: a bucket that is away fails all.
+const NAMED_MAX: usize = 10;
 
 /// Looks at unknown tenants are remembered until so many have gathered, and then the old ones forgotten.
 const LOOKS_MAX: usize = 1024;
@@ -236,11 +240,17 @@ impl Poller {
                     report.polled.push(tenant);
                 }
                 Err(error) => {
-                    tracing::error!(%tenant, error = &error as &dyn std::error::Error, "could not poll the tenant's blocks; its old list stays");
+                    if report.failed.len() < NAMED_MAX {
+                        tracing::error!(%tenant, error = &error as &dyn std::error::Error, "could not poll the tenant's blocks; its old list stays");
+                    }
                     self.inner.list.failed(&tenant, error.to_string());
                     report.failed.push((tenant, error));
                 }
             }
+        }
+        if report.failed.len() > NAMED_MAX {
+            let (failed, polled) = (report.failed.len(), report.polled.len());
+            tracing::error!(failed, polled, "could not poll the blocks of many tenants; the first of them are named above");
         }
         let mut refining = pin!(self.refine(by_index));
         let refined = tokio::time::timeout(REFINING_WAIT, refining.as_mut()).await;
@@ -306,9 +316,13 @@ impl Poller {
             return;
         }
         tenants.retain(|(tenant, _)| !self.inner.listed.lock().contains_key(tenant));
+        let failed = AtomicUsize::new(0);
         let list = async |(tenant, index_date): (TenantId, u64)| {
             if let Err(error) = self.list_tenant(&tenant, false, index_date).await {
                 metrics::counter!("tempodb_blocklist_poll_errors_total", "tenant" => tenant.to_string()).increment(1);
+                if failed.fetch_add(1, Ordering::Relaxed) >= NAMED_MAX {
+                    return;
+                }
                 tracing::warn!(%tenant, error = &error as &dyn std::error::Error, "could not list the tenant's blocks; those newer than its index are missing");
             }
         };
@@ -435,13 +449,7 @@ impl Poller {
 
     /// The metas of the listed blocks: known ones from memory, others from the bucket. What cannot be used is skipped,
     /// counted and named.
-    async fn read_metas(
-        &self,
-        tenant: &TenantId,
-        listing: &Listing,
-        known: TenantBlocks,
-        now: u64,
-    ) -> Result<TenantIndex, BucketError> {
+    async fn read_metas(&self, tenant: &TenantId, listing: &Listing, known: TenantBlocks, now: u64) -> Result<TenantIndex, BucketError> {
         if let Some(example) = &listing.foreign_example {
             let reason = format!("it belongs to no block, like {} objects of this tenant", listing.foreign_objects);
             report_bad_object(tenant, example, &reason);

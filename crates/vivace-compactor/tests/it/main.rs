@@ -1,6 +1,7 @@
 //! Compaction and retention over a bucket in memory.
 
 mod command_line;
+mod thousands;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -322,14 +323,16 @@ async fn a_merged_block_has_the_times_of_its_inputs_metas() {
         builder = builder.span("far away", &[]);
         builder.build().encode_to_vec()
     };
-    upkeep.store_as(1, &[spans_of_2200(1)], |meta| {
-        (meta.start_unix_nanos, meta.end_unix_nanos) = (now - 90 * SECOND, now - 60 * SECOND);
-    })
-    .await;
-    upkeep.store_as(2, &[spans_of_2200(2)], |meta| {
-        (meta.start_unix_nanos, meta.end_unix_nanos) = (now - 80 * SECOND, now - 60 * SECOND);
-    })
-    .await;
+    upkeep
+        .store_as(1, &[spans_of_2200(1)], |meta| {
+            (meta.start_unix_nanos, meta.end_unix_nanos) = (now - 90 * SECOND, now - 60 * SECOND);
+        })
+        .await;
+    upkeep
+        .store_as(2, &[spans_of_2200(2)], |meta| {
+            (meta.start_unix_nanos, meta.end_unix_nanos) = (now - 80 * SECOND, now - 60 * SECOND);
+        })
+        .await;
     upkeep.compact().await;
     let live = upkeep.live().await;
     let [merged] = live.as_slice() else { panic!("{live:?}") };

@@ -35,7 +35,9 @@ async fn what_is_stored_and_not_known_yet_is_said_to_be_missing() {
     let frontend = Frontend::over(&config, unpolled).await;
     let _querier = Querier::connect(&frontend.grpc, "one", 8, Arc::new(nothing)).await;
     let query = "q=%7B%7D%7Crate()&start=1700000000&end=1700000060&step=10s";
-    for path in ["/api/search?q=%7B%7D", "/api/v2/search/tags", "/api/v2/search/tag/span.a/values", &format!("/api/metrics/query_range?{query}")] {
+    for path in
+        ["/api/search?q=%7B%7D", "/api/v2/search/tags", "/api/v2/search/tag/span.a/values", &format!("/api/metrics/query_range?{query}")]
+    {
         let reply = get(&frontend.http, path).await;
         assert_eq!(reply.status, 200, "{path}: {}", reply.text());
         let warning = reply.headers["x-vivace-warnings"].to_str().expect("text");

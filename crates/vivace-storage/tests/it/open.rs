@@ -150,8 +150,9 @@ async fn listing_server(status: &'static str, body: &'static str) -> (String, Ar
             };
             seen.lock().expect("not poisoned").push(line);
             let length = body.len();
-            let answer =
-                format!("HTTP/1.1 {status}\r\ncontent-type: application/xml\r\netag: \"e\"\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}");
+            let answer = format!(
+                "HTTP/1.1 {status}\r\ncontent-type: application/xml\r\netag: \"e\"\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+            );
             let _ = connection.write_all(answer.as_bytes()).await;
         }
     });
