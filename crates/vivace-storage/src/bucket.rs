@@ -100,6 +100,15 @@ impl Bucket {
         Self::over(store, None, name, None)
     }
 
+    pub(crate) fn store(&self) -> &dyn ObjectStore {
+        &*self.inner.store
+    }
+
+    /// Bytes of an upload's part.
+    pub(crate) fn part_bytes(&self) -> u64 {
+        self.inner.part_bytes
+    }
+
     /// Names of the first level that are valid tenants, sorted. Others are logged.
     ///
     /// # Errors

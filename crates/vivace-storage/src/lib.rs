@@ -13,6 +13,7 @@ mod poller;
 mod reader;
 mod s3;
 mod tenant_index;
+mod upload;
 
 pub use blocklist::{Blocklist, Change, Snapshot, TenantBlocks, overlaps};
 pub use bucket::{Bucket, ListedBlock, Listing, report_bad_object};
@@ -20,3 +21,4 @@ pub use error::{BucketError, OpenError};
 pub use open::Environment;
 pub use poller::{PollError, PollOptions, PollReport, Poller};
 pub use tenant_index::{CompactedBlock, TenantIndex};
+pub use upload::{DataUpload, DataWriter};

@@ -5,6 +5,7 @@ mod first_look;
 mod open;
 mod outage;
 mod suite;
+mod upload;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
