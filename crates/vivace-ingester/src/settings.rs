@@ -77,12 +77,17 @@ impl Settings {
         self.wal.join("log")
     }
 
-    pub(crate) fn ledger_folder(&self) -> PathBuf {
-        self.wal.join("ledger")
+    pub(crate) fn ledger_file(&self) -> PathBuf {
+        self.wal.join("ledger.journal")
     }
 
-    /// Blocks being built; nothing in here outlives a process. Not `blocks`, which is where Tempo keeps completed ones.
-    pub(crate) fn building_folder(&self) -> PathBuf {
-        self.wal.join("building")
+    /// `storage.trace.wal.ingestion_time_range_slack`, nanoseconds.
+    pub(crate) fn slack_nanos(&self) -> u64 {
+        u64::try_from(self.slack.as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// What earlier versions kept beside the log. Nothing in there is needed.
+    pub(crate) fn former_folders(&self) -> [PathBuf; 2] {
+        ["building", "ledger"].map(|name| self.wal.join(name))
     }
 }

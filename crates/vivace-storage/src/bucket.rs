@@ -105,6 +105,11 @@ impl Bucket {
         Self::over(store, name, None)
     }
 
+    /// Bytes of an upload's part.
+    pub(crate) fn part_bytes(&self) -> u64 {
+        self.inner.part_bytes
+    }
+
     /// Names of the first level that are valid tenants, sorted. Others are counted and logged.
     ///
     /// # Errors
@@ -235,13 +240,8 @@ impl Bucket {
     /// # Errors
     /// [`BucketError`].
     pub async fn put_block(&self, meta: &BlockMeta, data: &FilePath, blooms: Vec<Vec<u8>>, index: Vec<u8>) -> Result<(), BucketError> {
-        let at = |name: &str| keys::object(&meta.tenant_id, meta.block_id, name);
-        self.upload(data, &at(objects::DATA)).await?;
-        for (shard, bytes) in (0..).zip(blooms) {
-            self.put(&at(&objects::bloom(shard)), bytes.into()).await?;
-        }
-        self.put(&at(objects::INDEX), index.into()).await?;
-        self.put(&at(objects::META), meta.to_json().into()).await
+        self.upload(data, &keys::object(&meta.tenant_id, meta.block_id, objects::DATA)).await?;
+        self.finish_block(meta, &blooms, &index).await
     }
 
     async fn upload(&self, file_path: &FilePath, location: &Path) -> Result<(), BucketError> {
@@ -254,13 +254,18 @@ impl Bucket {
             file.read_to_end(&mut bytes).await.map_err(unreadable)?;
             self.put(location, bytes.into()).await?;
         } else {
-            let unwritten = |source| BucketError::of_store("write", location.as_ref(), source);
-            let parts = self.inner.store.put_multipart(location).await.map_err(unwritten)?;
-            let upload = Upload::new(parts, location.clone(), self.inner.runtime.clone());
+            let upload = self.begin_upload(location).await?;
             upload.of_file(file, usize::try_from(part).unwrap_or(usize::MAX), unreadable).await?;
         }
         metrics::counter!("vivace_storage_written_bytes_total").increment(len);
         Ok(())
+    }
+
+    /// Begins an upload in parts.
+    pub(crate) async fn begin_upload(&self, location: &Path) -> Result<Upload, BucketError> {
+        let unwritten = |source| BucketError::of_store("write", location.as_ref(), source);
+        let parts = self.inner.store.put_multipart(location).await.map_err(unwritten)?;
+        Ok(Upload::new(parts, location.clone(), self.inner.runtime.clone()))
     }
 
     /// Marks a block as replaced: `meta.json` becomes `meta.compacted.json`, whose time is the time of compaction.

@@ -19,6 +19,7 @@ mod probe;
 mod reader;
 mod s3;
 mod tenant_index;
+mod stream;
 mod times;
 mod upload;
 
@@ -30,4 +31,5 @@ pub use listing::{ListedBlock, Listing};
 pub use open::Environment;
 pub use poller::{PollError, PollOptions, PollReport, Poller};
 pub use tenant_index::{CompactedBlock, TenantIndex};
+pub use stream::{DataUpload, DataWriter};
 pub use times::overlaps;

@@ -1,5 +1,8 @@
+//! Objects that are written in parts.
+
 use std::time::Duration;
 
+use bytes::Bytes;
 use object_store::MultipartUpload;
 use object_store::path::Path;
 use tokio::fs::File;
@@ -19,67 +22,93 @@ const ABORT_TIMEOUT: Duration = Duration::from_secs(60);
 pub(crate) struct Upload {
     /// None once there is nothing left to take back.
     parts: Option<Box<dyn MultipartUpload>>,
+    /// Parts under way.
+    sending: JoinSet<object_store::Result<()>>,
     location: Path,
     runtime: Handle,
 }
 
 impl Upload {
     pub(crate) fn new(parts: Box<dyn MultipartUpload>, location: Path, runtime: Handle) -> Self {
-        Self { parts: Some(parts), location, runtime }
+        Self { parts: Some(parts), sending: JoinSet::new(), location, runtime }
     }
 
     /// Uploads a file in parts of so many bytes; `unreadable` names it in an error.
     pub(crate) async fn of_file(
         mut self,
-        file: File,
-        part_bytes: usize,
-        unreadable: impl Fn(std::io::Error) -> BucketError,
-    ) -> Result<(), BucketError> {
-        let uploaded = self.send(file, part_bytes, unreadable).await;
-        match (&uploaded, self.parts.take()) {
-            (Err(_), Some(parts)) => take_back(parts, &self.location).await,
-            _ => {}
-        }
-        uploaded
-    }
-
-    async fn send(
-        &mut self,
         mut file: File,
         part_bytes: usize,
         unreadable: impl Fn(std::io::Error) -> BucketError,
     ) -> Result<(), BucketError> {
-        let location = self.location.clone();
-        let unwritten = |source| BucketError::of_store("write", location.as_ref(), source);
-        let Some(parts) = &mut self.parts else { return Ok(()) };
-        // Ends its tasks when it is dropped.
-        let mut sending = JoinSet::new();
-        let sent = |joined: Result<object_store::Result<()>, tokio::task::JoinError>| {
-            joined.unwrap_or_else(|e| Err(object_store::Error::JoinError { source: e })).map_err(unwritten)
+        let sent = async {
+            loop {
+                let mut chunk = Vec::with_capacity(part_bytes);
+                (&mut file).take(part_bytes as u64).read_to_end(&mut chunk).await.map_err(&unreadable)?;
+                if chunk.is_empty() {
+                    return Ok(());
+                }
+                self.put(chunk.into()).await?;
+            }
         };
-        loop {
-            let mut chunk = Vec::with_capacity(part_bytes);
-            (&mut file).take(part_bytes as u64).read_to_end(&mut chunk).await.map_err(&unreadable)?;
-            if chunk.is_empty() {
-                break;
+        match sent.await {
+            Ok(()) => self.complete().await,
+            Err(error) => {
+                self.give_up().await;
+                Err(error)
             }
-            if sending.len() >= PARTS_IN_FLIGHT
-                && let Some(joined) = sending.join_next().await
-            {
-                sent(joined)?;
+        }
+    }
+
+    /// Sends the next part, once few enough others are under way. Parts but the last are to be of one size.
+    pub(crate) async fn put(&mut self, part: Bytes) -> Result<(), BucketError> {
+        while self.sending.len() >= PARTS_IN_FLIGHT {
+            self.sent().await?;
+        }
+        if let Some(parts) = &mut self.parts {
+            self.sending.spawn(parts.put_part(part.into()));
+        }
+        Ok(())
+    }
+
+    /// Makes the object of its parts; takes them back where that fails.
+    pub(crate) async fn complete(mut self) -> Result<(), BucketError> {
+        let completed = async {
+            while !self.sending.is_empty() {
+                self.sent().await?;
             }
-            sending.spawn(parts.put_part(chunk.into()));
+            let Some(parts) = &mut self.parts else { return Ok(()) };
+            parts.complete().await.map(drop).map_err(|source| self.unwritten(source))
+        };
+        let completed = completed.await;
+        match completed {
+            Ok(()) => self.parts = None,
+            Err(_) => self.give_up().await,
         }
-        while let Some(joined) = sending.join_next().await {
-            sent(joined)?;
+        completed
+    }
+
+    /// Takes the parts back.
+    pub(crate) async fn give_up(mut self) {
+        self.sending.shutdown().await;
+        if let Some(parts) = self.parts.take() {
+            take_back(parts, &self.location).await;
         }
-        parts.complete().await.map(drop).map_err(unwritten)
+    }
+
+    /// Waits for one part.
+    async fn sent(&mut self) -> Result<(), BucketError> {
+        let Some(joined) = self.sending.join_next().await else { return Ok(()) };
+        joined.unwrap_or_else(|e| Err(object_store::Error::JoinError { source: e })).map_err(|source| self.unwritten(source))
+    }
+
+    fn unwritten(&self, source: object_store::Error) -> BucketError {
+        BucketError::of_store("write", self.location.as_ref(), source)
     }
 
     /// Begins to write the object and takes it back: whether that is allowed is known, and no object was ever there.
     pub(crate) async fn probe(mut self) -> object_store::Result<()> {
         let Some(mut parts) = self.parts.take() else { return Ok(()) };
-        let written = parts.put_part(bytes::Bytes::from_static(b"vivace").into()).await;
+        let written = parts.put_part(Bytes::from_static(b"vivace").into()).await;
         take_back(parts, &self.location).await;
         written
     }

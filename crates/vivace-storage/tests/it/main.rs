@@ -7,6 +7,7 @@ mod open;
 mod outage;
 mod suite;
 mod thousands;
+mod upload;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
