@@ -1,5 +1,6 @@
 //! What the crate promises, through its public doors.
 
+mod by_id;
 mod live;
 mod made;
 mod merge;
@@ -9,5 +10,7 @@ mod read_broken;
 mod read_frames;
 mod read_search;
 mod read_written;
+mod rewrite;
 mod round_trip;
+mod shuffled;
 mod traps;
