@@ -4,6 +4,7 @@ mod by_id;
 mod live;
 mod made;
 mod merge;
+mod parity;
 mod partial;
 mod read;
 mod read_broken;
