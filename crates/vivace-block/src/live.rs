@@ -5,16 +5,16 @@ mod filter;
 mod lookup;
 mod series;
 mod tags;
+mod trace;
 mod wanted;
 
-use prost::{DecodeError, Message};
 use vivace_core::{SpanId, TraceId};
-use vivace_proto::otlp::{InstrumentationScope, Resource, ResourceSpans, ScopeSpans, Span};
 use vivace_traceql::{Batch, Fetch, ServiceStat, SpanAttributes, SpanRow, TraceRow, Value};
 
 pub use filter::Candidates;
 pub use series::observe;
 pub use tags::{tag_names, tag_values};
+pub use trace::trace;
 
 use crate::row::{Layout, ResourceCache, Row, SpanRef, Wanted};
 use every::Every;
@@ -77,29 +77,6 @@ fn fill<'a>(fetch: &Fetch, traces: &[(TraceId, Vec<SpanRef<'a>>)], mut every: Op
     batch.events = events.finish();
     batch.links = links.finish();
     batch
-}
-
-/// Decodes spans, which stay in the given order. Neighbours of one resource and scope share them.
-///
-/// # Errors
-/// A message that is none, or a text that is not UTF-8.
-pub fn resource_spans(spans: &[SpanRef<'_>]) -> Result<Vec<ResourceSpans>, DecodeError> {
-    let mut result: Vec<ResourceSpans> = Vec::new();
-    let mut last: Option<&SpanRef<'_>> = None;
-    for span in spans {
-        let same_resource = last.is_some_and(|last| last.resource == span.resource);
-        if !same_resource {
-            result.push(ResourceSpans { resource: Some(Resource::decode(span.resource)?), ..Default::default() });
-        }
-        let resource = result.last_mut().expect("one was pushed");
-        if !same_resource || last.is_some_and(|last| last.scope != span.scope) {
-            let scope = InstrumentationScope::decode(span.scope)?;
-            resource.scope_spans.push(ScopeSpans { scope: Some(scope), ..Default::default() });
-        }
-        resource.scope_spans.last_mut().expect("one was pushed").spans.push(Span::decode(span.span)?);
-        last = Some(span);
-    }
-    Ok(result)
 }
 
 fn is_in_time(row: &Row<'_>, fetch: &Fetch) -> bool {

@@ -6,7 +6,7 @@ use vivace_core::{BlockId, TraceId, combine};
 use vivace_proto::otlp::ResourceSpans;
 
 use crate::SpanMessages;
-use crate::read::{BlockReader, ReadError, Traces};
+use crate::read::{BlockReader, GroupIds, ReadError, Traces};
 use crate::write::{BlockWriter, FinishedBlock, RowSource, WriteError};
 
 /// What was merged.
@@ -49,7 +49,7 @@ pub enum MergeError {
 }
 
 /// Merges blocks into one. Row groups that no other input reaches into are taken over as they are; rows that one input
-/// has are copied column by column; only where a row is unusual, or an input is of another layout, spans become OTLP.
+/// has are copied column by column; only where a row is unusual, or an input is of another layout or out of order, spans become OTLP.
 ///
 /// Where two inputs have a copy of a span, that of the input which stands first remains. Holds one decoded row group per
 /// input and one of the output. `goes_on` is asked before each trace.
@@ -136,13 +136,14 @@ enum Rows<'a> {
         /// The decoded row group, at `row`; none before the first row is needed.
         current: Option<RowSource>,
     },
-    /// Another layout.
+    /// Another layout, or rows out of order.
     Otlp { traces: Box<Traces<'a>>, next: Option<Vec<ResourceSpans>> },
 }
 
 impl<'a> Side<'a> {
     fn new<W: Write + Send>(block: &'a BlockReader, writer: &BlockWriter<W>) -> Result<Self, MergeError> {
-        let fits = block.is_like_written() && block.meta().dedicated_columns == writer.dedicated_columns();
+        let in_order = block.is_in_order().map_err(|source| MergeError::Input { block: block.meta().block_id, source })?;
+        let fits = in_order && block.is_like_written() && block.meta().dedicated_columns == writer.dedicated_columns();
         let rows = if fits {
             Rows::Columns { group: 0, row: 0, current: None }
         } else {
@@ -165,7 +166,7 @@ impl<'a> Side<'a> {
                 if *group >= block.row_groups() {
                     break Ok(None);
                 }
-                match block.trace_ids(*group) {
+                match block.group_ids(*group).map(GroupIds::by_row) {
                     Ok(ids) if *row < ids.len() => break Ok(Some(ids[*row])),
                     Ok(_) => (*group, *row, *current) = (*group + 1, 0, None),
                     Err(error) => break Err(error),
@@ -235,7 +236,7 @@ impl<'a> Side<'a> {
     /// Whether a whole row group comes next that ends before `beyond`.
     fn has_row_group_before(&self, beyond: Option<TraceId>) -> bool {
         let Rows::Columns { group, row: 0, .. } = &self.rows else { return false };
-        let last = self.block.trace_ids(*group).ok().and_then(<[TraceId]>::last);
+        let last = self.block.group_ids(*group).ok().and_then(|ids| ids.by_row().last());
         self.block.is_packed(*group) && last.is_some_and(|last| beyond.is_none_or(|beyond| *last < beyond))
     }
 
@@ -243,7 +244,7 @@ impl<'a> Side<'a> {
     fn pass_row_group<W: Write + Send>(&mut self, writer: &mut BlockWriter<W>) -> Result<u64, MergeError> {
         let block = self.block;
         let Rows::Columns { group, row, current } = &mut self.rows else { return Ok(0) };
-        let ids = block.trace_ids(*group).map_err(|source| MergeError::Input { block: block.meta().block_id, source })?;
+        let ids = block.group_ids(*group).map_err(|source| MergeError::Input { block: block.meta().block_id, source })?.by_row();
         let last = ids.last().copied();
         let spans = writer.copy_row_group(block, *group, ids).map_err(MergeError::Output)?;
         (*group, *row, *current) = (*group + 1, 0, None);

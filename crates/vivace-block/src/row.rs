@@ -186,7 +186,8 @@ pub(crate) struct Span<'a> {
     pub(crate) status_code: i64,
     pub(crate) kind: i64,
     pub(crate) start: u64,
-    /// 0 for a span that ends before it starts: a wrapped number would hide its whole chunk from Tempo's duration filters.
+    /// End minus start. Wraps for a span that ends before it starts, so that its end is kept. Its column has no bounds then, or
+    /// Tempo would take the whole chunk for one without long spans.
     pub(crate) duration: u64,
     pub(crate) dropped_attrs: i32,
     pub(crate) dropped_events: i32,

@@ -13,9 +13,6 @@ pub(crate) const EDGE_A: &[u8] = include_bytes!("../testdata/edge-a/requests.otl
 /// The trace of `edge-a` whose spans came in two parts, one of them twice.
 pub(crate) const TWO_PARTS: &str = "9de6ea8cbd2e589a72b2e6434ce19654";
 
-/// The trace of `edge-a` with a span that ends before it starts.
-pub(crate) const NEGATIVE_DURATION: &str = "2f1e471880d9c8b2c4be8c8812ba5785";
-
 /// The spans of every trace in the order they were sent.
 pub(crate) fn traces(mut requests: &[u8]) -> BTreeMap<TraceId, Vec<SpanRef<'_>>> {
     let mut traces: BTreeMap<TraceId, Vec<SpanRef<'_>>> = BTreeMap::new();

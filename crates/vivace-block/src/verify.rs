@@ -17,6 +17,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use vivace_core::TraceId;
 
+use crate::read::Physical;
 use crate::{BlockMeta, BlockReader, Format, ReadAt, ReadError};
 
 /// Cases of one check that are named; of others only the number is given.
@@ -179,7 +180,7 @@ pub fn verify(meta: &BlockMeta, source: &Arc<dyn ReadAt>, small: &SmallObjects, 
     report.traces = rows.ids.len() as u64;
     report.spans = rows.spans;
     let stopped = rows.stopped.is_some();
-    report.checks.push(objects::traces(meta, &rows.ids, rows.stopped.as_deref()));
+    report.checks.push(objects::traces(meta, &rows.ids, reader.is_written_in_order(), rows.stopped.as_deref()));
     report.checks.push(objects::blooms(meta, &small.blooms, &rows.ids, stopped));
     report.checks.push(objects::index(small.index.as_ref(), &rows.last_ids, stopped));
     report.checks.extend(rows.checks);
@@ -242,6 +243,12 @@ fn pages(reader: &BlockReader) -> [Check; 2] {
                 dictionaries.fail(format!(
                     "row group {group}, column {}: {} pages without the dictionary; Tempo overlooks what is in them",
                     leaf.path, found.plain
+                ));
+            }
+            if found.has_dictionary && leaf.physical == Physical::Int32 {
+                dictionaries.note(format!(
+                    "row group {group}, column {}: Tempo misreads negative numbers in a dictionary; compaction writes them anew",
+                    leaf.path
                 ));
             }
             if leaf.path.ends_with("Attrs.Key") && !found.has_dictionary && found.values > 0 {

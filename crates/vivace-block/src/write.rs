@@ -29,6 +29,9 @@ use combine::Combined;
 use copy::Copied;
 pub(crate) use copy::{Mismatch, RowSource, is_representative};
 
+/// How the name of what wrote a file begins, for files of [`BlockWriter`].
+pub(crate) const CREATED_BY: &str = "vivace version ";
+
 /// How a block is written.
 #[derive(Debug, Clone)]
 pub struct BlockOptions {
@@ -157,7 +160,7 @@ impl<W: Write + Send> BlockWriter<W> {
         let dedicated_columns = for_vparquet4(&options.dedicated_columns);
         let properties = WriterProperties::builder()
             .set_writer_version(WriterVersion::PARQUET_1_0)
-            .set_created_by(concat!("vivace version ", env!("CARGO_PKG_VERSION")).to_owned())
+            .set_created_by(format!("{CREATED_BY}{}", env!("CARGO_PKG_VERSION")))
             .set_statistics_enabled(EnabledStatistics::None)
             .build();
         let schema = vparquet4().root_schema_ptr();

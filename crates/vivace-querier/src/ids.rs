@@ -40,7 +40,7 @@ impl TraceIds {
         Self { groups: Mutex::new(Groups { map: LruCache::unbounded(), bytes: 0 }), bounds: Mutex::new(LruCache::new(blocks)), max_bytes }
     }
 
-    /// Those of `ids`, which ascend, that a block has. Reads the ids of the row groups where they could be, unless they are
+    /// Those of `ids`, which ascend, that a block has, ascending. Reads the ids of the row groups where they could be, unless they are
     /// kept. Blocks the thread.
     pub(crate) fn find(
         &self,
@@ -83,6 +83,11 @@ impl TraceIds {
                 }
             };
             intersect(wanted, &held, &mut found);
+        }
+        // Row groups of blocks that are out of order overlap.
+        if !found.is_sorted_by(|a, b| a < b) {
+            found.sort_unstable();
+            found.dedup();
         }
         Ok(found)
     }

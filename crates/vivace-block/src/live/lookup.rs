@@ -78,7 +78,8 @@ impl<'a, 'l> Lookup<'a, 'l> {
     fn intrinsic(&mut self, row: &Row<'a>, span: &Span<'a>, intrinsic: Intrinsic) -> Value {
         match intrinsic {
             Intrinsic::Name => Value::Str(self.text(span.name)),
-            Intrinsic::Duration => Value::Duration(span.duration as i64),
+            // Of a span that ends before it starts the difference wraps: it is very long, as for Tempo.
+            Intrinsic::Duration => Value::Duration(i64::try_from(span.duration).unwrap_or(i64::MAX)),
             Intrinsic::Status => Value::Status(Status::from_otlp(span.status_code)),
             Intrinsic::StatusMessage => Value::Str(self.text(span.status_message)),
             Intrinsic::Kind => Value::Kind(Kind::from_otlp(span.kind)),
@@ -86,7 +87,7 @@ impl<'a, 'l> Lookup<'a, 'l> {
             Intrinsic::ParentId => Value::Str(SpanId::from_slice(span.parent_id).to_string().into()),
             Intrinsic::ChildCount => Value::Int(i64::from(span.position.child_count)),
             Intrinsic::TraceId => Value::Str(row.trace_id.trimmed_hex().into()),
-            Intrinsic::TraceDuration => Value::Duration(row.end.saturating_sub(row.start) as i64),
+            Intrinsic::TraceDuration => Value::Duration(i64::try_from(row.end.saturating_sub(row.start)).unwrap_or(i64::MAX)),
             Intrinsic::RootName => Value::Str(self.text(row.root_name)),
             Intrinsic::RootService => Value::Str(self.text(row.root_service)),
             Intrinsic::ScopeName => Value::Str(self.text(row.context(span).0.name)),
@@ -118,8 +119,16 @@ impl<'a, 'l> Lookup<'a, 'l> {
     fn resource_attr(&mut self, row: &Row<'a>, span: &Span<'a>, key: &[u8]) -> Value {
         let resource = row.context(span).1;
         match self.layout.resource_column(key) {
-            // Always there, be it empty.
-            Some(Leaf::SERVICE_NAME) => return Value::Str(self.text(resource.service_name)),
+            // Always there, be it empty. What is no text is an attribute like others.
+            Some(Leaf::SERVICE_NAME) => {
+                return match resource.service_name {
+                    [] => match self.find(&row.resource_attrs[resource.attrs.clone()], key) {
+                        Value::Nil => Value::Str(self.text(&[])),
+                        value => value,
+                    },
+                    name => Value::Str(self.text(name)),
+                };
+            }
             Some(leaf) => {
                 if let Some((_, text)) = row.resource_columns[resource.columns.clone()].iter().find(|(l, _)| *l == leaf) {
                     return Value::Str(self.text(text));

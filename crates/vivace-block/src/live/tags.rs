@@ -121,11 +121,7 @@ fn values<'a>(
                 }
                 ControlFlow::Continue(())
             };
-            let resource_attrs = match key {
-                // Text always; what else a client sends under this name is no value of it.
-                b"service.name" => &[],
-                _ => &row.resource_attrs[resource.attrs.clone()],
-            };
+            let resource_attrs = &row.resource_attrs[resource.attrs.clone()];
             let span_attrs = &row.span_attrs[span.attrs.clone()];
             let scope_attrs = &row.scope_attrs[scope.attrs.clone()];
             match of {
@@ -146,8 +142,12 @@ fn values<'a>(
 
 fn resource_column<'a>(layout: &Layout, row: &Row<'a>, resource: &Resource<'a>, key: &[u8]) -> Option<Scalar<'a>> {
     match layout.resource_column(key)? {
-        // A resource without one has the empty text, as in blocks.
-        Leaf::SERVICE_NAME => Some(Scalar::Str(resource.service_name)),
+        // A resource without one has the empty text, as in blocks, unless it has a name that is no text.
+        Leaf::SERVICE_NAME => {
+            let attrs = &row.resource_attrs[resource.attrs.clone()];
+            let is_text = !resource.service_name.is_empty() || attrs.iter().all(|attr| attr.key != key);
+            is_text.then_some(Scalar::Str(resource.service_name))
+        }
         leaf => text_of(&row.resource_columns[resource.columns.clone()], leaf),
     }
 }

@@ -199,12 +199,3 @@ fn tags_of_live_spans() {
     assert_eq!(values(&Attribute::Intrinsic(Intrinsic::EventTimeSinceStart)), [Value::Int(0)]);
     assert_eq!(values(&Attribute::Intrinsic(Intrinsic::Kind)), []);
 }
-
-#[test]
-fn decoded_spans_keep_resource_and_scope() {
-    for (_, spans) in edge_a() {
-        let decoded = resource_spans(&spans).expect("valid");
-        let count: usize = decoded.iter().flat_map(|r| &r.scope_spans).map(|s| s.spans.len()).sum();
-        assert_eq!(count, spans.len());
-    }
-}

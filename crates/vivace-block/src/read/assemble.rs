@@ -258,12 +258,17 @@ impl Assembler {
         })
     }
 
+    /// The id in a row.
+    pub(crate) fn id(&self, row: usize) -> TraceId {
+        TraceId::from_slice(self.trace_id.values.bytes(row))
+    }
+
     /// The trace in a row; none beyond the last.
     pub(crate) fn trace(&self, row: usize) -> Option<(TraceId, Vec<ResourceSpans>)> {
         if row >= self.rows {
             return None;
         }
-        let id = TraceId::from_slice(self.trace_id.values.bytes(row));
+        let id = self.id(row);
         let id_bytes = Bytes::copy_from_slice(&id.0);
         let resources = part(&self.resources, row).map(|resource| ResourceSpans {
             resource: Some(self.resource(resource)),

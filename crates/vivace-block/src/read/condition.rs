@@ -158,7 +158,9 @@ impl Group<'_> {
     fn named(&mut self, node: Node, key: &str, comparison: &Comparison, want_has: bool) -> Result<(Outcome, Outcome), ReadError> {
         if node == Node::Resource && key == "service.name" {
             let leaf = self.block.layout.service_name;
-            return Ok((Outcome::All, self.texts(leaf, node, comparison)?));
+            // What is no text is among the other attributes, and the text is empty then.
+            let (_, generic) = self.generic(node, key, comparison, false)?;
+            return Ok((Outcome::All, self.texts(leaf, node, comparison)?.or(generic)));
         }
         let (mut has, mut hit) = (Outcome::None, Outcome::None);
         for leaf in self.own_leaves(node, key) {

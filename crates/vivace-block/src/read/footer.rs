@@ -30,6 +30,8 @@ const MAX_LEVEL: u8 = 16;
 pub(crate) struct Footer {
     pub(crate) leaves: Vec<Leaf>,
     pub(crate) groups: Vec<RowGroup>,
+    /// What wrote the file, as it says.
+    pub(crate) created_by: String,
 }
 
 /// A column.
@@ -99,6 +101,7 @@ pub(crate) fn parse(bytes: &[u8], data_end: u64) -> Result<Footer, Fault> {
     let mut reader = Reader::new(bytes);
     let mut leaves = Vec::new();
     let mut groups = Vec::new();
+    let mut created_by = String::new();
     let mut last = 0;
     while let Some((field, kind)) = reader.field(&mut last)? {
         match field {
@@ -107,6 +110,7 @@ pub(crate) fn parse(bytes: &[u8], data_end: u64) -> Result<Footer, Fault> {
                 let count = reader.structs(kind)?;
                 groups = (0..count).map(|_| row_group(&mut reader, leaves.len(), data_end)).collect::<Result<_, _>>()?;
             }
+            6 => created_by = String::from_utf8_lossy(reader.binary(kind)?).into_owned(),
             _ => reader.skip(kind)?,
         }
     }
@@ -117,7 +121,7 @@ pub(crate) fn parse(bytes: &[u8], data_end: u64) -> Result<Footer, Fault> {
     if groups.iter().any(|group: &RowGroup| group.chunks.len() != leaves.len()) {
         return Err(Fault::corrupt("the row groups stand before the schema"));
     }
-    Ok(Footer { leaves, groups })
+    Ok(Footer { leaves, groups, created_by })
 }
 
 /// A group of the schema whose children are being read.

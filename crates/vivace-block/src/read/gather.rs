@@ -70,6 +70,8 @@ enum Source {
     /// One value per element.
     Required(Node, Rc<Column>, fn(&Values, usize) -> Value),
     Attr(Node, Attr),
+    /// The name of a service: a text that every resource has, be it empty, or what it has under that name instead.
+    Service(Rc<Column>, Attr),
     /// Of the span, else of the resource.
     Unscoped(Attr, Box<Source>),
 }
@@ -114,7 +116,7 @@ impl Source {
             }
             Scope::Resource if key == "service.name" => {
                 let leaf = group.block.layout.service_name;
-                return Ok(Self::Required(Node::Resource, required(group, leaf, Node::Resource)?, text));
+                return Ok(Self::Service(required(group, leaf, Node::Resource)?, group.attr(Node::Resource, key)?));
             }
             Scope::Span => Node::Span,
             Scope::Resource => Node::Resource,
@@ -130,6 +132,16 @@ impl Source {
             Self::Nil => Value::Nil,
             Self::Required(node, column, read) => read(&column.values, element(*node)),
             Self::Attr(node, attr) => attr.value(element(*node)),
+            Self::Service(column, attr) => {
+                let resource = element(Node::Resource);
+                match column.values.bytes(resource) {
+                    [] => match attr.value(resource) {
+                        Value::Nil => text(&column.values, resource),
+                        value => value,
+                    },
+                    _ => text(&column.values, resource),
+                }
+            }
             Self::Unscoped(attr, of_resource) => match attr.value(element(Node::Span)) {
                 Value::Nil => of_resource.value(element),
                 value => value,
@@ -144,10 +156,15 @@ impl Source {
             _ => place.span,
         };
         // Neighbours share their resource and scope; the value is looked up once for all of them.
-        if let Self::Required(node @ (Node::Resource | Node::Scope), ..) | Self::Attr(node @ (Node::Resource | Node::Scope), _) = self {
+        let shared = match self {
+            Self::Required(node @ (Node::Resource | Node::Scope), ..) | Self::Attr(node @ (Node::Resource | Node::Scope), _) => Some(*node),
+            Self::Service(..) => Some(Node::Resource),
+            _ => None,
+        };
+        if let Some(node) = shared {
             let mut last: Option<(usize, Value)> = None;
             let value = |place: &Place| {
-                let index = at(place, *node);
+                let index = at(place, node);
                 match &last {
                     Some((same, value)) if *same == index => value.clone(),
                     _ => last.insert((index, self.value(|node| at(place, node)))).1.clone(),

@@ -4,11 +4,12 @@ use std::ops::{ControlFlow, Range};
 use std::rc::Rc;
 
 use vivace_core::TraceId;
-use vivace_traceql::{Attribute, Batch, Comparison, Condition, Fetch, Intrinsic, RowParts, SpanFilter, TraceFilter, Value};
+use vivace_traceql::{Attribute, Batch, Comparison, Condition, Fetch, Intrinsic, RowParts, SpanFilter, TraceFilter, TraceRow, Value};
 
 use super::bits::Outcome;
 use super::fault::ReadError;
 use super::group::Group;
+use super::order::{Repeated, RepeatedTraces};
 use super::reader::BlockReader;
 use super::search::{ScanStats, scan};
 
@@ -27,6 +28,12 @@ pub struct TracePart {
     pub end_unix_nanos: u64,
 }
 
+impl TracePart {
+    fn of(trace: &TraceRow) -> Self {
+        Self { trace_id: trace.trace_id, start_unix_nanos: trace.start_unix_nanos, end_unix_nanos: trace.end_unix_nanos }
+    }
+}
+
 /// What [`BlockReader::parts`] found.
 #[derive(Debug, Default)]
 pub struct Parts {
@@ -36,6 +43,8 @@ pub struct Parts {
     pub stats: ScanStats,
     /// Per row group, the rows that may match by themselves.
     alone: Vec<(usize, Vec<(usize, TraceId)>)>,
+    /// Traces with several rows here. Ascending.
+    repeated: Vec<TraceId>,
 }
 
 impl BlockReader {
@@ -55,10 +64,15 @@ impl BlockReader {
             rows: RowParts::LEAST,
         };
         let mut parts = Parts::default();
+        let mut repeated = RepeatedTraces::of(self)?;
         for index in row_groups.start..row_groups.end.min(self.row_groups()) {
             let mut group = Group::new(self, index);
             parts.stats.traces += group.rows() as u64;
             let found = group.candidates(&wide)?;
+            let mut here = Repeated::default();
+            if found != Outcome::None || repeated.reach_beyond_groups() {
+                here = repeated.take(self, index)?;
+            }
             if found != Outcome::None {
                 let alone = group.candidates(fetch)?;
                 let layout = &self.layout;
@@ -70,15 +84,34 @@ impl BlockReader {
                 if [&ids, &starts, &ends].iter().any(|column| column.values.len() != rows) {
                     return Err(group.corrupt(layout.trace_id, "ids and times are not one for each row"));
                 }
-                parts.traces.extend(found.bits(rows).iter().map(|row| TracePart {
+                let single = |outcome: Outcome| {
+                    let mut rows: Vec<usize> = outcome.bits(rows).iter().collect();
+                    here.leave_out(&mut rows);
+                    rows
+                };
+                parts.traces.extend(single(found).into_iter().map(|row| TracePart {
                     trace_id: id(row),
                     start_unix_nanos: time(&starts, row),
                     end_unix_nanos: time(&ends, row),
                 }));
-                parts.alone.push((index, alone.bits(rows).iter().map(|row| (row, id(row))).collect()));
+                parts.alone.push((index, single(alone).into_iter().map(|row| (row, id(row))).collect()));
             }
             parts.stats.bytes += group.bytes_read;
+            // Those of several rows may match, whatever each of them says.
+            let in_time = Fetch { filter: TraceFilter::All, ..wide.clone() };
+            let mut took = ScanStats::default();
+            let _ = self.whole(&here.ids, &in_time, &mut took, &mut |batch| {
+                parts.traces.extend(batch.traces.iter().map(TracePart::of));
+                ControlFlow::Continue(())
+            })?;
+            parts.stats.bytes += took.bytes;
+            parts.repeated.extend(here.ids);
         }
+        // Row groups and rows may be in any order.
+        if !parts.traces.is_sorted_by_key(|part| part.trace_id) {
+            parts.traces.sort_unstable_by_key(|part| part.trace_id);
+        }
+        parts.repeated.sort_unstable();
         Ok(parts)
     }
 
@@ -97,25 +130,28 @@ impl BlockReader {
         for (index, alone) in &parts.alone {
             let rows: Vec<usize> = alone.iter().filter(|(_, id)| wanted(id)).map(|(row, _)| *row).collect();
             if !rows.is_empty() && scan(Group::new(self, *index), rows, fetch, &mut stats, each)?.is_break() {
-                break;
+                return Ok(stats);
             }
         }
+        let repeated: Vec<TraceId> = parts.repeated.iter().copied().filter(wanted).collect();
+        let _ = self.whole(&repeated, fetch, &mut stats, each)?;
         Ok(stats)
     }
 
-    /// First and last trace id of each row group, where the file says so.
+    /// Least and greatest trace id of each row group, where the file says so.
     #[must_use]
     pub fn id_bounds(&self) -> Vec<Option<(TraceId, TraceId)>> {
         let bounds = |(first, last)| (TraceId(first), TraceId(last));
         self.footer.groups.iter().map(|group| group.chunks[self.layout.trace_id].id_bounds.map(bounds)).collect()
     }
 
-    /// Trace ids of a row group, ascending. Reads that one column.
+    /// Trace ids of a row group, ascending and each once, whatever the order of its rows. Other row groups may have some of
+    /// them too, in blocks that are not in order. Reads that one column.
     ///
     /// # Errors
     /// Bytes that are not what the format says, or cannot be had.
     pub fn ids_of(&self, row_group: usize) -> Result<&[TraceId], ReadError> {
-        if row_group < self.row_groups() { self.trace_ids(row_group) } else { Ok(&[]) }
+        if row_group < self.row_groups() { Ok(self.group_ids(row_group)?.distinct()) } else { Ok(&[]) }
     }
 }
 

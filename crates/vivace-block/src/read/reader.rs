@@ -4,18 +4,20 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use vivace_core::TraceId;
+use vivace_core::combine::combine;
 use vivace_proto::otlp::ResourceSpans;
 
 use super::assemble::Assembler;
 use super::column::Column;
 use super::fault::{Fault, ReadError};
-use super::footer::{self, Codec, Footer, PageLocation};
+use super::footer::{self, Codec, Footer, PageLocation, Physical};
 use super::group::Group;
 use super::layout::Layout;
+use super::order::{GroupIds, GroupOrder};
 use super::source::ReadAt;
 use crate::index::RowGroupIndex;
 use crate::schema::Leaf;
-use crate::write::is_representative;
+use crate::write::{CREATED_BY, is_representative};
 use crate::{BlockMeta, Format};
 
 /// A footer of this size belongs to a file of several hundred GB.
@@ -31,7 +33,8 @@ pub struct BlockReader {
     pub(crate) layout: Layout,
     /// Per row group and column, where the file has an offset index.
     pages: Vec<OnceLock<Vec<Option<Vec<PageLocation>>>>>,
-    ids: Vec<OnceLock<Vec<TraceId>>>,
+    pub(super) ids: Vec<OnceLock<GroupIds>>,
+    pub(super) group_order: GroupOrder,
 }
 
 impl std::fmt::Debug for BlockReader {
@@ -78,7 +81,8 @@ impl BlockReader {
         let layout = Layout::new(&meta, &footer).map_err(|fault| fault.at(meta.block_id, "footer"))?;
         let groups = footer.groups.len();
         let (pages, ids) = ((0..groups).map(|_| OnceLock::new()).collect(), (0..groups).map(|_| OnceLock::new()).collect());
-        Ok(Self { meta, source, footer, layout, pages, ids })
+        let group_order = GroupOrder::of(&footer, layout.trace_id);
+        Ok(Self { meta, source, footer, layout, pages, ids, group_order })
     }
 
     /// What `meta.json` says.
@@ -145,19 +149,9 @@ impl BlockReader {
         Ok(self.pages[group].get_or_init(|| pages))
     }
 
-    /// Trace ids of a row group, ascending. Read once.
-    pub(crate) fn trace_ids(&self, group: usize) -> Result<&[TraceId], ReadError> {
-        if let Some(ids) = self.ids[group].get() {
-            return Ok(ids);
-        }
-        let mut whole = Group::new(self, group);
-        let leaf = self.layout.trace_id;
-        let column = whole.column(leaf)?;
-        let ids: Vec<TraceId> = (0..column.values.len()).map(|row| TraceId::from_slice(column.values.bytes(row))).collect();
-        if !ids.is_sorted() {
-            return Err(whole.corrupt(leaf, "rows are not in the order of their trace ids"));
-        }
-        Ok(self.ids[group].get_or_init(|| ids))
+    /// Whether the file says that [`crate::BlockWriter`] wrote it, which takes rows in the order of their ids alone.
+    pub(crate) fn is_written_in_order(&self) -> bool {
+        self.footer.created_by.starts_with(CREATED_BY)
     }
 
     /// Whether the columns are those that [`crate::BlockWriter`] writes with the same dedicated columns.
@@ -186,9 +180,14 @@ impl BlockReader {
         Ok(Assembler::new(Group::new(self, group).narrow(vec![row]))?.trace(0))
     }
 
-    /// Whether a row group is compressed throughout as [`crate::BlockWriter`] does it.
+    /// Whether a row group may stay as it is: compressed throughout as [`crate::BlockWriter`] does it, and without what it did
+    /// once and Tempo misreads.
     pub(crate) fn is_packed(&self, group: usize) -> bool {
-        self.footer.groups[group].chunks.iter().all(|chunk| chunk.codec == Codec::Zstd && chunk.nulls.is_some())
+        let chunks = self.footer.groups[group].chunks.iter();
+        chunks.zip(&self.footer.leaves).all(|(chunk, leaf)| {
+            let is_misread = leaf.physical == Physical::Int32 && !chunk.dictionary.is_empty();
+            chunk.codec == Codec::Zstd && chunk.nulls.is_some() && !is_misread
+        })
     }
 
     /// Where the bytes come from.
@@ -196,60 +195,24 @@ impl BlockReader {
         &self.source
     }
 
-    /// The row group that an id belongs to, if there is any. Reads nothing where the file has statistics of its ids.
-    fn row_group_of(&self, id: TraceId, index: Option<&RowGroupIndex>) -> Result<Option<usize>, ReadError> {
-        let groups = &self.footer.groups;
-        if let Some(index) = index.filter(|index| index.last_ids.len() == groups.len()) {
-            return Ok(index.row_group_of(id));
-        }
-        let (mut low, mut high) = (0, groups.len());
-        while low < high {
-            let middle = low + (high - low) / 2;
-            let bounds = match groups[middle].chunks[self.layout.trace_id].id_bounds {
-                Some((min, max)) => Some((TraceId(min), TraceId(max))),
-                None => {
-                    let ids = self.trace_ids(middle)?;
-                    ids.first().copied().zip(ids.last().copied())
-                }
-            };
-            match bounds {
-                Some((_, max)) if max < id => low = middle + 1,
-                Some((min, _)) if min > id => high = middle,
-                Some(_) => return Ok(Some(middle)),
-                // Without rows there is no saying on which side of it to look.
-                None => return self.row_group_by_scan(id),
-            }
-        }
-        Ok(None)
-    }
-
-    fn row_group_by_scan(&self, id: TraceId) -> Result<Option<usize>, ReadError> {
-        for group in 0..self.row_groups() {
-            if self.trace_ids(group)?.binary_search(&id).is_ok() {
-                return Ok(Some(group));
-            }
-        }
-        Ok(None)
-    }
-
-    /// The trace with this id. Reads the ids of one row group, then the pages that hold the row.
+    /// The trace with this id, combined where it has several rows. Reads the ids of one row group, then the pages that hold
+    /// the row; of row groups that overlap, all that may have the id.
     ///
-    /// `index`, where the block has one, says which row group to look into.
+    /// `index`, where the block has one, says which row group to look into if the footer does not.
     ///
     /// # Errors
     /// Bytes that are not what the format says, or cannot be had.
     pub fn find(&self, id: TraceId, index: Option<&RowGroupIndex>) -> Result<Option<Vec<ResourceSpans>>, ReadError> {
-        let Some(group) = self.row_group_of(id, index)? else { return Ok(None) };
-        let Ok(row) = self.trace_ids(group)?.binary_search(&id) else { return Ok(None) };
-        let rows = Group::new(self, group).narrow(vec![row]);
-        Ok(Assembler::new(rows)?.trace(0).map(|(_, spans)| spans))
-    }
-
-    /// All traces, ascending by id. One row group is held decoded at a time.
-    ///
-    /// After an error nothing more comes.
-    pub fn traces(&self) -> Traces<'_> {
-        Traces { block: self, next_group: 0, current: None, row: 0 }
+        let mut parts = Vec::new();
+        for (group, rows) in self.rows_of(id, index)? {
+            let count = rows.len();
+            let rows = Assembler::new(Group::new(self, group).narrow(rows))?;
+            parts.extend((0..count).filter_map(|row| rows.trace(row)).map(|(_, spans)| spans));
+        }
+        Ok(match parts.len() {
+            0 | 1 => parts.pop(),
+            _ => Some(combine(parts)),
+        })
     }
 }
 
@@ -260,41 +223,6 @@ fn checked(meta: &BlockMeta, range: &Range<u64>, bytes: Bytes) -> Result<Bytes, 
     }
     let short = std::io::Error::new(std::io::ErrorKind::UnexpectedEof, format!("only {} bytes came", bytes.len()));
     Err(ReadError::io(meta.block_id, range, short))
-}
-
-/// Iterates over the traces of a block.
-pub struct Traces<'a> {
-    block: &'a BlockReader,
-    next_group: usize,
-    current: Option<Assembler>,
-    row: usize,
-}
-
-impl Iterator for Traces<'_> {
-    type Item = Result<(TraceId, Vec<ResourceSpans>), ReadError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            if let Some(trace) = self.current.as_ref().and_then(|current| current.trace(self.row)) {
-                self.row += 1;
-                return Some(Ok(trace));
-            }
-            if self.next_group >= self.block.row_groups() {
-                return None;
-            }
-            let group = Group::new(self.block, self.next_group);
-            self.next_group += 1;
-            self.row = 0;
-            match Assembler::new(group) {
-                Ok(assembler) => self.current = Some(assembler),
-                Err(error) => {
-                    self.next_group = usize::MAX;
-                    self.current = None;
-                    return Some(Err(error));
-                }
-            }
-        }
-    }
 }
 
 #[cfg(test)]
@@ -337,7 +265,7 @@ mod tests {
         results.push(block.tag_names(None, None, 0..9, &mut |_, _| ControlFlow::Continue(())).map(|_| ()));
         results.push(block.tag_values(&named(Scope::Span, "thread.id"), None, 0..9, &mut |_| ControlFlow::Continue(())).map(|_| ()));
         results.push(block.traces().try_for_each(|trace| trace.map(|_| ())));
-        let id = block.trace_ids(0).ok().and_then(|ids| ids.first().copied()).unwrap_or_default();
+        let id = block.ids_of(0).ok().and_then(|ids| ids.first().copied()).unwrap_or_default();
         results.push(block.find(id, None).map(|_| ()));
         results.into_iter().collect()
     }

@@ -6,11 +6,13 @@ use super::bits::{Bits, Outcome};
 use super::fault::ReadError;
 use super::gather::Gather;
 use super::group::Group;
+use super::order::{Repeated, RepeatedTraces};
+use super::partial::part_filter;
 use super::reader::BlockReader;
 use super::shape::Node;
 
 /// Traces in one batch.
-const BATCH_TRACES: usize = 256;
+pub(super) const BATCH_TRACES: usize = 256;
 
 /// What a scan took.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -35,6 +37,8 @@ impl BlockReader {
     /// Hands out the traces of these row groups that may match, in the order of the file, in batches of at most 256.
     /// Row groups that do not exist are none. `each` may stop the scan.
     ///
+    /// A trace with several rows, of which some blocks have a few, comes whole, with the row group of its first row.
+    ///
     /// # Errors
     /// Bytes that are not what the format says, or cannot be had. Batches may have been handed out before.
     pub fn search(
@@ -43,17 +47,26 @@ impl BlockReader {
         row_groups: Range<usize>,
         each: &mut dyn FnMut(Batch) -> ControlFlow<()>,
     ) -> Result<ScanStats, ReadError> {
+        let row_groups = row_groups.start..row_groups.end.min(self.row_groups());
+        let mut repeated = RepeatedTraces::of(self)?;
+        // Whether a trace of several rows matches only where one of them passes.
+        let one_row_decides = part_filter(&fetch.filter) == fetch.filter;
         let mut stats = ScanStats::default();
-        for index in row_groups.start..row_groups.end.min(self.row_groups()) {
+        for index in row_groups {
             let mut group = Group::new(self, index);
             stats.traces += group.rows() as u64;
-            let rows: Vec<usize> = match group.candidates(fetch)? {
+            let mut rows: Vec<usize> = match group.candidates(fetch)? {
                 Outcome::None => Vec::new(),
                 Outcome::All => (0..group.rows()).collect(),
                 Outcome::Some(rows) => rows.iter().collect(),
             };
+            let mut here = Repeated::default();
+            if !rows.is_empty() || !one_row_decides || repeated.reach_beyond_groups() {
+                here = repeated.take(self, index)?;
+                here.leave_out(&mut rows);
+            }
             let stop = scan(group, rows, fetch, &mut stats, each)?;
-            if stop.is_break() {
+            if stop.is_break() || self.whole(&here.ids, fetch, &mut stats, each)?.is_break() {
                 break;
             }
         }

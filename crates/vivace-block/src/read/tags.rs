@@ -268,7 +268,17 @@ impl Group<'_> {
                 return Err(self.miscounted(leaf, column.values.len(), count));
             }
             let elements = self.elements(node, spans)?;
-            return Ok(distinct.values(&column, elements.iter()));
+            // A name that is no text is among the other attributes, and the text is empty then.
+            let others = match self.key_test(node, key)? {
+                Some(_) => Some(self.attr(node, key)?),
+                None => None,
+            };
+            let is_text = |index: &usize| {
+                !column.values.bytes(*index).is_empty() || others.as_ref().is_none_or(|others| others.value(*index) == Value::Nil)
+            };
+            if distinct.values(&column, elements.iter().filter(is_text)).is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
         }
         let mut flow = ControlFlow::Continue(());
         for leaf in self.own_leaves(node, key) {

@@ -118,14 +118,10 @@ fn to_json(row: &Row<'_>) -> Value {
     })
 }
 
-/// Makes equal what may differ: negative durations are stored as 0 here, JSON texts need only mean the same,
-/// and doubles that are whole numbers come without a fraction from some libraries.
+/// Makes equal what may differ: JSON texts need only mean the same, and doubles that are whole numbers come without a fraction from some libraries.
 fn normalize(value: &mut Value) {
     match value {
         Value::Object(fields) => {
-            if fields.get("DurationNano").and_then(Value::as_u64).is_some_and(|v| v > i64::MAX as u64) {
-                fields["DurationNano"] = json!(0);
-            }
             if let Some(unsupported) = fields.get_mut("ValueUnsupported").filter(|v| v.is_string()) {
                 *unsupported = serde_json::from_str(unsupported.as_str().expect("text")).expect("JSON text");
             }

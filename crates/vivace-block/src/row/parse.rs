@@ -170,7 +170,7 @@ impl<'a> Row<'a> {
                 _ => {}
             }
         }
-        span.duration = end.saturating_sub(span.start);
+        span.duration = end.wrapping_sub(span.start);
         for event in &mut self.events[mark.events..] {
             event.time_since_start = event.time_since_start.wrapping_sub(span.start);
         }

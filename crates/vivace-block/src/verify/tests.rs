@@ -310,7 +310,9 @@ fn wrong_ids_are_found() {
     let data = rewritten(&block.data, one_dictionary_per_chunk(), "TraceID", &mut |values| swap(values));
     let report = block.with_data(data).verify();
     // The text of the id is another column.
-    assert_eq!(bad(&report, Verdict::Failed), ["trace ids", "other columns"], "{report:#?}");
+    assert_eq!(bad(&report, Verdict::Failed), ["other columns"], "{report:#?}");
+    // Tempo leaves blocks behind whose rows are out of order, and they are read.
+    assert!(bad(&report, Verdict::Note).contains(&"trace ids"), "{report:#?}");
     let twice = |values: Values<'_>| {
         let Values::Texts(values) = values else { panic!("ids") };
         values[4] = values[3].clone();
@@ -318,7 +320,7 @@ fn wrong_ids_are_found() {
     let block = Block::golden(SMALL);
     let data = rewritten(&block.data, one_dictionary_per_chunk(), "TraceID", &mut |values| twice(values));
     let report = block.with_data(data).verify();
-    assert!(report.check("trace ids").expect("the check").examples[0].ends_with("has two rows"), "{report:#?}");
+    assert!(report.check("trace ids").expect("the check").examples[0].ends_with("has 2 rows"), "{report:#?}");
     finds(SMALL, "TraceIDText", "other columns", text(2, "abc"));
 }
 

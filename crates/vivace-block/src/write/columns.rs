@@ -154,7 +154,7 @@ impl Columns {
         self.text(Leaf::TRACE_ID_TEXT, id.trimmed_hex().as_bytes());
         self.i64(Leaf::START, start as i64);
         self.i64(Leaf::END, end as i64);
-        self.i64(Leaf::DURATION, end.saturating_sub(start) as i64);
+        self.i64(Leaf::DURATION, end.wrapping_sub(start) as i64);
         self.text(Leaf::ROOT_SERVICE_NAME, root_service);
         self.text(Leaf::ROOT_SPAN_NAME, root_name);
     }

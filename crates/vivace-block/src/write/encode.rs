@@ -167,11 +167,6 @@ pub(super) fn plain_i64(values: &[i64], out: &mut Vec<u8>) {
     out.extend(values.iter().flat_map(|v| v.to_le_bytes()));
 }
 
-/// `PLAIN` numbers of 32 bits.
-pub(super) fn plain_i32(values: &[i32], out: &mut Vec<u8>) {
-    out.extend(values.iter().flat_map(|v| v.to_le_bytes()));
-}
-
 /// `PLAIN` doubles.
 pub(super) fn plain_f64(values: &[f64], out: &mut Vec<u8>) {
     out.extend(values.iter().flat_map(|v| v.to_le_bytes()));

@@ -3,7 +3,7 @@
 use hashbrown::{DefaultHashBuilder, HashTable};
 use parquet::basic::Encoding;
 use rustc_hash::FxHashMap;
-use std::hash::{BuildHasher, Hash};
+use std::hash::BuildHasher;
 use std::ops::Range;
 
 use super::encode;
@@ -265,8 +265,9 @@ impl Values {
                 encode::plain_bytes(order.iter().map(|code| text.distinct.get(*code as usize)), &mut plain);
                 Some(Dictionary { len: order.len(), plain, number_bytes: None, codes })
             }
-            Self::I64(values) if has_few_values(leaf) => Dictionary::of_numbers(values, i64::to_le_bytes),
-            Self::I32(values) if has_few_values(leaf) => Dictionary::of_numbers(values, i32::to_le_bytes),
+            Self::I64(values) if has_few_values(leaf) => Dictionary::of_numbers(values),
+            // Tempo's filters take a negative number of 32 bits for a large one where it stands in a dictionary: no root would
+            // be found by `nestedSetParent < 0`.
             _ => None,
         }
     }
@@ -277,7 +278,7 @@ impl Values {
             _ if with_dictionary => Encoding::RLE_DICTIONARY,
             Self::Ids(_) | Self::Text(_) => Encoding::DELTA_LENGTH_BYTE_ARRAY,
             // Differences between neighbours are as large as the numbers; zstd finds what they share.
-            Self::I64(_) | Self::I32(_) if has_few_values(leaf) || is_scattered(leaf) => Encoding::PLAIN,
+            Self::I64(_) if has_few_values(leaf) || is_scattered(leaf) => Encoding::PLAIN,
             Self::I64(_) | Self::I32(_) => Encoding::DELTA_BINARY_PACKED,
             Self::F64(_) | Self::Bool(_) => Encoding::PLAIN,
         }
@@ -295,7 +296,6 @@ impl Values {
             Self::Ids(v) => encode::delta_length_bytes(v.range(range), out),
             Self::Text(v) => encode::delta_length_bytes(v.codes[range].iter().map(|code| v.distinct.get(*code as usize)), out),
             Self::I64(v) if encoding == Encoding::PLAIN => encode::plain_i64(&v[range], out),
-            Self::I32(v) if encoding == Encoding::PLAIN => encode::plain_i32(&v[range], out),
             Self::I64(v) => encode::delta_i64(&v[range], out),
             Self::I32(v) => encode::delta_i32(&v[range], out),
             Self::F64(v) => encode::plain_f64(&v[range], out),
@@ -309,11 +309,10 @@ pub(super) fn constant<T: Copy + PartialEq>(values: &[T]) -> Option<T> {
     values.first().copied().filter(|first| values.iter().all(|value| value == first))
 }
 
-/// Numbers that come again and again.
+/// Numbers of 64 bits that come again and again.
 fn has_few_values(leaf: Leaf) -> bool {
     let attrs = [Leaf::RESOURCE_ATTRS, Leaf::SCOPE_ATTRS, Leaf::SPAN_ATTRS, Leaf::EVENT_ATTRS, Leaf::LINK_ATTRS];
-    attrs.iter().any(|attrs| attrs.int == leaf)
-        || [Leaf::SPAN_KIND, Leaf::STATUS_CODE, Leaf::HTTP_STATUS_CODE, Leaf::NESTED_SET_PARENT].contains(&leaf)
+    attrs.iter().any(|attrs| attrs.int == leaf) || [Leaf::SPAN_KIND, Leaf::STATUS_CODE, Leaf::HTTP_STATUS_CODE].contains(&leaf)
 }
 
 /// Numbers of which a neighbour says little but the highest bytes.
@@ -335,11 +334,11 @@ pub(super) struct Dictionary {
 
 impl Dictionary {
     /// None when most numbers come once.
-    fn of_numbers<T: Copy + Eq + Hash + Into<i64>, const W: usize>(values: &[T], to_bytes: fn(T) -> [u8; W]) -> Option<Self> {
+    fn of_numbers(values: &[i64]) -> Option<Self> {
         /// Numbers below it are found without hashing.
         const SMALL: usize = 2048;
-        let small_number = |value: T| usize::try_from(value.into()).unwrap_or(SMALL);
-        let mut by_value: FxHashMap<T, u32> = FxHashMap::default();
+        let small_number = |value: i64| usize::try_from(value).unwrap_or(SMALL);
+        let mut by_value: FxHashMap<i64, u32> = FxHashMap::default();
         // One more than the code of each small number.
         let mut small = [0u32; SMALL];
         let mut distinct = Vec::new();
@@ -360,13 +359,13 @@ impl Dictionary {
             });
         }
         let len = distinct.len();
-        let pays = 2 * len <= values.len() || len * W <= DICTIONARY_FREE_BYTES;
+        let pays = 2 * len <= values.len() || len * size_of::<i64>() <= DICTIONARY_FREE_BYTES;
         if len == 0 || !pays {
             return None;
         }
         let (order, codes) = by_frequency(&codes, len);
-        let plain = order.iter().flat_map(|code| to_bytes(distinct[*code as usize])).collect();
-        Some(Self { len, plain, number_bytes: Some(W), codes })
+        let plain = order.iter().flat_map(|code| distinct[*code as usize].to_le_bytes()).collect();
+        Some(Self { len, plain, number_bytes: Some(size_of::<i64>()), codes })
     }
 
     /// Cuts the entries into parts of about so many bytes; each is its bytes and how many entries are in them.

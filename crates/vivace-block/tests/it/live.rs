@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use vivace_block::{BlockOptions, BlockReader, BlockWriter, SpanRef, live};
-use vivace_core::combine::combine;
 use vivace_core::otlp::walk_spans;
 use vivace_core::{BlockId, TenantId, TraceId};
 use vivace_traceql::{Attribute, Batch, Comparison, Condition, Fetch, Intrinsic, RowParts, Scope, SpanFilter, TraceFilter, Value};
@@ -208,31 +207,4 @@ fn tags_are_the_same() {
         block.tag_values(&attribute, None, all.clone(), sink).expect("values");
         assert_eq!(live, stored, "{attribute:?}");
     }
-}
-
-#[test]
-fn traces_read_from_the_block_are_complete() {
-    let traces = traces();
-    let block = block(&traces, BlockOptions::default());
-    for (id, spans) in &traces {
-        let stored = block.find(*id, None).expect("reads").expect("the trace is there");
-        let live = combine([live::resource_spans(spans).expect("decodes")]);
-        let names = |part: &[vivace_proto::otlp::ResourceSpans]| {
-            let spans = part.iter().flat_map(|r| &r.scope_spans).flat_map(|s| &s.spans);
-            let mut names: Vec<_> =
-                spans.map(|s| (s.span_id.clone(), s.kind, s.name.clone(), s.attributes.len(), s.events.len())).collect();
-            names.sort();
-            names
-        };
-        if !has_lost_attributes(*id) {
-            assert_eq!(names(&stored), names(&live), "trace {id}");
-        }
-        let again = combine([stored.clone(), live]);
-        assert_eq!(names(&again).len(), names(&stored).len(), "trace {id}");
-    }
-}
-
-/// The one with keys that occur twice and map to a column, which holds one value.
-fn has_lost_attributes(id: TraceId) -> bool {
-    id.to_string() == "3f7a7f7ab94619c2e3e80354aa519575"
 }

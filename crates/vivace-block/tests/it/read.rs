@@ -12,7 +12,7 @@ use vivace_block::{BlockMeta, BlockReader, bloom, objects};
 use vivace_core::TraceId;
 use vivace_proto::otlp::{ResourceSpans, TracesData};
 
-fn testdata(name: &str) -> PathBuf {
+pub(crate) fn testdata(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("testdata").join(name)
 }
 
@@ -31,7 +31,7 @@ pub(crate) fn open(set: &str) -> BlockReader {
 type Trace = Vec<ResourceSpans>;
 
 /// The servers' answers by trace id.
-fn expected(set: &str) -> BTreeMap<TraceId, Trace> {
+pub(crate) fn expected(set: &str) -> BTreeMap<TraceId, Trace> {
     let mut bytes = Vec::new();
     let file = std::fs::File::open(testdata(set).join("traces.pb.gz")).expect("traces");
     flate2::read::GzDecoder::new(file).read_to_end(&mut bytes).expect("gzip");
@@ -45,7 +45,7 @@ fn expected(set: &str) -> BTreeMap<TraceId, Trace> {
 }
 
 /// The query path of the original gives new ids to server spans that share theirs with a client span.
-fn has_shared_span_ids(trace: &Trace) -> bool {
+pub(crate) fn has_shared_span_ids(trace: &Trace) -> bool {
     let ids: Vec<_> = trace.iter().flat_map(|r| &r.scope_spans).flat_map(|s| &s.spans).map(|s| s.span_id.clone()).collect();
     ids.iter().collect::<std::collections::BTreeSet<_>>().len() < ids.len()
 }

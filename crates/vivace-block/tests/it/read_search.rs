@@ -85,8 +85,9 @@ impl Flat {
             Attribute::Named { scope, key } => match scope {
                 Scope::Span => vec![attribute(&span.attributes, key)],
                 Scope::Resource if &**key == "service.name" => match attribute(&self.resource.attributes, key) {
-                    Value::Str(name) => vec![Value::Str(name)],
-                    _ => text(""),
+                    Value::Nil => text(""),
+                    // Of any type.
+                    name => vec![name],
                 },
                 Scope::Resource => vec![attribute(&self.resource.attributes, key)],
                 Scope::Instrumentation => vec![attribute(&self.scope.attributes, key)],
@@ -433,7 +434,7 @@ fn tags_are_those_of_the_spans() {
     for set in SETS {
         let block = open(set);
         let spans = flat(&block);
-        let mut all = attributes(&spans);
+        let all = attributes(&spans);
         let mut names = BTreeSet::new();
         let sink = &mut |scope, name: &str| {
             assert!(names.insert((scope, name.to_owned())), "{set}: {name} twice");
@@ -447,11 +448,7 @@ fn tags_are_those_of_the_spans() {
             named(Scope::Resource, "service.name"),
             Comparison::Equal(some.values(&named(Scope::Resource, "service.name"))[0].clone()),
         );
-        for ((scope, key), values) in &mut all {
-            if *scope == Scope::Resource && key == "service.name" {
-                // Of another type it is kept, but the service has no name then.
-                values.retain(|value| matches!(value, Value::Str(_)));
-            }
+        for ((scope, key), values) in &all {
             let tag = named(*scope, key);
             let values_of = |filter: Option<&SpanFilter>| {
                 let mut values = BTreeSet::new();

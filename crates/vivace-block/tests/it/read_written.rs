@@ -40,12 +40,7 @@ pub(crate) fn refs(parts: &[Parts]) -> Vec<SpanRef<'_>> {
 /// The traces of a real block, written anew in small row groups.
 fn written(set: &str) -> (Vec<Trace>, BlockMeta, Bytes, Vec<u8>) {
     let block = open(set);
-    let mut traces: Vec<Trace> = block.traces().collect::<Result<_, _>>().expect("reads");
-    // The writer gives spans that end before they start no duration.
-    let scopes = traces.iter_mut().flat_map(|(_, trace)| trace).flat_map(|resource| &mut resource.scope_spans);
-    for span in scopes.flat_map(|scope| &mut scope.spans) {
-        span.end_time_unix_nano = span.end_time_unix_nano.max(span.start_time_unix_nano);
-    }
+    let traces: Vec<Trace> = block.traces().collect::<Result<_, _>>().expect("reads");
     let dedicated_columns = block.meta().dedicated_columns.clone();
     let options = BlockOptions { dedicated_columns, row_group_traces: 24, row_group_otlp_bytes: 64 << 10, ..BlockOptions::default() };
     let mut writer =

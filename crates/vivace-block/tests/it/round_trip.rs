@@ -231,7 +231,7 @@ fn shown(id: TraceId, resource: &ResourceSpans, scope: &ScopeSpans, span: &Span)
         span.trace_state,
         span.kind,
         span.start_time_unix_nano,
-        span.end_time_unix_nano.max(span.start_time_unix_nano),
+        span.end_time_unix_nano,
         status.code,
         status.message,
         stored(DedicatedScope::Span, &span.attributes),
