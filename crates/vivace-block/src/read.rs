@@ -9,6 +9,7 @@ mod bits;
 mod column;
 mod condition;
 mod encoding;
+mod every;
 mod fault;
 mod footer;
 mod gather;
