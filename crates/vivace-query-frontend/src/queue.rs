@@ -13,6 +13,9 @@ use vivace_proto::vivace::v1::job::Work;
 
 use crate::error::QueryError;
 
+/// Jobs of one query that wait or run at a time, however few queriers there are.
+const JOBS_LEAST: usize = 16;
+
 /// The queue of one query-frontend. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Queue(Arc<Inner>);
@@ -138,6 +141,16 @@ impl Queue {
     /// Jobs that all queriers together take at one time.
     pub(crate) fn slots(&self) -> usize {
         self.0.state.lock().queriers.values().flatten().sum()
+    }
+
+    /// How many jobs of one query wait or run at a time: of those that are `configured` (0: all) as many as keep the queriers busy, so
+    /// that there is room for other queries' jobs.
+    pub(crate) fn jobs_at_once(&self, configured: usize) -> usize {
+        if configured == 0 {
+            return usize::MAX;
+        }
+        let keep_busy = (2 * self.slots()).max(JOBS_LEAST);
+        configured.min(keep_busy).min((self.0.max_outstanding / 4).max(1))
     }
 
     /// Whether a querier is connected that the job has not failed on.
@@ -353,6 +366,17 @@ mod tests {
         cancel.cancel();
         queue.push(job("a", 1, 4)).unwrap();
         assert_eq!(queue.next("q").await.index, 1);
+    }
+
+    #[test]
+    fn no_query_has_more_jobs_waiting_than_are_of_use() {
+        let queue = Queue::new(2000);
+        assert_eq!((queue.jobs_at_once(0), queue.jobs_at_once(1000), queue.jobs_at_once(3)), (usize::MAX, 16, 3));
+        queue.connected("one", 20);
+        assert_eq!(queue.jobs_at_once(1000), 40);
+        queue.connected("two", 2000);
+        assert_eq!(queue.jobs_at_once(1000), 500, "others have room too");
+        assert_eq!(Queue::new(1).jobs_at_once(1000), 1);
     }
 
     #[tokio::test]

@@ -43,7 +43,7 @@ impl Run {
             next_index: jobs.len(),
             jobs: jobs.into_iter().enumerate().collect(),
             outstanding: 0,
-            concurrency: if concurrency == 0 { usize::MAX } else { concurrency },
+            concurrency: queue.jobs_at_once(concurrency),
             reply,
             done,
             _cancel_when_dropped: cancel.clone().drop_guard(),

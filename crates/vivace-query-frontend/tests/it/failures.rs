@@ -164,9 +164,9 @@ async fn what_cannot_be_begun_in_time_is_refused_early_with_a_hint_and_what_is_b
         assert!(reply.text().starts_with("too many queries: "), "{}", reply.text());
         assert!((1..=60).contains(&reply.headers["retry-after"].to_str().unwrap().parse::<u64>().unwrap()));
     }
-    // One querier's speed is 20 a second: no fewer than one after the other would have been.
-    assert!(answered.len() >= 10, "{} in {took:?}", answered.len());
-    assert!(took < Duration::from_secs(5), "{took:?}");
+    // Two are begun at once and more as they end; on an idle machine twenty a second.
+    assert!(answered.len() >= 2 && !refused.is_empty(), "{} in {took:?}", answered.len());
+    assert!(took < Duration::from_secs(15), "{took:?}");
     assert_eq!(querier.jobs.lock().len(), answered.len(), "nothing was begun and then refused");
 }
 
