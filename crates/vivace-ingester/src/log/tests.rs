@@ -224,7 +224,7 @@ fn a_write_cut_at_any_byte_keeps_all_before_it() {
             let (again, replayed) = read(folder.path());
             assert_eq!(again, found);
             if zeros == 0 {
-                let end = at.iter().map(|p| p.offset + u64::from(p.len)).take(intact).last().unwrap_or(FILE_HEAD_BYTES as u64);
+                let end = at.iter().map(|p| p.offset + u64::from(p.len)).take(intact).next_back().unwrap_or(FILE_HEAD_BYTES as u64);
                 let torn = if (len as u64) < FILE_HEAD_BYTES as u64 { len as u64 } else { len as u64 - end };
                 assert_eq!((replayed[0].unfinished_bytes, replayed[0].lost.places), (torn, 0), "cut at {len}");
             }

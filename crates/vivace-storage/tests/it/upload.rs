@@ -40,7 +40,7 @@ async fn what_is_streamed_is_what_was_written() {
         let (meta, blooms) = block(&tenant("a"), 1, &data);
         assert!(bucket.blocks(&meta.tenant_id).await.expect("listed").is_empty(), "not to be seen without its meta");
         bucket.finish_block(&meta, &blooms, b"{}").await.expect("stored");
-        assert_eq!(bucket.blocks(&meta.tenant_id).await.expect("listed"), [meta.clone()]);
+        assert_eq!(bucket.blocks(&meta.tenant_id).await.expect("listed"), std::slice::from_ref(&meta));
         let stored = bucket.object(&meta.tenant_id, meta.block_id, objects::DATA).await.expect("readable").expect("there");
         assert!(stored == data, "{len} bytes");
     }
