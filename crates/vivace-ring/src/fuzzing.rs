@@ -17,7 +17,7 @@ pub fn gossip(input: &[u8]) {
     let mut victim = Victim::new();
     while !input.0.is_empty() {
         match input.u8() % 6 {
-            0 => victim.hear(&input.part().to_vec()),
+            0 => victim.hear(input.part()),
             1 => victim.hear(&sealed(input.part())),
             2 => victim.wait(Millis::from(input.u16()) * 4),
             3 => victim.hear_asked(&mut input),

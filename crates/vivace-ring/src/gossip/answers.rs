@@ -66,7 +66,7 @@ impl Gossip {
         let is_new = peer.said.as_ref().is_none_or(|said| said.word != *word) || peer.addr != addr;
         let since = known.filter(|said| word.claims_no_more_than(&said.word)).map_or(then, |said| said.since);
         peer.said = Some(Said { word: word.clone(), at: then, since, first_hand: true, started });
-        peer.rumor = peer.rumor.filter(|rumor| rumor.at > then && rumor.digest != word.digest());
+        peer.rumor = peer.rumor.filter(|rumor| rumor.at > then && (rumor.digest != word.digest() || rumor.addr != addr));
         (peer.addr, peer.heard, peer.vouched) = (addr, peer.heard.max(then), now);
         (peer.pause, peer.ask_at) = (pause, now + pause);
         self.news |= is_new || !was_alive;
@@ -78,8 +78,9 @@ impl Gossip {
     /// Somebody has spoken with a run. Returns whom to ask about that.
     fn hear_of(&mut self, item: &Item, then: Millis, from: SocketAddr, now: Millis) -> Option<SocketAddr> {
         let (heard, at) = (before(then, item.heard_ms.into()), before(then, item.word_ms.into()));
-        // A run at our own address is one that was here before us.
-        if self.forgotten.contains_key(&item.run) || item.addr == self.settings.addr {
+        // A run at our own address is one that was here before us. Who has lived on after it was forgotten must be asked.
+        let is_over = self.forgotten.get(&item.run).is_some_and(|since| heard <= *since);
+        if is_over || item.addr == self.settings.addr {
             return None;
         }
         if !self.peers.contains_key(&item.run) && !self.make_room(false) {
@@ -94,15 +95,16 @@ impl Gossip {
             self.news = true;
             (peer.pause, peer.ask_at) = (0, peer.ask_at.min(now));
         }
-        let rumor = |since| Rumor { digest: item.digest, at, since, via: from, lasting: item.lasting };
+        let rumor = |since| Rumor { digest: item.digest, addr: item.addr, at, since, via: from, lasting: item.lasting };
         match &mut peer.said {
             None => {
-                peer.vouched = now;
+                // Whoever tells last may be right about where it is.
+                (peer.vouched, peer.addr) = (now, item.addr);
                 if peer.rumor.is_none_or(|known| item.lasting >= known.lasting) {
                     peer.rumor = Some(rumor(peer.rumor.map_or(now, |known| known.since)));
                 }
             }
-            Some(said) if said.word.digest() == item.digest => {
+            Some(said) if said.word.digest() == item.digest && peer.addr == item.addr => {
                 if item.lasting && !said.first_hand {
                     (said.at, peer.vouched) = (said.at.max(at), now);
                 }
@@ -124,7 +126,7 @@ impl Gossip {
             // The pause grows only where the next interval asks again.
             peer.ask_at = now + interval;
         }
-        is_due.then_some(peer.addr)
+        is_due.then_some(item.addr)
     }
 
     /// Takes a word at second hand, where the run itself has not answered.
@@ -138,9 +140,10 @@ impl Gossip {
             None => told.item.lasting,
             Some(said) => rumor.at > said.at,
         };
-        if !is_better {
+        if !is_better || self.forgotten.contains_key(&told.item.run) {
             return;
         }
+        peer.addr = told.item.addr;
         peer.heard = peer.heard.max(before(then, told.item.heard_ms.into()));
         let at = before(then, told.item.word_ms.into());
         peer.said = Some(Said { word: told.word.clone(), at, since: now, first_hand: false, started: before(then, told.up_ms) });

@@ -146,6 +146,7 @@ struct Said {
 #[derive(Debug, Clone, Copy)]
 struct Rumor {
     digest: u64,
+    addr: SocketAddr,
     at: Millis,
     /// Since when the run has been asked about it.
     since: Millis,
@@ -254,8 +255,12 @@ impl Gossip {
             let is_dead = now - peer.heard >= 2 * until_dead;
             peer.pause = if is_dead { (peer.pause * 2).clamp(interval, longest.max(interval)) } else { interval };
             peer.ask_at = now + peer.pause;
-            let (addr, unanswered) = (peer.addr, peer.rumor.filter(|r| r.is_unanswered(interval, now)));
+            let (addr, rumor) = (peer.addr, peer.rumor);
             self.ask(addr, Wanted::Word, now, out);
+            if let Some(rumor) = rumor.filter(|rumor| rumor.addr != addr) {
+                self.ask(rumor.addr, Wanted::Word, now, out);
+            }
+            let unanswered = rumor.filter(|rumor| rumor.is_unanswered(interval, now));
             if let Some(rumor) = unanswered {
                 self.ask(rumor.via, Wanted::About(run), now, out);
             }

@@ -473,8 +473,10 @@ fn survives(seed: u64) {
 
 #[test]
 fn the_ring_heals_within_a_minute_from_any_state() {
+    #[expect(clippy::disallowed_methods, reason = "who has time for more seeds says so in the environment")]
     let seeds = std::env::var("GOSSIP_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(40);
-    for seed in 0..seeds {
+    // What went wrong once, then whatever there is.
+    for seed in [55, 64].into_iter().chain(0..seeds) {
         survives(seed);
     }
 }

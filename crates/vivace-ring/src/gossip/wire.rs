@@ -337,7 +337,7 @@ mod tests {
     use super::*;
 
     fn item(run: u64) -> Item {
-        Item { run: Run(run), addr: addr(run as u16 | 1), heard_ms: 7, word_ms: u32::MAX, digest: !run, lasting: run % 2 == 0 }
+        Item { run: Run(run), addr: addr(run as u16 | 1), heard_ms: 7, word_ms: u32::MAX, digest: !run, lasting: run.is_multiple_of(2) }
     }
 
     fn datagram(items: u64, kind: u8) -> Datagram {
