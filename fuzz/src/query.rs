@@ -27,7 +27,7 @@ pub fn run(input: &[u8]) {
         for release in [Release::V2, Release::V3] {
             let range = MetricsRange::range(1, 3_600_000_000_000, None, release).unwrap_or_else(|error| panic!("{error}"));
             let plan = query.metrics_plan(range, 10).unwrap_or_else(|error| panic!("{printed}: {error}"));
-            let _ = plan.finish(plan.partial());
+            let _ = plan.finish(&plan.partial(), &|| false);
         }
     }
     if let Ok(explanation) = query.explain() {

@@ -10,6 +10,7 @@ mod by_id;
 mod column;
 mod condition;
 mod encoding;
+mod every;
 mod fault;
 mod footer;
 mod gather;

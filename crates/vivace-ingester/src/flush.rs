@@ -1,10 +1,11 @@
 use std::collections::BTreeMap;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use futures::FutureExt;
+use bytes::Bytes;
+use futures::{FutureExt, StreamExt};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
@@ -15,59 +16,72 @@ use vivace_server::clock;
 
 use crate::build::{Block, BuildJob, Built, build};
 use crate::ingester::{Ingester, release_request};
-use crate::live::{Head, HeadSize, ServedBlock, Tenant};
+use crate::live::{HeadSize, Sealed, ServedBlock, Tenant};
 use crate::ranges::SegmentSet;
-use crate::segment::Segment;
 use crate::takeover::Takeover;
 
 /// First wait after a failed flush; doubles up to [`RETRY_WAIT_MAX`].
 const RETRY_WAIT_MIN: Duration = Duration::from_secs(1);
 /// Longest wait after a failed flush.
 const RETRY_WAIT_MAX: Duration = Duration::from_secs(120);
+/// A part of the log that cannot be read still after so many failures does not keep the rest of its block from the bucket.
+const READ_FAILURES_MAX: u32 = 5;
 /// What a block covers is remembered at least this long, for followers that were away.
 const COVERED_KEPT_MIN: Duration = Duration::from_secs(6 * 3600);
 /// A follower that does not answer a release in this time asks by itself later.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Blocks built at once; each takes its pass of memory.
+/// Blocks built at once; each takes its pass of memory, and a core that queries could have.
 const BUILDS_AT_ONCE: usize = 1;
+/// Small heads are flushed together, so that thousands of tenants cost what their data costs: up to so many bytes once decompressed,
+/// which bounds what their blocks take of memory until they are stored.
+const TOGETHER_BYTES_MAX: u64 = 16 << 20;
+/// And up to so many heads.
+const TOGETHER_HEADS_MAX: usize = 256;
+/// Small blocks that one flush stores at once.
+const STORED_AT_ONCE: usize = 16;
+/// Memory that runs short is looked after no more often than this.
+const MEMORY_CHECK_PERIOD: Duration = Duration::from_millis(250);
 
 /// Cuts heads, builds and stores their blocks, clears old ones, and takes over from primaries that are gone.
 /// Ends when told to; flushes under way are given up then and done again by the next process.
 pub(crate) async fn run(ingester: Arc<Ingester>, pool: Arc<ClientPool>, stop: CancellationToken) -> anyhow::Result<()> {
     let _over = ingester.flushing_over.clone().drop_guard();
     let mut takeover = Takeover::default();
-    let mut flushes: JoinSet<Arc<Head>> = JoinSet::new();
-    let mut under_way: Vec<Arc<Head>> = Vec::new();
+    let mut flushes: JoinSet<()> = JoinSet::new();
     let builds = Arc::new(Semaphore::new(BUILDS_AT_ONCE));
     let mut tick = tokio::time::interval(ingester.settings.flush_check_period);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut memory_checked = Instant::now();
     loop {
         let mut is_tick = false;
         tokio::select! {
             _ = tick.tick() => is_tick = true,
             () = ingester.flush_wanted.notified() => {}
-            Some(flushed) = flushes.join_next() => {
-                let head = flushed.context("a flush panicked")?;
-                under_way.retain(|h| !Arc::ptr_eq(h, &head));
-            }
+            Some(flushed) = flushes.join_next() => flushed.context("a flush panicked")?,
             () = stop.cancelled() => return Ok(()),
         }
-        cut_due(&ingester);
-        for (tenant, head) in sealed(&ingester) {
-            if flushes.len() >= ingester.settings.concurrent_flushes {
+        if is_tick {
+            cut_due(&ingester);
+        }
+        // All that look at every tenant does not happen for each push or block.
+        if is_tick
+            || (ingester.live.memory_bytes() > ingester.settings.live_memory_bytes_max / 2
+                && memory_checked.elapsed() > MEMORY_CHECK_PERIOD)
+        {
+            cut_largest(&ingester);
+            memory_checked = Instant::now();
+        }
+        while flushes.len() < ingester.settings.concurrent_flushes {
+            let heads = ingester.live.next_to_flush(TOGETHER_BYTES_MAX, TOGETHER_HEADS_MAX);
+            if heads.is_empty() {
                 break;
             }
-            if under_way.iter().any(|h| Arc::ptr_eq(h, &head)) {
-                continue;
-            }
-            under_way.push(Arc::clone(&head));
             let flush = Flush {
                 ingester: Arc::clone(&ingester),
                 pool: Arc::clone(&pool),
                 builds: Arc::clone(&builds),
                 stop: stop.clone(),
-                tenant,
-                head,
+                heads: heads.into_iter().map(Flushing::new).collect(),
             };
             flushes.spawn(flush.run());
         }
@@ -79,35 +93,33 @@ pub(crate) async fn run(ingester: Arc<Ingester>, pool: Arc<ClientPool>, stop: Ca
     }
 }
 
-/// Heads that wait to be flushed, oldest first within a tenant.
-fn sealed(ingester: &Ingester) -> Vec<(Arc<Tenant>, Arc<Head>)> {
-    let tenants = ingester.live.tenants().into_iter();
-    tenants.flat_map(|tenant| tenant.sealed().into_iter().map(move |head| (Arc::clone(&tenant), head))).collect()
-}
-
-/// Closes the heads that are large or old enough, and the largest ones when memory runs short.
+/// Closes the heads that are large or old enough.
 fn cut_due(ingester: &Ingester) {
     let now = clock::unix_seconds();
     let settings = &ingester.settings;
-    let mut open: Vec<(Arc<Tenant>, HeadSize)> = Vec::new();
     for tenant in ingester.live.tenants() {
-        let size = tenant.open_size();
-        if is_due(size, now, settings.max_block_bytes, settings.max_block_duration) {
-            tenant.cut();
-        } else if size.segments > 0 {
-            open.push((tenant, size));
+        if is_due(tenant.open_size(), now, settings.max_block_bytes, settings.max_block_duration) {
+            ingester.live.cut(&tenant);
         }
     }
+}
+
+/// Closes the largest heads when memory runs short.
+fn cut_largest(ingester: &Ingester) {
+    let max = ingester.settings.live_memory_bytes_max;
+    if ingester.live.memory_bytes() <= max / 2 {
+        return;
+    }
+    let sizes = ingester.live.tenants().into_iter().map(|tenant| (tenant.open_size(), tenant));
+    let mut open: Vec<(HeadSize, Arc<Tenant>)> = sizes.filter(|(size, _)| size.segments > 0).collect();
     // What is sealed is on its way out already; only what is open can be asked to go.
-    let share = settings.live_memory_bytes_max / 4;
-    let mut open_bytes: u64 = open.iter().map(|(_, size)| size.memory_bytes).sum();
-    open.sort_by_key(|(_, size)| size.memory_bytes);
-    while open_bytes > share
-        && ingester.live.memory_bytes() > settings.live_memory_bytes_max / 2
-        && let Some((tenant, size)) = open.pop()
+    let mut open_bytes: u64 = open.iter().map(|(size, _)| size.memory_bytes).sum();
+    open.sort_by_key(|(size, _)| size.memory_bytes);
+    while open_bytes > max / 4
+        && let Some((size, tenant)) = open.pop()
     {
         tracing::warn!(tenant = %tenant.id, memory_bytes = size.memory_bytes, "block cut early, the index of live spans takes half of its memory");
-        tenant.cut();
+        ingester.live.cut(&tenant);
         open_bytes -= size.memory_bytes;
     }
 }
@@ -121,153 +133,235 @@ fn is_due(size: HeadSize, now_unix_seconds: u64, bytes_max: u64, age_max: Durati
 fn look_after(ingester: &Ingester) {
     let now = clock::unix_seconds();
     let settings = &ingester.settings;
+    let gauges = |tenant: &TenantId, live: u64, bytes: u64| {
+        let name = tenant.to_string();
+        metrics::gauge!("tempo_ingester_live_traces", "tenant" => name.clone()).set(live as f64);
+        metrics::gauge!("tempo_ingester_live_trace_bytes", "tenant" => name).set(bytes as f64);
+    };
     for tenant in ingester.live.tenants() {
         let limits = ingester.trace_limits(&tenant.id);
         let live = tenant.sweep(now, settings.trace_idle_period, settings.trace_live_period, limits);
-        let name = tenant.id.to_string();
-        metrics::gauge!("tempo_ingester_live_traces", "tenant" => name.clone()).set(live as f64);
         let bytes: u64 = tenant.view().heads.iter().map(|h| h.size().uncompressed_bytes).sum();
-        metrics::gauge!("tempo_ingester_live_trace_bytes", "tenant" => name).set(bytes as f64);
+        gauges(&tenant.id, live, bytes);
     }
     let held: usize = ingester.held.summary().iter().map(|h| h.segments).sum();
     metrics::gauge!("vivace_ingester_held_segments").set(held as f64);
     ingester.report_under_replicated();
     metrics::gauge!("vivace_ingester_log_size_bytes").set(ingester.log.bytes() as f64);
     metrics::gauge!("vivace_memory_bytes", "account" => "live_spans").set(ingester.live.memory_bytes() as f64);
-    metrics::gauge!("tempo_ingester_flush_queue_length").set(sealed(ingester).len() as f64);
+    metrics::gauge!("tempo_ingester_flush_queue_length").set(ingester.live.unflushed() as f64);
     ingester.clear(now);
+    for tenant in ingester.live.forget_empty() {
+        gauges(&tenant, 0, 0);
+    }
     let kept = COVERED_KEPT_MIN.max(settings.max_block_duration * 4);
-    if let Err(error) = ingester.ledger.forget(now.saturating_sub(kept.as_secs())) {
-        tracing::warn!(%error, "ledger keeps what it could forget");
+    let blocks_before = now.saturating_sub(settings.complete_block_timeout.as_secs());
+    if let Err(error) = ingester.ledger.forget(now.saturating_sub(kept.as_secs()), blocks_before) {
+        tracing::warn!(%error, "ledger is kept in memory only: after a restart segments may be flushed again");
     }
 }
 
-/// One head's way into the bucket.
+/// The way of some heads into the bucket.
 struct Flush {
     ingester: Arc<Ingester>,
     pool: Arc<ClientPool>,
     builds: Arc<Semaphore>,
     stop: CancellationToken,
-    tenant: Arc<Tenant>,
-    head: Arc<Head>,
+    /// Those that are not there yet.
+    heads: Vec<Flushing>,
 }
 
+/// A head on its way.
+struct Flushing {
+    sealed: Sealed,
+    block: BlockId,
+    failures: u32,
+    /// What there is of it already, for another try.
+    built: Option<Built<Data>>,
+}
+
+/// Where a built block's `data.parquet` is.
+#[derive(Debug)]
+enum Data {
+    Memory(Bytes),
+    Bucket,
+}
+
+impl Flushing {
+    fn new(sealed: Sealed) -> Self {
+        Self { sealed, block: BlockId(uuid::Uuid::new_v4().into_bytes()), failures: 0, built: None }
+    }
+}
+
+/// What a try to flush came to.
+type Tried = (Flushing, anyhow::Result<()>);
+
 impl Flush {
-    /// Tries until it is done or the process stops. A stopped flush leaves everything as it was.
-    async fn run(self) -> Arc<Head> {
-        let block = BlockId(uuid::Uuid::new_v4().into_bytes());
-        let tenant = self.tenant.id.clone();
+    /// Tries until all are done or the process stops. A stopped flush leaves everything as it was.
+    async fn run(mut self) {
         let mut wait = RETRY_WAIT_MIN;
-        let mut built: Option<Built> = None;
         loop {
-            let started = std::time::Instant::now();
-            // A fault of ours must not keep what else is live from the bucket, nor end the process, which would meet it again.
-            let attempt = AssertUnwindSafe(self.attempt(block, &mut built)).catch_unwind().await;
-            match attempt.unwrap_or_else(|_| Err(anyhow::anyhow!("it panicked"))) {
-                Ok(()) => {
-                    metrics::histogram!("tempo_ingester_flush_duration_seconds").record(started.elapsed().as_secs_f64());
-                    return self.head;
-                }
-                Err(_) if self.stop.is_cancelled() => return self.head,
-                Err(error) => {
-                    metrics::counter!("tempo_ingester_failed_flushes_total").increment(1);
-                    if wait > RETRY_WAIT_MIN {
-                        metrics::counter!("tempo_ingester_flush_failed_retries_total").increment(1);
-                    }
-                    tracing::error!(%tenant, block_id = %block, error = format!("{error:#}"), retry_seconds = wait.as_secs(), "block not flushed");
-                }
+            let started = Instant::now();
+            let mut failed = self.attempt().await;
+            if self.stop.is_cancelled() {
+                return;
             }
+            let Some((Flushing { sealed, block, .. }, error)) = failed.first() else {
+                metrics::histogram!("tempo_ingester_flush_duration_seconds").record(started.elapsed().as_secs_f64());
+                return;
+            };
+            metrics::counter!("tempo_ingester_failed_flushes_total").increment(failed.len() as u64);
+            if wait > RETRY_WAIT_MIN {
+                metrics::counter!("tempo_ingester_flush_failed_retries_total").increment(failed.len() as u64);
+            }
+            tracing::error!(
+                tenant = %sealed.tenant.id, block_id = %block, blocks = failed.len(), error = format!("{error:#}"), retry_seconds = wait.as_secs(),
+                "blocks not flushed, this one among them"
+            );
+            self.heads = failed.drain(..).map(|(head, _)| Flushing { failures: head.failures + 1, ..head }).collect();
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
-                () = self.stop.cancelled() => return self.head,
+                () = self.stop.cancelled() => return,
             }
-            metrics::counter!("tempo_ingester_flush_retries_total").increment(1);
+            metrics::counter!("tempo_ingester_flush_retries_total").increment(self.heads.len() as u64);
             wait = (wait * 2).min(RETRY_WAIT_MAX);
         }
     }
 
-    async fn attempt(&self, block: BlockId, built: &mut Option<Built>) -> anyhow::Result<()> {
+    /// Brings the heads into the bucket, and returns those with which that failed.
+    async fn attempt(&mut self) -> Vec<(Flushing, anyhow::Error)> {
+        let heads = std::mem::take(&mut self.heads);
         if !self.ingester.settings.flush_object_storage {
-            return self.age_out().await;
+            return self.age_out(heads).await;
         }
-        if built.is_none() {
-            *built = Some(self.build(block).await?);
+        let is_large = heads.iter().any(|flushing| flushing.sealed.head.size().uncompressed_bytes > TOGETHER_BYTES_MAX);
+        let built = if is_large { self.build_into_bucket(heads).await } else { self.build_in_memory(heads).await };
+        let (ready, mut failed) = split(built);
+        let (stored, not_stored) =
+            split(futures::stream::iter(ready).map(|head| self.store(head)).buffer_unordered(STORED_AT_ONCE).collect().await);
+        failed.extend(not_stored);
+        if !stored.is_empty() {
+            self.stored(stored).await;
         }
-        if let Some(Built { block: Some(Block { meta, data, blooms, index }), .. }) = built.as_ref() {
-            let upload = self.ingester.bucket.put_block(meta, data, blooms.clone(), index.clone());
-            let max = self.ingester.settings.flush_op_timeout;
-            tokio::select! {
-                stored = tokio::time::timeout(max, upload) => stored.with_context(|| format!("bucket took longer than {max:?}"))??,
-                () = self.stop.cancelled() => anyhow::bail!("the process is stopping"),
-            }
-        }
-        let Some(ready) = built.take() else { return Ok(()) };
-        self.stored(ready).await
+        failed
     }
 
-    async fn build(&self, block: BlockId) -> anyhow::Result<Built> {
-        let _permit = self.builds.acquire().await.context("builds are over")?;
-        let (ingester, tenant, head, stop) =
-            (Arc::clone(&self.ingester), self.tenant.id.clone(), Arc::clone(&self.head), self.stop.clone());
+    /// Builds what is not built yet, one after the other.
+    async fn build_in_memory(&self, heads: Vec<Flushing>) -> Vec<Tried> {
+        let Ok(permit) = Arc::clone(&self.builds).acquire_owned().await else { return Vec::new() };
+        let (ingester, stop) = (Arc::clone(&self.ingester), self.stop.clone());
         let built = spawn_blocking(move || {
-            let slack = u64::try_from(ingester.settings.slack.as_nanos()).unwrap_or(u64::MAX);
-            build(&BuildJob {
-                tenant: &tenant,
-                block,
-                head: &head,
-                blocks: &ingester.settings.building_folder(),
-                options: ingester.block_options(&tenant),
-                latest_end_unix_nanos: clock::unix_nanos().saturating_add(slack),
-                is_stopped: &|| stop.is_cancelled(),
-            })
+            let _permit = permit;
+            let each = |mut head: Flushing| {
+                let built = match head.built.take() {
+                    Some(built) => Ok(built),
+                    None => build_one(&ingester, &head, &stop, Vec::new()).map(|built| with_data(built, |data| Data::Memory(data.into()))),
+                };
+                match built {
+                    Ok(built) => (Flushing { built: Some(built), ..head }, Ok(())),
+                    Err(error) => (head, Err(error)),
+                }
+            };
+            heads.into_iter().map(each).collect()
         });
-        Ok(built.await.context("the build panicked")??)
+        built.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "building blocks ended early: they are built after a restart");
+            Vec::new()
+        })
     }
 
-    /// The block is in the bucket: records it, forgets the segments, tells the followers.
-    async fn stored(&self, built: Built) -> anyhow::Result<()> {
-        let Built { block, folder, unreadable } = built;
-        let (ingester, tenant, head) = (Arc::clone(&self.ingester), Arc::clone(&self.tenant), Arc::clone(&self.head));
-        let (served, covers) = spawn_blocking(move || {
-            let now = clock::unix_seconds();
-            let segments: Vec<_> = head.segments().into_iter().filter(|s| !unreadable.iter().any(|u| Arc::ptr_eq(u, s))).collect();
-            let covers = covers(&segments);
-            let served = block.map(|block| {
-                let meta = block.meta;
-                tracing::info!(tenant = %tenant.id, block_id = %meta.block_id, traces = meta.total_objects, size_bytes = meta.size_bytes,
-                    segments = segments.len(), "block flushed");
-                metrics::counter!("tempo_ingester_blocks_flushed_total").increment(1);
-                metrics::histogram!("tempo_ingester_flush_size_bytes").record(meta.size_bytes as f64);
-                Arc::new(ServedBlock { meta, flushed_unix_seconds: now, writer: Arc::clone(&ingester.id) })
-            });
-            if let Err(error) = ingester.ledger.flushed(served.as_deref(), &covers, now) {
-                tracing::error!(%error, "flushed block not in the ledger: after a restart its segments may be flushed again");
+    /// Builds a large block and stores its data meanwhile: it is never on a disk here, and never in memory as a whole.
+    async fn build_into_bucket(&self, heads: Vec<Flushing>) -> Vec<Tried> {
+        let mut tried = Vec::with_capacity(heads.len());
+        for mut head in heads {
+            if head.built.is_some() {
+                tried.push((head, Ok(())));
+                continue;
             }
-            ingester.live.replace(&tenant, &head, served.clone());
-            ingester.forget_records(&segments);
-            ingester.report_under_replicated();
-            // What is left is removed at the next start.
-            let _ = std::fs::remove_dir_all(folder);
-            (served, covers)
-        })
-        .await
-        .context("recording a block panicked")?;
-        // The block first: a follower that has dropped its segments can then answer from it.
-        self.ingester.share(&self.pool, served.as_slice()).await;
-        for (primary, set) in covers {
-            self.tell_followers(&primary, &set).await;
+            let result = match self.stream(&head).await {
+                Ok(built) => {
+                    head.built = Some(built);
+                    Ok(())
+                }
+                Err(error) => Err(error),
+            };
+            tried.push((head, result));
+        }
+        tried
+    }
+
+    async fn stream(&self, head: &Flushing) -> anyhow::Result<Built<Data>> {
+        let permit = Arc::clone(&self.builds).acquire_owned().await.context("builds are over")?;
+        let (writer, upload) = self.ingester.bucket.stream_data(&head.sealed.tenant.id, head.block);
+        let (ingester, stop) = (Arc::clone(&self.ingester), self.stop.clone());
+        let job = Flushing { sealed: head.sealed.clone(), block: head.block, failures: head.failures, built: None };
+        let building = spawn_blocking(move || {
+            // Held until the memory is free, whoever still waits for the block.
+            let _permit = permit;
+            let Built { block, unreadable } = build_one(&ingester, &job, &stop, writer)?;
+            let block = match block {
+                Some(Block { meta, blooms, index, data }) => {
+                    data.finish()?;
+                    Some(Block { meta, blooms, index, data: Data::Bucket })
+                }
+                None => None,
+            };
+            anyhow::Ok(Built { block, unreadable })
+        });
+        let max = self.ingester.settings.flush_op_timeout;
+        let (uploaded, built) = tokio::select! {
+            both = tokio::time::timeout(max, async { tokio::join!(upload.run(), building) }) => both.with_context(|| format!("building and storing the block took longer than {max:?}"))?,
+            () = self.stop.cancelled() => anyhow::bail!("the process is stopping"),
+        };
+        // An upload that failed makes the build fail, and says why.
+        uploaded?;
+        built.context("the build panicked")?
+    }
+
+    /// Stores what has been built.
+    async fn store(&self, head: Flushing) -> Tried {
+        let Some(Built { block: Some(Block { meta, blooms, index, data }), .. }) = &head.built else { return (head, Ok(())) };
+        let bucket = &self.ingester.bucket;
+        let storing = async {
+            match data {
+                Data::Memory(data) => bucket.put_block_from_memory(meta, data.clone(), blooms, index).await,
+                Data::Bucket => bucket.finish_block(meta, blooms, index).await,
+            }
+        };
+        let max = self.ingester.settings.flush_op_timeout;
+        // A fault of ours must not keep what else is live from the bucket, nor end the process, which would meet it again.
+        let storing = AssertUnwindSafe(tokio::time::timeout(max, storing)).catch_unwind();
+        let result = tokio::select! {
+            stored = storing => match stored {
+                Ok(Ok(stored)) => stored.map_err(anyhow::Error::from),
+                Ok(Err(_)) => Err(anyhow::anyhow!("bucket took longer than {max:?}")),
+                Err(_) => Err(anyhow::anyhow!("it panicked")),
+            },
+            () = self.stop.cancelled() => Err(anyhow::anyhow!("the process is stopping")),
+        };
+        (head, result)
+    }
+
+    /// The blocks are in the bucket: records them, forgets the segments, tells the followers.
+    async fn stored(&self, heads: Vec<Flushing>) {
+        let ingester = Arc::clone(&self.ingester);
+        let recorded = spawn_blocking(move || record(&ingester, heads));
+        match recorded.await {
+            Ok((served, covers)) => {
+                // The blocks first: a follower that has dropped its segments can then answer from them.
+                self.ingester.share(&self.pool, &served).await;
+                futures::future::join_all(covers.iter().map(|(primary, set)| self.tell_followers(primary, set))).await;
+            }
+            Err(error) => tracing::error!(%error, "recording flushed blocks failed: after a restart their segments are flushed again"),
         }
         self.ingester.flushed.send_modify(|count| *count += 1);
-        Ok(())
     }
 
     /// Tries once: a follower that does not hear of it asks later.
     async fn tell_followers(&self, primary: &str, covered: &SegmentSet) {
         let snapshot = self.ingester.ring.snapshot();
-        for follower in snapshot.followers(primary, self.ingester.settings.replication_factor) {
-            if *follower.id == *self.ingester.id {
-                continue;
-            }
+        let followers = snapshot.followers(primary, self.ingester.settings.replication_factor);
+        let told = followers.into_iter().filter(|follower| *follower.id != *self.ingester.id).map(|follower| async move {
             let told = async {
                 let channel = self.pool.channel(&follower.addr)?;
                 let mut client = SegmentLogClient::new(channel);
@@ -277,37 +371,98 @@ impl Flush {
             if let Err(error) = told.await {
                 tracing::warn!(follower = follower.id, primary, error = format!("{error:#}"), "follower not told of a flushed block");
             }
-        }
+        });
+        futures::future::join_all(told).await;
     }
 
-    /// Without a bucket to flush to, a head is served as long as its block would be, and then dropped.
-    async fn age_out(&self) -> anyhow::Result<()> {
+    /// Without a bucket to flush to, heads are served as long as their blocks would be, and then dropped.
+    async fn age_out(&self, heads: Vec<Flushing>) -> Vec<(Flushing, anyhow::Error)> {
         tokio::select! {
             () = tokio::time::sleep(self.ingester.settings.complete_block_timeout) => {}
-            () = self.stop.cancelled() => anyhow::bail!("the process is stopping"),
+            () = self.stop.cancelled() => return Vec::new(),
         }
-        let (ingester, tenant, head) = (Arc::clone(&self.ingester), Arc::clone(&self.tenant), Arc::clone(&self.head));
-        let dropped = move || {
-            let segments = head.segments();
-            if let Err(error) = ingester.ledger.flushed(None, &covers(&segments), clock::unix_seconds()) {
-                tracing::warn!(%error, "dropped segments not in the ledger: after a restart they are served again");
-            }
-            ingester.live.replace(&tenant, &head, None);
-            ingester.forget_records(&segments);
-        };
-        spawn_blocking(dropped).await.context("dropping a block panicked")?;
-        self.ingester.flushed.send_modify(|count| *count += 1);
-        Ok(())
+        self.stored(heads).await;
+        Vec::new()
     }
 }
 
-/// Segments by primary.
-fn covers(segments: &[Arc<Segment>]) -> BTreeMap<Arc<str>, SegmentSet> {
-    let mut covers: BTreeMap<Arc<str>, SegmentSet> = BTreeMap::new();
-    for segment in segments {
-        covers.entry(Arc::clone(&segment.header.primary)).or_default().insert(segment.header.id);
+fn split(tried: Vec<Tried>) -> (Vec<Flushing>, Vec<(Flushing, anyhow::Error)>) {
+    let (mut done, mut failed) = (Vec::new(), Vec::new());
+    for (head, result) in tried {
+        match result {
+            Ok(()) => done.push(head),
+            Err(error) => failed.push((head, error)),
+        }
     }
-    covers
+    (done, failed)
+}
+
+fn with_data<A, B>(Built { block, unreadable }: Built<A>, change: impl FnOnce(A) -> B) -> Built<B> {
+    let block = block.map(|Block { meta, blooms, index, data }| Block { meta, blooms, index, data: change(data) });
+    Built { block, unreadable }
+}
+
+/// Builds one block. A fault of ours in it is an error of this block alone.
+fn build_one<W: std::io::Write + Send>(
+    ingester: &Ingester,
+    head: &Flushing,
+    stop: &CancellationToken,
+    data: W,
+) -> anyhow::Result<Built<W>> {
+    let Sealed { tenant, head: contents } = &head.sealed;
+    let job = BuildJob {
+        tenant: &tenant.id,
+        block: head.block,
+        head: contents,
+        options: ingester.block_options(&tenant.id),
+        now_unix_nanos: clock::unix_nanos(),
+        slack_nanos: ingester.settings.slack_nanos(),
+        leave_out_unread: head.failures >= READ_FAILURES_MAX,
+        is_stopped: &|| stop.is_cancelled(),
+    };
+    match catch_unwind(AssertUnwindSafe(|| build(&job, data))) {
+        Ok(built) => Ok(built?),
+        Err(_) => anyhow::bail!("the build panicked"),
+    }
+}
+
+/// Notes that heads are in the bucket, and serves their blocks in their place. Blocks the thread.
+fn record(ingester: &Ingester, heads: Vec<Flushing>) -> (Vec<Arc<ServedBlock>>, BTreeMap<Arc<str>, SegmentSet>) {
+    let now = clock::unix_seconds();
+    let mut covers: BTreeMap<Arc<str>, SegmentSet> = BTreeMap::new();
+    let (mut served, mut replaced) = (Vec::new(), Vec::with_capacity(heads.len()));
+    for Flushing { sealed, built, .. } in heads {
+        let Built { block, unreadable } = built.unwrap_or(Built { block: None, unreadable: Vec::new() });
+        let segments = sealed.head.segments();
+        for segment in segments.iter().filter(|s| !unreadable.iter().any(|u| Arc::ptr_eq(u, s))) {
+            covers.entry(Arc::clone(&segment.header.primary)).or_default().insert(segment.header.id);
+        }
+        unreadable.iter().for_each(|segment| ingester.log.damaged(segment.at.file.number));
+        let block = block.map(|Block { meta, .. }| {
+            tracing::info!(tenant = %sealed.tenant.id, block_id = %meta.block_id, traces = meta.total_objects, size_bytes = meta.size_bytes,
+                segments = segments.len(), "block flushed");
+            metrics::counter!("tempo_ingester_blocks_flushed_total").increment(1);
+            metrics::histogram!("tempo_ingester_flush_size_bytes").record(meta.size_bytes as f64);
+            Arc::new(ServedBlock { meta, flushed_unix_seconds: now, writer: Arc::clone(&ingester.id) })
+        });
+        served.extend(block.clone());
+        replaced.push((sealed, block, segments));
+    }
+    let is_recorded = ingester.ledger.flushed(&served, &covers, now).is_ok();
+    let mut was_under_replicated = false;
+    for (sealed, block, segments) in replaced {
+        was_under_replicated |= sealed.head.is_under_replicated();
+        ingester.live.replace(&sealed, block);
+        ingester.forget_records(&segments);
+    }
+    // On a full volume what the log has just given up is room for it.
+    if !is_recorded && let Err(error) = ingester.ledger.forget(0, 0) {
+        tracing::error!(%error, "flushed blocks not in the ledger yet: after a restart their segments may be flushed again");
+    }
+    if was_under_replicated {
+        ingester.report_under_replicated();
+    }
+    (served, covers)
 }
 
 impl Ingester {
@@ -318,7 +473,7 @@ impl Ingester {
             None => self.live.tenants(),
         };
         for tenant in &tenants {
-            tenant.cut();
+            self.live.cut(tenant);
         }
         self.flush_wanted.notify_one();
         tenant.is_none() || !tenants.is_empty()
@@ -333,7 +488,7 @@ impl Ingester {
     pub(crate) async fn flush_everything(&self) {
         let mut flushed = self.flushed.subscribe();
         self.cut(None);
-        while self.live.tenants().iter().any(|t| !t.sealed().is_empty()) {
+        while self.live.unflushed() > 0 {
             tokio::select! {
                 changed = flushed.changed() => changed.expect("the sender is here"),
                 () = self.flushing_over.cancelled() => return,

@@ -59,7 +59,7 @@ impl SegmentLog for Service {
         let held = segment_set(&held)?;
         let ingester = Arc::clone(&self.ingester);
         let answer = tokio::task::spawn_blocking(move || ingester.covered(&held)).await.map_err(|e| Status::internal(e.to_string()))?;
-        let (covered, pending) = answer.map_err(|e| Status::unavailable(chain(&e)))?;
+        let (covered, pending) = answer;
         Ok(Response::new(covered_response(&covered, &pending)))
     }
 }
@@ -153,6 +153,7 @@ fn push_status(error: &PushError) -> Status {
             Status::unavailable(message)
         }
         PushError::Memory { .. } | PushError::Log(LogError::Full { .. }) => Status::resource_exhausted(message),
+        PushError::Panicked => Status::internal(message),
     }
 }
 

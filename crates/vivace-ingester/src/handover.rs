@@ -14,7 +14,6 @@ use vivace_proto::vivace::v1::{self as proto, ResumeRequest, ResumeResponse, Ser
 use vivace_ring::{ClientPool, Instance, Snapshot};
 
 use crate::ingester::Ingester;
-use crate::ledger::LedgerError;
 use crate::live::ServedBlock;
 use crate::ranges::SegmentSet;
 use crate::takeover::adopt;
@@ -102,7 +101,7 @@ impl Ingester {
         let read = |(index, block)| ServedBlock::from_proto(block).map_err(|reason| InvalidBlock { index, reason });
         let blocks: Vec<Arc<ServedBlock>> = blocks.into_iter().enumerate().map(|b| read(b).map(Arc::new)).collect::<Result<_, _>>()?;
         for block in &blocks {
-            self.live.tenant(&block.meta.tenant_id).serve(Arc::clone(block));
+            self.live.serve(Arc::clone(block));
         }
         if let Err(error) = self.ledger.serve(&blocks) {
             tracing::warn!(%error, "blocks of others not in the ledger: after a restart they are not served from here");
@@ -121,16 +120,13 @@ impl Ingester {
 
     /// Asks the other ingesters for what this one had before it was started: each takes over the segments that are lost here,
     /// and names the blocks that this one is to answer from. Has to be done before this one answers for itself.
-    ///
-    /// # Errors
-    /// The ledger cannot be read.
-    pub(crate) async fn resume(self: &Arc<Self>, pool: &ClientPool) -> Result<(), LedgerError> {
+    pub(crate) async fn resume(self: &Arc<Self>, pool: &ClientPool) {
         let ingester = Arc::clone(self);
         let mut known = match spawn_blocking(move || ingester.known()).await {
-            Ok(known) => known?,
+            Ok(known) => known,
             Err(error) => {
                 tracing::error!(%error, "what this ingester has is not known: the others are not asked for what it lost");
-                return Ok(());
+                return;
             }
         };
         for other in self.ring.snapshot().live().filter(|other| *other.id != *self.id) {
@@ -145,7 +141,6 @@ impl Ingester {
                 }
             }
         }
-        Ok(())
     }
 
     async fn resume_with(self: &Arc<Self>, pool: &ClientPool, other: &Instance, known: &SegmentSet) -> anyhow::Result<SegmentSet> {

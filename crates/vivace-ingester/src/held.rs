@@ -76,11 +76,11 @@ impl Held {
         chosen
     }
 
-    /// Takes segments of a primary out.
-    pub(crate) fn remove(&self, primary: &str, pass: impl Fn(&SegmentId) -> bool) -> Vec<Arc<Segment>> {
+    /// Takes segments of a primary out, those of them that are held. Costs what is taken out, not what is held.
+    pub(crate) fn remove(&self, primary: &str, wanted: &SegmentSet) -> Vec<Arc<Segment>> {
         let mut by_primary = self.by_primary.lock();
         let Some(segments) = by_primary.get_mut(primary) else { return Vec::new() };
-        let ids: Vec<SegmentId> = segments.keys().filter(|id| pass(id)).copied().collect();
+        let ids: Vec<SegmentId> = wanted.ranges().flat_map(|range| segments.range(range)).map(|(id, _)| *id).collect();
         let removed = ids.iter().filter_map(|id| segments.remove(id)).collect();
         if segments.is_empty() {
             by_primary.remove(primary);

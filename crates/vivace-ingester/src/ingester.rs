@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,17 +10,20 @@ use vivace_config::{ColumnOption, ColumnScope, ColumnType, Limits};
 use vivace_core::TenantId;
 use vivace_proto::vivace::v1::{CoveredRequest, CoveredResponse, ReleaseRequest};
 use vivace_ring::Ring;
+use vivace_server::clock;
 use vivace_storage::Bucket;
 
+use crate::aside::set_aside;
 use crate::held::Held;
 use crate::ledger::{Ledger, LedgerError};
 use crate::limits::TraceLimits;
-use crate::live::{Live, Summarized};
-use crate::log::{self, Damage, Log, LogError, ReadError};
+use crate::live::{Inserted, Live, ServedBlock, Summarized};
+use crate::lock::{InUse, Lock};
+use crate::log::{self, Log, LogError, ReadError};
 use crate::ranges::SegmentSet;
 use crate::segment::Segment;
 use crate::settings::Settings;
-use crate::summary::summarize;
+use crate::summary::summarize_arrived;
 
 /// File in the log's parent folder: ids under which this instance was a primary, one a line.
 const FORMER_IDS: &str = "instance-ids";
@@ -56,6 +59,8 @@ pub(crate) struct Ingester {
     pub(crate) takeovers: parking_lot::RwLock<u64>,
     /// Not yet a member: what this instance had before it was started may still be elsewhere, so it neither takes nor answers.
     joining: AtomicBool,
+    /// Last, so that the log is closed when another process gets it.
+    _lock: Lock,
 }
 
 /// Whether pushes are taken.
@@ -75,6 +80,8 @@ pub(crate) enum StartError {
     Log(#[from] LogError),
     #[error("could not open the ledger")]
     Ledger(#[from] LedgerError),
+    #[error("the folder of the write-ahead log is in use")]
+    InUse(#[from] InUse),
     #[error("could not prepare {path}")]
     Folder {
         path: PathBuf,
@@ -84,34 +91,42 @@ pub(crate) enum StartError {
 }
 
 impl Ingester {
-    /// Opens log and ledger, and brings back what an earlier process held. Blocks the thread until all is read.
+    /// Opens log and ledger, and brings back what an earlier process held. Blocks the thread until all is read. Needs no room to write:
+    /// without any, what is here is served and flushed, and pushes are refused until there is some.
     ///
     /// # Errors
-    /// A folder or a file cannot be read or written. Damaged data is no error: it is logged, counted and kept.
+    /// A folder or a file cannot be read or written. Damaged data is no error: it is logged, counted and kept; what can be made anew is
+    /// set aside.
     pub(crate) fn open(id: Arc<str>, settings: Settings, bucket: Bucket, ring: Ring, limits: LimitsOf) -> Result<Self, StartError> {
-        let folder = |path: PathBuf, result: std::io::Result<()>| result.map_err(|source| StartError::Folder { path, source });
-        let building = settings.building_folder();
-        match std::fs::remove_dir_all(&building) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => folder(building.clone(), Err(error))?,
-            _ => {}
-        }
-        folder(building.clone(), std::fs::create_dir_all(&building))?;
-        let ledger = Ledger::open(&settings.ledger_folder())?;
-        let (covered, adopted) = (ledger.covered(None)?, ledger.adopted()?);
-        let live = Live::default();
-        let starts_empty = !settings.wal.join(FORMER_IDS).exists();
-        let former_ids =
-            remember_id(&settings.wal, &id).map_err(|source| StartError::Folder { path: settings.wal.join(FORMER_IDS), source })?;
-        for mut block in ledger.served()? {
-            if former_ids.iter().any(|former| *former == *block.writer) {
-                block.writer = Arc::clone(&id);
+        let folder =
+            |path: &Path, result: std::io::Result<()>| result.map_err(|source| StartError::Folder { path: path.to_owned(), source });
+        folder(&settings.wal, std::fs::create_dir_all(&settings.wal))?;
+        let lock = Lock::take(&settings.wal)?;
+        for former in settings.former_folders().into_iter().filter(|former| former.is_dir()) {
+            if let Err(error) = std::fs::remove_dir_all(&former) {
+                tracing::warn!(path = %former.display(), %error, "folder of an earlier version not removed");
             }
-            live.tenant(&block.meta.tenant_id).serve(Arc::new(block));
+        }
+        let log_folder = settings.log_folder();
+        if std::fs::symlink_metadata(&log_folder).is_ok() && !log_folder.is_dir() {
+            let aside = set_aside(&log_folder);
+            tracing::warn!(path = %log_folder.display(), "no folder in the place of the write-ahead log: it is set aside as ….corrupt and the log begun anew");
+            folder(&log_folder, aside.map(drop))?;
+        }
+        let ledger = Ledger::open(&settings.ledger_file())?;
+        let (covered, adopted) = (ledger.covered(), ledger.adopted());
+        let live = Live::new(&settings.budget);
+        let starts_empty = std::fs::symlink_metadata(settings.wal.join(FORMER_IDS)).is_err();
+        let former_ids = remember_id(&settings.wal, &id);
+        let served_from = clock::unix_seconds().saturating_sub(settings.complete_block_timeout.as_secs());
+        for block in ledger.served().into_iter().filter(|block| block.flushed_unix_seconds >= served_from) {
+            let is_own = former_ids.iter().any(|former| *former == *block.writer);
+            live.serve(if is_own { Arc::new(ServedBlock { writer: Arc::clone(&id), ..ServedBlock::clone(&block) }) } else { block });
         }
         let held = Held::default();
         let mut taken_over: BTreeMap<TenantId, Vec<Summarized>> = BTreeMap::new();
-        let log_folder = settings.log_folder();
         let mut unneeded: BTreeMap<u64, u64> = BTreeMap::new();
+        let mut unusable: BTreeSet<u64> = BTreeSet::new();
         let mut segments = 0u64;
         let replayed = log::replay(&log_folder, |header, payload, at| {
             segments += 1;
@@ -122,18 +137,20 @@ impl Ingester {
                 && if is_live {
                     let segment = Segment { header, at: at.clone() };
                     let data = crate::segment::decompress(segment.header.compression, segment.header.uncompressed_bytes, &payload);
-                    match data.and_then(|data| Ok(summarize(&data)?)) {
-                        Ok(traces) if is_own => live.insert(Arc::new(segment), &traces).is_some(),
+                    let arrival = segment.header.arrival(settings.slack_nanos());
+                    match data.and_then(|data| Ok(summarize_arrived(&data, arrival)?)) {
+                        Ok(traces) if is_own => live.insert(Arc::new(segment), &traces, settings.max_block_bytes) != Inserted::Known,
                         Ok(traces) => {
                             taken_over.entry(segment.header.tenant.clone()).or_default().push((Arc::new(segment), traces));
                             true
                         }
                         Err(error) => {
                             let tenant = segment.header.tenant.to_string();
-                            tracing::error!(tenant, segment = ?segment.header.id, file = at.file.number, offset = at.offset, %error,
-                                "logged segment cannot be read; its file is kept");
+                            tracing::error!(tenant, segment = ?segment.header.id, path = %at.file.path.display(), offset = at.offset, bytes = at.len, %error,
+                                "logged segment cannot be used: it is left out, the log's file with it is set aside");
                             metrics::counter!("tempo_ingester_replay_errors_total", "tenant" => tenant).increment(1);
-                            true
+                            unusable.insert(at.file.number);
+                            false
                         }
                     }
                 } else {
@@ -146,11 +163,8 @@ impl Ingester {
         for (tenant, segments) in taken_over {
             live.take_over(&tenant, segments);
         }
-        let corrupt = replayed.iter().filter(|f| matches!(f.damage, Some(Damage::Corrupt { .. }))).count();
-        if corrupt > 0 {
-            metrics::counter!("tempo_ingester_replay_errors_total", "tenant" => "").increment(corrupt as u64);
-        }
         let log = Log::open(&log_folder, &replayed)?;
+        unusable.into_iter().for_each(|file| log.damaged(file));
         for (file, records) in unneeded {
             log.release(file, records);
         }
@@ -179,6 +193,7 @@ impl Ingester {
             flush_on_drain,
             takeovers,
             joining,
+            _lock: lock,
         })
     }
 
@@ -240,7 +255,7 @@ impl Ingester {
     /// # Errors
     /// The ledger cannot be written; the segments are dropped all the same.
     pub(crate) fn release(&self, primary: &str, covered: &SegmentSet, now_unix_seconds: u64) -> Result<(), LedgerError> {
-        let released = self.held.remove(primary, |id| covered.contains(id));
+        let released = self.held.remove(primary, covered);
         if released.is_empty() {
             return Ok(());
         }
@@ -262,60 +277,72 @@ impl Ingester {
         }
     }
 
-    /// What this primary knows of segments that a follower holds for it. Blocks the thread.
-    ///
-    /// # Errors
-    /// The ledger cannot be read.
-    pub(crate) fn covered(&self, held: &SegmentSet) -> Result<(SegmentSet, SegmentSet), LedgerError> {
+    /// What this primary knows of segments that a follower holds for it.
+    pub(crate) fn covered(&self, held: &SegmentSet) -> (SegmentSet, SegmentSet) {
         // The pending ones first: what is flushed in between is then in both, and pending wins until the next question.
         let pending = held.intersection(&self.live.own_ids());
-        let covered = self.ledger.covered(Some(&self.id))?.remove(&*self.id).unwrap_or_default();
-        Ok((held.intersection(&covered), pending))
+        let covered = self.ledger.covered_of(&self.id);
+        (held.intersection(&covered), pending)
     }
 
-    /// The segments of this primary that are in its log or in the bucket. Blocks the thread.
-    ///
-    /// # Errors
-    /// The ledger cannot be read.
-    pub(crate) fn known(&self) -> Result<SegmentSet, LedgerError> {
+    /// The segments of this primary that are in its log or in the bucket.
+    pub(crate) fn known(&self) -> SegmentSet {
         let mut known = self.live.own_ids();
-        known.merge(&self.ledger.covered(Some(&self.id))?.remove(&*self.id).unwrap_or_default());
-        Ok(known)
+        known.merge(&self.ledger.covered_of(&self.id));
+        known
     }
 
-    /// Blocks flushed before this are not served any more, and what older blocks covered is forgotten. Blocks the thread.
+    /// Blocks that queriers know by now are not served any more.
     pub(crate) fn clear(&self, now_unix_seconds: u64) {
         let before = now_unix_seconds.saturating_sub(self.settings.complete_block_timeout.as_secs());
-        for tenant in self.live.tenants() {
-            for block in tenant.clear(before) {
-                metrics::counter!("tempo_ingester_blocks_cleared_total").increment(1);
-                if let Err(error) = self.ledger.cleared(block.meta.block_id) {
-                    tracing::warn!(block_id = %block.meta.block_id, %error, "cleared block stays in the ledger");
-                }
-            }
+        let cleared: usize = self.live.tenants().iter().map(|tenant| tenant.clear(before)).sum();
+        if cleared > 0 {
+            metrics::counter!("tempo_ingester_blocks_cleared_total").increment(cleared as u64);
         }
     }
 }
 
 /// Adds the id to those under which this folder's log was written, and returns all of them.
 ///
-/// What an instance logged as a primary stays its own when it comes back under another name, as containers do.
-fn remember_id(wal: &Path, id: &str) -> std::io::Result<Vec<String>> {
+/// What an instance logged as a primary stays its own when it comes back under another name, as containers do. Where the file of
+/// former ids cannot be read or written, what was logged under another name is held, and taken over when that name does not come.
+fn remember_id(wal: &Path, id: &str) -> Vec<String> {
     let path = wal.join(FORMER_IDS);
-    let text = match std::fs::read_to_string(&path) {
+    let text = match std::fs::read(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-        read => read?,
+        Err(error) => {
+            let aside = set_aside(&path);
+            tracing::warn!(path = %path.display(), %error, is_set_aside = aside.is_ok(), "former ids of this instance cannot be read: they are begun anew");
+            String::new()
+        }
+        Ok(bytes) => String::from_utf8(bytes).unwrap_or_else(|error| {
+            tracing::warn!(path = %path.display(), "former ids of this instance are no text: lines that are none are left out");
+            let lines = error.as_bytes().split(|byte| *byte == b'\n').filter_map(|line| std::str::from_utf8(line).ok());
+            lines.collect::<Vec<_>>().join("\n")
+        }),
     };
-    let mut ids: Vec<String> = text.lines().map(str::to_owned).collect();
-    if ids.iter().any(|former| former == id) {
-        return Ok(ids);
+    let mut ids: Vec<String> = text.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect();
+    let is_known = ids.iter().any(|former| former == id);
+    if !is_known {
+        ids.push(id.to_owned());
     }
-    ids.push(id.to_owned());
+    let wanted = ids.join("\n") + "\n";
+    if wanted != text
+        && let Err(error) = write_ids(&path, &wanted)
+    {
+        tracing::warn!(path = %path.display(), %error, "id of this instance not noted: under another name it does not know its log as its own");
+    }
+    ids
+}
+
+fn write_ids(path: &Path, text: &str) -> std::io::Result<()> {
     let new = path.with_extension("new");
-    std::fs::write(&new, ids.join("\n") + "\n")?;
-    std::fs::File::open(&new)?.sync_all()?;
-    std::fs::rename(&new, &path)?;
-    Ok(ids)
+    let written =
+        std::fs::write(&new, text).and_then(|()| std::fs::File::open(&new)?.sync_all()).and_then(|()| std::fs::rename(&new, path));
+    if written.is_err() {
+        let _ = std::fs::remove_file(&new);
+    }
+    written
 }
 
 /// The request that tells followers what is in the bucket.

@@ -5,6 +5,7 @@
 //! is in the bucket, or is gone.
 //! Who owns a trace is the distributor's business, what is in older blocks the querier's. Start with [`start`].
 
+mod aside;
 mod build;
 mod flush;
 #[cfg(feature = "fuzzing")]
@@ -19,6 +20,7 @@ mod ingester;
 mod ledger;
 mod limits;
 mod live;
+mod lock;
 mod log;
 mod parts;
 mod push;
@@ -63,7 +65,7 @@ pub async fn start(
     overrides: Arc<Overrides>,
     process: &mut Process,
 ) -> anyhow::Result<()> {
-    let settings = Settings::of(config);
+    let settings = Settings::of(config, process.budget());
     let registration = Registration::of_ingester(&config.ingester.lifecycler, membership, &host_name(), process.grpc_addr());
     membership.register(Role::Ingester, registration.clone(), State::Joining).await;
     let ring = membership.ring(Role::Ingester);
@@ -100,7 +102,7 @@ pub async fn start(
     process.spawn("ingester flush loop", async move {
         if let Some(patience) = joining.dead_after() {
             flushed.others_known(patience).await;
-            flushed.resume(&pool).await.context("could not read the ledger")?;
+            flushed.resume(&pool).await;
         }
         flushed.set_joining(false);
         joining.set_state(Role::Ingester, State::Active).await;

@@ -45,6 +45,11 @@ impl TraceTracker {
         self.live
     }
 
+    /// Nothing is remembered.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.traces.is_empty()
+    }
+
     /// Counts spans of a trace that arrive; true in the answer when the trace has just become live.
     ///
     /// # Errors

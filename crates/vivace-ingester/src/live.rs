@@ -1,17 +1,18 @@
-use std::collections::BTreeMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use rustc_hash::FxHashMap;
 use vivace_block::BlockMeta;
+use vivace_core::budget::{Account, Budget, Charge};
 use vivace_core::{TenantId, TraceId};
 
 use crate::limits::{TraceLimits, TraceTracker};
 use crate::ranges::SegmentSet;
 use crate::segment::{Refused, Segment, SegmentId};
-use crate::summary::TraceSummary;
+use crate::summary::{BlockRange, TraceSummary};
 
 /// What a segment takes in memory, about, bytes. Its payload is in the log.
 const SEGMENT_OVERHEAD_BYTES: u64 = 256;
@@ -19,12 +20,24 @@ const SEGMENT_OVERHEAD_BYTES: u64 = 256;
 const TRACE_OVERHEAD_BYTES: u64 = 128;
 
 /// Every tenant's live segments and the blocks that are still served.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Live {
     tenants: RwLock<BTreeMap<TenantId, Arc<Tenant>>>,
     /// The segments this instance is the primary of and that are in no block, to know repeated pushes.
     own: Mutex<FxHashMap<SegmentId, Arc<Segment>>>,
-    memory_bytes: AtomicU64,
+    /// What it takes of the process' memory. What is logged cannot be refused any more, so that happens before.
+    memory: Mutex<Charge>,
+    /// Cut heads that nobody has begun to flush, oldest first.
+    to_flush: Mutex<VecDeque<Sealed>>,
+    /// Cut heads that are not in the bucket.
+    unflushed: AtomicUsize,
+}
+
+/// A head that was cut.
+#[derive(Debug, Clone)]
+pub(crate) struct Sealed {
+    pub(crate) tenant: Arc<Tenant>,
+    pub(crate) head: Arc<Head>,
 }
 
 /// One tenant's part.
@@ -42,6 +55,14 @@ struct TenantState {
     /// In the bucket, oldest first.
     served: Vec<Arc<ServedBlock>>,
     tracker: TraceTracker,
+    /// Taken out of [`Live`] since there was nothing left; what comes goes to a new one.
+    is_gone: bool,
+}
+
+impl TenantState {
+    fn is_empty(&self) -> bool {
+        self.sealed.is_empty() && self.served.is_empty() && self.open.size().segments == 0 && self.tracker.is_empty()
+    }
 }
 
 /// A block in the bucket that ingesters answer from until all queriers know it.
@@ -79,6 +100,8 @@ pub(crate) struct Contents {
     memory_bytes: u64,
     /// When the oldest segment arrived.
     oldest_unix_seconds: u64,
+    /// For the block.
+    pub(crate) range: BlockRange,
 }
 
 impl Contents {
@@ -160,6 +183,11 @@ impl Head {
         }
     }
 
+    /// Its segments have fewer copies than they were acknowledged with.
+    pub(crate) fn is_under_replicated(&self) -> bool {
+        self.is_under_replicated.load(Ordering::Relaxed)
+    }
+
     /// Adds a segment; returns the memory that this took, and how large the head is once decompressed, both in bytes.
     pub(crate) fn insert(&self, segment: Arc<Segment>, traces: &[TraceSummary]) -> (u64, u64) {
         let mut contents = self.contents.write();
@@ -167,6 +195,7 @@ impl Head {
         let place = u32::try_from(contents.segments.len()).expect("a head is cut long before it has four billion segments");
         let traces_before = contents.index.len();
         for trace in traces.iter().filter(|t| !segment.header.refuses(&t.trace)) {
+            contents.range.widen(trace.range);
             contents
                 .index
                 .entry(trace.trace)
@@ -211,6 +240,16 @@ pub(crate) struct View {
 }
 
 impl Live {
+    pub(crate) fn new(budget: &Budget) -> Self {
+        Self {
+            tenants: RwLock::default(),
+            own: Mutex::default(),
+            memory: Mutex::new(budget.open(Account::Live)),
+            to_flush: Mutex::default(),
+            unflushed: AtomicUsize::new(0),
+        }
+    }
+
     /// The tenant, if it ever had data here.
     pub(crate) fn get(&self, tenant: &TenantId) -> Option<Arc<Tenant>> {
         self.tenants.read().get(tenant).cloned()
@@ -225,6 +264,64 @@ impl Live {
         Arc::clone(self.tenants.write().entry(tenant.clone()).or_insert_with(new))
     }
 
+    /// Changes a tenant that is made on first use.
+    fn change<T>(&self, tenant: &TenantId, change: impl FnOnce(&mut TenantState) -> T) -> T {
+        loop {
+            let tenant = self.tenant(tenant);
+            let mut state = tenant.state.lock();
+            if !state.is_gone {
+                return change(&mut state);
+            }
+        }
+    }
+
+    /// Forgets tenants of which nothing is left, so that what is done for each tenant is done for those with data.
+    pub(crate) fn forget_empty(&self) -> Vec<TenantId> {
+        let empty: Vec<Arc<Tenant>> = self.tenants().into_iter().filter(|tenant| tenant.state.lock().is_empty()).collect();
+        if empty.is_empty() {
+            return Vec::new();
+        }
+        let mut forgotten = Vec::new();
+        let mut tenants = self.tenants.write();
+        for tenant in empty {
+            let mut state = tenant.state.lock();
+            if state.is_empty() {
+                state.is_gone = true;
+                tenants.remove(&tenant.id);
+                forgotten.push(tenant.id.clone());
+            }
+        }
+        forgotten
+    }
+
+    /// Closes a tenant's head so that it is flushed; later segments go to a new one. False when it is empty.
+    pub(crate) fn cut(&self, tenant: &Arc<Tenant>) -> bool {
+        let Some(head) = tenant.seal() else { return false };
+        self.unflushed.fetch_add(1, Ordering::Relaxed);
+        self.to_flush.lock().push_back(Sealed { tenant: Arc::clone(tenant), head });
+        true
+    }
+
+    /// Takes the next heads to flush, oldest first: those that are small together up to `bytes_max` once decompressed and `heads_max`,
+    /// a large one alone.
+    pub(crate) fn next_to_flush(&self, bytes_max: u64, heads_max: usize) -> Vec<Sealed> {
+        let mut to_flush = self.to_flush.lock();
+        let (mut bytes, mut taken) = (0, 0);
+        for sealed in to_flush.iter().take(heads_max) {
+            bytes += sealed.head.size().uncompressed_bytes;
+            if taken > 0 && bytes > bytes_max {
+                break;
+            }
+            taken += 1;
+        }
+        to_flush.drain(..taken).collect()
+    }
+
+    /// Cut heads that are not in the bucket yet.
+    pub(crate) fn unflushed(&self) -> usize {
+        self.unflushed.load(Ordering::Relaxed)
+    }
+
     /// All tenants.
     pub(crate) fn tenants(&self) -> Vec<Arc<Tenant>> {
         self.tenants.read().values().cloned().collect()
@@ -232,7 +329,19 @@ impl Live {
 
     /// Memory that live segments take, bytes.
     pub(crate) fn memory_bytes(&self) -> u64 {
-        self.memory_bytes.load(Ordering::Relaxed)
+        self.memory.lock().bytes()
+    }
+
+    fn take_memory(&self, bytes: u64) {
+        let mut memory = self.memory.lock();
+        let held = memory.bytes() + bytes;
+        memory.set_held(held);
+    }
+
+    fn give_memory_back(&self, bytes: u64) {
+        let mut memory = self.memory.lock();
+        let held = memory.bytes().saturating_sub(bytes);
+        memory.set_held(held);
     }
 
     /// The segment of which this instance is the primary, if it is here and in no block yet.
@@ -243,13 +352,13 @@ impl Live {
     /// Segments that have lost a copy and are in no block yet.
     pub(crate) fn under_replicated(&self) -> usize {
         let heads = self.tenants().into_iter().flat_map(|tenant| tenant.sealed());
-        heads.filter(|head| head.is_under_replicated.load(Ordering::Relaxed)).map(|head| head.size().segments).sum()
+        heads.filter(|head| head.is_under_replicated()).map(|head| head.size().segments).sum()
     }
 
     /// Another copy of everything that is live is gone: has it flushed. Tells how many segments there are.
     pub(crate) fn lose_copies(&self) -> usize {
         for tenant in self.tenants() {
-            tenant.cut();
+            self.cut(&tenant);
             tenant.sealed().iter().for_each(|head| head.is_under_replicated.store(true, Ordering::Relaxed));
         }
         self.under_replicated()
@@ -260,18 +369,18 @@ impl Live {
         self.own.lock().keys().copied().collect()
     }
 
-    /// Makes a logged segment of which this instance is the primary visible. Tells how large its head is now, in bytes once decompressed; none when the segment is
-    /// here already: then its record is not needed.
-    pub(crate) fn insert(&self, segment: Arc<Segment>, traces: &[TraceSummary]) -> Option<u64> {
+    /// Makes a logged segment of which this instance is the primary visible, and cuts its head where that is as large as a block
+    /// may be, in bytes once decompressed.
+    pub(crate) fn insert(&self, segment: Arc<Segment>, traces: &[TraceSummary], block_bytes_max: u64) -> Inserted {
         match self.own.lock().entry(segment.header.id) {
-            Entry::Occupied(_) => return None,
+            Entry::Occupied(_) => return Inserted::Known,
             Entry::Vacant(place) => place.insert(Arc::clone(&segment)),
         };
-        let tenant = self.tenant(&segment.header.tenant);
+        let id = segment.header.tenant.clone();
         // Under the lock, so that no head is cut in between and its block built without this segment.
-        let (memory, head_bytes) = tenant.state.lock().open.insert(segment, traces);
-        self.memory_bytes.fetch_add(memory, Ordering::Relaxed);
-        Some(head_bytes)
+        let (memory, head_bytes) = self.change(&id, |tenant| tenant.open.insert(segment, traces));
+        self.take_memory(memory);
+        if head_bytes >= block_bytes_max && self.get(&id).is_some_and(|tenant| self.cut(&tenant)) { Inserted::Cut } else { Inserted::Taken }
     }
 
     /// Makes segments visible that were held for another primary, as a head of their own that waits to be flushed.
@@ -280,12 +389,15 @@ impl Live {
         for (segment, traces) in segments {
             head.insert(segment, &traces);
         }
-        self.memory_bytes.fetch_add(head.size().memory_bytes, Ordering::Relaxed);
-        self.tenant(tenant).state.lock().sealed.push(Arc::new(head));
+        self.take_memory(head.size().memory_bytes);
+        self.unflushed.fetch_add(1, Ordering::Relaxed);
+        let head = Arc::new(head);
+        self.change(tenant, |tenant| tenant.sealed.push(Arc::clone(&head)));
+        self.to_flush.lock().push_back(Sealed { tenant: self.tenant(tenant), head });
     }
 
     /// A sealed head is in the bucket: its block takes its place.
-    pub(crate) fn replace(&self, tenant: &Tenant, head: &Arc<Head>, block: Option<Arc<ServedBlock>>) {
+    pub(crate) fn replace(&self, Sealed { tenant, head }: &Sealed, block: Option<Arc<ServedBlock>>) {
         {
             let mut state = tenant.state.lock();
             state.served.extend(block);
@@ -299,8 +411,29 @@ impl Live {
             }
         }
         drop(own);
-        self.memory_bytes.fetch_sub(head.size().memory_bytes, Ordering::Relaxed);
+        self.give_memory_back(head.size().memory_bytes);
+        self.unflushed.fetch_sub(1, Ordering::Relaxed);
     }
+
+    /// Serves a block that an earlier process or another instance flushed. What is said of its writer by the latest word is true.
+    pub(crate) fn serve(&self, block: Arc<ServedBlock>) {
+        let id = block.meta.tenant_id.clone();
+        self.change(&id, |tenant| {
+            tenant.served.retain(|known| known.meta.block_id != block.meta.block_id);
+            let place = tenant.served.partition_point(|known| known.flushed_unix_seconds <= block.flushed_unix_seconds);
+            tenant.served.insert(place, block);
+        });
+    }
+}
+
+/// What became of a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Inserted {
+    /// It is here already: its record is not needed.
+    Known,
+    Taken,
+    /// Its head is full and waits to be flushed.
+    Cut,
 }
 
 impl Tenant {
@@ -342,31 +475,22 @@ impl Tenant {
         self.state.lock().sealed.clone()
     }
 
-    /// Closes the head; later segments go to a new one. False when it is empty.
-    pub(crate) fn cut(&self) -> bool {
+    fn seal(&self) -> Option<Arc<Head>> {
         let mut state = self.state.lock();
         if state.open.size().segments == 0 {
-            return false;
+            return None;
         }
         let head = std::mem::take(&mut state.open);
-        state.sealed.push(head);
+        state.sealed.push(Arc::clone(&head));
         state.tracker.cut();
-        true
+        Some(head)
     }
 
-    /// Serves a block that an earlier process or another instance flushed. What is said of its writer by the latest word is true.
-    pub(crate) fn serve(&self, block: Arc<ServedBlock>) {
+    /// Stops serving blocks flushed before this; tells how many.
+    pub(crate) fn clear(&self, flushed_before_unix_seconds: u64) -> usize {
         let mut state = self.state.lock();
-        state.served.retain(|known| known.meta.block_id != block.meta.block_id);
-        let place = state.served.partition_point(|known| known.flushed_unix_seconds <= block.flushed_unix_seconds);
-        state.served.insert(place, block);
-    }
-
-    /// Stops serving blocks flushed before this; tells how many and which.
-    pub(crate) fn clear(&self, flushed_before_unix_seconds: u64) -> Vec<Arc<ServedBlock>> {
-        let mut state = self.state.lock();
-        let (keep, cleared) = state.served.drain(..).partition(|b| b.flushed_unix_seconds >= flushed_before_unix_seconds);
-        state.served = keep;
-        cleared
+        let before = state.served.len();
+        state.served.retain(|block| block.flushed_unix_seconds >= flushed_before_unix_seconds);
+        before - state.served.len()
     }
 }

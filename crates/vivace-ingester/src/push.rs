@@ -7,9 +7,10 @@ use vivace_proto::vivace::v1::{PushRequest, PushResponse, RefusedTrace};
 use vivace_server::clock;
 
 use crate::ingester::{Gate, Ingester};
+use crate::live::Inserted;
 use crate::log::{LogError, Record};
 use crate::segment::{Compression, Refused, SEGMENT_BYTES_MAX, Segment, SegmentError, SegmentHeader, SegmentId, decompress};
-use crate::summary::{TraceSummary, summarize};
+use crate::summary::{TraceSummary, summarize_arrived};
 
 /// Segments up to this size are read on the spot; handing a smaller one to another thread costs more than reading it.
 const READ_INLINE_BYTES_MAX: u32 = 64 << 10;
@@ -36,6 +37,9 @@ pub(crate) enum PushError {
         /// What it may take.
         max: u64,
     },
+    /// A fault of ours, met while the spans were read.
+    #[error("reading the segment panicked")]
+    Panicked,
     /// Not logged.
     #[error("segment was not logged")]
     Log(#[from] LogError),
@@ -76,7 +80,7 @@ impl Ingester {
         if used > max {
             return Err(PushError::Memory { used, max });
         }
-        let traces = read(&header, request.payload.clone()).await?;
+        let traces = read(&header, request.payload.clone(), self.settings.slack_nanos()).await?;
         let tenant_name = header.tenant.to_string();
         metrics::counter!("tempo_ingester_bytes_received_total", "tenant" => tenant_name.clone(), "data_type" => "trace")
             .increment(traces.iter().map(|t| t.bytes).sum());
@@ -84,6 +88,11 @@ impl Ingester {
         let (refused, created) = tenant.admit(&traces, header.received_unix_seconds, self.trace_limits(&header.tenant));
         if created > 0 {
             metrics::counter!("tempo_ingester_traces_created_total", "tenant" => tenant_name).increment(created);
+        }
+        let outside_slack = traces.iter().filter(|trace| trace.range.has_others).count();
+        if outside_slack > 0 {
+            let labels = [("tenant", header.tenant.to_string()), ("reason", "outside_ingestion_time_slack".to_owned())];
+            metrics::counter!("tempo_warnings_total", &labels).increment(outside_slack as u64);
         }
         let answer = response(&refused);
         let is_all_refused = refused.len() == traces.len();
@@ -102,10 +111,10 @@ impl Ingester {
                 Box::new(move |result| {
                     let result = result.map(|at| {
                         let file = at.file.number;
-                        match ingester.live.insert(Arc::new(Segment { header, at }), &traces) {
-                            None => ingester.log.release(file, 1),
-                            Some(head_bytes) if head_bytes >= ingester.settings.max_block_bytes => ingester.flush_wanted.notify_one(),
-                            Some(_) => {}
+                        match ingester.live.insert(Arc::new(Segment { header, at }), &traces, ingester.settings.max_block_bytes) {
+                            Inserted::Known => ingester.log.release(file, 1),
+                            Inserted::Cut => ingester.flush_wanted.notify_one(),
+                            Inserted::Taken => {}
                         }
                     });
                     // Nobody waits when the client has gone away.
@@ -175,15 +184,22 @@ fn check(request: &PushRequest) -> Result<SegmentHeader, PushError> {
 }
 
 /// Decompresses and walks over all spans, off the async threads when that takes long.
-async fn read(header: &SegmentHeader, payload: bytes::Bytes) -> Result<Vec<TraceSummary>, PushError> {
+async fn read(header: &SegmentHeader, payload: bytes::Bytes, slack_nanos: u64) -> Result<Vec<TraceSummary>, PushError> {
     let (compression, claimed) = (header.compression, header.uncompressed_bytes);
-    let read = move || -> Result<Vec<TraceSummary>, SegmentError> { Ok(summarize(&decompress(compression, claimed, &payload)?)?) };
+    let arrival = header.arrival(slack_nanos);
+    let read = move || -> Result<Vec<TraceSummary>, SegmentError> {
+        Ok(summarize_arrived(&decompress(compression, claimed, &payload)?, arrival)?)
+    };
     if claimed <= READ_INLINE_BYTES_MAX {
         return Ok(read()?);
     }
     let traces = tokio::task::spawn_blocking(read).await;
-    // The task is not aborted by anyone, so this is a process that ends.
-    Ok(traces.map_err(|_| PushError::ShuttingDown)??)
+    match traces {
+        Ok(traces) => Ok(traces?),
+        Err(error) if error.is_panic() => Err(PushError::Panicked),
+        // The task is not aborted by anyone, so this is a process that ends.
+        Err(_) => Err(PushError::ShuttingDown),
+    }
 }
 
 fn response(refused: &[Refused]) -> PushResponse {

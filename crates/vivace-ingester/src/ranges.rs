@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use vivace_proto::vivace::v1::{SequenceRanges, sequence_ranges::Range};
 
@@ -38,6 +39,14 @@ impl SegmentSet {
                 self.insert_range(*incarnation, *first, *last);
             }
         }
+    }
+
+    /// Inclusive ranges of ids.
+    pub(crate) fn ranges(&self) -> impl Iterator<Item = RangeInclusive<SegmentId>> + '_ {
+        self.incarnations.iter().flat_map(|(incarnation, ranges)| {
+            let id = |sequence: &u64| SegmentId { incarnation: *incarnation, sequence: *sequence };
+            ranges.iter().map(move |(first, last)| id(first)..=id(last))
+        })
     }
 
     /// What is in both.

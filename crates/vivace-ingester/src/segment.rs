@@ -7,6 +7,7 @@ use vivace_core::{TenantId, TraceId};
 use vivace_proto::vivace::v1::refused_trace::Reason;
 
 use crate::log::{LogPosition, ReadError};
+use crate::summary::Arrival;
 
 /// No segment is larger once decompressed, bytes. Receivers stop far below it.
 pub(crate) const SEGMENT_BYTES_MAX: u32 = 512 << 20;
@@ -74,6 +75,11 @@ impl SegmentHeader {
         !self.refused.is_empty() && self.refused.iter().any(|r| r.trace == *trace)
     }
 
+    /// Which times of its spans count for the range of their block.
+    pub(crate) fn arrival(&self, slack_nanos: u64) -> Arrival {
+        Arrival { unix_nanos: self.received_unix_seconds.saturating_mul(1_000_000_000), slack_nanos }
+    }
+
     /// Appends the header's bytes.
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         out.put_slice(&self.id.incarnation);
@@ -95,9 +101,12 @@ impl SegmentHeader {
         }
     }
 
+    /// How many bytes [`SegmentHeader::is_plausible`] looks at.
+    pub(crate) const PLAUSIBLE_BYTES: usize = 43;
+
     /// False for most bytes that are no header, by two of its numbers.
     pub(crate) fn is_plausible(body: &[u8]) -> bool {
-        let tenant_len = body.get(41..43).map(|mut len| len.get_u16_le());
+        let tenant_len = body.get(41..Self::PLAUSIBLE_BYTES).map(|mut len| len.get_u16_le());
         body.get(24).is_some_and(|compression| *compression <= 1) && tenant_len.is_some_and(|len| (1..=150).contains(&len))
     }
 

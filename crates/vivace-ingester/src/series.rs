@@ -151,7 +151,7 @@ impl Count {
         let ids = in_time(view, ids, fetch.start_unix_nanos, fetch.end_unix_nanos);
         let ids: Vec<TraceId> = ids.into_iter().map(|(_, _, id)| id).collect();
         let gathered = reader.gather(&view.heads, &ids);
-        live::observe(&self.plan, &mut self.partial, &gathered.traces());
+        let _ = live::observe(&self.plan, &mut self.partial, &gathered.traces(), &|| self.stop.is_cancelled());
         self.metrics.inspected_traces += u32::try_from(ids.len()).unwrap_or(u32::MAX);
     }
 

@@ -14,7 +14,7 @@ use crate::ingester::{Ingester, covered_request};
 use crate::live::Summarized;
 use crate::ranges::SegmentSet;
 use crate::segment::SegmentId;
-use crate::summary::{TraceSummary, summarize};
+use crate::summary::{TraceSummary, summarize_arrived};
 
 /// A primary that has not been heard of for this long is not waited for. A restart that takes less costs nothing.
 pub(crate) const GONE_GRACE: Duration = Duration::from_secs(30);
@@ -157,7 +157,8 @@ pub(crate) async fn adopt(ingester: &Arc<Ingester>, primary: &Arc<str>, pass: im
         }
         let mut readable: BTreeMap<SegmentId, Vec<TraceSummary>> = BTreeMap::new();
         for segment in segments {
-            match segment.traces_data().and_then(|data| Ok(summarize(&data)?)) {
+            let arrival = segment.header.arrival(ingester.settings.slack_nanos());
+            match segment.traces_data().and_then(|data| Ok(summarize_arrived(&data, arrival)?)) {
                 Ok(traces) => {
                     readable.insert(segment.header.id, traces);
                 }
@@ -186,7 +187,7 @@ impl Ingester {
         let mut adopted = 0;
         let mut by_tenant: BTreeMap<TenantId, Vec<Summarized>> = BTreeMap::new();
         // What is not held any more has been flushed by another meanwhile.
-        for segment in self.held.remove(primary, |id| ids.contains(id)) {
+        for segment in self.held.remove(primary, ids) {
             if let Some(traces) = readable.remove(&segment.header.id) {
                 by_tenant.entry(segment.header.tenant.clone()).or_default().push((segment, traces));
                 adopted += 1;

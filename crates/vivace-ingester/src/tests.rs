@@ -55,7 +55,7 @@ impl Pair {
         config.storage.trace.wal.path = self.folder.path().join(index.to_string()).display().to_string();
         config.ingester.flush_check_period = Duration::from_millis(10);
         config.ingester.lifecycler.ring.replication_factor = 2;
-        let mut settings = Settings::of(&config);
+        let mut settings = Settings::of(&config, vivace_core::budget::Budget::unlimited());
         settings.gone_grace = Duration::ZERO;
         change(&mut settings);
         let (bucket, ring, id) = (self.bucket.clone(), self.ring.clone(), format!("ingester-{index}").into());
@@ -79,7 +79,7 @@ impl Pair {
     async fn replace_second(&mut self) -> Arc<Ingester> {
         let disk = self.folder.path().join("another disk");
         let ingester = self.start(1, |s| s.wal = disk).await;
-        ingester.resume(&ClientPool::new(self.ring.clone(), PoolOptions::default())).await.expect("resumed");
+        ingester.resume(&ClientPool::new(self.ring.clone(), PoolOptions::default())).await;
         ingester
     }
 
@@ -169,7 +169,7 @@ async fn a_primary_that_has_flushed_tells_its_followers() {
     assert!(found(&follower).await.is_empty(), "the primary answers from its block");
     assert_eq!(found_when(&follower, &["ingester-0"]).await, [1, 2, 3], "else its follower does");
 
-    let kept = follower.ledger.served().expect("readable");
+    let kept = follower.ledger.served();
     assert_eq!(kept.iter().map(|block| &*block.writer).collect::<Vec<_>>(), ["ingester-1"], "also after a restart");
 }
 
@@ -229,7 +229,7 @@ async fn what_a_primary_still_has_is_not_taken_over() {
     for ingester in [&follower, &primary] {
         ingester.push(segment(1)).await.expect("taken");
     }
-    primary.resume(&ClientPool::new(pair.ring.clone(), PoolOptions::default())).await.expect("resumed");
+    primary.resume(&ClientPool::new(pair.ring.clone(), PoolOptions::default())).await;
     assert_eq!((held(&follower), found(&follower).await), (1, vec![]));
 }
 

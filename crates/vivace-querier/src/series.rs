@@ -208,7 +208,7 @@ impl Querier {
             let counted = tokio::task::spawn_blocking(move || {
                 let mut messages = SpanMessages::default();
                 messages.read(&spans);
-                live::observe(&plan, &mut partial, &[(id, messages.refs())]);
+                let _ = live::observe(&plan, &mut partial, &[(id, messages.refs())], &|| false);
                 partial
             });
             count.partial = counted.await.map_err(|e| JobError::Internal(format!("trace {id}: {e}")))?;

@@ -43,7 +43,7 @@ impl Run {
             next_index: jobs.len(),
             jobs: jobs.into_iter().enumerate().collect(),
             outstanding: 0,
-            concurrency: if concurrency == 0 { usize::MAX } else { concurrency },
+            concurrency: queue.jobs_at_once(concurrency),
             reply,
             done,
             _cancel_when_dropped: cancel.clone().drop_guard(),
@@ -51,6 +51,15 @@ impl Run {
             warnings: Vec::new(),
             split: Vec::new(),
         }
+    }
+
+    /// Says from the start what will be missing in the answer.
+    pub(crate) fn lacking(mut self, missing: Vec<String>) -> Self {
+        for warning in &missing {
+            tracing::warn!(warning, "a query's answer is not complete");
+        }
+        self.warnings.extend(missing);
+        self
     }
 
     /// Adds a job behind all others by its place, and before them by its turn.
@@ -116,6 +125,7 @@ impl Run {
                 cancel: self.cancel.clone(),
                 reply: self.reply.clone(),
                 tried: Vec::new(),
+                lost: 0,
                 since: Instant::now(),
             })?;
             self.outstanding += 1;

@@ -22,7 +22,7 @@ impl Lists {
     }
 
     /// Nil without values, an array with several.
-    fn value(&self, parent: usize) -> Value {
+    pub(crate) fn value(&self, parent: usize) -> Value {
         let at = self.of(parent);
         match at.len() {
             0 => Value::Nil,

@@ -303,6 +303,16 @@ impl Gather {
         batch
     }
 
+    /// Resource, scope and span of each span of these rows, in the order of their batch.
+    pub(crate) fn elements(&self, rows: &[usize]) -> impl Iterator<Item = (usize, usize, usize)> {
+        rows.iter().flat_map(move |row| {
+            self.shape.resources_of(*row).flat_map(move |resource| {
+                let scopes = self.shape.scopes_of(resource);
+                scopes.flat_map(move |scope| self.shape.spans_of_scope(scope).map(move |span| (resource, scope, span)))
+            })
+        })
+    }
+
     fn trace(&self, row: usize, spans: Range<usize>) -> TraceRow {
         let summary = self.summary.as_ref();
         let text = |column: fn(&Summary) -> &Rc<Column>| summary.map_or_else(|| Arc::from(""), |s| column(s).values.text(row));

@@ -1,12 +1,13 @@
 use std::ops::{AddAssign, ControlFlow, Range};
 
-use vivace_traceql::{Attribute, Batch, Fetch, Intrinsic, Scope, SpanFilter, TraceFilter};
+use vivace_traceql::{Attribute, Batch, Fetch, Intrinsic, Scope, SpanAttributes, SpanFilter, TraceFilter};
 
 use super::bits::{Bits, Outcome};
+use super::every::Every;
 use super::fault::ReadError;
 use super::gather::Gather;
 use super::group::Group;
-use super::order::{Repeated, RepeatedTraces};
+use super::order::RepeatedTraces;
 use super::partial::part_filter;
 use super::reader::BlockReader;
 use super::shape::Node;
@@ -60,13 +61,9 @@ impl BlockReader {
                 Outcome::All => (0..group.rows()).collect(),
                 Outcome::Some(rows) => rows.iter().collect(),
             };
-            let mut here = Repeated::default();
-            if !rows.is_empty() || !one_row_decides || repeated.reach_beyond_groups() {
-                here = repeated.take(self, index)?;
-                here.leave_out(&mut rows);
-            }
+            let apart = repeated.take_out(self, index, &mut rows, one_row_decides)?;
             let stop = scan(group, rows, fetch, &mut stats, each)?;
-            if stop.is_break() || self.whole(&here.ids, fetch, &mut stats, each)?.is_break() {
+            if stop.is_break() || self.whole(&apart, fetch, &mut stats, each)?.is_break() {
                 break;
             }
         }
@@ -75,11 +72,23 @@ impl BlockReader {
 }
 
 pub(super) fn scan(
+    group: Group<'_>,
+    rows: Vec<usize>,
+    fetch: &Fetch,
+    stats: &mut ScanStats,
+    each: &mut dyn FnMut(Batch) -> ControlFlow<()>,
+) -> Result<ControlFlow<()>, ReadError> {
+    scan_with(group, rows, fetch, stats, false, &mut |batch, _| each(batch))
+}
+
+/// The same; with `every`, all attributes of the spans of each batch are handed out too.
+pub(super) fn scan_with(
     mut group: Group<'_>,
     mut rows: Vec<usize>,
     fetch: &Fetch,
     stats: &mut ScanStats,
-    each: &mut dyn FnMut(Batch) -> ControlFlow<()>,
+    every: bool,
+    each: &mut dyn FnMut(Batch, SpanAttributes) -> ControlFlow<()>,
 ) -> Result<ControlFlow<()>, ReadError> {
     if rows.is_empty() {
         stats.bytes += group.bytes_read;
@@ -92,11 +101,13 @@ pub(super) fn scan(
         rows = (0..few).collect();
     }
     let gather = Gather::new(&mut group, fetch)?;
+    let mut every = if every { Some(Every::new(&mut group)?) } else { None };
     stats.bytes += group.bytes_read;
     for some in rows.chunks(BATCH_TRACES) {
         let batch = gather.batch(some);
         stats.spans += batch.spans.len() as u64;
-        if each(batch).is_break() {
+        let attributes = every.as_mut().map(|every| every.of(gather.elements(some))).unwrap_or_default();
+        if each(batch, attributes).is_break() {
             return Ok(ControlFlow::Break(()));
         }
     }

@@ -8,7 +8,10 @@ use bytes::Bytes;
 use vivace_block::{BlockOptions, BlockReader, BlockWriter, SpanRef, live};
 use vivace_core::otlp::walk_spans;
 use vivace_core::{BlockId, TenantId, TraceId};
-use vivace_traceql::{Attribute, Batch, Comparison, Condition, Fetch, Intrinsic, RowParts, Scope, SpanFilter, TraceFilter, Value};
+use vivace_traceql::{
+    Attribute, Batch, Comparison, Condition, Fetch, Intrinsic, MetricsRange, Partial, Release, RowParts, Scope, SpanFilter, TraceFilter,
+    Value, parse,
+};
 
 const REQUESTS: &[u8] = include_bytes!("../../testdata/edge-a/requests.otlp.pb");
 
@@ -118,6 +121,40 @@ fn a_block_answers_as_its_live_spans_did() {
             compare(&fetch.link_attributes, &live.links.columns, &batch.links.columns);
         }
         assert_eq!(at, traces.len());
+    }
+}
+
+/// `compare` looks at the attributes that spans have: live, stored, and as columns of all names it counts the same.
+#[test]
+fn all_attributes_compare_the_same_live_stored_and_as_columns() {
+    let traces = traces();
+    let named = |(scope, key): (Scope, String)| Attribute::Named { scope, key: key.into() };
+    let names = keys(&traces).into_iter().filter(|(scope, _)| matches!(scope, Scope::Span | Scope::Resource | Scope::Instrumentation));
+    let names: Vec<Attribute> = names.map(named).collect();
+    assert!(names.len() > 50);
+    let go_on = || false;
+    for query in ["{} | compare({ status = error }, 1000)", "{ kind = server } | compare({ duration > 10ms && span.missing = nil }, 3)"] {
+        let range = MetricsRange::instant(1, u64::MAX / 2, Release::default()).expect("a range");
+        let plan = parse(query).expect("a query").metrics_plan(range, 0).expect("a plan");
+        let series = |partial: &Partial| -> Vec<String> {
+            let answer = plan.finish(partial, &go_on).expect("it fits");
+            answer.series.iter().map(|series| format!("{:?} {:?}", series.labels, series.samples)).collect()
+        };
+        let wide = plan.clone().with_attributes(names.iter().cloned());
+        let mut columns = wide.partial();
+        assert!(wide.observe(&mut columns, &live::batch(wide.fetch(), &traces), &go_on).is_continue());
+        let mut from_live = plan.partial();
+        assert!(live::observe(&plan, &mut from_live, &traces, &go_on).is_continue());
+        assert!(!series(&from_live).is_empty());
+        for options in [BlockOptions::default(), BlockOptions { row_group_size_bytes: 12_000, ..BlockOptions::default() }] {
+            let block = block(&traces, options);
+            let mut stored = plan.partial();
+            block.observe(&plan, &mut stored, 0..block.row_groups(), &|_| true, &go_on).expect("counts");
+            assert_eq!(series(&stored), series(&from_live), "{query}");
+        }
+        // The empty name of a service is no attribute that somebody has sent.
+        let without_empty = |series: Vec<String>| series.into_iter().filter(|line| !line.contains("service.name")).collect::<Vec<_>>();
+        assert_eq!(without_empty(series(&columns)), without_empty(series(&from_live)), "{query}");
     }
 }
 

@@ -1,12 +1,15 @@
 //! The write-ahead log: append-only files of checksummed records, synced before anyone is told that a record is kept.
 //!
-//! A file is `<folder>/0000000001.log`: eight bytes [`MAGIC`] and a random salt (u32), then records. A record is the
+//! A file is `<folder>/0000000001-5eed1e55.log`: eight bytes [`MAGIC`] and a random salt (u32), then records. A record is the
 //! length of its content (u32), the CRC-32 of that length and the content, XORed with the salt (u32), then the content:
 //! one byte kind and a body. All numbers are little-endian. The salt keeps clients from sending spans that look like
-//! records, so that a replay can look for the next intact record behind a damaged one.
-//! Files are never appended to by a later process; each start opens a new one.
+//! records, so that a replay can look for the next intact record behind a damaged one. It is in the name as well, so that
+//! neither a damaged head nor a damaged name costs a record; with both damaged it is what most records agree on.
+//! Files are never appended to by a later process; each start opens a new one. A replay changes none: what is damaged is left
+//! out, and the file is set aside as `….log.corrupt` once everything else in it is in blocks.
 
 mod files;
+mod names;
 mod replay;
 mod writer;
 
@@ -21,7 +24,8 @@ use bytes::{Buf, Bytes};
 use tokio::sync::mpsc;
 
 pub(crate) use files::Files;
-pub(crate) use replay::{Damage, Replayed, replay};
+pub(crate) use names::file_path;
+pub(crate) use replay::{Replayed, replay};
 
 use crate::segment::SegmentHeader;
 use writer::Command;
@@ -68,10 +72,10 @@ impl LogPosition {
         let mut bytes = vec![0; self.len as usize];
         self.file.file.read_exact_at(&mut bytes, self.offset).map_err(|source| ReadError::Io { path: path.clone(), source })?;
         let bytes = Bytes::from(bytes);
-        match intact_record(&bytes, self.file.salt) {
-            Some(len) if len == bytes.len() && bytes[RECORD_HEAD_BYTES] == KIND_SEGMENT => Ok(bytes.slice(RECORD_HEAD_BYTES + 1..)),
-            _ => Err(ReadError::Corrupt { path: path.clone(), offset: self.offset }),
+        if is_intact(&bytes, self.file.salt) && bytes.get(RECORD_HEAD_BYTES) == Some(&KIND_SEGMENT) {
+            return Ok(bytes.slice(RECORD_HEAD_BYTES + 1..));
         }
+        Err(ReadError::Corrupt { path: path.clone(), offset: self.offset })
     }
 }
 
@@ -96,6 +100,17 @@ pub(crate) enum LogError {
     /// The writer has stopped.
     #[error("the write-ahead log is closed")]
     Closed,
+}
+
+impl LogError {
+    /// Nothing can be written, and all that is there can be read.
+    fn leaves_readable(&self) -> bool {
+        match self {
+            Self::Full { .. } => true,
+            Self::Io { source, .. } => source.kind() == io::ErrorKind::ReadOnlyFilesystem,
+            Self::Closed => false,
+        }
+    }
 }
 
 /// Why a record could not be read back.
@@ -175,10 +190,11 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    /// Opens the log for appending to a new file after those that `replayed` names.
+    /// Opens the log for appending to a new file after those that `replayed` names. Without room for a file appends are refused until
+    /// there is some: what the log holds can be read and flushed all the same, which is what makes room.
     ///
     /// # Errors
-    /// The folder or the first file cannot be created.
+    /// The folder or the first file cannot be created, for another reason than that.
     pub(crate) fn open(folder: &Path, replayed: &[Replayed]) -> Result<Self, LogError> {
         Self::open_with(folder, replayed, FILE_BYTES_MAX)
     }
@@ -212,6 +228,11 @@ impl Log {
         }
     }
 
+    /// A record of this file cannot be used: the file is set aside instead of deleted when nothing in it is needed any more.
+    pub(crate) fn damaged(&self, file: u64) {
+        self.files.damaged(file);
+    }
+
     /// Bytes of all files.
     pub(crate) fn bytes(&self) -> u64 {
         self.files.bytes()
@@ -229,17 +250,15 @@ impl Drop for Log {
     }
 }
 
-/// The path of a log file.
-pub(crate) fn file_path(folder: &Path, number: u64) -> PathBuf {
-    folder.join(format!("{number:010}.log"))
+/// Whether these bytes are a record from its first to its last. What its head says of its length is not looked at.
+fn is_intact(record: &[u8], salt: u32) -> bool {
+    record.len() > RECORD_HEAD_BYTES && salt_of(record) == salt
 }
 
-/// The length of the intact record that `bytes` start with, if they do.
-fn intact_record(bytes: &[u8], salt: u32) -> Option<usize> {
-    let mut head = bytes.get(..RECORD_HEAD_BYTES)?;
-    let (len, crc) = (head.get_u32_le() as usize, head.get_u32_le());
-    let content = bytes.get(RECORD_HEAD_BYTES..)?.get(..len)?;
-    (len > 0 && checksum(content) == crc ^ salt).then_some(RECORD_HEAD_BYTES + len)
+/// The salt under which these bytes are an intact record.
+fn salt_of(record: &[u8]) -> u32 {
+    let (head, content) = record.split_at(RECORD_HEAD_BYTES);
+    (&head[4..]).get_u32_le() ^ checksum(content)
 }
 
 #[cfg(test)]

@@ -34,8 +34,14 @@ impl Writer {
     pub(super) fn open(folder: PathBuf, files: Arc<Files>, file_bytes_max: u64) -> Result<Self, LogError> {
         std::fs::create_dir_all(&folder).map_err(|e| LogError::Io { path: folder.clone(), source: Arc::new(e) })?;
         let mut writer = Self { folder, files, file_bytes_max, current: None };
-        writer.begin_file()?;
-        Ok(writer)
+        match writer.begin_file() {
+            Err(error) if !error.leaves_readable() => Err(error),
+            Err(error) => {
+                tracing::error!(error = %Chain(&error), "write-ahead log refuses segments until it can write again; what it holds is served and flushed");
+                Ok(writer)
+            }
+            Ok(()) => Ok(writer),
+        }
     }
 
     /// Writes until all senders are gone.
@@ -59,8 +65,8 @@ impl Writer {
                 self.append(batch, bytes);
             }
             if trim && self.files.current_is_unneeded() && self.current.as_ref().is_some_and(|c| c.len > FILE_HEAD_BYTES as u64) {
-                // A failure shows at the next append.
-                self.current = None;
+                // Gone before the next one is made: the volume may be full of it. A failure shows at the next append.
+                self.end_file();
                 let _ = self.begin_file();
             }
         }
@@ -91,6 +97,7 @@ impl Writer {
     fn write(&mut self, batch: &[(Record, Done)], bytes: u64) -> Result<LogPosition, LogError> {
         let is_full = |c: &Current| c.len > FILE_HEAD_BYTES as u64 && c.len + bytes > self.file_bytes_max;
         if self.current.as_ref().is_none_or(is_full) {
+            self.end_file();
             self.begin_file()?;
         }
         let current = self.current.as_mut().ok_or(LogError::Closed)?;
@@ -114,7 +121,7 @@ impl Writer {
                 let is_full = is_no_space(&source);
                 let is_cut = is_full && file.set_len(current.len).is_ok() && file.seek(SeekFrom::Start(current.len)).is_ok();
                 if !is_cut {
-                    self.current = None;
+                    self.end_file();
                 }
                 if is_full {
                     Err(LogError::Full { folder: self.folder.clone() })
@@ -125,12 +132,18 @@ impl Writer {
         }
     }
 
+    fn end_file(&mut self) {
+        if self.current.take().is_some() {
+            self.files.end();
+        }
+    }
+
     fn begin_file(&mut self) -> Result<(), LogError> {
         let number = self.files.next_number();
-        let path = file_path(&self.folder, number);
         let salt = uuid::Uuid::new_v4().as_fields().0;
+        let path = file_path(&self.folder, number, salt);
         let create = || -> io::Result<File> {
-            let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path)?;
+            let mut file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
             file.write_all(MAGIC)?;
             file.write_all(&salt.to_le_bytes())?;
             file.sync_all()?;
@@ -140,13 +153,19 @@ impl Writer {
         };
         match create() {
             Ok(file) => {
-                self.files.begin(number, FILE_HEAD_BYTES as u64);
+                self.files.begin(number, path.clone(), FILE_HEAD_BYTES as u64);
                 let file = Arc::new(LogFile { number, path, salt, file });
                 self.current = Some(Current { file, len: FILE_HEAD_BYTES as u64 });
                 Ok(())
             }
-            Err(source) if is_no_space(&source) => Err(LogError::Full { folder: self.folder.clone() }),
-            Err(source) => Err(LogError::Io { path, source: Arc::new(source) }),
+            Err(source) => {
+                // The next attempt has another name.
+                let _ = std::fs::remove_file(&path);
+                if is_no_space(&source) {
+                    return Err(LogError::Full { folder: self.folder.clone() });
+                }
+                Err(LogError::Io { path, source: Arc::new(source) })
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 use std::fs;
 
-use crate::running::{Place, segment, spans};
+use crate::running::{Place, segment, spans, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_acknowledged_survives_a_kill() {
@@ -49,7 +49,7 @@ async fn what_another_program_left_beside_the_log_stays() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unfinished_write_is_cut_off_and_nothing_else() {
+async fn an_unfinished_write_is_left_out_and_nothing_else() {
     let place = Place::new();
     let ingester = place.start().await;
     for id in 1..=3 {
@@ -94,7 +94,7 @@ async fn a_lost_ledger_loses_no_span() {
     let ingester = place.start().await;
     ingester.push(segment(1, &spans(&[(1, 1)]))).await.expect("taken");
     ingester.stop().await;
-    fs::remove_dir_all(place.log_folder().with_file_name("ledger")).expect("removed");
+    fs::remove_file(place.wal().join("ledger.journal")).expect("removed");
     let ingester = place.start().await;
     assert_eq!(ingester.find(1).await, [1]);
     ingester.stop().await;
@@ -110,4 +110,75 @@ async fn an_instance_that_comes_back_under_another_name_keeps_its_own() {
     let ingester = place.start().await;
     assert_eq!(ingester.find(1).await, [1]);
     ingester.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_head_costs_nothing_and_a_damaged_file_is_set_aside_once_it_is_flushed() {
+    let place = Place::new();
+    let ingester = place.start().await;
+    for id in 1..=3 {
+        ingester.push(segment(id, &spans(&[(1, id)]))).await.expect("taken");
+    }
+    ingester.kill().await;
+    let file = place.log_files().remove(0);
+    let mut bytes = fs::read(&file).expect("readable");
+    bytes[..10].fill(0xff);
+    fs::write(&file, &bytes).expect("writable");
+    let ingester = place.start().await;
+    assert_eq!(ingester.find(1).await, [1, 2, 3]);
+    ingester.kill().await;
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    fs::write(&file, &bytes).expect("writable");
+    let ingester = place.start().await;
+    assert_eq!(ingester.find(1).await, [1, 2]);
+    ingester.get("/flush").await;
+    let aside = std::path::PathBuf::from(format!("{}.corrupt", file.display()));
+    until("it is set aside", || async { aside.exists() }).await;
+    assert_eq!(fs::read(&aside).expect("kept"), bytes);
+    assert!(!file.exists());
+    ingester.kill().await;
+    let ingester = place.start().await;
+    assert_eq!(ingester.find(1).await, [1, 2], "from the block");
+    ingester.stop().await;
+}
+
+/// A file becomes a folder with something in it, a folder becomes a file, a file becomes garbage that is no text.
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_lies_in_the_place_of_what_can_be_made_anew_does_not_keep_it_from_starting() {
+    for name in ["ledger.journal", "instance-ids", "lock", "log"] {
+        for garbage in [true, false] {
+            let place = Place::new();
+            let ingester = place.start().await;
+            ingester.push(segment(1, &spans(&[(1, 1)]))).await.expect("taken");
+            ingester.get("/flush").await;
+            until("it is flushed", || async { place.log_bytes() < 100 }).await;
+            ingester.push(segment(2, &spans(&[(1, 2)]))).await.expect("taken");
+            ingester.kill().await;
+            let path = place.wal().join(name);
+            if path.is_dir() {
+                fs::rename(&path, place.wal().join("away")).expect("renamed");
+            } else {
+                fs::remove_file(&path).expect("removed");
+            }
+            if garbage {
+                fs::write(&path, [0xff, 0xfe, 0, 200, b'\n', 7]).expect("written");
+            } else {
+                fs::create_dir_all(path.join("something")).expect("made");
+            }
+            let ingester = place.start().await;
+            let want: &[u64] = match name {
+                // What only the log knew is gone with it; what the ledger knew is in the bucket.
+                "log" => &[1],
+                "ledger.journal" => &[2],
+                _ => &[1, 2],
+            };
+            assert_eq!(ingester.find(1).await, want, "{name} {garbage}");
+            ingester.push(segment(3, &spans(&[(2, 3)]))).await.expect("taken");
+            ingester.kill().await;
+            let ingester = place.start().await;
+            assert_eq!(ingester.find(2).await, [3], "{name} {garbage}");
+            ingester.stop().await;
+        }
+    }
 }

@@ -2,7 +2,9 @@
 
 mod durability;
 mod flush;
+mod full;
 mod limits;
+mod many_tenants;
 mod push;
 mod running;
 mod search;

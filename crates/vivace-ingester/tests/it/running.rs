@@ -61,6 +61,16 @@ impl Place {
         files
     }
 
+    /// Of all files in the log's folder.
+    pub(crate) fn log_bytes(&self) -> u64 {
+        // A file may go while this looks.
+        self.log_files().iter().filter_map(|file| Some(std::fs::metadata(file).ok()?.len())).sum()
+    }
+
+    pub(crate) fn wal(&self) -> PathBuf {
+        self.folder.path().join("wal")
+    }
+
     /// Starts an ingester that is alone in its ring. Waits for one that was killed to let go of the folder.
     pub(crate) async fn start(&self) -> Running {
         self.start_in(&Membership::local(clock::unix_nanos)).await

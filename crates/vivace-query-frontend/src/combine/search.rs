@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use vivace_core::TenantId;
+use vivace_core::budget::{Budget, Charge};
 use vivace_proto::tempopb::{SearchMetrics, SearchResponse, TraceSearchMetadata};
 use vivace_proto::vivace::v1::TracePart;
 use vivace_proto::vivace::v1::job::Work;
@@ -34,6 +35,7 @@ struct SearchJob {
 impl SearchResult {
     /// `jobs`: of each its tenant and the start of the newest trace it can have. `together`: where traces are judged as a whole.
     pub(crate) fn new(
+        budget: &Budget,
         limit: usize,
         most_recent: bool,
         metrics: SearchMetrics,
@@ -42,7 +44,7 @@ impl SearchResult {
     ) -> Self {
         let job = |(tenant, newest_unix_nanos)| SearchJob { tenant, has_ended: false, newest_unix_nanos };
         Self {
-            combiner: SearchCombiner::new(limit, most_recent),
+            combiner: SearchCombiner::within(budget, limit, most_recent),
             limit,
             most_recent,
             metrics,
@@ -69,7 +71,7 @@ impl SearchResult {
 
     /// Whether jobs that still run cannot change which traces are returned.
     pub(crate) fn is_complete(&mut self) -> bool {
-        if !self.most_recent {
+        if !self.most_recent || self.combiner.is_complete() {
             return self.combiner.is_complete();
         }
         let running = self.jobs.iter().filter(|job| !job.has_ended).map(|job| job.newest_unix_nanos);
@@ -79,7 +81,8 @@ impl SearchResult {
             return false;
         }
         self.newest_possible = newest_possible;
-        self.combiner.clone().finish().last().is_some_and(|oldest| oldest.start_time_unix_nano > newest_possible)
+        // As many as are asked for are newer than what may still come.
+        self.combiner.iter().filter(|trace| trace.start_time_unix_nano > newest_possible).count() >= self.limit
     }
 
     /// Takes traces that a job could not judge.
@@ -113,19 +116,26 @@ impl SearchResult {
         if self.most_recent {
             return Vec::new();
         }
-        let mut traces = self.combiner.clone().finish();
-        traces.retain(|trace| trace.root_service_name != ROOT_NOT_YET_RECEIVED && !self.sent.contains(&trace.trace_id));
+        let has_root = |trace: &&TraceSearchMetadata| !matches!(&*trace.root_service_name, "" | ROOT_NOT_YET_RECEIVED);
+        let unsent = self.combiner.iter().filter(has_root).filter(|trace| !self.sent.contains(&trace.trace_id));
+        let mut traces: Vec<TraceSearchMetadata> = unsent.cloned().collect();
+        traces.sort_unstable_by_key(|trace| std::cmp::Reverse(trace.start_time_unix_nano));
         self.sent.extend(traces.iter().map(|trace| trace.trace_id.clone()));
         traces
     }
 
-    /// All traces, newest first.
-    pub(crate) fn finish(self) -> SearchResponse {
-        let mut traces = self.combiner.finish();
+    /// What is missing because it did not fit into memory.
+    pub(crate) fn warning(&self) -> Option<String> {
+        self.combiner.warning()
+    }
+
+    /// All traces, newest first, and what is charged for them.
+    pub(crate) fn finish(self) -> (SearchResponse, Charge) {
+        let (mut traces, held) = self.combiner.finish_charged();
         for trace in &mut traces {
             trace.span_set = trace.span_sets.first().cloned();
         }
-        SearchResponse { traces, metrics: Some(self.metrics) }
+        (SearchResponse { traces, metrics: Some(self.metrics) }, held)
     }
 }
 
@@ -151,30 +161,30 @@ mod tests {
 
     #[test]
     fn a_trace_without_root_is_held_back_until_the_end() {
-        let mut result = SearchResult::new(10, false, SearchMetrics::default(), jobs(&[u64::MAX, 5]), None);
+        let mut result = SearchResult::new(&Budget::unlimited(), 10, false, SearchMetrics::default(), jobs(&[u64::MAX, 5]), None);
         result.add(0, answer(&[("a", 1, ""), ("b", 2, "shop")]));
         let ids = |traces: Vec<TraceSearchMetadata>| traces.into_iter().map(|t| t.trace_id).collect::<Vec<_>>();
         assert_eq!(ids(result.take_presentable()), ["b"]);
         result.add(1, answer(&[("a", 1, "cart")]));
         assert_eq!(ids(result.take_presentable()), ["a"]);
         assert_eq!(ids(result.take_presentable()), [""; 0]);
-        assert_eq!(ids(result.finish().traces), ["b", "a"]);
+        assert_eq!(ids(result.finish().0.traces), ["b", "a"]);
     }
 
     #[test]
     fn the_most_recent_are_known_once_older_jobs_cannot_beat_them() {
-        let mut result = SearchResult::new(1, true, SearchMetrics::default(), jobs(&[u64::MAX, 50, 40]), None);
+        let mut result = SearchResult::new(&Budget::unlimited(), 1, true, SearchMetrics::default(), jobs(&[u64::MAX, 50, 40]), None);
         result.add(1, answer(&[("b", 45, "x")]));
         assert!(!result.is_complete());
         result.add(0, answer(&[("a", 44, "x")]));
         assert!(result.is_complete());
-        assert_eq!(result.finish().traces[0].trace_id, "b");
+        assert_eq!(result.finish().0.traces[0].trace_id, "b");
     }
 
     #[test]
     fn traces_that_wait_may_be_among_the_most_recent() {
         let together = Together::of_search(SearchRequest::default(), false);
-        let mut result = SearchResult::new(1, true, SearchMetrics::default(), jobs(&[50, 40]), Some(together));
+        let mut result = SearchResult::new(&Budget::unlimited(), 1, true, SearchMetrics::default(), jobs(&[50, 40]), Some(together));
         let part = TracePart { trace_id: vec![1; 16].into(), start_unix_nanos: 46, end_unix_nanos: 46 };
         result.add_split(1, vec![part]);
         result.add(1, answer(&[]));
@@ -185,6 +195,6 @@ mod tests {
         result.add(2, answer(&[("a", 46, "x")]));
         assert!(result.is_complete());
         assert_eq!(result.metrics().total_jobs, 1);
-        assert_eq!(result.finish().traces[0].trace_id, "a");
+        assert_eq!(result.finish().0.traces[0].trace_id, "a");
     }
 }

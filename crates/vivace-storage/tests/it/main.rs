@@ -2,9 +2,12 @@
 
 mod blocklist;
 mod first_look;
+mod foreign;
 mod open;
 mod outage;
 mod suite;
+mod thousands;
+mod upload;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
