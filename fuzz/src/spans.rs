@@ -21,7 +21,7 @@ pub fn run(input: &[u8]) {
     let filter = question.span_filter();
     live::tag_names(&spans, question.scope, &filter, &mut |_, _| ControlFlow::Continue(()));
     live::tag_values(&spans, question.attribute, &filter, &mut |_| ControlFlow::Continue(()));
-    let _ = live::resource_spans(&spans);
+    traces.iter().for_each(|(id, spans)| drop(live::trace(*id, spans)));
     let mut candidates = live::Candidates::new(question.fetch);
     let added = candidates.add(payload);
     let candidates: BTreeSet<TraceId> = candidates.finish().into_iter().collect();

@@ -242,8 +242,11 @@ mod tests {
     /// A span with all that it brings along, whatever the order of the spans: its parent by id.
     type Told = (SpanId, u64, u64, Option<SpanId>, bool, i32, Vec<Value>, Vec<Vec<Value>>, Vec<Vec<Value>>);
 
+    /// A trace with all that its row says, and its spans.
+    type ToldTrace = (u64, u64, String, String, Vec<ServiceStat>, Vec<Told>);
+
     /// What a batch says of each trace.
-    fn told(batch: &Batch) -> BTreeMap<TraceId, (u64, u64, String, String, Vec<ServiceStat>, Vec<Told>)> {
+    fn told(batch: &Batch) -> BTreeMap<TraceId, ToldTrace> {
         let trace = |row: &vivace_traceql::TraceRow| {
             let by_left = |left: i32| batch.spans[row.spans.clone()].iter().find(|s| left > 0 && s.nested_set_left == left).map(|s| s.id);
             let rows = |rows: &ChildRows, span| rows.columns.iter().map(|column| column[rows.of_span(span)].to_vec()).collect();

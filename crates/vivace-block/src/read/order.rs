@@ -152,6 +152,23 @@ impl RepeatedTraces {
         Ok(Self::Anywhere(by_group))
     }
 
+    /// Takes the rows of such traces out of the rows of a row group that may match, and gives the traces that are to be looked at
+    /// with all their rows instead. `one_row_decides`: such a trace matches only where one of its rows passes.
+    pub(crate) fn take_out(
+        &mut self,
+        block: &BlockReader,
+        group: usize,
+        rows: &mut Vec<usize>,
+        one_row_decides: bool,
+    ) -> Result<Vec<TraceId>, ReadError> {
+        if rows.is_empty() && one_row_decides && !self.reach_beyond_groups() {
+            return Ok(Vec::new());
+        }
+        let repeated = self.take(block, group)?;
+        repeated.leave_out(rows);
+        Ok(repeated.ids)
+    }
+
     /// Whether a trace may have rows in other row groups than its first.
     pub(crate) fn reach_beyond_groups(&self) -> bool {
         matches!(self, Self::Anywhere(_))

@@ -7,7 +7,7 @@ use super::every::Every;
 use super::fault::ReadError;
 use super::gather::Gather;
 use super::group::Group;
-use super::order::{Repeated, RepeatedTraces};
+use super::order::RepeatedTraces;
 use super::partial::part_filter;
 use super::reader::BlockReader;
 use super::shape::Node;
@@ -61,13 +61,9 @@ impl BlockReader {
                 Outcome::All => (0..group.rows()).collect(),
                 Outcome::Some(rows) => rows.iter().collect(),
             };
-            let mut here = Repeated::default();
-            if !rows.is_empty() || !one_row_decides || repeated.reach_beyond_groups() {
-                here = repeated.take(self, index)?;
-                here.leave_out(&mut rows);
-            }
+            let apart = repeated.take_out(self, index, &mut rows, one_row_decides)?;
             let stop = scan(group, rows, fetch, &mut stats, each)?;
-            if stop.is_break() || self.whole(&here.ids, fetch, &mut stats, each)?.is_break() {
+            if stop.is_break() || self.whole(&apart, fetch, &mut stats, each)?.is_break() {
                 break;
             }
         }

@@ -1,4 +1,4 @@
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 
 use vivace_core::TraceId;
 use vivace_traceql::{MetricsPlan, Partial};
@@ -6,8 +6,10 @@ use vivace_traceql::{MetricsPlan, Partial};
 use super::bits::Outcome;
 use super::fault::ReadError;
 use super::group::Group;
+use super::order::RepeatedTraces;
 use super::reader::BlockReader;
 use super::search::{ScanStats, scan_with};
+use crate::{SpanMessages, live};
 
 impl BlockReader {
     /// Counts the spans of these row groups for a metrics query, of the traces that are `wanted`. Row groups that do not exist are
@@ -42,22 +44,43 @@ impl BlockReader {
         stop: &dyn Fn() -> bool,
     ) -> Result<ScanStats, ReadError> {
         let mut stats = ScanStats::default();
+        let mut repeated = RepeatedTraces::of(self)?;
         for index in row_groups.start..row_groups.end.min(self.row_groups()) {
             let mut group = Group::new(self, index);
             stats.traces += group.rows() as u64;
-            let rows: Vec<usize> = match group.candidates(plan.fetch())? {
+            let mut rows: Vec<usize> = match group.candidates(plan.fetch())? {
                 Outcome::None => Vec::new(),
                 Outcome::All => (0..group.rows()).collect(),
                 Outcome::Some(rows) => rows.iter().collect(),
             };
+            let apart = repeated.take_out(self, index, &mut rows, false)?;
             let counted = scan_with(group, rows, plan.fetch(), &mut stats, true, &mut |mut batch, attributes| {
                 batch.traces.retain(|trace| wanted(&trace.trace_id));
                 plan.observe_with(partial, &batch, &attributes, stop)
             })?;
-            if counted.is_break() {
+            if counted.is_break() || self.observe_whole(plan, partial, &apart, wanted, stop)?.is_break() {
                 break;
             }
         }
         Ok(stats)
+    }
+
+    /// The same for traces that have several rows, of which few blocks have some.
+    fn observe_whole(
+        &self,
+        plan: &MetricsPlan,
+        partial: &mut Partial,
+        ids: &[TraceId],
+        wanted: &dyn Fn(&TraceId) -> bool,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<ControlFlow<()>, ReadError> {
+        let mut messages = SpanMessages::default();
+        for id in ids.iter().filter(|id| wanted(id)) {
+            messages.read(&self.find(*id, None)?.unwrap_or_default());
+            if live::observe(plan, partial, &[(*id, messages.refs())], stop).is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
     }
 }

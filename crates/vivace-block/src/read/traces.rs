@@ -28,7 +28,7 @@ enum Order {
     /// Not looked at yet.
     ById,
     /// Row group by row group.
-    Groups { next: usize, current: Option<(Assembler, VecDeque<usize>)>, combines: bool },
+    Groups { next: usize, current: Option<(Box<Assembler>, VecDeque<usize>)>, combines: bool },
     /// By places, since row groups overlap.
     Places { places: Vec<Place>, at: usize, rows_at_once: usize },
 }
@@ -79,7 +79,7 @@ impl Traces<'_> {
                         true => block.group_ids(*next)?.rows_by_id().collect(),
                         false => (0..group.rows()).collect(),
                     };
-                    *current = Some((Assembler::new(group)?, order));
+                    *current = Some((Box::new(Assembler::new(group)?), order));
                     *next += 1;
                     return Ok(true);
                 };
