@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use tokio::task::spawn_blocking;
+use tokio_util::sync::CancellationToken;
 use vivace_block::{BlockReader, ReadError};
 use vivace_core::combine::combine;
 use vivace_core::{TenantId, TraceId};
@@ -35,8 +36,6 @@ pub(crate) struct Sources {
     pub(crate) view: View,
     /// Segments held for instances that do not answer themselves.
     pub(crate) held: Vec<Arc<Segment>>,
-    /// How often segments had been taken over: what is live and what is held has changed places when this has changed.
-    pub(crate) takeovers: u64,
 }
 
 impl Ingester {
@@ -49,11 +48,11 @@ impl Ingester {
         if self.is_joining() {
             return Err(QueryError::Joining);
         }
-        let takeovers = self.takeovers.read();
+        let _nothing_changes_places = self.takeovers.read();
         let held = self.held.of_others(answering, tenant);
         let mut view = self.live.get(tenant).map(|tenant| tenant.view()).unwrap_or_default();
         view.served.retain(|block| block.is_answered_by(&self.id, answering));
-        Ok(Sources { view, held, takeovers: *takeovers })
+        Ok(Sources { view, held })
     }
 
     /// The spans of a trace that this instance has.
@@ -66,7 +65,7 @@ impl Ingester {
         trace: TraceId,
         answering: &[String],
     ) -> Result<TraceByIdResponse, QueryError> {
-        let Sources { view, held, .. } = self.sources(tenant, answering)?;
+        let Sources { view, held } = self.sources(tenant, answering)?;
         let mut blocks = Vec::new();
         for block in view.served {
             match self.bucket.bloom_may_contain(&block.meta, trace).await {
@@ -76,11 +75,13 @@ impl Ingester {
             }
         }
         let ingester = Arc::clone(self);
+        let stop = CancellationToken::new();
+        let _stops_with_the_client = stop.clone().drop_guard();
         let find = move || {
             let mut segments: Vec<Arc<Segment>> = view.heads.iter().flat_map(|head| head.segments_of(&trace)).collect();
             segments.extend(held);
             let mut inspected: u64 = segments.iter().map(|s| u64::from(s.header.uncompressed_bytes)).sum();
-            let gathered = gather_readable(&segments, |id| *id == trace);
+            let gathered = gather_readable(&segments, |id| *id == trace, &stop);
             let mut parts = Vec::new();
             if !gathered.is_empty() {
                 let (part, invalid) = gathered.decode();
@@ -90,6 +91,9 @@ impl Ingester {
                 parts.push(part);
             }
             for block in blocks {
+                if stop.is_cancelled() {
+                    break;
+                }
                 let reader = ingester.bucket.reader(&block.meta);
                 match BlockReader::open(block.meta.clone(), reader).and_then(|b| b.find(trace, None)) {
                     Ok(part) => parts.extend(part),

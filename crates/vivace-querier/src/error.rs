@@ -19,6 +19,9 @@ pub enum JobError {
         /// The setting.
         max_bytes: usize,
     },
+    /// Answering takes more than may be taken.
+    #[error("{0}")]
+    TooMuch(String),
     /// It took too long.
     #[error("the job took longer than {setting} ({limit:?})")]
     TimedOut {
@@ -40,7 +43,7 @@ impl JobError {
     pub(crate) fn failure(&self) -> Failure {
         let (code, retryable) = match self {
             Self::Invalid(_) => (Code::InvalidArgument, false),
-            Self::TooLarge { .. } => (Code::ResourceExhausted, false),
+            Self::TooLarge { .. } | Self::TooMuch(_) => (Code::ResourceExhausted, false),
             Self::TimedOut { .. } => (Code::DeadlineExceeded, true),
             Self::Unavailable(_) => (Code::Unavailable, true),
             Self::Internal(_) => (Code::Internal, true),

@@ -4,6 +4,7 @@
 //! results of several jobs are combined there. Start with [`start`].
 
 mod blocks;
+mod counting;
 mod elsewhere;
 mod error;
 mod ids;
@@ -12,6 +13,7 @@ mod querier;
 mod recent;
 mod search;
 mod series;
+mod together;
 mod whole;
 mod worker;
 

@@ -4,6 +4,7 @@
 //! Start with [`start`]; a request's way is `http` or `streaming`, `frontend`, `split`, `run`, `queue`, `pull`, `combine`, `render`.
 
 mod combine;
+mod counting;
 mod error;
 mod frontend;
 mod http;
