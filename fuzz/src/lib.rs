@@ -1,4 +1,4 @@
-//! Fuzz targets: one function per parser of foreign bytes that belongs to blocks and the log, and for queries.
+//! Fuzz targets: one function per parser of foreign bytes that belongs to blocks and the log, for queries, and for gossip.
 //!
 //! Each takes bytes, does with them what the product would, and returns; a panic, a hang or too much memory is a finding.
 //! `make fuzz` runs them under libFuzzer, `tests/replay.rs` over the kept inputs. See docs/testing.md.
@@ -10,6 +10,7 @@ pub mod column;
 pub mod evaluate;
 mod file;
 pub mod footer;
+pub mod gossip;
 mod input;
 pub mod log;
 pub mod objects;
@@ -28,6 +29,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("column", column::run),
     ("evaluate", evaluate::run),
     ("footer", footer::run),
+    ("gossip", gossip::run),
     ("log", log::run),
     ("objects", objects::run),
     ("pages", pages::run),

@@ -1,5 +1,6 @@
 //! Live spans, answered as a block with the same spans would answer.
 
+mod every;
 mod filter;
 mod lookup;
 mod series;
@@ -9,13 +10,14 @@ mod wanted;
 use prost::{DecodeError, Message};
 use vivace_core::{SpanId, TraceId};
 use vivace_proto::otlp::{InstrumentationScope, Resource, ResourceSpans, ScopeSpans, Span};
-use vivace_traceql::{Batch, Fetch, ServiceStat, SpanRow, TraceRow, Value};
+use vivace_traceql::{Batch, Fetch, ServiceStat, SpanAttributes, SpanRow, TraceRow, Value};
 
 pub use filter::Candidates;
 pub use series::observe;
 pub use tags::{tag_names, tag_values};
 
 use crate::row::{Layout, ResourceCache, Row, SpanRef, Wanted};
+use every::Every;
 use lookup::Lookup;
 
 /// The traces that overlap the query's time range and pass its filter, with what the query asks for.
@@ -24,7 +26,22 @@ use lookup::Lookup;
 /// Spans that are no message are left out, as they are from blocks.
 #[must_use]
 pub fn batch(fetch: &Fetch, traces: &[(TraceId, Vec<SpanRef<'_>>)]) -> Batch {
-    let layout = Layout::vparquet4(&[]).reading(Wanted::of_fetch(fetch));
+    fill(fetch, traces, None)
+}
+
+/// The same, and all attributes of these spans, whatever their names.
+fn batch_with_attributes(fetch: &Fetch, traces: &[(TraceId, Vec<SpanRef<'_>>)]) -> (Batch, SpanAttributes) {
+    let mut every = Every::default();
+    let batch = fill(fetch, traces, Some(&mut every));
+    (batch, every.finish())
+}
+
+fn fill<'a>(fetch: &Fetch, traces: &[(TraceId, Vec<SpanRef<'a>>)], mut every: Option<&mut Every<'a>>) -> Batch {
+    let mut wanted = Wanted::of_fetch(fetch);
+    if every.is_some() {
+        wanted.span_keys = None;
+    }
+    let layout = Layout::vparquet4(&[]).reading(wanted);
     let mut cache = ResourceCache::default();
     let mut lookup = Lookup::new(&layout);
     let mut batch = Batch { columns: vec![Vec::new(); fetch.span_attributes.len()], ..Batch::default() };
@@ -49,6 +66,9 @@ pub fn batch(fetch: &Fetch, traces: &[(TraceId, Vec<SpanRef<'_>>)]) -> Batch {
             });
             for (attribute, column) in fetch.span_attributes.iter().zip(&mut batch.columns) {
                 column.push(lookup.of_span(&row, span, attribute));
+            }
+            if let Some(every) = &mut every {
+                every.push(&mut lookup, &row, span);
             }
             events.push(row.events[span.events.clone()].iter(), |event, i| lookup.of_event(&row, event, &fetch.event_attributes[i]));
             links.push(row.links[span.links.clone()].iter(), |link, i| lookup.of_link(&row, link, &fetch.link_attributes[i]));

@@ -113,13 +113,14 @@ pub fn rfc3339(unix_nanos: u64) -> String {
         .expect("a year of four digits has this form")
 }
 
-/// Nanoseconds since the epoch of an RFC 3339 text with any offset. What lies before 1970 is 0, the unknown time.
+/// Nanoseconds since the epoch of an RFC 3339 text with any offset. What lies before 1970 is 0, the unknown time; what lies
+/// after the year 2554 is the end of time, `u64::MAX`.
 ///
 /// # Errors
 /// A text that says what the input should have been.
 pub fn parse_rfc3339(text: &str) -> Result<u64, String> {
     let time = OffsetDateTime::parse(text, &Rfc3339).map_err(|e| format!("{text:?} is no RFC 3339 time: {e}"))?;
-    u64::try_from(time.unix_timestamp_nanos().max(0)).map_err(|_| format!("{text:?} lies after the year 2554"))
+    Ok(u64::try_from(time.unix_timestamp_nanos().max(0)).unwrap_or(u64::MAX))
 }
 
 /// The exact keys and their order.
@@ -238,6 +239,10 @@ mod tests {
         assert_eq!(meta.end_unix_nanos, 1_795_176_000_000_000_001);
         assert_eq!(rfc3339(meta.end_unix_nanos), "2026-11-20T12:00:00.000000001Z");
         assert_eq!(rfc3339(0), "0001-01-01T00:00:00Z");
+        // A block of the year 9999 is a block.
+        let json = json.replace("2026-11-20T13:00:00.000000001+01:00", "9999-12-31T23:59:59Z");
+        let meta = BlockMeta::from_json(json.as_bytes(), "k").expect("valid");
+        assert_eq!((meta.end_unix_nanos, &rfc3339(meta.end_unix_nanos)[..4]), (u64::MAX, "2554"));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::Subcommand;
 use vivace_config::flags::Flags;
 use vivace_config::{Config, Overrides, Warning, WarningKind, expand};
@@ -52,15 +52,19 @@ pub(crate) fn run(command: Command) -> anyhow::Result<String> {
     }
 }
 
-fn read(file: &PathBuf, expand_env: bool) -> anyhow::Result<String> {
-    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+/// Neither kind of file may be larger than what a process takes for its limits.
+const BYTES_MAX: u64 = 64 << 20;
+
+fn read(file: &Path, expand_env: bool) -> anyhow::Result<String> {
+    let name = file.to_string_lossy();
+    let text = vivace_server::read_text(&name, BYTES_MAX).map_err(|reason| anyhow!("cannot read {name}: {reason}"))?;
     if !expand_env {
         return Ok(text);
     }
     Ok(expand(&text, &vivace_server::environment)?)
 }
 
-fn report(file: &std::path::Path, warnings: &[Warning]) -> String {
+fn report(file: &Path, warnings: &[Warning]) -> String {
     let mut out = String::new();
     for (kind, title) in [(WarningKind::Advice, "Worth a look"), (WarningKind::NoEffect, "Without effect")] {
         let of_kind: Vec<&Warning> = warnings.iter().filter(|warning| warning.kind == kind).collect();

@@ -7,7 +7,6 @@ use clap::Parser;
 use vivace_cli::{Cli, Ending};
 
 #[tokio::main]
-#[expect(clippy::print_stderr, reason = "this is a command line")]
 async fn main() -> ExitCode {
     let mut out = BufWriter::new(std::io::stdout());
     let ended = vivace_cli::run(Cli::parse(), &mut out).await;
@@ -16,11 +15,13 @@ async fn main() -> ExitCode {
         Ok(Ending::Good) => ExitCode::SUCCESS,
         Ok(Ending::Bad) => ExitCode::FAILURE,
         // Whoever read the answer has enough of it.
-        Err(error) if error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == ErrorKind::BrokenPipe) => ExitCode::SUCCESS,
+        Err(error) if error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == ErrorKind::BrokenPipe) => {
+            ExitCode::from(u8::try_from(vivace_server::BROKEN_PIPE_CODE).unwrap_or(u8::MAX))
+        }
         Err(error) => {
             // What there is comes before what is wrong with the rest; a failure to say so changes nothing.
             let _ = out.flush();
-            eprintln!("error: {error:#}");
+            let _ = writeln!(std::io::stderr(), "error: {error:#}");
             ExitCode::FAILURE
         }
     }

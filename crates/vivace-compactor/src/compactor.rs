@@ -4,17 +4,17 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use parking_lot::Mutex;
-use rustc_hash::FxHashSet;
+use rustc_hash::{FxHashMap, FxHashSet};
 use tokio_util::sync::CancellationToken;
-use vivace_block::{BlockMeta, BlockOptions, MergedBlock};
+use vivace_block::{BlockMeta, BlockOptions, MergedBlock, objects};
 use vivace_config::{Compaction, Config};
 use vivace_core::{BlockId, TenantId};
 use vivace_server::{Overrides, clock};
-use vivace_storage::{Blocklist, Bucket, BucketError, Change};
+use vivace_storage::{Blocklist, Bucket, BucketError, Change, TenantBlocks};
 
 use crate::Owner;
 use crate::merge::{self, Input, MergeError};
-use crate::retention::{self, Action, Retention};
+use crate::retention::{self, Action, DAY, Retention};
 use crate::select::{self, Job, Limits};
 
 /// Merges and deletes blocks of all tenants, as far as they are this process' own.
@@ -28,6 +28,8 @@ pub struct Compactor {
     work_dir: PathBuf,
     /// Blocks that could not be read: other blocks of their group are merged without them. Forgotten at a restart.
     bad: Mutex<FxHashSet<BlockId>>,
+    /// When blocks were written that may be due for retention, unix nanoseconds. Metas are written once, so it is asked once.
+    written: Mutex<FxHashMap<TenantId, FxHashMap<BlockId, u64>>>,
 }
 
 /// What came of a job.
@@ -72,7 +74,7 @@ impl Compactor {
         }
         std::fs::create_dir_all(&work_dir)?;
         let (settings, block) = (config.compactor.compaction.clone(), config.storage.trace.block.clone());
-        Ok(Self { bucket, blocklist, owner, overrides, settings, block, work_dir, bad: Mutex::default() })
+        Ok(Self { bucket, blocklist, owner, overrides, settings, block, work_dir, bad: Mutex::default(), written: Mutex::default() })
     }
 
     /// Merges what can be merged, tenant after tenant, again and again until stopped.
@@ -88,8 +90,8 @@ impl Compactor {
             if !self.blocklist.is_polled() {
                 continue;
             }
-            for tenant in self.blocklist.snapshot().tenants.keys() {
-                self.compact_tenant(tenant, &stop).await;
+            for tenant in self.blocklist.tenants() {
+                self.compact_tenant(&tenant, &stop).await;
                 if stop.is_cancelled() {
                     return;
                 }
@@ -99,24 +101,24 @@ impl Compactor {
 
     /// Does the jobs of one tenant until none is left or its time is up.
     pub async fn compact_tenant(&self, tenant: &TenantId, stop: &CancellationToken) {
-        let limits = self.overrides.limits(tenant);
-        if limits.compaction.compaction_disabled {
+        let of_tenant = self.overrides.limits(tenant);
+        if of_tenant.compaction.compaction_disabled {
             return;
         }
-        let window = limits.compaction.compaction_window;
+        let window = of_tenant.compaction.compaction_window;
         let limits = Limits {
             window: if window.is_zero() { self.settings.compaction_window } else { window },
             max_objects: self.settings.max_compaction_objects,
             max_bytes: self.settings.max_block_bytes,
+            retention: self.retention(&of_tenant).live,
         };
         let begun = Instant::now();
         let live = self.blocklist.live(tenant);
-        let usable: Vec<BlockMeta> = {
+        let mut jobs = {
             let bad = self.bad.lock();
-            live.iter().filter(|b| !bad.contains(&b.block_id)).cloned().collect()
+            select::select(live.iter().filter(|b| !bad.contains(&b.block_id)), limits, clock::unix_nanos())
         };
-        let jobs: Vec<Job> =
-            select::select(&usable, limits, clock::unix_nanos()).into_iter().filter(|job| self.owner.owns(&job.owner_key)).collect();
+        jobs.retain(|job| self.owner.owns(&job.owner_key));
         let mut outstanding: usize = jobs.iter().map(|job| job.inputs.len()).sum();
         for job in jobs {
             if begun.elapsed() >= self.settings.max_time_per_tenant || stop.is_cancelled() {
@@ -150,6 +152,7 @@ impl Compactor {
         if !self.still_live(job).await? {
             return Ok(Outcome::Abandoned);
         }
+        let imported_unix_nanos = self.imported_unix_nanos(job).await?;
         let block_id = BlockId(uuid::Uuid::new_v4().into_bytes());
         let file = Scratch(self.work_dir.join(format!("{block_id}.parquet")));
         let options = BlockOptions {
@@ -171,7 +174,8 @@ impl Compactor {
         if stop.is_cancelled() || !self.owner.owns(&job.owner_key) || !self.still_live(job).await? {
             return Ok(Outcome::Abandoned);
         }
-        let meta = block.meta;
+        let mut meta = block.meta;
+        meta.end_unix_nanos = meta.end_unix_nanos.max(imported_unix_nanos);
         self.bucket.put_block(&meta, &file.0, block.blooms, block.index).await?;
         let mut change = Change { added: vec![meta.clone()], ..Change::default() };
         let mut failed = None;
@@ -196,6 +200,26 @@ impl Compactor {
         failed.map_or(Ok(Outcome::Merged(Box::new(meta))), |error| Err(error.into()))
     }
 
+    /// When the last import among the inputs came in, unix nanoseconds; 0: there is none. Their retention counts from then,
+    /// and what is merged of them is written later, so it is kept in the times of the merged block.
+    async fn imported_unix_nanos(&self, job: &Job) -> Result<u64, BucketError> {
+        let now = clock::unix_nanos();
+        let mut imported = 0;
+        for input in job.inputs.iter().filter(|input| input.compaction_level == 0 && input.end_unix_nanos < now.saturating_sub(DAY)) {
+            let retention = self.retention(&self.overrides.limits(&input.tenant_id)).live;
+            let written = match self.bucket.written_unix_nanos(&input.tenant_id, input.block_id, objects::META).await {
+                Ok(written) => written,
+                Err(BucketError::Gone { .. }) => continue,
+                Err(error) => return Err(error),
+            };
+            let begins = retention::begins(input, written, retention);
+            if begins > input.end_unix_nanos {
+                imported = imported.max(begins.min(now));
+            }
+        }
+        Ok(imported)
+    }
+
     async fn still_live(&self, job: &Job) -> Result<bool, BucketError> {
         for input in &job.inputs {
             let (tenant, block) = (&input.tenant_id, input.block_id);
@@ -217,10 +241,9 @@ impl Compactor {
     pub async fn run_retention(&self, interval: Duration, stop: CancellationToken) {
         let mut tick = tokio::time::interval(interval);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut lists = self.blocklist.watch();
         // Nothing is old before the first look.
         tokio::select! {
-            result = lists.wait_for(|list| list.polls > 0) => if result.is_err() { return },
+            () = self.blocklist.polled_once() => {}
             () = stop.cancelled() => return,
         }
         loop {
@@ -229,7 +252,8 @@ impl Compactor {
                 () = stop.cancelled() => return,
             }
             let begun = Instant::now();
-            let tenants: Vec<TenantId> = self.blocklist.snapshot().tenants.keys().cloned().collect();
+            let tenants = self.blocklist.tenants();
+            self.written.lock().retain(|tenant, _| tenants.binary_search(tenant).is_ok());
             let work = futures::stream::iter(tenants)
                 .map(|tenant| async move { self.retain_tenant(&tenant).await })
                 .buffer_unordered(self.settings.retention_concurrency.max(1))
@@ -242,20 +266,55 @@ impl Compactor {
         }
     }
 
+    /// A tenant's own retention, where it has one.
+    fn retention(&self, limits: &vivace_config::Limits) -> Retention {
+        let own = limits.compaction.block_retention;
+        Retention {
+            live: if own.is_zero() { self.settings.block_retention } else { own },
+            compacted: self.settings.compacted_block_retention,
+        }
+    }
+
+    /// When the metas of some blocks were written: from memory, else from the bucket. What is missing could not be found out,
+    /// or is for another to decide.
+    async fn written(&self, tenant: &TenantId, blocks: &TenantBlocks, mut of: FxHashSet<BlockId>) -> FxHashMap<BlockId, u64> {
+        of.retain(|block| self.owner.owns(&block.to_string()));
+        if of.is_empty() {
+            self.written.lock().remove(tenant);
+            return FxHashMap::default();
+        }
+        let compacted: FxHashSet<BlockId> = blocks.compacted.iter().map(|block| block.meta.block_id).collect();
+        let mut known = self.written.lock().get(tenant).cloned().unwrap_or_default();
+        // What is known of a block was perhaps found out when it was live.
+        known.retain(|block, _| !compacted.contains(block) && of.remove(block));
+        for block in of {
+            let name = if compacted.contains(&block) { objects::META_COMPACTED } else { objects::META };
+            match self.bucket.written_unix_nanos(tenant, block, name).await {
+                Ok(written) => drop(known.insert(block, written)),
+                // Marked or deleted by another; the next poll will show it.
+                Err(BucketError::Gone { .. }) => {}
+                Err(error) => {
+                    metrics::counter!("tempodb_retention_errors_total").increment(1);
+                    tracing::error!(%tenant, block_id = %block, error = &error as &dyn std::error::Error, "could not find out how old a block is; it stays");
+                }
+            }
+        }
+        self.written.lock().insert(tenant.clone(), known.clone());
+        known
+    }
+
     /// Marks a tenant's expired blocks, and deletes those that were marked long enough ago.
     pub async fn retain_tenant(&self, tenant: &TenantId) {
         let limits = self.overrides.limits(tenant);
         if limits.compaction.compaction_disabled {
             return;
         }
-        let own = limits.compaction.block_retention;
-        let retention = Retention {
-            live: if own.is_zero() { self.settings.block_retention } else { own },
-            compacted: self.settings.compacted_block_retention,
-        };
-        let Some(blocks) = self.blocklist.snapshot().tenants.get(tenant).cloned() else { return };
-        for action in retention::plan(&blocks, retention, clock::unix_nanos()) {
-            let (Action::Expire(block) | Action::Delete(block)) = action;
+        let retention = self.retention(&limits);
+        let Some(blocks) = self.blocklist.blocks(tenant) else { return };
+        let now = clock::unix_nanos();
+        let written = self.written(tenant, &blocks, retention::undecided(&blocks, retention, now)).await;
+        for action in retention::plan(&blocks, retention, now, &written) {
+            let block = action.block();
             if !self.owner.owns(&block.to_string()) {
                 continue;
             }

@@ -15,7 +15,10 @@ async fn main() -> anyhow::Result<()> {
     let overrides = process.overrides(&config)?;
     let gossip = GossipOptions::from_config(&config.memberlist, &host_name(), clock::unix_nanos())?;
     let membership = Membership::start(gossip, clock::unix_nanos).await?;
-    let opening = Bucket::open(&config.storage.trace, &vivace_server::environment);
+    let opening = async {
+        let (storage, env) = (&config.storage.trace, &vivace_server::environment);
+        if config.compactor.disabled { Bucket::open(storage, env).await } else { Bucket::open_for_writing(storage, env).await }
+    };
     let bucket = process.wait_for("the bucket is not open yet", opening).await.context("could not open the bucket")?;
     vivace_compactor::start(&config, &membership, bucket, overrides, &mut process).await?;
     process.add_http(vivace_ring::router(&membership, &[Role::Compactor]));

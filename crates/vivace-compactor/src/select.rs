@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use vivace_block::{BlockMeta, Format, dedicated};
 
+use crate::retention::{self, is_credible};
+
 /// Blocks of one job at least and at most.
 const INPUTS_MIN: usize = 2;
 const INPUTS_MAX: usize = 4;
@@ -22,6 +24,8 @@ pub struct Limits {
     pub max_objects: u64,
     /// Bytes of the inputs together.
     pub max_bytes: u64,
+    /// How long blocks are kept after their last span; zero: for ever.
+    pub retention: Duration,
 }
 
 /// Blocks to be merged into one.
@@ -47,16 +51,20 @@ struct Group {
 /// The jobs of a tenant, in the order in which they should be done. A block is in one job at most.
 ///
 /// Blocks of formats that are not written here stay as they are. The window that is just turning old is left alone, as
-/// the owner of its blocks changes.
+/// the owner of its blocks changes. So are blocks whose retention is over or whose times cannot be: how long they stay
+/// counts from when they were written (see [`crate::retention`]), and a merged block would be written anew.
 #[must_use]
-pub fn select(blocks: &[BlockMeta], limits: Limits, now_unix_nanos: u64) -> Vec<Job> {
-    let window_nanos = u64::try_from(limits.window.as_nanos()).unwrap_or(u64::MAX).max(1_000_000_000);
+pub fn select<'b>(blocks: impl IntoIterator<Item = &'b BlockMeta>, limits: Limits, now_unix_nanos: u64) -> Vec<Job> {
+    let window_nanos = retention::nanos(limits.window).max(1_000_000_000);
+    let retention_nanos = retention::nanos(limits.retention);
+    let is_settled = |end: u64| retention_nanos > 0 && retention::is_past(end, retention_nanos, now_unix_nanos);
     let active_nanos = u64::try_from(ACTIVE.as_nanos()).expect("a day");
     let turning_old = now_unix_nanos.saturating_sub(active_nanos) / window_nanos;
     let mut groups: BTreeMap<Group, Vec<&BlockMeta>> = BTreeMap::new();
     for block in blocks {
         let window = block.end_unix_nanos / window_nanos;
-        if block.format != Format::VParquet4 || window == turning_old {
+        let end = block.end_unix_nanos;
+        if block.format != Format::VParquet4 || window == turning_old || !is_credible(end, now_unix_nanos) || is_settled(end) {
             continue;
         }
         let old = window < turning_old;
@@ -122,7 +130,7 @@ mod tests {
     const HOUR: u64 = 3_600_000_000_000;
     /// Ten minutes into an hour.
     const NOW: u64 = 500_000 * HOUR + HOUR / 6;
-    const LIMITS: Limits = Limits { window: Duration::from_secs(3600), max_objects: 1000, max_bytes: 1_000_000 };
+    const LIMITS: Limits = Limits { window: Duration::from_secs(3600), max_objects: 1000, max_bytes: 1_000_000, retention: Duration::ZERO };
 
     fn block(n: u8, hours_ago: u64, level: u32, objects: u64) -> BlockMeta {
         BlockMeta {
@@ -188,6 +196,23 @@ mod tests {
         selects(&[block(1, 0, 0, 1), other_columns.clone(), other_replication, other_format], &[]);
         // They do not keep those apart that fit together either.
         selects(&[block(1, 0, 0, 1), other_columns, block(3, 0, 0, 3)], &[&[1, 3]]);
+    }
+
+    #[test]
+    fn blocks_whose_retention_counts_from_their_writing_are_left_alone() {
+        let ending = |n: u8, end_unix_nanos: u64| BlockMeta { end_unix_nanos, ..block(n, 0, 0, u64::from(n)) };
+        // Unknown, 1970, just too old, the year 2200 and the end of time: two of each.
+        for end in [0, 1, NOW - 49 * HOUR, 7_258_118_400_000_000_000, u64::MAX, NOW + 25 * HOUR] {
+            let limits = Limits { retention: Duration::from_secs(48 * 3600), ..LIMITS };
+            assert_eq!(select(&[ending(1, end), ending(2, end)], limits, NOW), [], "ends at {end}");
+        }
+        // Without a retention old blocks are merged as ever.
+        selects(&[ending(1, 1), ending(2, 1)], &[&[1, 2]]);
+        // Windows of any length are windows.
+        for window in [Duration::ZERO, Duration::from_nanos(1), Duration::MAX] {
+            let jobs = select(&[ending(1, 0), ending(2, u64::MAX), block(3, 1, 0, 1)], Limits { window, ..LIMITS }, NOW);
+            assert_eq!(jobs, [], "a window of {window:?}");
+        }
     }
 
     #[test]

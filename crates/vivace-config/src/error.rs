@@ -2,6 +2,12 @@ use std::fmt;
 
 use crate::node::Position;
 
+/// So many problems, and as many remarks, are kept and shown; of more only the number is. The wrong file has one in each line.
+pub(crate) const KEPT_MAX: usize = 100;
+
+/// Foreign text in a message is cut after so many characters, and a path too.
+const SHOWN_CHARS: usize = 200;
+
 /// One thing wrong in a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
@@ -17,7 +23,59 @@ pub struct Problem {
 
 impl Problem {
     pub(crate) fn new(path: &str, at: Position, message: String) -> Self {
-        Self { path: path.to_owned(), line: at.line, column: at.column, message }
+        Self { path: shortened(path), line: at.line, column: at.column, message }
+    }
+}
+
+/// A text as a message shows it: quoted, and not longer than a line or two.
+pub(crate) fn quoted(text: &str) -> String {
+    match text.char_indices().nth(SHOWN_CHARS) {
+        Some((end, _)) => format!("{:?}... ({} bytes)", &text[..end], text.len()),
+        None => format!("{text:?}"),
+    }
+}
+
+pub(crate) fn shortened(text: &str) -> String {
+    match text.char_indices().nth(SHOWN_CHARS) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+/// What is wrong, as it is found.
+#[derive(Debug, Default)]
+pub(crate) struct Problems {
+    list: Vec<Problem>,
+    more: usize,
+}
+
+impl Problems {
+    pub(crate) fn push(&mut self, problem: Problem) {
+        if self.list.len() < KEPT_MAX {
+            self.list.push(problem);
+        } else {
+            self.more += 1;
+        }
+    }
+
+    /// Whether a further problem will only be counted.
+    pub(crate) fn are_enough(&self) -> bool {
+        self.list.len() >= KEPT_MAX
+    }
+
+    /// Whether the value of a key was refused already.
+    pub(crate) fn names(&self, path: &str) -> bool {
+        self.list.iter().any(|problem| problem.path == path)
+    }
+
+    /// None where nothing is wrong.
+    pub(crate) fn into_errors(self, source: &str) -> Option<ConfigErrors> {
+        let Self { list: mut problems, more } = self;
+        if problems.is_empty() {
+            return None;
+        }
+        problems.sort_by_key(|problem| (problem.line, problem.column));
+        Some(ConfigErrors { source_name: source.to_owned(), problems, more })
     }
 }
 
@@ -33,21 +91,26 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Everything wrong in a configuration, in the order of the file. Shown as one line per problem.
+/// What is wrong in a configuration, in the order of the file. Shown as one line per problem.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct ConfigErrors {
     /// What was read, such as a file's path.
     pub source_name: String,
     /// What is wrong; never empty.
     pub problems: Vec<Problem>,
+    /// So many further problems are not listed.
+    pub more: usize,
 }
 
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let count = self.problems.len();
+        let count = self.problems.len() + self.more;
         write!(f, "{}: {count} problem{}", self.source_name, if count == 1 { "" } else { "s" })?;
         for problem in &self.problems {
             write!(f, "\n  {problem}")?;
+        }
+        if self.more > 0 {
+            write!(f, "\n  and {} more", self.more)?;
         }
         Ok(())
     }

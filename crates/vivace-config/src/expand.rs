@@ -1,3 +1,5 @@
+use crate::error::shortened;
+
 /// Why a text could not be expanded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("failed to expand env vars: line {line}: {message}")]
@@ -7,6 +9,9 @@ pub struct ExpandError {
     /// What is wrong.
     pub message: String,
 }
+
+/// What a text may become, bytes: a long variable can stand in it many times.
+const EXPANDED_BYTES_MAX: usize = 128 << 20;
 
 /// Nested defaults that are followed: `${A:-${B:-..}}`.
 const DEPTH_MAX: usize = 16;
@@ -29,8 +34,9 @@ pub fn expand(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<Str
 fn expand_at(text: &str, line: usize, depth: usize, lookup: &dyn Fn(&str) -> Option<String>) -> Result<String, ExpandError> {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
+    let mut line = line;
     while let Some(start) = rest.find("${") {
-        let line = line + text[..text.len() - rest.len() + start].matches('\n').count();
+        line += rest[..start].matches('\n').count();
         let fail = |message: &str| Err(ExpandError { line, message: message.to_owned() });
         let body = &rest[start + 2..];
         let Some(end) = closing(body) else { return fail("this ${ is never closed") };
@@ -45,13 +51,23 @@ fn expand_at(text: &str, line: usize, depth: usize, lookup: &dyn Fn(&str) -> Opt
             let nested = |argument: &str| expand_at(argument, line, depth - 1, lookup);
             match replace(&body[..end], lookup, &nested)? {
                 Some(value) => out.push_str(&value),
-                None => return fail(&format!("${{{}}} is none of the known forms", &body[..end])),
+                // A default may be a secret, so only the name is shown.
+                None => return fail(&format!("${{{}..}} is none of the known forms", shortened(name_of(&body[..end])))),
             }
         }
+        if out.len() > EXPANDED_BYTES_MAX {
+            return fail("with the variables in it the text is larger than 128 MiB");
+        }
+        line += body[..end].matches('\n').count();
         rest = &body[end + 1..];
     }
     out.push_str(rest);
     Ok(out)
+}
+
+/// What stands before the first character that no name has.
+fn name_of(body: &str) -> &str {
+    body.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap_or_default()
 }
 
 /// Where the brace that was opened before `body` is closed.

@@ -17,6 +17,7 @@ const FLAGS: &[(&str, &str)] = &[
     ("multitenancy.enabled", "multitenancy_enabled"),
     ("http-api-prefix", "http_api_prefix"),
     ("shutdown-delay", "shutdown_delay"),
+    ("memory.limit", "memory.limit"),
     ("enable-go-runtime-metrics", "enable_go_runtime_metrics"),
     ("log.level", "server.log_level"),
     ("log.format", "server.log_format"),

@@ -62,8 +62,8 @@ pub use overrides::{Overrides, OverridesApi, OverridesClient, OverridesConfig, U
 pub use querier::{FrontendWorker, Querier, QuerierExternal, QuerierMetrics, QuerierSearch, QuerierTraceById};
 pub use query_frontend::{FrontendMetrics, FrontendSearch, FrontendTraceById, McpServer, QueryFrontend, Slo, TraceqlRelease, Weights};
 pub use receivers::{
-    Cors, GrpcReceiver, HttpReceiver, JaegerBlock, JaegerProtocols, JaegerReceiver, OtlpBlock, OtlpHttpReceiver, OtlpProtocols,
-    OtlpReceiver, Receivers, UdpReceiver, ZipkinHttp, ZipkinReceiver,
+    Cors, GrpcReceiver, HttpReceiver, JaegerBlock, JaegerProtocols, JaegerReceiver, Keepalive, KeepaliveEnforcement, KeepaliveServer,
+    OtlpBlock, OtlpHttpReceiver, OtlpProtocols, OtlpReceiver, Receivers, UdpReceiver, ZipkinHttp, ZipkinReceiver,
 };
 pub use remote_write::{Authorization, BasicAuth, QueueConfig, RemoteWrite, RemoteWriteTls};
 pub use render::reference;
@@ -78,6 +78,19 @@ use std::time::Duration;
 use reader::Reader;
 use section::section;
 use value::{Value, default, millis, secs};
+
+section! {
+    /// `memory`: what the process may take together. Requests, live traces, queries, answers and caches share it, and what does
+    /// not fit is refused by name.
+    pub struct Memory {
+        /// The limit, with a unit; 0B takes `GOMEMLIMIT`. The limits of control groups and the machine's memory lower either.
+        used limit: ByteString = ByteString(0);
+        /// Whether Go's limit follows the control group's (3.x); always so here.
+        idle automemlimit_enabled: bool = false;
+        /// Share of the control group's limit that Go takes (3.x).
+        idle automemlimit_ratio: f64 = 0.8;
+    }
+}
 
 section! {
     /// The whole configuration of a process.
@@ -100,8 +113,8 @@ section! {
         idle partition_ring_live_store: bool = false;
         /// Profiles by span (3.x).
         idle span_profiling: bool = false;
-        /// Go's memory limit (3.x).
-        idle memory: Ignored = default();
+        /// How much memory the process may take.
+        used memory: Memory = default();
         /// Listeners, their limits, and the log.
         used server: Server = default();
         /// A second HTTP listener for `/ready` and `/metrics`.
@@ -233,18 +246,18 @@ impl Config {
         if trace.blocklist_poll_concurrency == 0 {
             trace.blocklist_poll_concurrency = 50;
         }
-        if trace.blocklist_poll_tenant_concurrency == 0 {
-            trace.blocklist_poll_tenant_concurrency = 1;
-        }
     }
 }
 
 /// Everything the reader found: warnings if nothing is wrong.
 fn finish(reader: Reader, source: &str) -> Result<Vec<Warning>, ConfigErrors> {
-    let Reader { mut problems, warnings, .. } = reader;
-    if problems.is_empty() {
-        return Ok(warnings);
+    let Reader { problems, mut warnings, more_warnings, .. } = reader;
+    if let Some(errors) = problems.into_errors(source) {
+        return Err(errors);
     }
-    problems.sort_by_key(|problem| (problem.line, problem.column));
-    Err(ConfigErrors { source_name: source.to_owned(), problems })
+    if more_warnings > 0 {
+        let message = format!("there are {more_warnings} more remarks of this kind");
+        warnings.push(Warning { kind: WarningKind::NoEffect, path: source.to_owned(), line: 0, message });
+    }
+    Ok(warnings)
 }

@@ -3,10 +3,17 @@ use std::rc::Rc;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 
-use crate::error::Problem;
+use crate::error::{Problem, Problems, quoted};
 
 /// Deepest nesting of a file.
 const DEPTH_MAX: usize = 64;
+
+/// Most values in a file, those that aliases and merge keys repeat counted each time: enough for some limits of each of a
+/// hundred thousand tenants. A few lines of aliases can stand for more values than there are atoms.
+const VALUES_MAX: u64 = 4_000_000;
+
+/// Words in a key's name whose value is not shown.
+const SECRETS: [&str; 6] = ["secret", "password", "token", "credential", "key", "auth"];
 
 /// A place in a file; both count from 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,20 +59,30 @@ impl Node {
         }
     }
 
-    /// What this is, for an error message.
-    pub(crate) fn describe(&self) -> String {
+    /// What this is, for an error message about the value of the key at `path`. What may be a secret in the wrong place is not
+    /// shown.
+    pub(crate) fn describe(&self, path: &str) -> String {
         match &self.kind {
             Kind::Null => "nothing".to_owned(),
-            Kind::Scalar { text, .. } => format!("{text:?}"),
+            Kind::Scalar { text, .. } if path.is_empty() || is_secret(path) || text.contains(['@', ' ']) => {
+                format!("a text of {} bytes", text.len())
+            }
+            Kind::Scalar { text, .. } => quoted(text),
             Kind::List(_) => "a list".to_owned(),
             Kind::Map(_) => "a block with keys".to_owned(),
         }
     }
 }
 
+/// Whether the name of a key says that its value is not to be shown.
+pub(crate) fn is_secret(key: &str) -> bool {
+    let key = key.to_lowercase();
+    SECRETS.iter().any(|word| key.contains(word))
+}
+
 /// Reads the first document of a YAML text. Aliases and merge keys (`<<`) are resolved, duplicate keys are problems.
-pub(crate) fn parse(text: &str, problems: &mut Vec<Problem>) -> Node {
-    let mut builder = Builder { stack: vec![], anchors: HashMap::new(), root: None, problems };
+pub(crate) fn parse(text: &str, problems: &mut Problems) -> Node {
+    let mut builder = Builder { stack: vec![], anchors: HashMap::new(), root: None, values: 0, problems };
     for event in Parser::new_from_str(text) {
         match event {
             Ok((Event::DocumentEnd, _)) => break,
@@ -89,18 +106,32 @@ struct Open {
     at: Position,
     anchor: usize,
     content: Content,
+    /// Values counted before it.
+    values_before: u64,
 }
 
 enum Content {
     List(Vec<Rc<Node>>),
-    Map { entries: Vec<(String, Position, Rc<Node>)>, merged: Vec<Rc<Node>>, key: Option<(String, Position, bool)> },
+    Map(Map),
+}
+
+#[derive(Default)]
+struct Map {
+    entries: Vec<(String, Position, Rc<Node>)>,
+    /// Where its keys are set.
+    places: HashMap<String, Position>,
+    merged: Vec<Rc<Node>>,
+    key: Option<(String, Position, bool)>,
 }
 
 struct Builder<'p> {
     stack: Vec<Open>,
-    anchors: HashMap<usize, Rc<Node>>,
+    /// What anchors name, and how many values that is.
+    anchors: HashMap<usize, (Rc<Node>, u64)>,
     root: Option<Rc<Node>>,
-    problems: &'p mut Vec<Problem>,
+    /// Values so far.
+    values: u64,
+    problems: &'p mut Problems,
 }
 
 impl Builder<'_> {
@@ -115,23 +146,27 @@ impl Builder<'_> {
                     return self.key(text.into_owned(), at, plain);
                 }
                 let kind = if null { Kind::Null } else { Kind::Scalar { text: text.into_owned(), plain } };
-                self.value(Rc::new(Node { at, kind }), anchor);
+                self.values += 1;
+                self.value(Rc::new(Node { at, kind }), anchor, 1);
             }
             Event::Alias(anchor) => match self.anchors.get(&anchor).cloned() {
-                Some(node) => self.value(node, 0),
+                Some((node, values)) => {
+                    self.values = self.values.saturating_add(values);
+                    self.value(node, 0, 0);
+                }
                 None => return self.stop(at, "this alias has no anchor, or lies within what it names"),
             },
-            Event::SequenceStart(anchor, _) | Event::MappingStart(anchor, _) if self.is_key() || self.stack.len() >= DEPTH_MAX => {
-                let _ = anchor;
+            Event::SequenceStart(..) | Event::MappingStart(..) if self.is_key() || self.stack.len() >= DEPTH_MAX => {
                 let why = if self.is_key() { "a key must be a text" } else { "this is nested too deeply; 64 levels are the most" };
                 return self.stop(at, why);
             }
-            Event::SequenceStart(anchor, _) => self.stack.push(Open { at, anchor, content: Content::List(vec![]) }),
-            Event::MappingStart(anchor, _) => {
-                self.stack.push(Open { at, anchor, content: Content::Map { entries: vec![], merged: vec![], key: None } });
-            }
+            Event::SequenceStart(anchor, _) => self.open(at, anchor, Content::List(vec![])),
+            Event::MappingStart(anchor, _) => self.open(at, anchor, Content::Map(Map::default())),
             Event::SequenceEnd | Event::MappingEnd => self.close(),
             _ => {}
+        }
+        if self.values > VALUES_MAX {
+            return self.stop(at, "this is more than 4 million values, those counted again that aliases repeat");
         }
         true
     }
@@ -141,52 +176,64 @@ impl Builder<'_> {
         false
     }
 
+    fn open(&mut self, at: Position, anchor: usize, content: Content) {
+        self.stack.push(Open { at, anchor, content, values_before: self.values });
+        self.values += 1;
+    }
+
     fn is_key(&self) -> bool {
-        matches!(self.stack.last(), Some(Open { content: Content::Map { key: None, .. }, .. }))
+        matches!(self.stack.last(), Some(Open { content: Content::Map(Map { key: None, .. }), .. }))
     }
 
     fn key(&mut self, text: String, at: Position, plain: bool) -> bool {
-        if let Some(Open { content: Content::Map { entries, key, .. }, .. }) = self.stack.last_mut() {
+        if let Some(Open { content: Content::Map(map), .. }) = self.stack.last_mut() {
             let merge = plain && text == "<<";
-            let before = entries.iter().find(|(name, _, _)| !merge && *name == text).map(|(_, at, _)| *at);
-            *key = Some((text.clone(), at, merge));
-            if let Some(before) = before {
-                self.problems.push(Problem::new(&text, at, format!("this key is already set in line {}", before.line)));
+            if !merge {
+                match map.places.get(&text) {
+                    Some(before) => {
+                        let message = format!("this key is already set in line {}", before.line);
+                        self.problems.push(Problem::new(&text, at, message));
+                    }
+                    None => drop(map.places.insert(text.clone(), at)),
+                }
             }
+            map.key = Some((text, at, merge));
         }
         true
     }
 
-    fn value(&mut self, node: Rc<Node>, anchor: usize) {
+    /// Puts a value where it belongs. Those within are counted already; an anchor names so many.
+    fn value(&mut self, node: Rc<Node>, anchor: usize, values: u64) {
         if anchor != 0 {
-            self.anchors.insert(anchor, node.clone());
+            self.anchors.insert(anchor, (node.clone(), values));
         }
         match self.stack.last_mut() {
             None => self.root = Some(node),
             Some(Open { content: Content::List(items), .. }) => items.push(node),
-            Some(Open { content: Content::Map { entries, merged, key }, .. }) => match key.take() {
+            Some(Open { content: Content::Map(map), .. }) => match map.key.take() {
                 Some((_, _, true)) => match &node.kind {
-                    Kind::List(nodes) => merged.extend(nodes.iter().cloned()),
-                    _ => merged.push(node),
+                    Kind::List(nodes) => map.merged.extend(nodes.iter().cloned()),
+                    _ => map.merged.push(node),
                 },
-                Some((name, at, false)) => entries.push((name, at, node)),
+                Some((name, at, false)) => map.entries.push((name, at, node)),
                 None => {}
             },
         }
     }
 
     fn close(&mut self) {
-        let Some(Open { at, anchor, content }) = self.stack.pop() else { return };
+        let Some(Open { at, anchor, content, values_before }) = self.stack.pop() else { return };
         let kind = match content {
             Content::List(items) => Kind::List(items),
-            Content::Map { mut entries, merged, .. } => {
+            Content::Map(Map { mut entries, mut places, merged, .. }) => {
                 for other in merged {
                     let Kind::Map(theirs) = &other.kind else {
                         self.problems.push(Problem::new("<<", at, "a merge key takes a block, or a list of blocks".to_owned()));
                         continue;
                     };
                     for their in theirs {
-                        if !entries.iter().any(|(name, _, _)| *name == their.0) {
+                        if !places.contains_key(&their.0) {
+                            places.insert(their.0.clone(), their.1);
                             entries.push(their.clone());
                         }
                     }
@@ -194,6 +241,6 @@ impl Builder<'_> {
                 Kind::Map(entries)
             }
         };
-        self.value(Rc::new(Node { at, kind }), anchor);
+        self.value(Rc::new(Node { at, kind }), anchor, self.values - values_before);
     }
 }

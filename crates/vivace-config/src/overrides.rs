@@ -202,6 +202,9 @@ fn read_limits(limits: &mut Limits, node: &Node, reader: &mut Reader) {
 
 /// Refuses a key; perhaps it was meant to be a limit in the flat form.
 fn unknown_limit(entry: &Entry<'_>, known: &[&str], reader: &mut Reader) {
+    if reader.problems.are_enough() {
+        return reader.unknown(entry, known);
+    }
     let flat = flat_names();
     match suggest::nearest(&entry.key, &flat.iter().map(String::as_str).collect::<Vec<_>>()) {
         Some(near) => reader.unknown(entry, &[near]),

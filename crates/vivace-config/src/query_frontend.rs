@@ -1,16 +1,18 @@
 use std::time::Duration;
 
 use crate::section::{choice, section};
-use crate::value::{default, hours, mins};
+use crate::value::{default, hours, mins, secs};
 
 section! {
     /// `query_frontend`: the query API; splits queries into jobs and combines their results.
     pub struct QueryFrontend {
         /// Jobs a tenant may have waiting; more are refused with 429.
         used max_outstanding_per_tenant: usize = 2000;
+        /// Longest wait of a query for others to end before it begins; what would wait longer is refused with 429 and a hint when to come back. 0: nobody waits. Vivace's own key.
+        used max_wait: Duration = secs(20);
         /// Jobs given to a querier at once.
         idle max_batch_size: usize = 7;
-        /// Tries of a failed job after the first.
+        /// Tries of a job, the first included.
         used max_retries: usize = 2;
         /// Workers that combine results.
         idle response_consumers: usize = 10;

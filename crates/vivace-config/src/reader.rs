@@ -1,6 +1,6 @@
 use std::collections::HashMap;
 
-use crate::error::{Problem, Warning, WarningKind};
+use crate::error::{KEPT_MAX, Problem, Problems, Warning, WarningKind, quoted, shortened};
 use crate::node::{Kind, Node, Position};
 use crate::value::Value;
 
@@ -11,9 +11,11 @@ pub(crate) struct Reader {
     quiet: usize,
     places: HashMap<String, Position>,
     /// What is wrong so far.
-    pub(crate) problems: Vec<Problem>,
+    pub(crate) problems: Problems,
     /// What else is to be said.
     pub(crate) warnings: Vec<Warning>,
+    /// So many further warnings were not kept.
+    pub(crate) more_warnings: usize,
 }
 
 /// One key of a block.
@@ -25,7 +27,7 @@ pub(crate) struct Entry<'n> {
 
 impl Reader {
     pub(crate) fn new() -> Self {
-        Self { path: vec![], quiet: 0, places: HashMap::new(), problems: vec![], warnings: vec![] }
+        Self { path: vec![], quiet: 0, places: HashMap::new(), problems: Problems::default(), warnings: vec![], more_warnings: 0 }
     }
 
     /// The keys of a block. Nothing at all is a block without keys: its defaults stay.
@@ -38,7 +40,7 @@ impl Reader {
             _ => {
                 let keys = known.iter().take(4).copied().collect::<Vec<_>>().join(", ");
                 let keys = if keys.is_empty() { String::new() } else { format!(" such as {keys}") };
-                self.problem(node, format!("expected a block with keys{keys}; got {}", node.describe()));
+                self.problem(node, format!("expected a block with keys{keys}; got {}", node.describe(&self.here())));
                 vec![]
             }
         }
@@ -81,6 +83,10 @@ impl Reader {
 
     /// Refuses a key.
     pub(crate) fn unknown(&mut self, entry: &Entry<'_>, known: &[&str]) {
+        // To find out what was meant takes a while, and a file of another kind has millions of keys.
+        if self.problems.are_enough() {
+            return self.problems.push(Problem::new(&entry.key, entry.at, String::new()));
+        }
         self.path.push(entry.key.clone());
         let message = match crate::suggest::nearest(&entry.key, known) {
             Some(near) => format!("unknown key; did you mean {near}?"),
@@ -97,7 +103,7 @@ impl Reader {
     /// Reads the items of a list into fresh values.
     pub(crate) fn items<T: Value + Default>(&mut self, node: &Node, what: &str) -> Option<Vec<T>> {
         let Kind::List(items) = &node.kind else {
-            self.problem(node, format!("expected a list{what}, such as [a, b]; got {}", node.describe()));
+            self.problem(node, format!("expected a list{what}, such as [a, b]; got {}", node.describe(&self.here())));
             return None;
         };
         let mut values = Vec::with_capacity(items.len());
@@ -118,7 +124,7 @@ impl Reader {
             Kind::Scalar { text, .. } => Some(text),
             Kind::Null => None,
             _ => {
-                self.problem(node, format!("expected a text; got {}", node.describe()));
+                self.problem(node, format!("expected a text; got {}", node.describe(&self.here())));
                 None
             }
         }
@@ -129,12 +135,12 @@ impl Reader {
         match &node.kind {
             Kind::Scalar { text, plain: true } => Some(text),
             Kind::Scalar { text, plain: false } => {
-                self.problem(node, format!("expected {expected}; got the quoted text {text:?}"));
+                self.problem(node, format!("expected {expected}; got the quoted text {}", quoted(text)));
                 None
             }
             Kind::Null => None,
             _ => {
-                self.problem(node, format!("expected {expected}; got {}", node.describe()));
+                self.problem(node, format!("expected {expected}; got {}", node.describe(&self.here())));
                 None
             }
         }
@@ -142,7 +148,7 @@ impl Reader {
 
     pub(crate) fn not_one_of(&mut self, node: &Node, got: &str, words: &[&str]) {
         let near = crate::suggest::nearest(got, words).map(|near| format!("; did you mean {near}?")).unwrap_or_default();
-        self.problem(node, format!("expected {}; got {got:?}{near}", one_of(words)));
+        self.problem(node, format!("expected {}; got {}{near}", one_of(words), quoted(got)));
     }
 
     pub(crate) fn problem(&mut self, node: &Node, message: String) {
@@ -155,7 +161,16 @@ impl Reader {
         if self.quiet > 0 {
             return;
         }
-        self.warnings.push(Warning { kind, path: self.here(), line: at.line, message });
+        let path = self.here();
+        self.keep(Warning { kind, path, line: at.line, message });
+    }
+
+    fn keep(&mut self, warning: Warning) {
+        if self.warnings.len() < KEPT_MAX {
+            self.warnings.push(Warning { path: shortened(&warning.path), ..warning });
+        } else {
+            self.more_warnings += 1;
+        }
     }
 
     /// A problem found once everything was read: between keys, or with what is missing.
@@ -167,18 +182,18 @@ impl Reader {
     /// Advice found once everything was read.
     pub(crate) fn advise_at(&mut self, path: &str, message: String) {
         let at = self.place(path);
-        self.warnings.push(Warning { kind: WarningKind::Advice, path: path.to_owned(), line: at.line, message });
+        self.keep(Warning { kind: WarningKind::Advice, path: path.to_owned(), line: at.line, message });
     }
 
     /// A key without effect, found once everything was read.
     pub(crate) fn note_at(&mut self, path: &str, message: String) {
         let at = self.place(path);
-        self.warnings.push(Warning { kind: WarningKind::NoEffect, path: path.to_owned(), line: at.line, message });
+        self.keep(Warning { kind: WarningKind::NoEffect, path: path.to_owned(), line: at.line, message });
     }
 
     /// Whether a key's value was refused already.
     pub(crate) fn is_refused(&self, path: &str) -> bool {
-        self.problems.iter().any(|problem| problem.path == path)
+        self.problems.names(path)
     }
 
     /// The line of a key, or of the nearest block around it.

@@ -93,14 +93,14 @@ section! {
         used tls: Option<CollectorTls> = None;
         /// Largest message, in MiB; 0 is the limit of the `server` block.
         used max_recv_msg_size_mib: u64 = 0;
-        /// Open streams per connection; 0 is no limit.
-        idle max_concurrent_streams: u32 = 0;
+        /// Open streams per connection; 0 is 200.
+        used max_concurrent_streams: u32 = 0;
         /// Read buffer, in bytes.
         idle read_buffer_size: u64 = 512 << 10;
         /// Write buffer, in bytes.
         idle write_buffer_size: u64 = 0;
         /// Pings and ages of connections.
-        idle keepalive: Ignored = default();
+        used keepalive: Keepalive = default();
         /// Authentication extension.
         idle auth: Ignored = default();
         /// Whether metadata is passed on; always so here.
@@ -109,6 +109,42 @@ section! {
         idle middlewares: Ignored = default();
         /// Origins allowed (opencensus).
         idle cors_allowed_origins: Vec<String> = vec![];
+    }
+}
+
+section! {
+    /// `keepalive`: pings and ages of a gRPC listener's connections.
+    pub struct Keepalive {
+        /// What this side does.
+        used server_parameters: KeepaliveServer = default();
+        /// What is asked of clients.
+        used enforcement_policy: KeepaliveEnforcement = default();
+    }
+}
+
+section! {
+    /// `keepalive.server_parameters`; 0 is the default of gRPC's servers.
+    pub struct KeepaliveServer {
+        /// How long a connection may idle; 0 is no limit.
+        used max_connection_idle: Duration = Duration::ZERO;
+        /// How old a connection may become; 0 is no limit.
+        used max_connection_age: Duration = Duration::ZERO;
+        /// Time for open calls once a connection is too old; 0 is no limit.
+        used max_connection_age_grace: Duration = Duration::ZERO;
+        /// Pause before an idle connection is pinged; 0 is two hours.
+        used time: Duration = Duration::ZERO;
+        /// Longest wait for the answer to such a ping; 0 is 20 seconds.
+        used timeout: Duration = Duration::ZERO;
+    }
+}
+
+section! {
+    /// `keepalive.enforcement_policy`.
+    pub struct KeepaliveEnforcement {
+        /// Shortest pause a client must leave between pings.
+        idle min_time: Duration = Duration::ZERO;
+        /// Whether clients may ping without an open call; always so here.
+        idle permit_without_stream: bool = false;
     }
 }
 
@@ -172,15 +208,15 @@ section! {
         /// Content encodings accepted.
         idle compression_algorithms: Vec<String> = vec![];
         /// Longest time to read a request; 0 is no limit.
-        idle read_timeout: Duration = Duration::ZERO;
+        used read_timeout: Duration = Duration::ZERO;
         /// Longest time to read the headers; 0 is no limit.
-        idle read_header_timeout: Duration = secs(60);
-        /// Longest time to answer; 0 is no limit.
-        idle write_timeout: Duration = secs(30);
-        /// How long a connection may idle.
-        idle idle_timeout: Duration = secs(60);
+        used read_header_timeout: Duration = secs(60);
+        /// How long a client may take nothing of its answer; 0 is no limit.
+        used write_timeout: Duration = secs(30);
+        /// How long a connection may idle; 0 is no limit.
+        used idle_timeout: Duration = secs(60);
         /// Whether connections are reused.
-        idle keep_alives_enabled: bool = true;
+        used keep_alives_enabled: bool = true;
         /// Middleware extensions.
         idle middlewares: Ignored = default();
     }

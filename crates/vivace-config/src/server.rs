@@ -68,10 +68,10 @@ section! {
         used http_server_read_timeout: Duration = secs(30);
         /// Longest time to read the headers of an HTTP request; 0 is no limit of its own.
         used http_server_read_header_timeout: Duration = Duration::ZERO;
-        /// Longest time to answer an HTTP request.
-        idle http_server_write_timeout: Duration = secs(30);
-        /// How long an HTTP connection may idle.
-        idle http_server_idle_timeout: Duration = mins(2);
+        /// How long an HTTP client may take nothing of its answer; 0 is no limit.
+        used http_server_write_timeout: Duration = secs(30);
+        /// How long an HTTP connection may idle; 0 is no limit.
+        used http_server_idle_timeout: Duration = mins(2);
         /// Whether connections closed before the answer are logged.
         idle http_log_closed_connections_without_response_enabled: bool = false;
         /// Largest gRPC message accepted, in bytes.
@@ -81,11 +81,11 @@ section! {
         /// Open streams per gRPC connection at most; 0 is no limit.
         used grpc_server_max_concurrent_streams: u32 = 100;
         /// How long a gRPC connection may idle.
-        idle grpc_server_max_connection_idle: Duration = INFINITE;
+        used grpc_server_max_connection_idle: Duration = INFINITE;
         /// How old a gRPC connection may become.
-        idle grpc_server_max_connection_age: Duration = INFINITE;
+        used grpc_server_max_connection_age: Duration = INFINITE;
         /// Time for open calls once a gRPC connection is too old.
-        idle grpc_server_max_connection_age_grace: Duration = INFINITE;
+        used grpc_server_max_connection_age_grace: Duration = INFINITE;
         /// Pause before an idle gRPC connection is pinged.
         used grpc_server_keepalive_time: Duration = mins(120);
         /// Longest wait for the answer to such a ping.
@@ -210,14 +210,14 @@ section! {
         idle http_tls_config: ServerTls = default();
         /// Longest wait for open requests when the process stops.
         idle graceful_shutdown_timeout: Duration = secs(30);
-        /// Longest time to read a request.
-        idle http_server_read_timeout: Duration = secs(30);
+        /// Longest time to read a request; 0 is no limit.
+        used http_server_read_timeout: Duration = secs(30);
         /// Longest time to read the headers of a request; 0 is no limit of its own.
-        idle http_server_read_header_timeout: Duration = Duration::ZERO;
-        /// Longest time to answer a request.
-        idle http_server_write_timeout: Duration = secs(30);
-        /// How long a connection may idle.
-        idle http_server_idle_timeout: Duration = mins(2);
+        used http_server_read_header_timeout: Duration = Duration::ZERO;
+        /// How long a client may take nothing of its answer; 0 is no limit.
+        used http_server_write_timeout: Duration = secs(30);
+        /// How long a connection may idle; 0 is no limit.
+        used http_server_idle_timeout: Duration = mins(2);
         /// Form of a log line.
         idle log_format: LogFormat = default();
         /// How much is logged.

@@ -61,13 +61,13 @@ section! {
         used block: Block = default();
         /// How blocks are searched.
         idle search: BlockSearch = default();
-        /// Reads of the bucket at once.
-        idle pool: Pool = default();
+        /// Requests to the bucket at once.
+        used pool: Pool = default();
         /// Pause between looks for new blocks.
         used blocklist_poll: Duration = mins(5);
-        /// Reads of `meta.json` at once; 0 is the default.
+        /// Reads of `meta.json` at once, of all tenants together; 0 is the default.
         used blocklist_poll_concurrency: usize = 50;
-        /// Tenants polled at once; 0 is one.
+        /// Tenants polled at once; 0 is 32.
         used blocklist_poll_tenant_concurrency: usize = 0;
         /// Whether a process lists blocks itself when the tenant's index is missing.
         used blocklist_poll_fallback: bool = true;
@@ -188,11 +188,11 @@ section! {
 }
 
 section! {
-    /// `storage.trace.pool`: reads of the bucket at once.
+    /// `storage.trace.pool`: requests to the bucket at once.
     pub struct Pool {
-        /// Reads at once.
+        /// Requests of this process to a bucket that is no folder at once, each a connection; others wait. 0 is the default.
         used max_workers: usize = 400;
-        /// Reads waiting.
+        /// Requests waiting.
         idle queue_depth: usize = 20000;
     }
 }

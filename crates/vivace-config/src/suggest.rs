@@ -1,8 +1,14 @@
 use crate::Config;
 use crate::value::Value;
 
+/// No word is so long, nor what was meant to be one.
+const GOT_BYTES_MAX: usize = 100;
+
 /// The known word that `got` was most likely meant to be.
 pub(crate) fn nearest<'w>(got: &str, known: &[&'w str]) -> Option<&'w str> {
+    if got.len() > GOT_BYTES_MAX {
+        return None;
+    }
     let allowed = (got.chars().count() / 3).clamp(1, 3);
     let plain = |text: &str| text.to_lowercase().replace('-', "_");
     let got = plain(got);

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use serde_yaml::Value as Yaml;
 
-use crate::node::{Kind, Node};
+use crate::error::quoted;
+use crate::node::{Kind, Node, is_secret};
 use crate::reader::Reader;
 
 /// A part of the configuration: one value, or a block of them.
@@ -131,12 +132,13 @@ impl SecretUrl {
     /// The URL with its password masked.
     #[must_use]
     pub fn masked(&self) -> String {
-        let Some((scheme, rest)) = self.0.split_once("://") else { return self.0.clone() };
+        // One that lacks its scheme has a password all the same.
+        let (scheme, rest) = self.0.split_once("://").map_or(("", self.0.as_str()), |(_, rest)| self.0.split_at(self.0.len() - rest.len()));
         let host_ends = rest.find(['/', '?', '#']).unwrap_or(rest.len());
         match rest[..host_ends].rfind('@') {
             Some(at) => {
                 let user = rest[..at].split(':').next().unwrap_or_default();
-                format!("{scheme}://{user}:<secret>{}", &rest[at..])
+                format!("{scheme}{user}:<secret>{}", &rest[at..])
             }
             None => self.0.clone(),
         }
@@ -174,7 +176,7 @@ impl Value for ByteString {
         let Some(text) = reader.text(node) else { return };
         match crate::duration::parse_bytes(text) {
             Some(bytes) => self.0 = bytes,
-            None => reader.problem(node, format!("expected a size with a unit, such as 64KiB or 1MB; got {text:?}")),
+            None => reader.problem(node, format!("expected a size with a unit, such as 64KiB or 1MB; got {}", quoted(text))),
         }
     }
 
@@ -208,7 +210,6 @@ impl Value for Ignored {
 
 /// A tree as it is shown on status pages: what sounds like a secret is masked already here, so it is not even kept.
 fn shown(node: &Node) -> Yaml {
-    const SECRETS: [&str; 5] = ["secret", "password", "token", "credential", "key"];
     match &node.kind {
         Kind::Null => Yaml::Null,
         Kind::Scalar { text, plain: true } => serde_yaml::from_str(text).unwrap_or_else(|_| text.as_str().into()),
@@ -218,7 +219,7 @@ fn shown(node: &Node) -> Yaml {
             entries
                 .iter()
                 .map(|(key, _, value)| {
-                    let masked = SECRETS.iter().any(|word| key.to_lowercase().contains(word)) && !value.is_null();
+                    let masked = is_secret(key) && !value.is_null();
                     (key.as_str().into(), if masked { "<secret>".into() } else { shown(value) })
                 })
                 .collect(),
@@ -233,7 +234,7 @@ impl Value for bool {
         match text.to_ascii_lowercase().as_str() {
             "true" | "yes" | "on" | "y" => *self = true,
             "false" | "no" | "off" | "n" => *self = false,
-            _ => reader.problem(node, format!("expected {EXPECTED}; got {text:?}")),
+            _ => reader.problem(node, format!("expected {EXPECTED}; got {}", quoted(text))),
         }
     }
 
@@ -254,7 +255,7 @@ macro_rules! whole_number {
                 let Some(text) = reader.plain(node, &expected) else { return };
                 match whole(text).and_then(|number| <$type>::try_from(number).ok()) {
                     Some(number) => *self = number,
-                    None => reader.problem(node, format!("expected {expected}; got {text:?}")),
+                    None => reader.problem(node, format!("expected {expected}; got {}", quoted(text))),
                 }
             }
 
@@ -297,7 +298,7 @@ impl Value for f64 {
         let Some(text) = reader.plain(node, "a number") else { return };
         match text.replace('_', "").parse::<f64>() {
             Ok(number) if number.is_finite() => *self = number,
-            _ => reader.problem(node, format!("expected a number; got {text:?}")),
+            _ => reader.problem(node, format!("expected a number; got {}", quoted(text))),
         }
     }
 
@@ -324,7 +325,7 @@ impl Value for Duration {
         let Some(text) = reader.text(node) else { return };
         match crate::duration::parse(text) {
             Ok(duration) => *self = duration,
-            Err(why) => reader.problem(node, format!("expected a duration such as 30s, 5m or 1h30m; got {text:?}, {why}")),
+            Err(why) => reader.problem(node, format!("expected a duration such as 30s, 5m or 1h30m; got {}, {why}", quoted(text))),
         }
     }
 

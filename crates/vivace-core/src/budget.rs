@@ -129,19 +129,25 @@ impl Budget {
         self.0.used.load(Ordering::Relaxed)
     }
 
-    /// Takes bytes for an account. None (0) always fit, so that a charge can begin empty and grow.
+    /// Takes bytes for an account. None (0) always fit.
     ///
     /// # Errors
     /// They would go over the account's share, or over the whole.
     pub fn charge(&self, account: Account, bytes: u64) -> Result<Charge, OverBudget> {
-        let mut charge = Charge { budget: self.clone(), account, bytes: 0 };
+        let mut charge = self.open(account);
         charge.grow(bytes)?;
         Ok(charge)
     }
 
-    fn take(&self, account: Account, asked: u64) -> Result<(), OverBudget> {
+    /// A charge that holds nothing yet.
+    #[must_use]
+    pub fn open(&self, account: Account) -> Charge {
+        Charge { budget: self.clone(), account, bytes: 0 }
+    }
+
+    fn take(&self, account: Account, asked: u64, limit: u64) -> Result<(), OverBudget> {
         let over = |used, limit| OverBudget { account, asked, used, limit };
-        let share = self.limit_of(account);
+        let share = self.limit_of(account).min(limit);
         let own = &self.0.accounts[account as usize];
         add(own, asked, share).map_err(|used| over(used, share))?;
         add(&self.0.used, asked, self.0.limit_bytes).map_err(|used| {
@@ -174,11 +180,33 @@ impl Charge {
     /// # Errors
     /// As [`Budget::charge`]; what was held before stays.
     pub fn grow(&mut self, bytes: u64) -> Result<(), OverBudget> {
+        self.grow_within(bytes, u64::MAX)
+    }
+
+    /// Takes more, as long as the account then holds no more than `limit` bytes. So a part of an account is kept for those that
+    /// have already begun: what comes in from outside leaves room for what its work needs.
+    ///
+    /// # Errors
+    /// As [`Budget::charge`], with the lower of the limits; what was held before stays.
+    pub fn grow_within(&mut self, bytes: u64, limit: u64) -> Result<(), OverBudget> {
         if bytes > 0 {
-            self.budget.take(self.account, bytes)?;
+            self.budget.take(self.account, bytes, limit)?;
             self.bytes += bytes;
         }
         Ok(())
+    }
+
+    /// Enters in the books what is held already and cannot be refused any more, over the limit if it must be. Others are then
+    /// refused.
+    pub fn set_held(&mut self, bytes: u64) {
+        let (own, all) = (&self.budget.0.accounts[self.account as usize], &self.budget.0.used);
+        if bytes >= self.bytes {
+            own.fetch_add(bytes - self.bytes, Ordering::Relaxed);
+            all.fetch_add(bytes - self.bytes, Ordering::Relaxed);
+        } else {
+            self.budget.give_back(self.account, self.bytes - bytes);
+        }
+        self.bytes = bytes;
     }
 
     /// Takes more or gives back, so that it holds just so many.
@@ -242,6 +270,27 @@ mod tests {
         charge.grow(1).expect_err("over");
         charge.resize(50).expect("less always fits");
         assert_eq!((charge.bytes(), budget.used()), (50, 50));
+    }
+
+    #[test]
+    fn a_part_of_an_account_can_be_kept_back() {
+        let budget = Budget::new(1000);
+        let mut outside = budget.charge(Account::Requests, 0).expect("nothing always fits");
+        outside.grow_within(100, 150).expect("fits");
+        let over = outside.grow_within(51, 150).expect_err("over the part");
+        assert_eq!((over.used, over.limit), (100, 150));
+        outside.grow(51).expect("there is room for those that may use all");
+    }
+
+    #[test]
+    fn what_is_held_already_is_entered_over_the_limit() {
+        let budget = Budget::new(1000);
+        let mut live = budget.charge(Account::Live, 0).expect("nothing always fits");
+        live.set_held(990);
+        assert_eq!((budget.used_by(Account::Live), budget.used()), (990, 990));
+        budget.charge(Account::Requests, 11).expect_err("others are refused");
+        live.set_held(10);
+        assert_eq!((live.bytes(), budget.used()), (10, 10));
     }
 
     #[test]

@@ -1,7 +1,9 @@
 use std::time::Duration;
 
 use tonic::Code;
+use vivace_core::budget::OverBudget;
 use vivace_core::{TenantError, TenantId};
+use vivace_server::{BodyError, EncodingError};
 
 use crate::plan::PlanError;
 use crate::replicate::StoreError;
@@ -44,8 +46,14 @@ pub(crate) enum PushError {
     #[error("the request body is larger than {limit} bytes")]
     TooLarge { limit: u64 },
     /// No memory for it now.
-    #[error("{bytes} bytes do not fit into the {limit} bytes that requests in flight may take; try again")]
-    Overloaded { bytes: u64, limit: u64 },
+    #[error(transparent)]
+    Overloaded(#[from] OverBudget),
+    /// The client sends too slowly.
+    #[error("{0}")]
+    TooSlow(String),
+    /// A fault of this program. What was sent may well be sound.
+    #[error("a fault in this program, not in the request: {0}")]
+    Fault(String),
     /// Not stored by enough ingesters.
     #[error(transparent)]
     Store(StoreError),
@@ -60,7 +68,37 @@ impl From<StoreError> for PushError {
     }
 }
 
+impl From<EncodingError> for PushError {
+    fn from(error: EncodingError) -> Self {
+        match error {
+            EncodingError::OverBudget(over) => Self::Overloaded(over),
+            EncodingError::TooLarge { limit } => Self::TooLarge { limit },
+            EncodingError::Damaged { .. } | EncodingError::Unknown(_) => Self::Malformed(error.to_string()),
+        }
+    }
+}
+
 impl PushError {
+    /// Why a body could not be read.
+    pub(crate) fn of_body(error: &(dyn std::error::Error + 'static)) -> Self {
+        match BodyError::of(error) {
+            Some(BodyError::OverBudget { over, .. }) => Self::Overloaded(over.clone()),
+            Some(BodyError::TooSlow { .. }) => Self::TooSlow(error.to_string()),
+            Some(BodyError::Grpc(_) | BodyError::Connection(_)) | None => {
+                Self::Malformed(format!("could not read the request body: {error}"))
+            }
+        }
+    }
+
+    /// Whether the request is too large for this process, whatever else it does.
+    pub(crate) fn is_too_large(&self) -> bool {
+        match self {
+            Self::TooLarge { .. } => true,
+            Self::Overloaded(over) => over.never_fits(),
+            _ => false,
+        }
+    }
+
     /// The gRPC status. Source: HTTP API facts 3.1 and its "worth improving".
     pub(crate) fn code(&self) -> Code {
         match self {
@@ -71,7 +109,9 @@ impl PushError {
             | Self::Malformed(_)
             | Self::NoValidSpans(_)
             | Self::TooLarge { .. } => Code::InvalidArgument,
-            Self::RateLimited { .. } | Self::LargerThanBurst { .. } | Self::Overloaded { .. } => Code::ResourceExhausted,
+            Self::RateLimited { .. } | Self::LargerThanBurst { .. } | Self::Overloaded(_) => Code::ResourceExhausted,
+            Self::TooSlow(_) => Code::DeadlineExceeded,
+            Self::Fault(_) | Self::Store(StoreError::Fault(_)) => Code::Internal,
             Self::Store(StoreError::Failed { busy: true, .. }) => Code::ResourceExhausted,
             Self::Store(StoreError::Refused { .. }) => Code::InvalidArgument,
             Self::Store(StoreError::Plan(_) | StoreError::TooFew { .. } | StoreError::Failed { .. } | StoreError::Stopping) => {
@@ -84,12 +124,15 @@ impl PushError {
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::RateLimited { retry_after, .. } => *retry_after,
-            Self::Overloaded { .. } | Self::Store(StoreError::Failed { busy: true, .. }) => Some(BUSY_RETRY),
+            Self::Overloaded(over) => (!over.never_fits()).then_some(BUSY_RETRY),
+            Self::Store(StoreError::Failed { busy: true, .. }) => Some(BUSY_RETRY),
             Self::Tenant(_)
             | Self::LargerThanBurst { .. }
             | Self::Malformed(_)
             | Self::NoValidSpans(_)
             | Self::TooLarge { .. }
+            | Self::TooSlow(_)
+            | Self::Fault(_)
             | Self::Store(_) => None,
         }
     }

@@ -13,8 +13,8 @@ use vivace_core::TenantId;
 use vivace_proto::tempopb::PushSpansRequest;
 use vivace_proto::tempopb::metrics_generator_client::MetricsGeneratorClient;
 use vivace_ring::{ClientPool, Ring};
+use vivace_server::RequestCharge;
 
-use crate::budget::Reservation;
 use crate::plan::plan;
 
 /// Where a limit is not set. Source: component behaviour of the reference, "Metrics-generator tee".
@@ -51,7 +51,7 @@ pub(crate) struct Copy {
     pub(crate) skip_metrics: bool,
     pub(crate) max_attribute_bytes: usize,
     /// The memory that the body takes, given back when it is sent.
-    pub(crate) hold: Arc<Reservation>,
+    pub(crate) hold: Arc<RequestCharge>,
 }
 
 impl GeneratorForwarder {

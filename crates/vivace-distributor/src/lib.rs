@@ -3,7 +3,6 @@
 //! Requests stay the client's own bytes: only ids and sizes are read. What ingesters do with segments, and what metrics
 //! are made, is theirs. Start with [`start`].
 
-mod budget;
 mod error;
 mod forward;
 mod limit;
@@ -27,9 +26,8 @@ use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 use vivace_config::{Config, GrpcReceiver, OtlpHttpReceiver};
 use vivace_ring::{ClientPool, Membership, PoolOptions, Registration, Role, State};
-use vivace_server::{Overrides, Process, Windows, host_name};
+use vivace_server::{ConnectionOptions, Overrides, Process, Timeouts, host_name};
 
-use crate::budget::Budget;
 use crate::forward::GeneratorForwarder;
 use crate::limit::RateLimiter;
 use crate::push::Distributor;
@@ -41,9 +39,13 @@ use crate::replicate::{ReplicationOptions, Replicator};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longest time that shutdown waits for clients that are in the middle of a request.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
-/// HTTP/2 windows of the gRPC receiver, bytes: a batch arrives without a round trip in between.
-const STREAM_WINDOW_BYTES: u32 = 4 << 20;
-const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// Where the configuration of a gRPC receiver leaves them out: requests at once on a connection; how long a connection may take
+/// until it speaks HTTP/2, and may take nothing of an answer; pings. The latter are the defaults of gRPC's servers.
+const STREAMS_MAX: u32 = 200;
+const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+const PING_AFTER: Duration = Duration::from_secs(2 * 60 * 60);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Where the receivers listen, in the order of the configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -66,7 +68,7 @@ pub async fn start(
     overrides: Arc<Overrides>,
     process: &mut Process,
 ) -> anyhow::Result<Listening> {
-    let distributor = Arc::new(distributor(config, membership, overrides));
+    let distributor = Arc::new(distributor(config, membership, overrides, process));
     ready_once_ingesters_are_known(&distributor, process);
 
     // Distributors know each other, to share a tenant's rate under the `global` strategy.
@@ -100,7 +102,7 @@ pub async fn start(
     Ok(listening)
 }
 
-fn distributor(config: &Config, membership: &Membership, overrides: Arc<Overrides>) -> Distributor {
+fn distributor(config: &Config, membership: &Membership, overrides: Arc<Overrides>, process: &Process) -> Distributor {
     let pool = |role, client: &vivace_config::RingClient| {
         let connect_timeout = CONNECT_TIMEOUT.min(client.remote_timeout);
         ClientPool::new(membership.ring(role), PoolOptions { connect_timeout, ..PoolOptions::default() })
@@ -123,7 +125,7 @@ fn distributor(config: &Config, membership: &Membership, overrides: Arc<Override
         overrides,
         distributors: membership.ring(Role::Distributor),
         limiter: RateLimiter::default(),
-        budget: Budget::from_memory(),
+        requests: process.request_budget(),
         replicator: Arc::new(replicator),
         forwarder: Arc::new(forwarder),
         retry_after: config.distributor.retry_after_on_resource_exhausted,
@@ -168,16 +170,12 @@ impl Receivers {
             0 => whole.server.grpc_server_max_recv_msg_size,
             mib => mib.saturating_mul(1 << 20),
         };
-        let service = TraceService {
-            distributor: self.distributor.clone(),
-            tenancy: process.tenancy(),
-            message_bytes_max: usize::try_from(bytes_max).unwrap_or(usize::MAX),
-        };
+        let message_bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
+        let service = TraceService { distributor: self.distributor.clone(), tenancy: process.tenancy(), message_bytes_max };
         let routes = Routes::new(service).prepare().into_axum_router();
-        let windows = Windows { stream_bytes: STREAM_WINDOW_BYTES, connection_bytes: CONNECTION_WINDOW_BYTES };
         self.serve(
             &format!("{id} receiver, gRPC"),
-            process.serve_on(listener, "otlp_grpc", routes, Some(windows), self.stop.clone()),
+            process.serve_on(listener, "otlp_grpc", routes, grpc_connections(config, message_bytes_max), self.stop.clone()),
             process,
         );
         Ok(addr)
@@ -189,7 +187,11 @@ impl Receivers {
         let handler =
             OtlpHttp { distributor: self.distributor.clone(), tenancy: process.tenancy(), body_bytes_max: config.max_request_body_size };
         let router = receiver::http::router(&config.traces_url_path, handler);
-        self.serve(&format!("{id} receiver, HTTP"), process.serve_on(listener, "otlp_http", router, None, self.stop.clone()), process);
+        self.serve(
+            &format!("{id} receiver, HTTP"),
+            process.serve_on(listener, "otlp_http", router, http_connections(config), self.stop.clone()),
+            process,
+        );
         Ok(addr)
     }
 
@@ -209,6 +211,47 @@ impl Receivers {
             tracing::warn!("some clients are still sending; their requests are cut off");
         }
     }
+}
+
+fn grpc_connections(config: &GrpcReceiver, message_bytes_max: usize) -> ConnectionOptions {
+    let server = &config.keepalive.server_parameters;
+    ConnectionOptions {
+        timeouts: Timeouts {
+            header: HEADER_TIMEOUT,
+            body: Duration::ZERO,
+            write: WRITE_TIMEOUT,
+            idle: server.max_connection_idle,
+            age: server.max_connection_age,
+            age_grace: server.max_connection_age_grace,
+        },
+        max_concurrent_streams: if config.max_concurrent_streams == 0 { STREAMS_MAX } else { config.max_concurrent_streams },
+        ping_after: or(server.time, PING_AFTER),
+        ping_timeout: or(server.timeout, PING_TIMEOUT),
+        keep_alive: true,
+        message_bytes_max,
+    }
+}
+
+fn http_connections(config: &OtlpHttpReceiver) -> ConnectionOptions {
+    ConnectionOptions {
+        timeouts: Timeouts {
+            // As Go's server: the read timeout counts where there is none for the head.
+            header: or(config.read_header_timeout, config.read_timeout),
+            body: config.read_timeout,
+            write: config.write_timeout,
+            idle: or(config.idle_timeout, config.read_timeout),
+            ..Timeouts::NONE
+        },
+        max_concurrent_streams: STREAMS_MAX,
+        ping_after: PING_AFTER,
+        ping_timeout: PING_TIMEOUT,
+        keep_alive: config.keep_alives_enabled,
+        message_bytes_max: usize::try_from(config.max_request_body_size).unwrap_or(usize::MAX),
+    }
+}
+
+fn or(configured: Duration, default: Duration) -> Duration {
+    if configured.is_zero() { default } else { configured }
 }
 
 async fn bind(id: &str, protocol: &str, endpoint: &str) -> anyhow::Result<(TcpListener, SocketAddr)> {

@@ -3,8 +3,9 @@ use rustc_hash::FxHashMap;
 use tokio::time::Instant;
 use vivace_core::TenantId;
 
-/// Tenants whose bucket is kept. Beyond it full buckets are dropped, which changes nothing: a new one is full.
-const TENANTS_MAX: usize = 10_000;
+/// Buckets up to which none is looked for that is full. Then those that are full are dropped, which changes nothing: a new one
+/// is full.
+const BUCKETS_BEFORE_CLEANING: usize = 10_000;
 
 /// What a tenant may send. Source: component behaviour of the reference, "Rate limiting".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,11 +28,34 @@ pub(crate) enum OverLimit {
 /// A token bucket per tenant, in bytes.
 #[derive(Debug, Default)]
 pub(crate) struct RateLimiter {
-    buckets: Mutex<FxHashMap<TenantId, Bucket>>,
+    buckets: Mutex<Buckets>,
+}
+
+#[derive(Debug)]
+struct Buckets {
+    by_tenant: FxHashMap<TenantId, Bucket>,
+    /// How many there may be before it is worth looking again.
+    clean_at: usize,
+}
+
+impl Default for Buckets {
+    fn default() -> Self {
+        Self { by_tenant: FxHashMap::default(), clean_at: BUCKETS_BEFORE_CLEANING }
+    }
+}
+
+impl Buckets {
+    /// Drops those that are full by their own tenant's rate. Each is looked at once for every one that is added, on average.
+    fn clean(&mut self, now: Instant) {
+        self.by_tenant.retain(|_, bucket| bucket.filled(bucket.rate, now) < bucket.rate.capacity());
+        self.clean_at = (self.by_tenant.len() * 2).max(BUCKETS_BEFORE_CLEANING);
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Bucket {
+    /// Of its tenant, when it last sent.
+    rate: Rate,
     /// Bytes that may be sent at `at`.
     bytes: f64,
     at: Instant,
@@ -64,16 +88,16 @@ impl RateLimiter {
             return Err(OverLimit::Always);
         }
         let mut buckets = self.buckets.lock();
-        if buckets.len() >= TENANTS_MAX && !buckets.contains_key(tenant) {
-            buckets.retain(|_, bucket| bucket.filled(rate, now) < rate.capacity());
+        if buckets.by_tenant.len() >= buckets.clean_at && !buckets.by_tenant.contains_key(tenant) {
+            buckets.clean(now);
         }
-        let full = Bucket { bytes: rate.capacity(), at: now };
-        let bucket = buckets.entry(tenant.clone()).or_insert(full);
+        let full = Bucket { rate, bytes: rate.capacity(), at: now };
+        let bucket = buckets.by_tenant.entry(tenant.clone()).or_insert(full);
         let left = bucket.filled(rate, now) - bytes as f64;
         if left < 0.0 {
             return Err(OverLimit::Now);
         }
-        *bucket = Bucket { bytes: left, at: now };
+        *bucket = Bucket { rate, bytes: left, at: now };
         Ok(())
     }
 }
@@ -94,6 +118,21 @@ mod tests {
         assert_eq!(limiter.admit(&a, 50, rate, start + Duration::from_millis(500)), Ok(()));
         assert_eq!(limiter.admit(&a, 201, rate, start + Duration::from_secs(60)), Err(OverLimit::Always));
         assert_eq!(limiter.admit(&a, 200, rate, start + Duration::from_secs(60)), Ok(()));
+    }
+
+    #[test]
+    fn thousands_of_tenants_do_not_fill_each_others_buckets() {
+        let (limiter, start) = (RateLimiter::default(), Instant::now());
+        let tenant = |number: usize| TenantId::new(&format!("tenant-{number}")).expect("valid");
+        let (slow, quick) = (Rate { bytes_per_second: 1, burst_bytes: 1000 }, Rate { bytes_per_second: 1_000_000, burst_bytes: 10 });
+        let large = TenantId::new("large").expect("valid");
+        assert_eq!(limiter.admit(&large, 1000, slow, start), Ok(()), "empty now, and full in a quarter of an hour");
+        let later = start + Duration::from_secs(60);
+        for number in 0..3 * BUCKETS_BEFORE_CLEANING {
+            assert_eq!(limiter.admit(&tenant(number), 10, quick, later + Duration::from_millis(number as u64)), Ok(()));
+        }
+        assert_eq!(limiter.admit(&large, 500, slow, later), Err(OverLimit::Now), "it has gained 60 bytes");
+        assert!(limiter.buckets.lock().by_tenant.len() <= 2 * BUCKETS_BEFORE_CLEANING, "those that are full again are dropped");
     }
 
     #[test]

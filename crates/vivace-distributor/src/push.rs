@@ -11,9 +11,8 @@ use vivace_core::{TenantError, TenantId};
 use vivace_proto::vivace::v1::RefusedTrace;
 use vivace_proto::vivace::v1::refused_trace::Reason;
 use vivace_ring::Ring;
-use vivace_server::Overrides;
+use vivace_server::{Overrides, RequestBudget, RequestCharge};
 
-use crate::budget::{Budget, Reservation};
 use crate::error::PushError;
 use crate::forward::{Copy, GeneratorForwarder};
 use crate::limit::{OverLimit, Rate, RateLimiter};
@@ -26,7 +25,8 @@ pub(crate) struct Distributor {
     pub(crate) overrides: Arc<Overrides>,
     pub(crate) distributors: Ring,
     pub(crate) limiter: RateLimiter,
-    pub(crate) budget: Budget,
+    /// What requests may take, of memory that is shared with everything else.
+    pub(crate) requests: RequestBudget,
     pub(crate) replicator: Arc<Replicator>,
     pub(crate) forwarder: Arc<GeneratorForwarder>,
     /// `distributor.retry_after_on_resource_exhausted`; zero gives no hint.
@@ -41,6 +41,8 @@ pub(crate) struct Incoming {
     pub(crate) tenant: Result<TenantId, TenantError>,
     /// A serialised `ExportTraceServiceRequest`.
     pub(crate) body: Bytes,
+    /// What is charged for it, beside what its listener charges until it is answered.
+    pub(crate) charge: RequestCharge,
     /// The client asks for no metrics of these spans.
     pub(crate) skip_metrics: bool,
 }
@@ -67,7 +69,7 @@ impl Distributor {
     }
 
     async fn push_inner(&self, incoming: Incoming) -> Result<Accepted, PushError> {
-        let Incoming { receiver, tenant, body, skip_metrics } = incoming;
+        let Incoming { receiver, tenant, body, skip_metrics, charge: mut hold } = incoming;
         let tenant = match tenant {
             Ok(tenant) => tenant,
             Err(_) if count_spans(&body) == Ok(0) => return Ok(Accepted::default()),
@@ -80,14 +82,21 @@ impl Distributor {
             return Ok(Accepted::default());
         }
         self.check_rate(&tenant, &body, &limits.ingestion)?;
-        // The request and, while it is sent, about as much again.
-        let hold = Arc::new(self.reserve(bytes * 2)?);
+        // The body outlives the answer where metrics are made of it.
+        let wants_metrics = !limits.metrics_generator.processors.is_empty();
+        let kept = hold.bytes() + if wants_metrics { bytes } else { 0 };
+        // Its parts, and the same compressed.
+        hold.grow(kept - hold.bytes() + bytes * 2)?;
 
         let max_attribute_bytes = match limits.ingestion.max_attribute_bytes {
             0 => self.max_attribute_bytes,
             bytes => bytes,
         };
         let prepared = self.replicator.prepare(body.clone(), &tenant, max_attribute_bytes).await?;
+        // What is sent, and the same as messages.
+        hold.grow((kept + prepared.payload_bytes() * 2).saturating_sub(hold.bytes()))?;
+        hold.give_back(hold.bytes().saturating_sub(kept + prepared.payload_bytes() * 2));
+        let hold = Arc::new(hold);
         let survey = prepared.survey;
         count::surveyed(&tenant, bytes, &survey);
         if survey.spans == 0 && survey.rejected() == 0 {
@@ -99,18 +108,13 @@ impl Distributor {
         }
         let refused = self.replicator.store(&tenant, prepared, hold.clone()).await?;
         rejections.add_refused(&tenant, &refused);
-        if !limits.metrics_generator.processors.is_empty() {
+        if wants_metrics {
             let copy = Copy { tenant, body, skip_metrics, max_attribute_bytes, hold };
             self.forwarder.enqueue(copy, &limits.metrics_generator.forwarder);
         }
         receiver.accepted(u64::from(survey.spans + survey.rejected()).saturating_sub(rejections.spans));
         receiver.refused(rejections.spans);
         Ok(Accepted { rejected_spans: i64::try_from(rejections.spans).unwrap_or(i64::MAX), message: rejections.message })
-    }
-
-    /// Takes a part of the memory that requests may use.
-    pub(crate) fn reserve(&self, bytes: u64) -> Result<Reservation, PushError> {
-        self.budget.reserve(bytes).ok_or(PushError::Overloaded { bytes, limit: self.budget.limit() })
     }
 
     fn check_rate(&self, tenant: &TenantId, body: &Bytes, limits: &IngestionLimits) -> Result<(), PushError> {

@@ -18,8 +18,8 @@ use vivace_proto::vivace::v1::push_request::Compression;
 use vivace_proto::vivace::v1::segment_log_client::SegmentLogClient;
 use vivace_proto::vivace::v1::{PushRequest, PushResponse, RefusedTrace, SegmentId};
 use vivace_ring::{ClientPool, Instance, Ring, Snapshot};
+use vivace_server::RequestCharge;
 
-use crate::budget::Reservation;
 use crate::plan::{Part, PlanError, Survey, plan};
 
 /// How often the spans of one segment are sent, each time around those that failed, before the client is told.
@@ -72,6 +72,13 @@ pub(crate) struct Prepared {
     pub(crate) survey: Survey,
 }
 
+impl Prepared {
+    /// What is sent to each log, bytes.
+    pub(crate) fn payload_bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.request.payload.len() as u64).sum()
+    }
+}
+
 /// The unit of replication.
 #[derive(Debug, Clone)]
 struct Segment {
@@ -97,6 +104,9 @@ pub(crate) enum StoreError {
     /// No instance would take these spans.
     #[error("{instance} refused the spans: {message}")]
     Refused { instance: String, message: String },
+    /// A fault of this program.
+    #[error("a fault in this program, not in the request: {0}")]
+    Fault(String),
     /// The process is about to end.
     #[error("the distributor is shutting down")]
     Stopping,
@@ -147,7 +157,7 @@ impl Replicator {
         self: &Arc<Self>,
         tenant: &TenantId,
         prepared: Prepared,
-        hold: Arc<Reservation>,
+        hold: Arc<RequestCharge>,
     ) -> Result<Vec<RefusedTrace>, StoreError> {
         let mut refused = Vec::new();
         let mut waiting: FuturesUnordered<_> =
@@ -186,7 +196,16 @@ impl Replicator {
             let segments = plan.parts.into_iter().map(|part| this.segment(part, &tenant, avoided.clone(), tries)).collect();
             Ok(Prepared { segments, survey: plan.survey, snapshot: snapshot.clone() })
         };
-        if small { work() } else { tokio::task::spawn_blocking(work).await.map_err(|_| StoreError::Stopping)? }
+        if small {
+            return work();
+        }
+        tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| match error.is_panic() {
+            true => {
+                tracing::error!(%error, "taking a request apart panicked");
+                Err(StoreError::Fault(format!("could not take the request apart: {error}")))
+            }
+            false => Err(StoreError::Stopping),
+        })
     }
 
     fn segment(&self, part: Part<'_>, tenant: &TenantId, avoided: Arc<FxHashSet<String>>, tries: u32) -> Segment {
@@ -215,7 +234,7 @@ impl Replicator {
         self: &Arc<Self>,
         snapshot: Arc<Snapshot>,
         segment: Segment,
-        hold: Arc<Reservation>,
+        hold: Arc<RequestCharge>,
     ) -> Result<Vec<RefusedTrace>, Attempt> {
         let (factor, needed) = (self.options.replication_factor, self.options.quorum());
         let mut targets = vec![&segment.primary];
@@ -273,7 +292,7 @@ impl Replicator {
         target: &Instance,
         request: PushRequest,
         answers: mpsc::Sender<(String, Result<PushResponse, Status>)>,
-        hold: Arc<Reservation>,
+        hold: Arc<RequestCharge>,
     ) {
         let (this, id, addr) = (self.clone(), target.id.clone(), target.addr.clone());
         self.sends.spawn(async move {
@@ -336,7 +355,9 @@ impl Replicator {
             Compression::None => segment.request.payload,
             Compression::Lz4 => {
                 let size = segment.request.uncompressed_bytes as usize;
-                lz4_flex::block::decompress(&segment.request.payload, size).map_err(|_| StoreError::Stopping)?.into()
+                lz4_flex::block::decompress(&segment.request.payload, size)
+                    .map_err(|error| StoreError::Fault(format!("its own segment is damaged: {error}")))?
+                    .into()
             }
         };
         Ok(self.segments(snapshot, body, tenant.clone(), 0, avoided, tries).await?.segments)

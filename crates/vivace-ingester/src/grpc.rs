@@ -171,6 +171,7 @@ fn query_status(error: &QueryError) -> Status {
     match error {
         QueryError::Invalid(_) => Status::invalid_argument(message),
         QueryError::Joining | QueryError::Unavailable(_) => Status::unavailable(message),
+        QueryError::TooLarge(_) => Status::resource_exhausted(message),
         QueryError::Internal(_) => Status::internal(message),
     }
 }

@@ -98,7 +98,7 @@ impl Ingester {
         folder(building.clone(), std::fs::create_dir_all(&building))?;
         let ledger = Ledger::open(&settings.ledger_folder())?;
         let (covered, adopted) = (ledger.covered(None)?, ledger.adopted()?);
-        let live = Live::default();
+        let live = Live::new(&settings.budget);
         let starts_empty = !settings.wal.join(FORMER_IDS).exists();
         let former_ids =
             remember_id(&settings.wal, &id).map_err(|source| StartError::Folder { path: settings.wal.join(FORMER_IDS), source })?;

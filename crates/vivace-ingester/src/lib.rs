@@ -64,7 +64,7 @@ pub async fn start(
     overrides: Arc<Overrides>,
     process: &mut Process,
 ) -> anyhow::Result<()> {
-    let settings = Settings::of(config);
+    let settings = Settings::of(config, process.budget());
     let registration = Registration::of_ingester(&config.ingester.lifecycler, membership, &host_name(), process.grpc_addr());
     membership.register(Role::Ingester, registration.clone(), State::Joining).await;
     let ring = membership.ring(Role::Ingester);

@@ -1,11 +1,12 @@
 use std::collections::BTreeMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use rustc_hash::FxHashMap;
 use vivace_block::BlockMeta;
+use vivace_core::budget::{Account, Budget, Charge};
 use vivace_core::{TenantId, TraceId};
 
 use crate::limits::{TraceLimits, TraceTracker};
@@ -19,12 +20,13 @@ const SEGMENT_OVERHEAD_BYTES: u64 = 256;
 const TRACE_OVERHEAD_BYTES: u64 = 128;
 
 /// Every tenant's live segments and the blocks that are still served.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Live {
     tenants: RwLock<BTreeMap<TenantId, Arc<Tenant>>>,
     /// The segments this instance is the primary of and that are in no block, to know repeated pushes.
     own: Mutex<FxHashMap<SegmentId, Arc<Segment>>>,
-    memory_bytes: AtomicU64,
+    /// What it takes of the process' memory. What is logged cannot be refused any more, so that happens before.
+    memory: Mutex<Charge>,
 }
 
 /// One tenant's part.
@@ -211,6 +213,10 @@ pub(crate) struct View {
 }
 
 impl Live {
+    pub(crate) fn new(budget: &Budget) -> Self {
+        Self { tenants: RwLock::default(), own: Mutex::default(), memory: Mutex::new(budget.open(Account::Live)) }
+    }
+
     /// The tenant, if it ever had data here.
     pub(crate) fn get(&self, tenant: &TenantId) -> Option<Arc<Tenant>> {
         self.tenants.read().get(tenant).cloned()
@@ -232,7 +238,19 @@ impl Live {
 
     /// Memory that live segments take, bytes.
     pub(crate) fn memory_bytes(&self) -> u64 {
-        self.memory_bytes.load(Ordering::Relaxed)
+        self.memory.lock().bytes()
+    }
+
+    fn take_memory(&self, bytes: u64) {
+        let mut memory = self.memory.lock();
+        let held = memory.bytes() + bytes;
+        memory.set_held(held);
+    }
+
+    fn give_memory_back(&self, bytes: u64) {
+        let mut memory = self.memory.lock();
+        let held = memory.bytes().saturating_sub(bytes);
+        memory.set_held(held);
     }
 
     /// The segment of which this instance is the primary, if it is here and in no block yet.
@@ -270,7 +288,7 @@ impl Live {
         let tenant = self.tenant(&segment.header.tenant);
         // Under the lock, so that no head is cut in between and its block built without this segment.
         let (memory, head_bytes) = tenant.state.lock().open.insert(segment, traces);
-        self.memory_bytes.fetch_add(memory, Ordering::Relaxed);
+        self.take_memory(memory);
         Some(head_bytes)
     }
 
@@ -280,7 +298,7 @@ impl Live {
         for (segment, traces) in segments {
             head.insert(segment, &traces);
         }
-        self.memory_bytes.fetch_add(head.size().memory_bytes, Ordering::Relaxed);
+        self.take_memory(head.size().memory_bytes);
         self.tenant(tenant).state.lock().sealed.push(Arc::new(head));
     }
 
@@ -299,7 +317,7 @@ impl Live {
             }
         }
         drop(own);
-        self.memory_bytes.fetch_sub(head.size().memory_bytes, Ordering::Relaxed);
+        self.give_memory_back(head.size().memory_bytes);
     }
 }
 

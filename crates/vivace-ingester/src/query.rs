@@ -1,5 +1,6 @@
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
+use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 use vivace_block::{BlockReader, ReadError};
@@ -26,6 +27,9 @@ pub(crate) enum QueryError {
     /// The bucket did not answer. Worth a retry.
     #[error("could not read a block that is still served from here")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// What it takes does not fit into memory.
+    #[error("{0}")]
+    TooLarge(#[from] vivace_traceql::TooLarge),
     /// A part of the query failed in a way it should not.
     #[error("query failed: {0}")]
     Internal(String),
@@ -103,7 +107,9 @@ impl Ingester {
             }
             Ok((combine(parts), inspected))
         };
-        let found: Result<(Vec<ResourceSpans>, u64), QueryError> = blocking(find).await?;
+        // Short, and not to wait for searches.
+        let found: Result<(Vec<ResourceSpans>, u64), QueryError> =
+            spawn_blocking(find).await.map_err(|e| QueryError::Internal(e.to_string()))?;
         let (resource_spans, inspected_bytes) = found?;
         Ok(TraceByIdResponse {
             trace: (!resource_spans.is_empty()).then_some(Trace { resource_spans }),
@@ -113,9 +119,21 @@ impl Ingester {
     }
 }
 
-/// Runs what burns CPU or reads files off the async threads.
+/// Queries that work at the same time: more would only hold more memory. The others wait in the order in which they came.
+static AT_ONCE: LazyLock<Arc<Semaphore>> = LazyLock::new(|| {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+    Arc::new(Semaphore::new(cores * 2))
+});
+
+/// Runs what burns CPU or reads files off the async threads. One that has been dropped meanwhile ends at its next look at its
+/// token, and keeps its place until then.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, QueryError> {
-    spawn_blocking(work).await.map_err(|e| QueryError::Internal(e.to_string()))
+    let permit = Arc::clone(&AT_ONCE).acquire_owned().await.map_err(|e| QueryError::Internal(e.to_string()))?;
+    let done = spawn_blocking(move || {
+        let _permit = permit;
+        work()
+    });
+    done.await.map_err(|e| QueryError::Internal(e.to_string()))
 }
 
 /// A served block that has been compacted away meanwhile is known to queriers: it is no loss.

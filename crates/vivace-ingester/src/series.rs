@@ -11,6 +11,7 @@ use rustc_hash::{FxHashMap, FxHashSet, FxHasher};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Status, Streaming};
 use vivace_block::{TRACE_SPREAD_NANOS, live};
+use vivace_core::budget::Budget;
 use vivace_core::{TenantId, TraceId};
 use vivace_proto::tempopb::SearchMetrics;
 use vivace_proto::vivace::v1::{
@@ -29,8 +30,6 @@ use crate::segment::Segment;
 
 /// Traces that are named in one message: they start at about the same time, so that blocks of other times need not be compared.
 const NAMED_AT_ONCE: usize = 4096;
-/// Traces that are counted before it is looked whether the client is still there.
-const COUNTED_AT_ONCE: usize = 64;
 
 /// Why a count has ended early.
 type Ended = Box<Status>;
@@ -42,6 +41,7 @@ pub(crate) struct Session {
     view: View,
     reader: Reader,
     stop: CancellationToken,
+    budget: Budget,
     _stops_with_the_client: DropGuard,
 }
 
@@ -130,7 +130,7 @@ impl Ingester {
             (messages, plan, view, reader, stop)
         });
         let (messages, plan, view, reader, stop) = named.await?;
-        Ok((messages, Session { plan, view, reader, stop, _stops_with_the_client: guard }))
+        Ok((messages, Session { plan, view, reader, stop, budget: self.settings.budget.clone(), _stops_with_the_client: guard }))
     }
 }
 
@@ -204,17 +204,25 @@ fn mixed(hash: u64) -> u64 {
 
 impl Session {
     async fn count(self: Box<Self>, leave_out: LeaveOut) -> Result<SeriesResponse, QueryError> {
-        let Self { plan, view, mut reader, stop, _stops_with_the_client: guard } = *self;
+        let Self { plan, view, mut reader, stop, budget, _stops_with_the_client: guard } = *self;
         let counted = blocking(move || {
-            let mut count = Count { partial: plan.partial(), plan, leave_out, split: Vec::new(), stop, metrics: SearchMetrics::default() };
+            let mut count = Count {
+                partial: plan.partial_within(&budget),
+                plan,
+                leave_out,
+                split: Vec::new(),
+                stop,
+                metrics: SearchMetrics::default(),
+            };
             count.live(&view, &mut reader);
             count.metrics.inspected_bytes += reader.inspected_bytes;
             let split = count.split.iter().flat_map(|id| id.0).collect::<Vec<u8>>().into();
-            SeriesResponse { partial: Some(count.partial.to_message()), metrics: Some(count.metrics), split }
+            count.partial.check()?;
+            Ok(SeriesResponse { partial: Some(count.partial.to_message()), metrics: Some(count.metrics), split })
         });
         let counted = counted.await;
         drop(guard);
-        counted
+        counted?
     }
 }
 
@@ -255,11 +263,9 @@ impl Count {
         let ids = in_time(view, ids, fetch.start_unix_nanos, fetch.end_unix_nanos);
         let ids: Vec<TraceId> = ids.into_iter().map(|(_, _, id)| id).collect();
         let gathered = reader.gather(&view.heads, &ids);
-        for traces in gathered.traces().chunks(COUNTED_AT_ONCE) {
-            if self.stop.is_cancelled() {
-                return ControlFlow::Break(());
-            }
-            live::observe(&self.plan, &mut self.partial, traces);
+        let stop = || self.stop.is_cancelled();
+        if live::observe(&self.plan, &mut self.partial, &gathered.traces(), &stop).is_break() {
+            return ControlFlow::Break(());
         }
         self.metrics.inspected_traces += u32::try_from(ids.len()).unwrap_or(u32::MAX);
         ControlFlow::Continue(())

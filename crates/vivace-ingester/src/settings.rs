@@ -2,13 +2,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use vivace_config::Config;
+use vivace_core::budget::{Account, Budget};
 
 use crate::takeover::GONE_GRACE;
-
-/// Share of the memory that the index of live segments may take, in percent. The rest is for requests, builds and queries.
-const LIVE_MEMORY_PERCENT: u64 = 40;
-/// Taken as the memory limit where none can be read, bytes.
-const MEMORY_BYTES_UNKNOWN: u64 = 4 << 30;
 
 /// What the ingester takes from the configuration.
 #[derive(Debug, Clone)]
@@ -45,12 +41,14 @@ pub(crate) struct Settings {
     pub(crate) block: vivace_config::Block,
     /// How long a primary may be gone before its followers act.
     pub(crate) gone_grace: Duration,
+    /// The process' memory.
+    pub(crate) budget: Budget,
     /// The index of live segments may take this much memory, bytes.
     pub(crate) live_memory_bytes_max: u64,
 }
 
 impl Settings {
-    pub(crate) fn of(config: &Config) -> Self {
+    pub(crate) fn of(config: &Config, budget: Budget) -> Self {
         let ingester = &config.ingester;
         let trace = &config.storage.trace;
         Self {
@@ -70,7 +68,8 @@ impl Settings {
             flush_object_storage: ingester.flush_object_storage,
             block: trace.block.clone(),
             gone_grace: GONE_GRACE,
-            live_memory_bytes_max: memory_limit() / 100 * LIVE_MEMORY_PERCENT,
+            live_memory_bytes_max: budget.limit_of(Account::Live),
+            budget,
         }
     }
 
@@ -86,16 +85,4 @@ impl Settings {
     pub(crate) fn building_folder(&self) -> PathBuf {
         self.wal.join("building")
     }
-}
-
-/// The container's memory limit, else the machine's memory, bytes.
-fn memory_limit() -> u64 {
-    let read = |path: &str| std::fs::read_to_string(path).ok();
-    let cgroup = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
-    let limit = cgroup.iter().filter_map(|path| read(path)?.trim().parse::<u64>().ok()).min();
-    let machine = read("/proc/meminfo").and_then(|text| {
-        let kib = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-        kib.trim().trim_end_matches("kB").trim().parse::<u64>().ok()?.checked_mul(1024)
-    });
-    limit.into_iter().chain(machine).min().unwrap_or(MEMORY_BYTES_UNKNOWN)
 }

@@ -55,7 +55,7 @@ impl Pair {
         config.storage.trace.wal.path = self.folder.path().join(index.to_string()).display().to_string();
         config.ingester.flush_check_period = Duration::from_millis(10);
         config.ingester.lifecycler.ring.replication_factor = 2;
-        let mut settings = Settings::of(&config);
+        let mut settings = Settings::of(&config, vivace_core::budget::Budget::unlimited());
         settings.gone_grace = Duration::ZERO;
         change(&mut settings);
         let (bucket, ring, id) = (self.bucket.clone(), self.ring.clone(), format!("ingester-{index}").into());

@@ -19,11 +19,19 @@ impl MetricsGenerator for Generator {
     async fn push_spans(&self, request: Request<PushSpansRequest>) -> Result<Response<PushSpansResponse>, Status> {
         let tenant = self.tenancy.one_of_metadata(request.metadata()).map_err(|error| tenant::grpc_error(&error))?;
         let request = request.into_inner();
-        if !request.skip_metrics_generation {
-            self.tenants
-                .push(&tenant, &request.traces_data, clock::unix_nanos())
-                .map_err(|error| Status::invalid_argument(format!("traces_data is no valid message: {error}")))?;
+        if request.skip_metrics_generation {
+            return Ok(Response::new(PushSpansResponse {}));
         }
-        Ok(Response::new(PushSpansResponse {}))
+        let tenants = self.tenants.clone();
+        // Counting takes time and may wait for a collection, neither of which the async threads have.
+        let work = move || tenants.push(&tenant, &request.traces_data, clock::unix_nanos());
+        match tokio::task::spawn_blocking(work).await {
+            Ok(Ok(())) => Ok(Response::new(PushSpansResponse {})),
+            Ok(Err(error)) => Err(Status::invalid_argument(format!("traces_data is no valid message: {error}"))),
+            Err(error) => {
+                tracing::error!(%error, "counting spans panicked");
+                Err(Status::internal(format!("a fault in this program, not in the request: {error}")))
+            }
+        }
     }
 }

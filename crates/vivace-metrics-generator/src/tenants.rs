@@ -32,6 +32,14 @@ pub(crate) struct Tenants {
     abandon: CancellationToken,
 }
 
+/// A tenant whose collection is due.
+struct Due {
+    tenant: TenantId,
+    limits: Arc<Limits>,
+    registry: Arc<Mutex<Registry>>,
+    queues: Vec<tokio::sync::mpsc::Sender<Vec<TimeSeries>>>,
+}
+
 struct Tenant {
     /// Each tenant has a lock of its own, so that one's push does not wait for another's.
     registry: Arc<Mutex<Registry>>,
@@ -113,19 +121,20 @@ impl Tenants {
     }
 
     /// Collects each tenant at its interval until stopped.
-    pub(crate) async fn collect_until(&self, stop: CancellationToken) {
+    pub(crate) async fn collect_until(self: Arc<Self>, stop: CancellationToken) {
         let mut tick = tokio::time::interval(COLLECTION_CHECK_PERIOD);
         loop {
             tokio::select! {
-                _ = tick.tick() => self.collect(clock::unix_nanos(), false),
+                _ = tick.tick() => {}
                 () = stop.cancelled() => return,
             }
+            self.collect(clock::unix_nanos(), false).await;
         }
     }
 
     /// Collects everything a last time and waits until it was sent, or the deadline has passed.
-    pub(crate) async fn collect_last(&self, deadline: Duration) {
-        self.collect(clock::unix_nanos(), true);
+    pub(crate) async fn collect_last(self: &Arc<Self>, deadline: Duration) {
+        self.collect(clock::unix_nanos(), true).await;
         // Dropping the queues lets the senders end when they are empty.
         self.tenants.lock().clear();
         let mut senders = std::mem::take(&mut *self.senders.lock());
@@ -136,7 +145,22 @@ impl Tenants {
         }
     }
 
-    fn collect(&self, now_unix_nanos: u64, all: bool) {
+    /// Collects those that are due, off the async threads: a tenant may have a million series.
+    async fn collect(self: &Arc<Self>, now_unix_nanos: u64, all: bool) {
+        let due = self.due(now_unix_nanos, all);
+        if due.is_empty() {
+            return;
+        }
+        let this = self.clone();
+        let collected = tokio::task::spawn_blocking(move || due.into_iter().for_each(|due| this.collect_one(due, now_unix_nanos)));
+        if let Err(error) = collected.await {
+            tracing::error!(%error, "a collection panicked");
+        }
+    }
+
+    /// Those whose interval has passed. The lock that pushes need too is held no longer than it takes to look.
+    fn due(&self, now_unix_nanos: u64, all: bool) -> Vec<Due> {
+        let mut found = Vec::new();
         for (tenant, state) in self.tenants.lock().iter_mut() {
             let limits = self.overrides.limits(tenant);
             let interval = or(limits.metrics_generator.collection_interval, self.section.registry.collection_interval);
@@ -145,25 +169,31 @@ impl Tenants {
                 continue;
             }
             state.collected_unix_nanos = now_unix_nanos;
-            let label = tenant.to_string();
-            let series = {
-                let mut registry = state.registry.lock();
-                let stale = u64::try_from(self.section.registry.stale_duration.as_nanos()).unwrap_or(u64::MAX);
-                registry.drop_stale(now_unix_nanos.saturating_sub(stale));
-                metrics::gauge!("tempo_metrics_generator_registry_active_series", "tenant" => label.clone()).set(registry.active() as f64);
-                registry.collect(now_unix_nanos / 1_000_000)
-            };
-            metrics::counter!("tempo_metrics_generator_registry_collections_total", "tenant" => label.clone()).increment(1);
-            if limits.metrics_generator.disable_collection || series.is_empty() {
-                continue;
-            }
-            for queue in &state.queues {
-                if queue.try_send(series.clone()).is_err() {
-                    // The receiver lags by the whole queue. Series are cumulative, so the next collection carries this one's sums.
-                    metrics::counter!("prometheus_remote_storage_samples_dropped_total", "tenant" => label.clone())
-                        .increment(series.len() as u64);
-                    tracing::warn!(%tenant, "a collection was dropped: the remote-write receiver does not keep up");
-                }
+            found.push(Due { tenant: tenant.clone(), limits, registry: state.registry.clone(), queues: state.queues.clone() });
+        }
+        found
+    }
+
+    fn collect_one(&self, due: Due, now_unix_nanos: u64) {
+        let Due { tenant, limits, registry, queues } = due;
+        let label = tenant.to_string();
+        let series = {
+            let mut registry = registry.lock();
+            let stale = u64::try_from(self.section.registry.stale_duration.as_nanos()).unwrap_or(u64::MAX);
+            registry.drop_stale(now_unix_nanos.saturating_sub(stale));
+            metrics::gauge!("tempo_metrics_generator_registry_active_series", "tenant" => label.clone()).set(registry.active() as f64);
+            registry.collect(now_unix_nanos / 1_000_000)
+        };
+        metrics::counter!("tempo_metrics_generator_registry_collections_total", "tenant" => label.clone()).increment(1);
+        if limits.metrics_generator.disable_collection || series.is_empty() {
+            return;
+        }
+        for queue in &queues {
+            if queue.try_send(series.clone()).is_err() {
+                // The receiver lags by the whole queue. Series are cumulative, so the next collection carries this one's sums.
+                metrics::counter!("prometheus_remote_storage_samples_dropped_total", "tenant" => label.clone())
+                    .increment(series.len() as u64);
+                tracing::warn!(%tenant, "a collection was dropped: the remote-write receiver does not keep up");
             }
         }
     }

@@ -4,6 +4,8 @@
 //! The OTLP and query messages also have serde implementations in the proto3 JSON mapping.
 #![allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic, clippy::unwrap_used, clippy::large_futures)]
 
+mod json;
+
 /// The OTLP trace model.
 pub mod opentelemetry {
     pub mod proto {

@@ -35,6 +35,42 @@ fn generate(out: &Path) {
         .btree_map(["."])
         .build(&[".opentelemetry", ".tempopb"])
         .expect("serde code is generated");
+    for file in files(out).into_iter().filter(|file| file.to_string_lossy().ends_with(".serde.rs")) {
+        let text = std::fs::read_to_string(&file).expect("readable");
+        std::fs::write(&file, mended(&text)).expect("writable");
+    }
+}
+
+/// The generator writes doubles that are no numbers as null and refuses numbers that an enum has no name for; the mapping has texts
+/// for the former and numbers for the latter.
+fn mended(code: &str) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    for line in code.lines() {
+        let trimmed = line.trim_start();
+        let indent = &line[..line.len() - trimmed.len()];
+        let before = lines.last().map_or("", |line| line.trim_start()).to_owned();
+        let mended = if trimmed == "struct_ser.serialize_field(\"doubleValue\", v)?;" {
+            "struct_ser.serialize_field(\"doubleValue\", &crate::json::Double(*v))?;".to_owned()
+        } else if before.starts_with("if self.") && before.ends_with(" != 0. {") && trimmed.starts_with("struct_ser.serialize_field(") {
+            let (start, value) = trimmed.split_once(", &").expect("a double that is not zero is written");
+            format!("{start}, &crate::json::Double({}))?;", value.trim_end_matches(")?;"))
+        } else if let Some(field) = trimmed.strip_prefix(".map_err(|_| serde::ser::Error::custom(format!(\"Invalid variant {}\", ") {
+            let number = field.trim_end_matches(")))?;");
+            let value = before.trim_start_matches("let v = ").to_owned();
+            lines.pop();
+            lines.push(format!("{}let v = crate::json::EnumOut({value}.map_err(|_| {number}));", &indent[4..]));
+            continue;
+        } else if let Some((start, kind)) = trimmed.trim_end_matches(">()? as i32);").split_once("map_.next_value::<")
+            && trimmed.ends_with(">()? as i32);")
+        {
+            format!("{start}map_.next_value::<crate::json::EnumIn<{kind}>>()?.number);")
+        } else {
+            trimmed.to_owned()
+        };
+        lines.push(format!("{indent}{mended}"));
+    }
+    lines.push(String::new());
+    lines.join("\n")
 }
 
 fn prost_build_descriptor_bytes<M: protox::prost::Message>(descriptors: &M) -> Vec<u8> {

@@ -2,8 +2,10 @@ use std::time::Duration;
 
 use tonic::Code;
 use vivace_block::ReadError;
+use vivace_core::budget::OverBudget;
 use vivace_proto::vivace::v1::Failure;
 use vivace_storage::BucketError;
+use vivace_traceql::TooLarge;
 
 /// Why a job has no result.
 #[derive(Debug, thiserror::Error)]
@@ -12,7 +14,10 @@ pub enum JobError {
     #[error("{0}")]
     Invalid(String),
     /// What is asked for is larger than what may be sent.
-    #[error("the result has {bytes} bytes, more than the {max_bytes} of querier.frontend_worker.grpc_client_config.max_send_msg_size")]
+    #[error(
+        "a part of the answer has {bytes} bytes, more than the {max_bytes} that querier.frontend_worker.grpc_client_config.max_send_msg_size \
+         and the query-frontend's server.grpc_server_max_recv_msg_size allow: narrow the query, or ask for fewer results or attributes"
+    )]
     TooLarge {
         /// Of the result.
         bytes: usize,
@@ -20,8 +25,13 @@ pub enum JobError {
         max_bytes: usize,
     },
     /// Answering takes more than may be taken.
-    #[error("{0}")]
-    TooMuch(String),
+    #[error("{why}")]
+    TooMuch {
+        /// Of what, and what to do.
+        why: String,
+        /// It is others that hold the rest.
+        retryable: bool,
+    },
     /// It took too long.
     #[error("the job took longer than {setting} ({limit:?})")]
     TimedOut {
@@ -43,12 +53,25 @@ impl JobError {
     pub(crate) fn failure(&self) -> Failure {
         let (code, retryable) = match self {
             Self::Invalid(_) => (Code::InvalidArgument, false),
-            Self::TooLarge { .. } | Self::TooMuch(_) => (Code::ResourceExhausted, false),
+            Self::TooLarge { .. } => (Code::ResourceExhausted, false),
+            Self::TooMuch { retryable, .. } => (Code::ResourceExhausted, *retryable),
             Self::TimedOut { .. } => (Code::DeadlineExceeded, true),
             Self::Unavailable(_) => (Code::Unavailable, true),
             Self::Internal(_) => (Code::Internal, true),
         };
         Failure { code: code.into(), message: self.to_string(), retryable }
+    }
+}
+
+impl From<TooLarge> for JobError {
+    fn from(error: TooLarge) -> Self {
+        Self::TooMuch { why: error.to_string(), retryable: !error.never_fits() }
+    }
+}
+
+impl From<OverBudget> for JobError {
+    fn from(error: OverBudget) -> Self {
+        Self::TooMuch { why: error.to_string(), retryable: !error.never_fits() }
     }
 }
 

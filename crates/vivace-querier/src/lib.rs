@@ -53,6 +53,7 @@ pub fn start(config: &Config, name: &str, ingesters: Ring, bucket: Bucket, polle
             search: settings.search.query_timeout,
             ingester: client.remote_timeout,
         },
+        budget: process.budget(),
     };
     let frontend = &settings.frontend_worker;
     let grpc = &frontend.grpc_client_config;

@@ -191,12 +191,16 @@ impl Ingesters {
     fn is_final(&self, instance: &Instance, status: &Status) -> Option<JobError> {
         match status.code() {
             Code::InvalidArgument => Some(JobError::Invalid(status.message().to_owned())),
-            Code::ResourceExhausted => Some(JobError::TooMuch(format!("ingester {}: {}", instance.id, status.message()))),
+            Code::ResourceExhausted => {
+                Some(JobError::TooMuch { why: format!("ingester {}: {}", instance.id, status.message()), retryable: false })
+            }
             // The client's own word about a message that it has not taken.
-            Code::OutOfRange => Some(JobError::TooMuch(format!(
-                "the answer of ingester {} is larger than the {} bytes of ingester_client.grpc_client_config.max_recv_msg_size: ask for less at a time",
-                instance.id, self.max_answer_bytes
-            ))),
+            Code::OutOfRange => {
+                let (id, max) = (&instance.id, self.max_answer_bytes);
+                let setting = "ingester_client.grpc_client_config.max_recv_msg_size";
+                let why = format!("the answer of ingester {id} is larger than the {max} bytes of {setting}: ask for less at a time");
+                Some(JobError::TooMuch { why, retryable: false })
+            }
             _ => None,
         }
     }

@@ -2,6 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use vivace_core::TenantId;
+use vivace_core::budget::Budget;
 use vivace_proto::tempopb::{
     MetadataMetrics, PartialStatus, SearchTagValuesV2Response, SearchTagsV2Response, SearchTagsV2Scope, TagValue, Trace, TraceByIdMetrics,
     TraceByIdRequest, TraceByIdResponse,
@@ -30,6 +31,8 @@ pub(crate) struct Querier {
     pub(crate) ingesters: Ingesters,
     pub(crate) blocks: Blocks,
     pub(crate) timeouts: Timeouts,
+    /// What queries hold is charged to it.
+    pub(crate) budget: Budget,
 }
 
 impl Querier {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 use vivace_block::{BlockMeta, part_filter};
+use vivace_core::budget::Budget;
 use vivace_core::{BlockId, TenantId, TraceId};
 use vivace_proto::tempopb::SearchMetrics;
 use vivace_proto::vivace::v1::{BlockTraces, Places, SeriesBlock, SeriesRequest, SeriesResponse, SeriesTraces};
@@ -41,9 +42,9 @@ struct Count {
 }
 
 impl Count {
-    fn new(request: &SeriesRequest) -> Result<Self, JobError> {
+    fn new(request: &SeriesRequest, budget: &Budget) -> Result<Self, JobError> {
         let plan = MetricsPlan::of_request(request).map_err(|error| JobError::Invalid(error.to_string()))?;
-        let partial = plan.partial();
+        let partial = plan.partial_within(budget);
         Ok(Self { plan, partial, metrics: SearchMetrics::default(), warnings: Vec::new(), split: Vec::new() })
     }
 
@@ -54,9 +55,10 @@ impl Count {
     }
 
     fn add(&mut self, response: SeriesResponse) -> Result<(), JobError> {
-        let partial = Partial::from_message(response.partial.unwrap_or_default(), &self.plan)
+        self.plan
+            .merge_message(&mut self.partial, response.partial.unwrap_or_default())
             .map_err(|error| JobError::Internal(format!("an ingester's answer: {error}")))?;
-        self.plan.merge(&mut self.partial, partial);
+        self.partial.check()?;
         let metrics = response.metrics.unwrap_or_default();
         self.metrics.inspected_traces = self.metrics.inspected_traces.saturating_add(metrics.inspected_traces);
         self.metrics.inspected_bytes += metrics.inspected_bytes;
@@ -64,13 +66,16 @@ impl Count {
         Ok(())
     }
 
-    fn finish(mut self) -> Counted {
+    fn finish(mut self) -> Result<Counted, JobError> {
+        // What has not fitted is no answer.
+        self.partial.check()?;
         let partial = self.partial.to_message();
         let metrics = SearchMetrics { inspected_spans: partial.inspected_spans, ..self.metrics };
         let result = SeriesResponse { partial: Some(partial), metrics: Some(metrics), ..SeriesResponse::default() };
         self.split.sort_unstable();
         self.split.dedup();
-        Counted { found: Found { result, warnings: self.warnings }, split: self.split, live_in_blocks: Vec::new(), served: Vec::new() }
+        let found = Found { result, warnings: self.warnings };
+        Ok(Counted { found, split: self.split, live_in_blocks: Vec::new(), served: Vec::new() })
     }
 }
 
@@ -81,9 +86,8 @@ impl Question for MetricsPlan {
         self.fetch()
     }
 
-    fn take(&self, partial: &mut Partial, batch: &Batch) -> ControlFlow<()> {
-        self.observe(partial, batch);
-        ControlFlow::Continue(())
+    fn take(&self, partial: &mut Partial, batch: &Batch, stop: &dyn Fn() -> bool) -> ControlFlow<()> {
+        self.observe(partial, batch, stop)
     }
 
     fn with_attributes(&self, names: &dyn Fn() -> Vec<Attribute>) -> Option<Self> {
@@ -94,7 +98,7 @@ impl Question for MetricsPlan {
 impl Querier {
     /// Counts the spans of some row groups, of traces that are nowhere else.
     pub(crate) async fn series_block(&self, meta: BlockMeta, row_groups: Range<usize>, job: SeriesBlock) -> Result<Counted, JobError> {
-        let mut count = Count::new(&job.request.unwrap_or_default())?;
+        let mut count = Count::new(&job.request.unwrap_or_default(), &self.budget)?;
         let block = match self.blocks.with_block(meta.clone(), |block, _| Ok(block.clone())).await? {
             Ok((block, bytes)) => {
                 count.metrics.inspected_bytes += bytes;
@@ -102,7 +106,7 @@ impl Querier {
             }
             Err(fault) => {
                 count.warnings.push(skipped(&meta, fault)?);
-                return Ok(count.finish());
+                return count.finish();
             }
         };
         let row_groups = row_groups.start..row_groups.end.min(block.row_groups());
@@ -111,7 +115,7 @@ impl Querier {
             Ok(parts) => parts,
             Err(error) => {
                 count.warnings.push(skipped(&meta, error.into())?);
-                return Ok(count.finish());
+                return count.finish();
             }
         };
         let ids: Vec<TraceId> = parts.traces.iter().map(|part| part.trace_id).collect();
@@ -138,7 +142,7 @@ impl Querier {
             // What was counted until then is left out too: nothing is better than a part that looks like all.
             Err(error) => count.warnings.push(skipped(&meta, error.into())?),
         }
-        Ok(count.finish())
+        count.finish()
     }
 
     /// The same for what is live, and which traces it shares with blocks: those of `places` and those that ingesters have written
@@ -154,7 +158,7 @@ impl Querier {
         let listed = self.blocks.metas(tenant, &places.blocks).await?;
         let mut party = Party::default();
         loop {
-            let mut count = Count::new(&request)?;
+            let mut count = Count::new(&request, &self.budget)?;
             let mut round = self.ingesters.name(&mut party, tenant, &request, call).await?;
             let named = round.take_named();
             let served = served(tenant, round.served())?;
@@ -172,7 +176,7 @@ impl Querier {
             for part in counts.parts {
                 count.add(part)?;
             }
-            return Ok(Counted { live_in_blocks, served, ..count.finish() });
+            return Ok(Counted { live_in_blocks, served, ..count.finish()? });
         }
     }
 
@@ -207,7 +211,7 @@ impl Querier {
         job: SeriesTraces,
         call: Duration,
     ) -> Result<Found<SeriesResponse>, JobError> {
-        let mut count = Count::new(&job.request.clone().unwrap_or_default())?;
+        let mut count = Count::new(&job.request.clone().unwrap_or_default(), &self.budget)?;
         let wanted = self.left_places(tenant, job, &mut count.metrics.inspected_bytes).await?;
         let brought = self.bring_together(tenant, wanted, Arc::new(count.plan.clone()), count.partial, call).await?;
         let Took { traces, bytes } = brought.result.1;
@@ -215,7 +219,7 @@ impl Querier {
         count.metrics.inspected_traces += traces;
         count.metrics.inspected_bytes += bytes;
         count.warnings = brought.warnings;
-        Ok(count.finish().found)
+        Ok(count.finish()?.found)
     }
 
     /// Of all places that have the traces, those that have left them to this job.

@@ -10,10 +10,11 @@ use bytes::Bytes;
 use rustc_hash::{FxHashMap, FxHashSet};
 use tokio_util::sync::CancellationToken;
 use vivace_block::{BlockMeta, BlockReader, JoinedFetch, ReadError, SpanRef, live};
+use vivace_core::budget::{Account, Budget};
 use vivace_core::otlp::walk_spans;
 use vivace_core::{BlockId, TenantId, TraceId};
 use vivace_proto::vivace::v1::{Places, SpansRequest};
-use vivace_traceql::{Attribute, Batch, Fetch, Scope, SpanFilter};
+use vivace_traceql::{Attribute, Batch, Fetch, Scope, SpanFilter, SpanRow, Value};
 
 use crate::JobError;
 use crate::blocks::{Found, skipped};
@@ -57,7 +58,7 @@ pub(crate) trait Question: Send + Sync + Sized + 'static {
     fn fetch(&self) -> &Fetch;
 
     /// Takes whole traces in; breaks when it has enough.
-    fn take(&self, state: &mut Self::State, batch: &Batch) -> ControlFlow<()>;
+    fn take(&self, state: &mut Self::State, batch: &Batch, stop: &dyn Fn() -> bool) -> ControlFlow<()>;
 
     /// The same question about all attributes that there are, where it is about all.
     fn with_attributes(&self, _names: &dyn Fn() -> Vec<Attribute>) -> Option<Self> {
@@ -134,18 +135,19 @@ impl Querier {
                 blocks.extend(reader.map(|reader| (reader, held)));
             }
             let piece = Piece { live, blocks, only_split: wanted.only_split };
-            let question = question.clone();
+            let (question, budget) = (question.clone(), self.budget.clone());
             let brought = self.blocks.work(move |stop| {
                 let names = || piece.attributes(stop);
                 let about_all = question.with_attributes(&names);
                 let question = about_all.as_ref().unwrap_or(&*question);
-                let brought = piece.bring_together(&JoinedFetch::new(question.fetch()), stop);
-                let is_over = brought.as_ref().is_ok_and(|brought| question.take(&mut state, &brought.batch).is_break());
+                let brought = piece.bring_together(&JoinedFetch::new(question.fetch()), &budget, stop);
+                let is_over =
+                    brought.as_ref().is_ok_and(|brought| question.take(&mut state, &brought.batch, &|| stop.is_cancelled()).is_break());
                 (state, brought, is_over)
             });
             let (taken, brought, is_over) = brought.await?;
             state = taken;
-            let brought: Brought = brought.map_err(JobError::Unavailable)?;
+            let brought: Brought = brought?;
             took.bytes += brought.bytes;
             took.traces = took.traces.saturating_add(u32::try_from(brought.batch.traces.len()).unwrap_or(u32::MAX));
             for (meta, error) in brought.faults {
@@ -212,7 +214,9 @@ impl Piece {
     }
 
     /// Reads all parts and joins them. Burns CPU.
-    fn bring_together(&self, joining: &JoinedFetch, stop: &CancellationToken) -> Result<Brought, String> {
+    fn bring_together(&self, joining: &JoinedFetch, budget: &Budget, stop: &CancellationToken) -> Result<Brought, JobError> {
+        let live_bytes = self.live.iter().flat_map(|spans| &spans.messages).map(|message| message.len() as u64).sum();
+        let mut held = budget.charge(Account::Queries, live_bytes)?;
         let mut brought = Brought { batch: Batch::default(), spans: 0, bytes: 0, faults: Vec::new() };
         let mut live_spans: BTreeMap<TraceId, Vec<SpanRef<'_>>> = BTreeMap::new();
         let mut places: FxHashMap<TraceId, u32> = FxHashMap::default();
@@ -224,7 +228,7 @@ impl Piece {
                     here.insert(id);
                     live_spans.entry(id).or_default().push(SpanRef { resource: at.resource, scope: at.scope, span: span.bytes });
                 });
-                walked.map_err(|error| format!("an ingester's spans: {error}"))?;
+                walked.map_err(|error| JobError::Internal(format!("an ingester's spans: {error}")))?;
             }
             here.into_iter().for_each(|id| *places.entry(id).or_default() += 1);
         }
@@ -232,13 +236,15 @@ impl Piece {
         let is_wanted = |id: &TraceId| !self.only_split || places.get(id).is_some_and(|places| *places > 1);
         let live_spans: Vec<(TraceId, Vec<SpanRef<'_>>)> = live_spans.into_iter().filter(|(id, _)| is_wanted(id)).collect();
         let mut parts = vec![live::batch(joining.of_parts(), &live_spans)];
-        for (reader, held) in &self.blocks {
+        held.grow(parts.iter().map(bytes_of).sum())?;
+        for (reader, ids) in &self.blocks {
             if stop.is_cancelled() {
                 break;
             }
-            let held: Vec<TraceId> = held.iter().copied().filter(is_wanted).collect();
-            match rows(reader, joining.of_parts(), &held, stop) {
+            let ids: Vec<TraceId> = ids.iter().copied().filter(is_wanted).collect();
+            match rows(reader, joining.of_parts(), &ids, stop) {
                 Ok((batches, bytes)) => {
+                    held.grow(batches.iter().map(bytes_of).sum())?;
                     parts.extend(batches);
                     brought.bytes += bytes;
                 }
@@ -250,6 +256,13 @@ impl Piece {
         brought.batch = joining.join(parts);
         Ok(brought)
     }
+}
+
+/// About what a batch takes; texts are mostly shared.
+fn bytes_of(batch: &Batch) -> u64 {
+    let columns = batch.columns.iter().chain(&batch.events.columns).chain(&batch.links.columns);
+    let values: usize = columns.map(Vec::len).sum();
+    (batch.traces.len() * 256 + batch.spans.len() * size_of::<SpanRow>() + values * 2 * size_of::<Value>()) as u64
 }
 
 /// The row groups of a block, each with those of the ids, ascending, that it may have.

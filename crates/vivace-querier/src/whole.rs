@@ -46,7 +46,7 @@ impl Querier {
         let plan = plan(request)?;
         let weaker = part_filter(&plan.fetch().filter);
         let (limit, spans_per_spanset) = (request.limit as usize, request.spans_per_span_set as usize);
-        let mut combiner = SearchCombiner::new(limit, plan.most_recent());
+        let mut combiner = SearchCombiner::within(&self.budget, limit, plan.most_recent());
         let mut judged = Judged { found: Found { result: SearchResponse::default(), warnings: Vec::new() }, split: Vec::new() };
         let mut metrics = SearchMetrics::default();
         let opened = self.blocks.with_block(meta.clone(), |block, _| Ok(block.clone())).await?;
@@ -103,6 +103,7 @@ impl Querier {
                 break;
             }
         }
+        add_new(&mut judged.found.warnings, combiner.warning().into_iter().collect());
         judged.found.result = SearchResponse { traces: combiner.finish(), metrics: Some(metrics) };
         Ok(judged)
     }
@@ -157,7 +158,7 @@ impl Querier {
     ) -> Result<Found<SearchResponse>, JobError> {
         let request = job.request.unwrap_or_default();
         let plan = plan(&request)?;
-        let combiner = SearchCombiner::new(request.limit as usize, plan.most_recent());
+        let combiner = SearchCombiner::within(&self.budget, request.limit as usize, plan.most_recent());
         let question = Arc::new(Judge { plan, spans_per_spanset: request.spans_per_span_set as usize });
         let mut metrics = SearchMetrics::default();
         let ids = ids_of(&job.trace_ids).collect();
@@ -165,10 +166,12 @@ impl Querier {
         wanted.only_split = job.only_split;
         let brought = self.bring_together(tenant, wanted, question, (combiner, 0), call).await?;
         let ((combiner, spans), Took { traces, bytes }) = brought.result;
+        let mut warnings = brought.warnings;
+        add_new(&mut warnings, combiner.warning().into_iter().collect());
         metrics.inspected_traces = traces;
         metrics.inspected_spans = spans;
         metrics.inspected_bytes += bytes;
-        Ok(Found { result: SearchResponse { traces: combiner.finish(), metrics: Some(metrics) }, warnings: brought.warnings })
+        Ok(Found { result: SearchResponse { traces: combiner.finish(), metrics: Some(metrics) }, warnings })
     }
 }
 
@@ -186,10 +189,12 @@ impl Question for Judge {
         self.plan.fetch()
     }
 
-    fn take(&self, (combiner, spans): &mut Self::State, batch: &Batch) -> ControlFlow<()> {
+    fn take(&self, (combiner, spans): &mut Self::State, batch: &Batch, stop: &dyn Fn() -> bool) -> ControlFlow<()> {
         *spans += batch.spans.len() as u64;
-        self.plan.evaluate(batch, self.spans_per_spanset).into_iter().for_each(|trace| combiner.add(trace));
-        stop_if(combiner.is_complete())
+        self.plan.evaluate_each(batch, self.spans_per_spanset, stop, &mut |trace| {
+            combiner.add(trace);
+            stop_if(combiner.is_complete())
+        })
     }
 }
 

@@ -156,7 +156,7 @@ impl Worker {
                     Some(to_querier::Message::Job(job)) => {
                         let cancel = stopped.child_token();
                         cancels.insert(job.id, cancel.clone());
-                        let (querier, max_bytes) = (self.querier.clone(), self.options.max_result_bytes);
+                        let (querier, max_bytes) = (self.querier.clone(), max_result_bytes(&job, self.options.max_result_bytes));
                         jobs.spawn(async move { run_job(&querier, job, &cancel, max_bytes).await });
                     }
                     Some(to_querier::Message::Cancel(id)) => {
@@ -198,6 +198,13 @@ async fn run_job(querier: &Querier, job: Job, cancel: &CancellationToken, max_by
             failed(&error)
         }
     }
+}
+
+/// What this querier may send and the query-frontend takes, without what the wire adds.
+fn max_result_bytes(job: &Job, sent: usize) -> usize {
+    const FRAME_BYTES: usize = 1024;
+    let taken = usize::try_from(job.max_result_bytes).ok().filter(|taken| *taken > 0).unwrap_or(usize::MAX);
+    sent.saturating_sub(FRAME_BYTES).min(taken)
 }
 
 async fn resolve(address: &str) -> std::io::Result<BTreeSet<String>> {

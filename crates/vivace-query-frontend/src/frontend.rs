@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use vivace_config::QueryFrontend;
+use vivace_core::budget::Budget;
 use vivace_core::{BlockId, TenantId};
 use vivace_proto::tempopb::{SearchMetrics, SearchRequest, SearchTagValuesRequest, SearchTagsRequest, SearchTagsV2Scope};
 use vivace_proto::vivace::v1::job::Work;
@@ -12,6 +13,7 @@ use vivace_server::Overrides;
 use vivace_storage::Blocklist;
 use vivace_traceql::{Attribute, TagFilter};
 
+use crate::admission::{Admission, Lane, Permit};
 use crate::combine::{CombinedTrace, Limits, SearchResult, TagCombiner, TraceCombiner, ValueCombiner};
 use crate::error::QueryError;
 use crate::params::{RangeRules, TimeRange};
@@ -27,6 +29,8 @@ const SCOPES: [&str; 6] = ["resource", "span", "event", "link", "instrumentation
 pub(crate) struct Frontend {
     pub(crate) config: QueryFrontend,
     pub(crate) queue: Queue,
+    pub(crate) admission: Admission,
+    pub(crate) budget: Budget,
     pub(crate) blocklist: Blocklist,
     pub(crate) overrides: Arc<Overrides>,
     /// Unix nanoseconds.
@@ -43,10 +47,38 @@ pub(crate) struct Plan {
     pub(crate) block_bytes: u64,
 }
 
-/// A query on its way.
+/// A query on its way, or in line. Dropped, its jobs are cancelled first, and then the next one begins.
 pub(crate) struct Running<R> {
     pub(crate) run: Run,
     pub(crate) result: R,
+    pub(crate) place: Place,
+}
+
+/// Where a query stands among the others.
+pub(crate) struct Place {
+    queue: Queue,
+    admission: Admission,
+    tenants: Vec<TenantId>,
+    lane: Lane,
+    /// Once it is begun.
+    permit: Option<Permit>,
+}
+
+impl Place {
+    async fn begin(&mut self) -> Result<(), QueryError> {
+        if self.permit.is_none() {
+            self.permit = Some(self.admission.enter(&self.tenants, self.lane).await?);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if self.permit.is_some() {
+            self.queue.sweep(&self.tenants);
+        }
+    }
 }
 
 /// A search on its way.
@@ -84,15 +116,20 @@ pub(crate) trait Collect {
 }
 
 impl<R: Collect> Running<R> {
-    /// Waits for one more job; false when the answer is complete.
+    /// Waits in line if the query has not begun, and then for one more job; false when the answer is complete.
     ///
     /// # Errors
-    /// A job failed for good, or there is no room for the first one.
+    /// A job failed for good, there is too much to do to begin the query, or no room for its first job.
     pub(crate) async fn step(&mut self) -> Result<bool, QueryError> {
-        match self.run.next().await? {
+        // What needs no job needs not wait.
+        if !self.run.is_idle() {
+            self.place.begin().await?;
+        }
+        match self.next().await? {
             Some((job, outcome)) => {
                 self.result.take_named(job, self.run.take_named())?;
-                let more = self.result.collect(job, outcome)?;
+                let result = &mut self.result;
+                let more = if is_large(&outcome) { off_async(|| result.collect(job, outcome))? } else { result.collect(job, outcome)? };
                 if more {
                     if self.result.has_enough() {
                         self.run.forget_rest();
@@ -106,6 +143,26 @@ impl<R: Collect> Running<R> {
         }
     }
 
+    /// What was found. Others may begin from now on.
+    pub(crate) fn into_result(self) -> R {
+        self.result
+    }
+
+    /// The next job's outcome. Jobs that nobody could take for a while fail.
+    async fn next(&mut self) -> Result<Option<(usize, Outcome)>, QueryError> {
+        let mut without_queriers = Duration::ZERO;
+        loop {
+            match tokio::time::timeout(QUERIERS_LOOK, self.run.next()).await {
+                Ok(next) => return next,
+                Err(_) if self.place.queue.has_queriers() => without_queriers = Duration::ZERO,
+                Err(_) => without_queriers += QUERIERS_LOOK,
+            }
+            if without_queriers >= QUERIERS_MISSING {
+                return Err(QueryError::Unavailable(format!("no querier has been connected for {} s", QUERIERS_MISSING.as_secs())));
+            }
+        }
+    }
+
     /// Waits for the answer, with what is missing in it.
     ///
     /// # Errors
@@ -113,6 +170,32 @@ impl<R: Collect> Running<R> {
     pub(crate) async fn finish(mut self) -> Result<(R, Vec<String>), QueryError> {
         while self.step().await? {}
         Ok((self.result, self.run.take_warnings()))
+    }
+}
+
+/// Between two looks whether there are queriers at all.
+const QUERIERS_LOOK: Duration = Duration::from_secs(1);
+/// A query waits so long for the first querier.
+const QUERIERS_MISSING: Duration = Duration::from_secs(30);
+
+/// Whether taking it in keeps a thread busy for more than a moment.
+fn is_large(outcome: &Outcome) -> bool {
+    const MANY: usize = 1000;
+    match outcome {
+        Outcome::Series(answer) => answer.partial.iter().flat_map(|partial| &partial.stages).any(|stage| stage.groups.len() > MANY),
+        Outcome::Search(answer) => answer.traces.len() > MANY,
+        Outcome::TagValues(answer) => answer.tag_values.len() > MANY,
+        Outcome::Tags(answer) => answer.scopes.iter().any(|scope| scope.tags.len() > MANY),
+        Outcome::Trace(_) | Outcome::Failure(_) => false,
+    }
+}
+
+/// Runs what burns CPU without holding up other tasks, where the runtime can do that.
+fn off_async<T>(work: impl FnOnce() -> T) -> T {
+    use tokio::runtime::{Handle, RuntimeFlavor};
+    match Handle::current().runtime_flavor() {
+        RuntimeFlavor::MultiThread => tokio::task::block_in_place(work),
+        _ => work(),
     }
 }
 
@@ -156,7 +239,7 @@ impl Collect for ValueCombiner {
 impl Collect for TraceCombiner {
     fn collect(&mut self, _: usize, outcome: Outcome) -> Result<bool, QueryError> {
         let Outcome::Trace(answer) = outcome else { return Err(unexpected(&outcome)) };
-        self.add(answer);
+        self.add(answer)?;
         // Parts may be anywhere: only a trace that is too large anyhow needs no more.
         Ok(!self.is_full())
     }
@@ -237,8 +320,9 @@ impl Frontend {
         };
         let of_job = |(tenant, work): &(TenantId, Work)| (tenant.clone(), together.block_of(tenant, work));
         let of_jobs: Vec<_> = plan.jobs.iter().map(of_job).zip(plan.newest_unix_nanos).collect();
-        let result = SearchResult::new(limit, most_recent, metrics, of_jobs.into_iter(), together);
-        Ok(Running { run: Run::new(&self.queue, plan.jobs, search.concurrent_jobs), result })
+        let result = SearchResult::new(&self.budget, limit, most_recent, metrics, of_jobs.into_iter(), together);
+        let run = Run::new(&self.queue, plan.jobs, search.concurrent_jobs).lacking(self.unlisted(tenants));
+        Ok(Running { run, result, place: self.place(tenants, Lane::Scan) })
     }
 
     /// Begins a query for tag names. The scope `intrinsic` needs no data: see [`intrinsics`].
@@ -255,7 +339,9 @@ impl Frontend {
         let limits = self.tag_limits(tenants, request.max_tags_per_scope, request.stale_values_threshold);
         let only_intrinsics = request.scope == "intrinsic";
         let jobs = if only_intrinsics { Vec::new() } else { self.plan(tenants, &Request::Tags(request), range).jobs };
-        Ok(Running { run: Run::new(&self.queue, jobs, self.config.search.concurrent_jobs), result: TagCombiner::new(limits) })
+        let run = Run::new(&self.queue, jobs, self.config.search.concurrent_jobs).lacking(self.unlisted(tenants));
+        let result = TagCombiner::new(&self.budget, limits);
+        Ok(Running { run, result, place: self.place(tenants, Lane::Scan) })
     }
 
     /// Begins a query for the values of the attribute that `request.tag_name` names in TraceQL's form.
@@ -267,7 +353,7 @@ impl Frontend {
         (request.start, request.end) = (range.start, range.end);
         self.check_size(&request.query)?;
         let limits = self.tag_limits(tenants, request.max_tag_values, request.stale_value_threshold);
-        let mut result = ValueCombiner::new(limits);
+        let mut result = ValueCombiner::new(&self.budget, limits);
         let mut jobs = Vec::new();
         match vivace_traceql::parse_attribute(&request.tag_name) {
             Ok(attribute) => {
@@ -282,7 +368,8 @@ impl Frontend {
                 return Err(QueryError::Invalid(format!("please provide a valid tagName: failed to parse identifier {name}: {error}")));
             }
         }
-        Ok(Running { run: Run::new(&self.queue, jobs, self.config.search.concurrent_jobs), result })
+        let run = Run::new(&self.queue, jobs, self.config.search.concurrent_jobs).lacking(self.unlisted(tenants));
+        Ok(Running { run, result, place: self.place(tenants, Lane::Scan) })
     }
 
     /// Whether the values follow from the request alone; then they are added.
@@ -317,12 +404,19 @@ impl Frontend {
             jobs.extend(split.jobs.into_iter().map(|job| (tenant.clone(), job.work)));
         }
         let limits = tenants.iter().map(|tenant| self.overrides.limits(tenant).global.max_bytes_per_trace).filter(|max| *max > 0);
-        let result = TraceCombiner::new(limits.min().unwrap_or(0));
-        let running = Running { run: Run::new(&self.queue, jobs, self.config.trace_by_id.concurrent_shards), result };
+        let result = TraceCombiner::new(&self.budget, limits.min().unwrap_or(0));
+        let run = Run::new(&self.queue, jobs, self.config.trace_by_id.concurrent_shards);
+        let running = Running { run, result, place: self.place(tenants, Lane::Lookup) };
         let (mut combiner, warnings) = running.finish().await?;
         warnings.into_iter().for_each(|warning| combiner.missing(warning));
         // Sorting and comparing the spans of a large trace takes a while.
         tokio::task::spawn_blocking(move || combiner.finish()).await.map_err(|error| QueryError::Job(error.to_string()))
+    }
+
+    /// At the end of the line.
+    pub(crate) fn place(&self, tenants: &[TenantId], lane: Lane) -> Place {
+        let (queue, admission) = (self.queue.clone(), self.admission.clone());
+        Place { queue, admission, tenants: tenants.to_vec(), lane, permit: None }
     }
 
     pub(crate) fn split_rules(&self, request: &Request) -> SplitRules {
@@ -352,6 +446,17 @@ impl Frontend {
             plan.jobs.push((tenant, job.work));
         }
         plan
+    }
+
+    /// What is said of tenants whose blocks nobody knows: what is stored of them is missing in an answer.
+    pub(crate) fn unlisted(&self, tenants: &[TenantId]) -> Vec<String> {
+        let list = &self.blocklist;
+        let why = |tenant: &TenantId| match list.why_unknown(tenant) {
+            Some(why) => Some(why),
+            None if !list.is_polled() && list.blocks(tenant).is_none() => Some("the bucket has not been listed yet".to_owned()),
+            None => None,
+        };
+        tenants.iter().filter_map(|tenant| Some(format!("the blocks of tenant {tenant} are not known: {}", why(tenant)?))).collect()
     }
 
     fn tag_range(&self, tenants: &[TenantId], start: u32, end: u32) -> Result<TimeRange, QueryError> {

@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
+use vivace_core::budget::Charge;
 use vivace_core::{TenantError, TenantId};
 use vivace_proto::tempopb::{
     MetadataMetrics, PartialStatus, SearchRequest, SearchTagValuesRequest, SearchTagValuesResponse, SearchTagValuesV2Response,
@@ -30,6 +31,8 @@ use crate::split::{Lookup, LookupMode};
 pub(crate) struct Door {
     pub(crate) frontend: Arc<Frontend>,
     pub(crate) tenancy: Tenancy,
+    /// Largest message of a stream, bytes.
+    pub(crate) max_message_bytes: usize,
 }
 
 /// All routes of the API. Every method is taken; only the query string counts.
@@ -81,6 +84,10 @@ impl Door {
         }
     }
 
+    async fn respond(&self, answer: Answer, held: Option<Charge>, accepts: Accepts, warnings: &[String]) -> Response {
+        respond(&self.frontend.budget, answer, held, accepts, warnings).await
+    }
+
     /// Runs a query within `api_timeout` and counts it.
     pub(crate) async fn timed<T>(
         &self,
@@ -109,7 +116,7 @@ async fn trace_v1(State(door): State<Door>, Path(id): Path<String>, asked: Asked
         Ok(found) if found.trace.resource_spans.is_empty() => StatusCode::NOT_FOUND.into_response(),
         Ok(found) => {
             let warnings: Vec<String> = Some(found.message).filter(|message| !message.is_empty()).into_iter().collect();
-            respond(Answer::TraceV1(found.trace), asked.accepts, &warnings).await
+            door.respond(Answer::TraceV1(found.trace), Some(found.held), asked.accepts, &warnings).await
         }
     }
 }
@@ -122,7 +129,7 @@ async fn trace_v2(State(door): State<Door>, Path(id): Path<String>, asked: Asked
             let metrics = Some(TraceByIdMetrics { inspected_bytes: found.inspected_bytes });
             // Not found is an empty trace, not 404: clients would ask the first version again.
             let answer = TraceByIdResponse { trace: Some(found.trace), metrics, status: status as i32, message: found.message };
-            respond(Answer::Trace(answer), asked.accepts, &[]).await
+            door.respond(Answer::Trace(answer), Some(found.held), asked.accepts, &[]).await
         }
     }
 }
@@ -157,13 +164,15 @@ fn lookup_mode(mode: Option<&str>) -> Result<LookupMode, QueryError> {
 async fn search(State(door): State<Door>, asked: Asked) -> Response {
     let query = async {
         let request = search_request(&door, &asked)?;
-        let (result, warnings) = door.frontend.search(&asked.tenants, request)?.finish().await?;
-        Ok((result.finish(), warnings))
+        let (result, mut warnings) = door.frontend.search(&asked.tenants, request)?.finish().await?;
+        warnings.extend(result.warning());
+        let (answer, held) = result.finish();
+        Ok((answer, held, warnings))
     };
-    let inspected = |(answer, _): &(_, _)| inspected_by_search(answer);
+    let inspected = |(answer, ..): &(_, _, _)| inspected_by_search(answer);
     match door.timed(&asked.tenants, Op::Search, inspected, query).await {
         Err(error) => error.into_response(),
-        Ok((answer, warnings)) => respond(Answer::Search(answer), asked.accepts, &warnings).await,
+        Ok((answer, held, warnings)) => door.respond(Answer::Search(answer), Some(held), asked.accepts, &warnings).await,
     }
 }
 
@@ -239,7 +248,7 @@ async fn tags(door: &Door, asked: Asked, answer: impl FnOnce(&str, Vec<SearchTag
         Err(error) => error.into_response(),
         Ok((found, mut warnings)) => {
             warnings.extend(found.warning());
-            respond(answer(&scope, found.scopes(), inspected(found.inspected_bytes)), asked.accepts, &warnings).await
+            door.respond(answer(&scope, found.scopes(), inspected(found.inspected_bytes)), None, asked.accepts, &warnings).await
         }
     }
 }
@@ -291,7 +300,8 @@ async fn tag_values(
         Err(error) => error.into_response(),
         Ok((found, mut warnings)) => {
             warnings.extend(found.warning());
-            respond(answer(found.values(), inspected(found.inspected_bytes)), asked.accepts, &warnings).await
+            let answer = answer(found.values(), inspected(found.inspected_bytes));
+            door.respond(answer, Some(found.into_held()), asked.accepts, &warnings).await
         }
     }
 }
@@ -302,27 +312,41 @@ fn inspected(inspected_bytes: u64) -> Option<MetadataMetrics> {
 
 async fn metrics_range(State(door): State<Door>, asked: Asked) -> Response {
     let query = query_range::Asked::range(&asked.params, door.frontend.now());
-    metrics(&door, asked, query, |counted| Answer::Range(counted.into_range())).await
+    let answer = |counted: query_range::Counted| {
+        let (answer, held) = counted.into_range();
+        (Answer::Range(answer), held)
+    };
+    metrics(&door, asked, query, answer).await
 }
 
 async fn metrics_instant(State(door): State<Door>, asked: Asked) -> Response {
     let query = query_range::Asked::instant(&asked.params, door.frontend.now());
-    metrics(&door, asked, query, |counted| Answer::Instant(counted.into_instant())).await
+    let answer = |counted: query_range::Counted| {
+        let (answer, held) = counted.into_instant();
+        (Answer::Instant(answer), held)
+    };
+    metrics(&door, asked, query, answer).await
 }
 
 async fn metrics(
     door: &Door,
     asked: Asked,
     query: Result<query_range::Asked, QueryError>,
-    answer: impl FnOnce(query_range::Counted) -> Answer,
+    answer: impl FnOnce(query_range::Counted) -> (Answer, Charge),
 ) -> Response {
     let query = async {
-        let (found, warnings) = door.frontend.series(&asked.tenants, query?)?.finish().await?;
-        Ok((found.inspected_bytes(), found.counted().await?, warnings))
+        let mut series = door.frontend.series(&asked.tenants, query?)?;
+        while series.step().await? {}
+        // The query keeps its place until its series are made.
+        let counted = series.result.counted().await?;
+        Ok((series.result.inspected_bytes(), counted, series.run.take_warnings()))
     };
     match door.timed(&asked.tenants, Op::Metrics, |(inspected, _, _): &(u64, _, _)| *inspected, query).await {
         Err(error) => error.into_response(),
         // These are answered as JSON whatever the client accepts.
-        Ok((_, counted, warnings)) => respond(answer(counted), asked.accepts.json(), &warnings).await,
+        Ok((_, counted, warnings)) => {
+            let (answer, held) = answer(counted);
+            door.respond(answer, Some(held), asked.accepts.json(), &warnings).await
+        }
     }
 }

@@ -1,8 +1,11 @@
 //! The query API: parse, split into jobs, queue fairly per tenant, let queriers pull, retry, combine.
 //!
 //! Data is read by queriers only; this crate knows the list of blocks and what a request means.
-//! Start with [`start`]; a request's way is `http` or `streaming`, `frontend`, `split`, `run`, `queue`, `pull`, `combine`, `render`.
+//! Start with [`start`]; a request's way is `http` or `streaming`, `frontend`, `split`,
+//! `admission`, `run`, `queue`, `pull`, `combine`, `render`, `body`.
 
+mod admission;
+mod body;
 mod combine;
 mod counting;
 mod error;
@@ -33,18 +36,27 @@ use vivace_storage::Blocklist;
 /// further queries and waits for those it has.
 pub fn start(config: &Config, blocklist: Blocklist, overrides: Arc<Overrides>, process: &mut Process) {
     metrics::register();
-    let queue = queue::Queue::new(config.query_frontend.max_outstanding_per_tenant);
+    let settings = &config.query_frontend;
+    let limits = process.grpc_limits();
+    let queue = queue::Queue::new(settings.max_outstanding_per_tenant);
     let frontend = frontend::Frontend {
-        config: config.query_frontend.clone(),
+        config: settings.clone(),
         queue: queue.clone(),
+        admission: admission::Admission::new(queue.clone(), settings.max_outstanding_per_tenant, settings.max_wait),
+        budget: process.budget(),
         blocklist,
         overrides,
         clock: vivace_server::clock::unix_nanos,
     };
-    let door = http::Door { frontend: Arc::new(frontend), tenancy: process.tenancy() };
+    let door = http::Door { frontend: Arc::new(frontend), tenancy: process.tenancy(), max_message_bytes: limits.max_send_bytes };
     process.add_api(http::routes(door.clone()));
     add_grpc!(process, StreamingQuerierServer::new(door));
-    let pull = pull::Pull { queue: queue.clone(), max_attempts: config.query_frontend.max_retries, stop: process.stop_token() };
+    let pull = pull::Pull {
+        queue: queue.clone(),
+        max_attempts: settings.max_retries,
+        max_message_bytes: limits.max_receive_bytes,
+        stop: process.stop_token(),
+    };
     add_grpc!(process, JobQueueServer::new(pull));
     let connected = queue.clone();
     process.ready_check(

@@ -14,6 +14,11 @@ use vivace_proto::vivace::v1::{FromQuerier, Job, JobResult, ToQuerier, from_quer
 use crate::error::QueryError;
 use crate::queue::{Done, Pending, Queue};
 
+/// How often a job may lose its querier. It need not be to blame: all jobs of a stream end with it.
+const LOST_MAX: usize = 5;
+/// What the wire adds to a result, at most.
+const RESULT_FRAME_BYTES: usize = 1024;
+
 /// How long a querier may take to say who it is.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -22,6 +27,8 @@ pub(crate) struct Pull {
     pub(crate) queue: Queue,
     /// Tries of a job, the first included.
     pub(crate) max_attempts: usize,
+    /// Largest message that is taken from a querier, bytes.
+    pub(crate) max_message_bytes: usize,
     /// Ends all streams.
     pub(crate) stop: CancellationToken,
 }
@@ -41,7 +48,7 @@ impl JobQueue for Pull {
         };
         let name = if hello.querier.is_empty() { "unnamed".to_owned() } else { hello.querier };
         let slots = usize::try_from(hello.concurrency).unwrap_or(1).max(1);
-        self.queue.connected(&name);
+        self.queue.connected(&name, slots);
         tracing::info!(querier = name, slots, "querier connected");
         let stream = QuerierStream {
             name,
@@ -49,6 +56,7 @@ impl JobQueue for Pull {
             inbound,
             queue: self.queue.clone(),
             max_attempts: self.max_attempts.max(1),
+            max_result_bytes: self.max_message_bytes.saturating_sub(RESULT_FRAME_BYTES).max(1) as u64,
             stop: self.stop.clone(),
             running: HashMap::new(),
             cancels: FuturesUnordered::new(),
@@ -66,6 +74,7 @@ struct QuerierStream {
     inbound: Streaming<FromQuerier>,
     queue: Queue,
     max_attempts: usize,
+    max_result_bytes: u64,
     stop: CancellationToken,
     running: HashMap<u64, Pending>,
     /// Ids of running jobs whose result nobody wants any more.
@@ -102,7 +111,8 @@ impl QuerierStream {
 
     fn begin(&mut self, pending: Pending) -> Job {
         let id = self.queue.next_id();
-        let job = Job { id, tenant: pending.tenant.to_string(), work: Some(pending.work.clone()) };
+        let (tenant, max_result_bytes) = (pending.tenant.to_string(), self.max_result_bytes);
+        let job = Job { id, tenant, max_result_bytes, work: Some(pending.work.clone()) };
         let cancelled = pending.cancel.clone().cancelled_owned();
         self.cancels.push(Box::pin(async move {
             cancelled.await;
@@ -116,21 +126,36 @@ impl QuerierStream {
         let Some(pending) = self.running.remove(&result.id) else { return }; // cancelled meanwhile
         match &result.outcome {
             Some(job_result::Outcome::Failure(failure)) => {
-                let (message, retryable) = (failure.message.clone(), failure.retryable);
-                self.failed(pending, message, retryable);
+                let error = QueryError::of_failure(failure);
+                self.failed(pending, error, failure.retryable);
             }
             Some(_) => self.end(pending, Ok(result)),
-            None => self.failed(pending, "the querier sent an empty result".to_owned(), true),
+            None => self.failed(pending, QueryError::Job("the querier sent an empty result".to_owned()), true),
         }
     }
 
-    fn failed(&mut self, mut pending: Pending, message: String, retryable: bool) {
+    fn failed(&mut self, mut pending: Pending, error: QueryError, retryable: bool) {
         pending.tried.push(self.name.clone());
-        if retryable && pending.tried.len() < self.max_attempts && !pending.cancel.is_cancelled() {
-            tracing::debug!(querier = self.name, tenant = %pending.tenant, error = message, "a job failed and is tried again");
+        // What took too long here takes too long here again.
+        let is_hopeless = matches!(error, QueryError::JobTimeout(_)) && !self.queue.has_another(&pending);
+        if retryable && !is_hopeless && pending.tried.len() < self.max_attempts && !pending.cancel.is_cancelled() {
+            tracing::debug!(querier = self.name, tenant = %pending.tenant, %error, "a job failed and is tried again");
             self.queue.retry(pending);
         } else {
-            self.end(pending, Err(QueryError::Job(message)));
+            self.end(pending, Err(error));
+        }
+    }
+
+    fn lost(&mut self, mut pending: Pending) {
+        pending.lost += 1;
+        if pending.lost < LOST_MAX && !pending.cancel.is_cancelled() {
+            self.queue.retry(pending);
+        } else {
+            let times = pending.lost;
+            self.end(
+                pending,
+                Err(QueryError::Unavailable(format!("{times} queriers went away with a job of the query, the last one was {}", self.name))),
+            );
         }
     }
 
@@ -145,10 +170,10 @@ impl QuerierStream {
 
 impl Drop for QuerierStream {
     fn drop(&mut self) {
-        self.queue.disconnected(&self.name);
+        self.queue.disconnected(&self.name, self.slots);
         tracing::info!(querier = self.name, unanswered = self.running.len(), "querier disconnected");
         for (_, pending) in std::mem::take(&mut self.running) {
-            self.failed(pending, format!("querier {} went away", self.name), true);
+            self.lost(pending);
         }
     }
 }

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
 use vivace_config::{TraceqlRelease, format_duration};
 use vivace_core::TenantId;
+use vivace_core::budget::Charge;
 use vivace_proto::tempopb::{
     PartialStatus, QueryInstantRequest, QueryInstantResponse, QueryRangeRequest, QueryRangeResponse, SearchMetrics,
 };
@@ -13,6 +15,7 @@ use vivace_proto::vivace::v1::job::Work;
 use vivace_proto::vivace::v1::job_result::Outcome;
 use vivace_traceql::{Answer, MetricsPlan, Partial};
 
+use crate::admission::Lane;
 use crate::counting::Counting;
 use crate::error::QueryError;
 use crate::frontend::{Collect, Frontend, Running, unexpected};
@@ -109,9 +112,10 @@ impl Collect for SeriesCombiner {
         self.metrics.inspected_traces = self.metrics.inspected_traces.saturating_add(metrics.inspected_traces);
         self.metrics.inspected_bytes += metrics.inspected_bytes;
         self.metrics.inspected_spans += metrics.inspected_spans;
-        let partial = Partial::from_message(answer.partial.unwrap_or_default(), &self.plan)
-            .map_err(|error| QueryError::Job(format!("a querier's answer makes no sense: {error}")))?;
-        self.plan.merge(&mut self.partial, partial);
+        let partial = answer.partial.unwrap_or_default();
+        let merged = self.plan.merge_message(&mut self.partial, partial);
+        merged.map_err(|error| QueryError::Job(format!("a querier's answer makes no sense: {error}")))?;
+        self.partial.check()?;
         Ok(true)
     }
 
@@ -127,7 +131,7 @@ impl Collect for SeriesCombiner {
     }
 }
 
-/// What the series have come to, in the form of either kind of query.
+/// What the series have come to, for the form of either kind of query.
 pub(crate) struct Counted {
     answer: Answer,
     metrics: SearchMetrics,
@@ -139,11 +143,22 @@ impl SeriesCombiner {
         self.metrics.inspected_bytes
     }
 
-    /// The series of what has been counted so far. Made off the async threads: later stages over many series take a while.
-    pub(crate) async fn counted(&self) -> Result<Counted, QueryError> {
-        let (plan, partial) = (Arc::clone(&self.plan), self.partial.clone());
-        let answer = tokio::task::spawn_blocking(move || plan.finish(partial)).await.map_err(|error| QueryError::Job(error.to_string()))?;
-        Ok(Counted { answer, metrics: self.metrics, plan: Arc::clone(&self.plan) })
+    /// The series of what has been counted so far. Made off the async threads: later stages over many series take a while. Dropped
+    /// midway, the work ends soon, and with it the query.
+    ///
+    /// # Errors
+    /// The series do not fit into memory.
+    pub(crate) async fn counted(&mut self) -> Result<Counted, QueryError> {
+        let stop = CancellationToken::new();
+        let _stops_with_the_client = stop.clone().drop_guard();
+        let (plan, partial) = (Arc::clone(&self.plan), std::mem::replace(&mut self.partial, self.plan.partial()));
+        let finish = move || {
+            let answer = plan.finish(&partial, &|| stop.is_cancelled());
+            (partial, answer)
+        };
+        let (partial, answer) = tokio::task::spawn_blocking(finish).await.map_err(|error| QueryError::Job(error.to_string()))?;
+        self.partial = partial;
+        Ok(Counted { answer: answer?, metrics: self.metrics, plan: Arc::clone(&self.plan) })
     }
 }
 
@@ -156,18 +171,18 @@ impl Counted {
         }
     }
 
-    /// As range queries answer it.
-    pub(crate) fn into_range(self) -> QueryRangeResponse {
+    /// As range queries answer it, and what is charged for that.
+    pub(crate) fn into_range(self) -> (QueryRangeResponse, Charge) {
         let (status, message) = self.status();
-        let series = self.answer.series.iter().map(vivace_traceql::Series::to_time_series).collect();
-        QueryRangeResponse { series, metrics: Some(self.metrics), status, message }
+        let (series, held) = self.answer.into_time_series();
+        (QueryRangeResponse { series, metrics: Some(self.metrics), status, message }, held)
     }
 
-    /// As instant queries answer it.
-    pub(crate) fn into_instant(self) -> QueryInstantResponse {
+    /// As instant queries answer it, and what is charged for that.
+    pub(crate) fn into_instant(self) -> (QueryInstantResponse, Charge) {
         let (status, message) = self.status();
-        let series = self.answer.series.iter().filter_map(vivace_traceql::Series::to_instant_series).collect();
-        QueryInstantResponse { series, metrics: Some(self.metrics), status, message }
+        let (series, held) = self.answer.into_instant_series();
+        (QueryInstantResponse { series, metrics: Some(self.metrics), status, message }, held)
     }
 }
 
@@ -228,8 +243,10 @@ impl Frontend {
             TimeRange { start: seconds(counted.start_unix_nanos() / NANOS), end: seconds(counted.end_unix_nanos().div_ceil(NANOS)) };
         let rules = self.split_rules(&Request::Series(request.clone()));
         let counting = Counting::new(request, tenants, &self.blocklist, range, rules);
-        let mut result = SeriesCombiner { partial: plan.partial(), plan: Arc::new(plan), metrics: SearchMetrics::default(), counting };
+        let partial = plan.partial_within(&self.budget);
+        let mut result = SeriesCombiner { partial, plan: Arc::new(plan), metrics: SearchMetrics::default(), counting };
         let jobs = result.more_jobs(true);
-        Ok(Running { run: Run::new(&self.queue, jobs, config.concurrent_jobs), result })
+        let run = Run::new(&self.queue, jobs, config.concurrent_jobs).lacking(self.unlisted(tenants));
+        Ok(Running { run, result, place: self.place(tenants, Lane::Scan) })
     }
 }

@@ -29,8 +29,8 @@ struct State {
     tenants: HashMap<TenantId, TenantQueue>,
     /// Tenants with waiting jobs; the next one to serve first.
     turns: VecDeque<TenantId>,
-    /// Streams by querier.
-    queriers: BTreeMap<String, usize>,
+    /// Slots for jobs of each stream, by querier.
+    queriers: BTreeMap<String, Vec<usize>>,
     waiting: usize,
     running: usize,
     next_id: u64,
@@ -60,6 +60,8 @@ pub(crate) struct Pending {
     pub(crate) reply: mpsc::UnboundedSender<Done>,
     /// Queriers it has failed on.
     pub(crate) tried: Vec<String>,
+    /// How often a querier went away with it.
+    pub(crate) lost: usize,
     pub(crate) since: Instant,
 }
 
@@ -109,6 +111,40 @@ impl Queue {
         Ok(())
     }
 
+    /// Jobs of a tenant that wait.
+    pub(crate) fn waiting(&self, tenant: &TenantId) -> usize {
+        self.0.state.lock().tenants.get(tenant).map_or(0, |queue| queue.len)
+    }
+
+    /// Forgets waiting jobs that nobody wants any more.
+    pub(crate) fn sweep(&self, tenants: &[TenantId]) {
+        let mut state = self.0.state.lock();
+        for tenant in tenants {
+            let Some(queue) = state.tenants.get_mut(tenant) else { continue };
+            let before = queue.len;
+            queue.forget_cancelled();
+            let (forgotten, is_empty) = (before - queue.len, queue.len == 0);
+            state.waiting = state.waiting.saturating_sub(forgotten);
+            if is_empty {
+                state.tenants.remove(tenant);
+                state.turns.retain(|other| other != tenant);
+            }
+            state.publish_length(tenant);
+        }
+        drop(state);
+        self.0.changed.notify_waiters();
+    }
+
+    /// Jobs that all queriers together take at one time.
+    pub(crate) fn slots(&self) -> usize {
+        self.0.state.lock().queriers.values().flatten().sum()
+    }
+
+    /// Whether a querier is connected that the job has not failed on.
+    pub(crate) fn has_another(&self, pending: &Pending) -> bool {
+        self.0.state.lock().queriers.keys().any(|querier| !pending.tried.contains(querier))
+    }
+
     /// Whether the tenant may add a job.
     pub(crate) fn has_room(&self, tenant: &TenantId) -> bool {
         self.0.state.lock().tenants.get(tenant).is_none_or(|queue| queue.len < self.0.max_outstanding)
@@ -150,17 +186,21 @@ impl Queue {
         self.0.changed.notify_waiters();
     }
 
-    pub(crate) fn connected(&self, querier: &str) {
+    /// A stream of a querier, with so many slots, begins.
+    pub(crate) fn connected(&self, querier: &str, slots: usize) {
         let mut state = self.0.state.lock();
-        *state.queriers.entry(querier.to_owned()).or_default() += 1;
+        state.queriers.entry(querier.to_owned()).or_default().push(slots);
         state.publish_queriers();
     }
 
-    pub(crate) fn disconnected(&self, querier: &str) {
+    /// A stream of a querier, with so many slots, ends.
+    pub(crate) fn disconnected(&self, querier: &str, slots: usize) {
         let mut state = self.0.state.lock();
         if let Some(streams) = state.queriers.get_mut(querier) {
-            *streams -= 1;
-            if *streams == 0 {
+            if let Some(at) = streams.iter().position(|of| *of == slots) {
+                streams.swap_remove(at);
+            }
+            if streams.is_empty() {
                 state.queriers.remove(querier);
             }
         }
@@ -231,12 +271,12 @@ impl State {
     }
 
     fn publish_queriers(&self) {
-        metrics::gauge!("tempo_query_frontend_connected_clients").set(self.queriers.values().sum::<usize>() as f64);
+        metrics::gauge!("tempo_query_frontend_connected_clients").set(self.queriers.values().map(Vec::len).sum::<usize>() as f64);
     }
 }
 
 impl TenantQueue {
-    fn pop(&mut self, querier: &str, queriers: &BTreeMap<String, usize>) -> Option<Pending> {
+    fn pop(&mut self, querier: &str, queriers: &BTreeMap<String, Vec<usize>>) -> Option<Pending> {
         let may_take = |job: &Pending| !job.tried.iter().any(|t| t == querier) || queriers.keys().all(|other| job.tried.contains(other));
         while let Some(at) = self.retries.iter().position(|job| job.cancel.is_cancelled() || may_take(job)) {
             let job = self.retries.remove(at)?;
@@ -283,6 +323,7 @@ mod tests {
             cancel: CancellationToken::new(),
             reply: mpsc::unbounded_channel().0,
             tried: Vec::new(),
+            lost: 0,
             since: Instant::now(),
         }
     }
@@ -315,10 +356,25 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn jobs_that_nobody_wants_are_swept_out() {
+        let queue = Queue::new(10);
+        let left = job("a", 1, 0);
+        let cancel = left.cancel.clone();
+        queue.push(left).unwrap();
+        queue.push(job("a", 2, 1)).unwrap();
+        cancel.cancel();
+        queue.sweep(&[TenantId::new("a").unwrap()]);
+        assert_eq!(queue.waiting(&TenantId::new("a").unwrap()), 1);
+        assert_eq!(queue.next("q").await.index, 1);
+        queue.sweep(&[TenantId::new("a").unwrap(), TenantId::new("b").unwrap()]);
+    }
+
+    #[tokio::test]
     async fn a_failed_job_goes_to_another_querier_while_there_is_one() {
         let queue = Queue::new(10);
-        queue.connected("one");
-        queue.connected("two");
+        queue.connected("one", 1);
+        queue.connected("two", 2);
+        assert_eq!(queue.slots(), 3);
         queue.push(job("a", 1, 0)).unwrap();
         let mut failed = queue.next("one").await;
         failed.tried.push("one".to_owned());
@@ -330,7 +386,8 @@ mod tests {
         let mut failed = job("a", 1, 2);
         failed.tried.push("one".to_owned());
         queue.retry(failed);
-        queue.disconnected("two");
+        queue.disconnected("two", 2);
+        assert_eq!(queue.slots(), 1);
         assert_eq!(queue.next("one").await.index, 2);
     }
 }

@@ -1,23 +1,22 @@
 //! Answers as JSON or protobuf, compressed where the client takes that. Source: HTTP API facts, 2.4 to 2.6.
 
-use std::io::Write as _;
+use std::io::Write;
 
-use axum::body::Body;
-use axum::response::Response;
-use flate2::Compression;
-use flate2::write::GzEncoder;
-use http::{HeaderMap, HeaderValue, StatusCode, header};
-use prost::Message;
+use axum::response::{IntoResponse as _, Response};
+use http::{HeaderMap, HeaderValue, header};
 use serde::Serialize;
-use vivace_proto::otlp::{AnyValue, KeyValue, ResourceSpans, any_value};
+use tokio_util::sync::CancellationToken;
+use vivace_core::budget::{Budget, Charge};
+use vivace_proto::otlp::ResourceSpans;
 use vivace_proto::tempopb::{
     MetadataMetrics, PartialStatus, QueryInstantResponse, QueryRangeResponse, SearchMetrics, SearchResponse, SearchTagValuesResponse,
     SearchTagValuesV2Response, SearchTagsResponse, SearchTagsV2Response, SearchTagsV2Scope, Trace, TraceByIdMetrics, TraceByIdResponse,
     TraceSearchMetadata,
 };
 
-/// Bodies below this are sent as they are.
-const MIN_COMPRESSED_BYTES: usize = 1024;
+use crate::body::{WriteError, Writer, Written};
+use crate::error::QueryError;
+
 /// Says what a client did not get, where the body has no place for it: unknown members break strict clients.
 const WARNINGS_HEADER: &str = "x-vivace-warnings";
 
@@ -54,18 +53,26 @@ pub(crate) enum Answer {
     Instant(QueryInstantResponse),
 }
 
-/// The response, made off the async threads: the JSON of a large trace takes a while.
-pub(crate) async fn respond(answer: Answer, accepts: Accepts, warnings: &[String]) -> Response {
-    let made = tokio::task::spawn_blocking(move || body(answer, accepts)).await.map_err(|error| error.to_string()).flatten();
-    let (body, content_type, is_gzip) = match made {
-        Ok(made) => made,
-        Err(error) => (error.into_bytes(), "text/plain; charset=utf-8", false),
+/// The response, made off the async threads: the JSON of a large trace takes a while. Nobody goes on with it when the client has left.
+/// `held` is what is charged for the answer itself.
+pub(crate) async fn respond(budget: &Budget, answer: Answer, held: Option<Charge>, accepts: Accepts, warnings: &[String]) -> Response {
+    let stop = CancellationToken::new();
+    let _stops_with_the_client = stop.clone().drop_guard();
+    let budget = budget.clone();
+    let made = tokio::task::spawn_blocking(move || {
+        let written = written(&budget, stop, &answer, accepts);
+        drop((answer, held));
+        written
+    });
+    let written = match made.await.map_err(|error| QueryError::Job(format!("the answer could not be written: {error}"))).flatten() {
+        Ok(written) => written,
+        Err(error) => return error.into_response(),
     };
-    let mut response = Response::new(Body::from(body));
-    if content_type.starts_with("text/plain") {
-        *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-    }
+    let (is_gzip, len) = (written.is_gzip, written.len());
+    let mut response = Response::new(written.into_body());
     let headers = response.headers_mut();
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(len));
+    let content_type = if accepts.protobuf { "application/protobuf" } else { "application/json" };
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     if is_gzip {
         headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
@@ -79,77 +86,69 @@ pub(crate) async fn respond(answer: Answer, accepts: Accepts, warnings: &[String
     response
 }
 
-fn body(answer: Answer, accepts: Accepts) -> Result<(Vec<u8>, &'static str, bool), String> {
-    let (body, content_type) = if accepts.protobuf {
-        (protobuf(answer), "application/protobuf")
-    } else {
-        (json(&answer).map_err(|e| e.to_string())?, "application/json")
-    };
-    if !accepts.gzip || body.len() < MIN_COMPRESSED_BYTES {
-        return Ok((body, content_type, false));
-    }
-    let mut encoder = GzEncoder::new(Vec::with_capacity(body.len() / 4), Compression::fast());
-    let compressed = encoder.write_all(&body).and_then(|()| encoder.finish()).map_err(|e| e.to_string())?;
-    Ok((compressed, content_type, true))
-}
-
-fn protobuf(answer: Answer) -> Vec<u8> {
-    match answer {
-        Answer::TraceV1(mut trace) => {
-            name_nameless(&mut trace.resource_spans);
-            trace.encode_to_vec()
-        }
-        Answer::Trace(mut answer) => {
-            if let Some(trace) = &mut answer.trace {
-                name_nameless(&mut trace.resource_spans);
+fn written(budget: &Budget, stop: CancellationToken, answer: &Answer, accepts: Accepts) -> Result<Written, QueryError> {
+    let write = || -> Result<Written, WriteError> {
+        let mut writer = Writer::new(budget, stop, accepts.gzip);
+        if accepts.protobuf {
+            let message = protobuf(budget, answer)?;
+            if !accepts.gzip {
+                return Ok(message);
             }
-            answer.encode_to_vec()
+            message.write_to(&mut writer)?;
+        } else {
+            json(answer, &mut writer).map_err(std::io::Error::from)?;
         }
-        Answer::Search(answer) => answer.encode_to_vec(),
-        Answer::Tags(answer) => answer.encode_to_vec(),
-        Answer::TagsV2(answer) => answer.encode_to_vec(),
-        Answer::TagValues(answer) => answer.encode_to_vec(),
-        Answer::TagValuesV2(answer) => answer.encode_to_vec(),
-        Answer::Range(answer) => answer.encode_to_vec(),
-        Answer::Instant(answer) => answer.encode_to_vec(),
-    }
+        writer.finish()
+    };
+    write().map_err(|error| match error {
+        WriteError::OverBudget(over) => over.into(),
+        WriteError::Stopped => QueryError::Gone(error.to_string()),
+        WriteError::Other(error) => QueryError::Job(format!("the answer could not be written: {error}")),
+    })
 }
 
-/// Grafana, which asks for protobuf, drops all spans of a resource without attributes. OpenTelemetry's name for a service that
-/// has none keeps them in sight.
-///
-/// Source: client facts, trap 3.
-fn name_nameless(resource_spans: &mut [ResourceSpans]) {
-    for resource in resource_spans.iter_mut().filter_map(|spans| spans.resource.as_mut()).filter(|resource| resource.attributes.is_empty())
-    {
-        let value = Some(AnyValue { value: Some(any_value::Value::StringValue("unknown_service".to_owned())) });
-        resource.attributes.push(KeyValue { key: "service.name".to_owned(), value });
-    }
-}
-
-fn json(answer: &Answer) -> serde_json::Result<Vec<u8>> {
+fn protobuf(budget: &Budget, answer: &Answer) -> Result<Written, WriteError> {
     match answer {
-        Answer::TraceV1(trace) => to_vec(&TraceV1Json { batches: &trace.resource_spans }),
-        Answer::Trace(answer) => to_vec(&TraceJson {
-            trace: answer.trace.as_ref().map(|trace| ResourceSpansJson { resource_spans: &trace.resource_spans }),
-            metrics: answer.metrics.unwrap_or_default(),
-            status: (answer.status() == PartialStatus::Partial).then_some("PARTIAL"),
-            message: &answer.message,
-        }),
-        Answer::Search(answer) => to_vec(&SearchJson { traces: &answer.traces, metrics: answer.metrics.unwrap_or_default() }),
-        Answer::Tags(answer) => to_vec(&TagsJson { tag_names: &answer.tag_names, metrics: answer.metrics.unwrap_or_default() }),
-        Answer::TagsV2(answer) => to_vec(&TagsV2Json { scopes: &answer.scopes, metrics: answer.metrics.unwrap_or_default() }),
-        Answer::TagValues(answer) => to_vec(&TagValuesJson { tag_values: &answer.tag_values, metrics: answer.metrics.unwrap_or_default() }),
-        Answer::TagValuesV2(answer) => {
-            to_vec(&TagValuesJson { tag_values: &answer.tag_values, metrics: answer.metrics.unwrap_or_default() })
-        }
-        Answer::Range(answer) => to_vec(&SeriesJson::of(&answer.series, answer.metrics, answer.status, &answer.message)),
-        Answer::Instant(answer) => to_vec(&SeriesJson::of(&answer.series, answer.metrics, answer.status, &answer.message)),
+        Answer::TraceV1(trace) => Written::message(budget, trace),
+        Answer::Trace(answer) => Written::message(budget, answer),
+        Answer::Search(answer) => Written::message(budget, answer),
+        Answer::Tags(answer) => Written::message(budget, answer),
+        Answer::TagsV2(answer) => Written::message(budget, answer),
+        Answer::TagValues(answer) => Written::message(budget, answer),
+        Answer::TagValuesV2(answer) => Written::message(budget, answer),
+        Answer::Range(answer) => Written::message(budget, answer),
+        Answer::Instant(answer) => Written::message(budget, answer),
     }
 }
 
-/// As [`serde_json::to_vec`], with whole numbers of type double as clients have always got them: `7`, not `7.0`.
-fn to_vec<T: Serialize>(value: &T) -> serde_json::Result<Vec<u8>> {
+fn json(answer: &Answer, to: &mut impl Write) -> serde_json::Result<()> {
+    match answer {
+        Answer::TraceV1(trace) => to_writer(to, &TraceV1Json { batches: &trace.resource_spans }),
+        Answer::Trace(answer) => to_writer(
+            to,
+            &TraceJson {
+                trace: answer.trace.as_ref().map(|trace| ResourceSpansJson { resource_spans: &trace.resource_spans }),
+                metrics: answer.metrics.unwrap_or_default(),
+                status: (answer.status() == PartialStatus::Partial).then_some("PARTIAL"),
+                message: &answer.message,
+            },
+        ),
+        Answer::Search(answer) => to_writer(to, &SearchJson { traces: &answer.traces, metrics: answer.metrics.unwrap_or_default() }),
+        Answer::Tags(answer) => to_writer(to, &TagsJson { tag_names: &answer.tag_names, metrics: answer.metrics.unwrap_or_default() }),
+        Answer::TagsV2(answer) => to_writer(to, &TagsV2Json { scopes: &answer.scopes, metrics: answer.metrics.unwrap_or_default() }),
+        Answer::TagValues(answer) => {
+            to_writer(to, &TagValuesJson { tag_values: &answer.tag_values, metrics: answer.metrics.unwrap_or_default() })
+        }
+        Answer::TagValuesV2(answer) => {
+            to_writer(to, &TagValuesJson { tag_values: &answer.tag_values, metrics: answer.metrics.unwrap_or_default() })
+        }
+        Answer::Range(answer) => to_writer(to, &SeriesJson::of(&answer.series, answer.metrics, answer.status, &answer.message)),
+        Answer::Instant(answer) => to_writer(to, &SeriesJson::of(&answer.series, answer.metrics, answer.status, &answer.message)),
+    }
+}
+
+/// As [`serde_json::to_writer`], with whole numbers of type double as clients have always got them: `7`, not `7.0`.
+fn to_writer<T: Serialize>(to: &mut impl Write, value: &T) -> serde_json::Result<()> {
     struct Numbers;
     impl serde_json::ser::Formatter for Numbers {
         fn write_f64<W: ?Sized + std::io::Write>(&mut self, writer: &mut W, value: f64) -> std::io::Result<()> {
@@ -161,9 +160,7 @@ fn to_vec<T: Serialize>(value: &T) -> serde_json::Result<Vec<u8>> {
             }
         }
     }
-    let mut bytes = Vec::with_capacity(1024);
-    value.serialize(&mut serde_json::Serializer::with_formatter(&mut bytes, Numbers))?;
-    Ok(bytes)
+    value.serialize(&mut serde_json::Serializer::with_formatter(to, Numbers))
 }
 
 // The mapping of proto3 leaves empty lists out; these are the messages whose clients expect some of them.
@@ -236,11 +233,14 @@ impl<'a, T> SeriesJson<'a, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vivace_proto::otlp::{Resource, ScopeSpans, Span, Status};
-    use vivace_proto::tempopb::{Sample, TimeSeries};
+    use prost::Message;
+    use vivace_proto::otlp::{AnyValue, ArrayValue, KeyValue, KeyValueList, Resource, ScopeSpans, Span, Status, any_value, span};
+    use vivace_proto::tempopb::{self, InstantSeries, Sample, TagValue, TimeSeries};
 
-    fn text(answer: Answer) -> String {
-        String::from_utf8(json(&answer).unwrap()).unwrap()
+    fn text(answer: &Answer) -> String {
+        let mut bytes = Vec::new();
+        json(&answer, &mut bytes).unwrap();
+        String::from_utf8(bytes).unwrap()
     }
 
     fn trace() -> Trace {
@@ -270,10 +270,10 @@ mod tests {
     #[test]
     fn traces_follow_the_rules_of_the_api() {
         let spans = r#"[{"resource":{},"scopeSpans":[{"scope":{},"spans":[{"traceId":"AAAAAAAAAAAAAAAAAAAAAQ==","spanId":"AAAAAAAAAAI=","name":"pay","kind":"SPAN_KIND_CLIENT","startTimeUnixNano":"1700000000000000000","endTimeUnixNano":"1700000000005000000","attributes":[{"key":"n","value":{"intValue":"3"}},{"key":"b","value":{"bytesValue":"AQL/"}},{"key":"none","value":{}}],"status":{}}]}]}]"#;
-        assert_eq!(text(Answer::TraceV1(trace())), format!(r#"{{"batches":{spans}}}"#));
+        assert_eq!(text(&Answer::TraceV1(trace())), format!(r#"{{"batches":{spans}}}"#));
         let found =
             TraceByIdResponse { trace: Some(trace()), metrics: Some(TraceByIdMetrics { inspected_bytes: 7 }), ..Default::default() };
-        assert_eq!(text(Answer::Trace(found)), format!(r#"{{"trace":{{"resourceSpans":{spans}}},"metrics":{{"inspectedBytes":"7"}}}}"#));
+        assert_eq!(text(&Answer::Trace(found)), format!(r#"{{"trace":{{"resourceSpans":{spans}}},"metrics":{{"inspectedBytes":"7"}}}}"#));
     }
 
     #[test]
@@ -287,23 +287,23 @@ mod tests {
         };
         let answer = QueryRangeResponse { series: vec![series], message: "cut".to_owned(), status: 1, metrics: None };
         assert_eq!(
-            text(Answer::Range(answer)),
+            text(&Answer::Range(answer)),
             r#"{"series":[{"labels":[{"key":"p","value":{"doubleValue":1}},{"key":"p","value":{"intValue":"2"}}],"samples":[{"value":3,"timestampMs":"1000"},{"value":0.25,"timestampMs":"2000"},{"timestampMs":"3000"},{"value":1e+300,"timestampMs":"4000"}]}],"metrics":{},"status":"PARTIAL","message":"cut"}"#
         );
-        assert_eq!(text(Answer::Instant(QueryInstantResponse::default())), r#"{"series":[],"metrics":{}}"#);
+        assert_eq!(text(&Answer::Instant(QueryInstantResponse::default())), r#"{"series":[],"metrics":{}}"#);
     }
 
     #[test]
     fn empty_answers_keep_their_lists_and_messages() {
         let missing = TraceByIdResponse { trace: Some(Trace::default()), ..Default::default() };
-        assert_eq!(text(Answer::Trace(missing.clone())), r#"{"trace":{},"metrics":{}}"#);
+        assert_eq!(text(&Answer::Trace(missing.clone())), r#"{"trace":{},"metrics":{}}"#);
         assert_eq!(missing.encode_to_vec(), [0x0a, 0], "an empty trace is present in protobuf too");
         let partial = TraceByIdResponse { status: PartialStatus::Partial as i32, message: "why".to_owned(), ..missing };
-        assert_eq!(text(Answer::Trace(partial)), r#"{"trace":{},"metrics":{},"status":"PARTIAL","message":"why"}"#);
-        assert_eq!(text(Answer::Search(SearchResponse::default())), r#"{"traces":[],"metrics":{}}"#);
-        assert_eq!(text(Answer::Tags(SearchTagsResponse::default())), r#"{"tagNames":[],"metrics":{}}"#);
-        assert_eq!(text(Answer::TagsV2(SearchTagsV2Response::default())), r#"{"scopes":[],"metrics":{}}"#);
-        assert_eq!(text(Answer::TagValuesV2(SearchTagValuesV2Response::default())), r#"{"tagValues":[],"metrics":{}}"#);
+        assert_eq!(text(&Answer::Trace(partial)), r#"{"trace":{},"metrics":{},"status":"PARTIAL","message":"why"}"#);
+        assert_eq!(text(&Answer::Search(SearchResponse::default())), r#"{"traces":[],"metrics":{}}"#);
+        assert_eq!(text(&Answer::Tags(SearchTagsResponse::default())), r#"{"tagNames":[],"metrics":{}}"#);
+        assert_eq!(text(&Answer::TagsV2(SearchTagsV2Response::default())), r#"{"scopes":[],"metrics":{}}"#);
+        assert_eq!(text(&Answer::TagValuesV2(SearchTagValuesV2Response::default())), r#"{"tagValues":[],"metrics":{}}"#);
     }
 
     /// Client facts, trap 1: strict clients know these members and no others.
@@ -318,18 +318,140 @@ mod tests {
             total_block_bytes: 6,
             inspected_spans: 7,
         };
-        let json = text(Answer::Search(SearchResponse { traces: Vec::new(), metrics: Some(metrics) }));
+        let json = text(&Answer::Search(SearchResponse { traces: Vec::new(), metrics: Some(metrics) }));
         let known = r#"{"inspectedTraces":1,"inspectedBytes":"2","totalBlocks":3,"completedJobs":4,"totalJobs":5,"totalBlockBytes":"6","inspectedSpans":"7"}"#;
         assert_eq!(json, format!(r#"{{"traces":[],"metrics":{known}}}"#));
     }
 
-    /// Client facts, traps 2 and 3.
+    fn found() -> TraceByIdResponse {
+        TraceByIdResponse { trace: Some(trace()), ..Default::default() }
+    }
+
+    fn message(answer: &Answer) -> Vec<u8> {
+        let body = protobuf(&Budget::unlimited(), answer).unwrap().into_body();
+        futures::FutureExt::now_or_never(http_body_util::BodyExt::collect(body)).unwrap().unwrap().to_bytes().to_vec()
+    }
+
+    /// Client facts, trap 2.
     #[test]
-    fn protobuf_keeps_empty_messages_and_names_nameless_resources() {
-        let bytes = protobuf(Answer::Trace(TraceByIdResponse { trace: Some(trace()), ..Default::default() }));
-        let trace = TraceByIdResponse::decode(bytes.as_slice()).unwrap().trace.unwrap();
+    fn protobuf_keeps_empty_messages() {
+        let trace = TraceByIdResponse::decode(message(&Answer::Trace(found())).as_slice()).unwrap().trace.unwrap();
         let resource = &trace.resource_spans[0];
-        assert_eq!(resource.resource.as_ref().unwrap().attributes[0].key, "service.name");
+        assert!(resource.resource.is_some());
         assert!(resource.scope_spans[0].scope.is_some() && resource.scope_spans[0].spans[0].status.is_some());
+    }
+
+    /// An attribute of every kind of value, numbers that are none, and enums that have no such value.
+    fn odd() -> Trace {
+        use any_value::Value;
+        let of = |value| AnyValue { value: Some(value) };
+        let values = [
+            None,
+            Some(Value::StringValue("\u{0}\"\\\u{2028}é".to_owned())),
+            Some(Value::BoolValue(false)),
+            Some(Value::IntValue(i64::MIN)),
+            Some(Value::DoubleValue(f64::INFINITY)),
+            Some(Value::DoubleValue(f64::NEG_INFINITY)),
+            Some(Value::DoubleValue(f64::MIN_POSITIVE)),
+            Some(Value::DoubleValue(-0.0)),
+            Some(Value::DoubleValue(9_007_199_254_740_993.0)),
+            Some(Value::BytesValue(Vec::new().into())),
+            Some(Value::BytesValue(vec![255; 3].into())),
+            Some(Value::ArrayValue(ArrayValue::default())),
+            Some(Value::ArrayValue(ArrayValue { values: vec![of(Value::DoubleValue(f64::INFINITY)), AnyValue::default()] })),
+            Some(Value::KvlistValue(KeyValueList::default())),
+            Some(Value::KvlistValue(KeyValueList { values: vec![KeyValue { key: String::new(), value: Some(of(Value::IntValue(0))) }] })),
+        ];
+        let attribute =
+            |(i, value): (usize, &Option<Value>)| KeyValue { key: format!("k{i}"), value: Some(AnyValue { value: value.clone() }) };
+        let attributes: Vec<KeyValue> = values.iter().enumerate().map(attribute).chain([KeyValue::default()]).collect();
+        let mut trace = trace();
+        let scope = &mut trace.resource_spans[0].scope_spans[0];
+        scope.spans[0].attributes.clone_from(&attributes);
+        scope.spans[0].events.push(span::Event { time_unix_nano: u64::MAX, attributes: attributes.clone(), ..Default::default() });
+        scope.spans[0].links.push(span::Link {
+            span_id: vec![1].into(),
+            flags: u32::MAX,
+            attributes: attributes.clone(),
+            ..Default::default()
+        });
+        for kind in [0, 5, 6, 9, -1, i32::MAX] {
+            let status = Some(Status { code: kind, message: String::new() });
+            scope.spans.push(Span { kind, status, flags: 257, end_time_unix_nano: u64::MAX, ..Default::default() });
+        }
+        trace.resource_spans[0].resource = Some(Resource { attributes, dropped_attributes_count: u32::MAX, ..Default::default() });
+        trace
+    }
+
+    /// Every endpoint says the same in both forms.
+    #[test]
+    fn json_and_protobuf_say_the_same() {
+        fn same<T: prost::Message + Default + PartialEq + std::fmt::Debug + serde::de::DeserializeOwned>(answer: Answer) {
+            let (json, bytes) = (text(&answer), message(&answer));
+            let decoded = T::decode(bytes.as_slice()).unwrap();
+            let read: T = serde_json::from_str(&json).unwrap_or_else(|error| panic!("{error}: {json}"));
+            assert_eq!(read, decoded, "{json}");
+        }
+        let odd = odd();
+        let attributes = odd.resource_spans[0].resource.clone().unwrap().attributes;
+        let batches = text(&Answer::TraceV1(odd.clone())).replacen("\"batches\"", "\"resourceSpans\"", 1);
+        assert_eq!(serde_json::from_str::<Trace>(&batches).unwrap(), odd, "the first version has another name for the list");
+        let status = PartialStatus::Partial as i32;
+        let metrics = Some(TraceByIdMetrics { inspected_bytes: u64::MAX });
+        same::<TraceByIdResponse>(Answer::Trace(TraceByIdResponse { trace: Some(odd), metrics, status, message: "why".to_owned() }));
+        let span =
+            tempopb::Span { span_id: "1".to_owned(), duration_nanos: u64::MAX, attributes: attributes.clone(), ..Default::default() };
+        let set = tempopb::SpanSet { spans: vec![span], matched: 1, attributes: attributes.clone() };
+        let stats = [("".to_owned(), tempopb::ServiceStats { span_count: 0, error_count: u32::MAX })];
+        let found = TraceSearchMetadata {
+            span_sets: vec![set.clone(), Default::default()],
+            span_set: Some(set),
+            service_stats: stats.into(),
+            start_time_unix_nano: u64::MAX,
+            ..Default::default()
+        };
+        let metrics = SearchMetrics { inspected_bytes: u64::MAX, inspected_traces: u32::MAX, ..Default::default() };
+        same::<SearchResponse>(Answer::Search(SearchResponse { traces: vec![found], metrics: Some(metrics) }));
+        let metadata = Some(MetadataMetrics { inspected_bytes: u64::MAX, total_jobs: 1, ..Default::default() });
+        same::<SearchTagsResponse>(Answer::Tags(SearchTagsResponse { tag_names: vec![String::new()], metrics: metadata }));
+        let scope = SearchTagsV2Scope { name: "span".to_owned(), tags: vec!["a".to_owned()] };
+        same::<SearchTagsV2Response>(Answer::TagsV2(SearchTagsV2Response { scopes: vec![scope], metrics: metadata }));
+        same::<SearchTagValuesResponse>(Answer::TagValues(SearchTagValuesResponse {
+            tag_values: vec!["NaN".to_owned()],
+            metrics: metadata,
+        }));
+        let value = TagValue { r#type: "float".to_owned(), value: "NaN".to_owned() };
+        same::<SearchTagValuesV2Response>(Answer::TagValuesV2(SearchTagValuesV2Response { tag_values: vec![value], metrics: metadata }));
+        let values = [0.0, 7.0, 0.1, f64::INFINITY, f64::NEG_INFINITY, 1e300, f64::MIN_POSITIVE];
+        let samples = values.iter().map(|value| Sample { value: *value, timestamp_ms: i64::MIN }).collect();
+        let exemplar = |value: &f64| tempopb::Exemplar { labels: attributes.clone(), value: *value, timestamp_ms: i64::MAX };
+        let series = vec![TimeSeries { labels: attributes.clone(), samples, exemplars: values.iter().map(exemplar).collect() }];
+        same::<QueryRangeResponse>(Answer::Range(QueryRangeResponse { series, metrics: Some(metrics), status, message: "cut".to_owned() }));
+        let series = values.iter().map(|value| InstantSeries { labels: attributes.clone(), value: *value }).collect();
+        same::<QueryInstantResponse>(Answer::Instant(QueryInstantResponse {
+            series,
+            metrics: Some(metrics),
+            status,
+            message: String::new(),
+        }));
+    }
+
+    /// The rules of 2.6 for doubles; enums as proto3 has them.
+    #[test]
+    fn numbers_that_are_none_and_unknown_enums_have_their_text() {
+        let sample = |value| Sample { value, timestamp_ms: 0 };
+        let samples = vec![sample(f64::NAN), sample(f64::INFINITY), sample(f64::NEG_INFINITY)];
+        let answer = QueryRangeResponse { series: vec![TimeSeries { samples, ..Default::default() }], ..Default::default() };
+        assert_eq!(
+            text(&Answer::Range(answer)),
+            r#"{"series":[{"samples":[{"value":"NaN"},{"value":"Infinity"},{"value":"-Infinity"}]}],"metrics":{}}"#
+        );
+        let nan = AnyValue { value: Some(any_value::Value::DoubleValue(f64::NAN)) };
+        let span = Span { kind: 9, attributes: vec![KeyValue { key: "k".to_owned(), value: Some(nan) }], ..Default::default() };
+        let spans = vec![span, Span { status: Some(Status { code: -3, ..Default::default() }), ..Default::default() }];
+        let scope = ScopeSpans { spans, ..Default::default() };
+        let trace = Trace { resource_spans: vec![ResourceSpans { scope_spans: vec![scope], ..Default::default() }] };
+        let spans = r#"{"kind":9,"attributes":[{"key":"k","value":{"doubleValue":"NaN"}}]},{"status":{"code":-3}}"#;
+        assert_eq!(text(&Answer::TraceV1(trace)), format!(r#"{{"batches":[{{"scopeSpans":[{{"spans":[{spans}]}}]}}]}}"#));
     }
 }

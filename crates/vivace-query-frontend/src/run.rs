@@ -65,6 +65,15 @@ impl Run {
         }
     }
 
+    /// Says from the start what will be missing in the answer.
+    pub(crate) fn lacking(mut self, missing: Vec<String>) -> Self {
+        for warning in &missing {
+            tracing::warn!(warning, "a query's answer is not complete");
+        }
+        self.warnings.extend(missing);
+        self
+    }
+
     /// Adds jobs behind all others by their places, and before them by their turn.
     pub(crate) fn add(&mut self, jobs: Vec<(TenantId, Work)>) {
         let first = self.next_index;
@@ -142,6 +151,7 @@ impl Run {
                 cancel: self.cancel.clone(),
                 reply: self.reply.clone(),
                 tried: Vec::new(),
+                lost: 0,
                 since: Instant::now(),
             })?;
             self.outstanding += 1;

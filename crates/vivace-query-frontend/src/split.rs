@@ -101,8 +101,7 @@ pub(crate) fn of_blocks(request: &Request, range: TimeRange, live: &[BlockMeta],
 /// Blocks that overlap the range, newest end first. Those that do not know their times overlap everything.
 fn overlapping(live: &[BlockMeta], range: TimeRange) -> Vec<&BlockMeta> {
     let (start, end) = (u64::from(range.start) * NANOS, u64::from(range.end).saturating_mul(NANOS).saturating_add(NANOS - 1));
-    let overlaps = |meta: &&BlockMeta| meta.end_unix_nanos == 0 || vivace_storage::overlaps(meta, start, end);
-    let mut blocks: Vec<&BlockMeta> = live.iter().filter(overlaps).collect();
+    let mut blocks: Vec<&BlockMeta> = live.iter().filter(|meta| vivace_storage::overlaps(meta, start, end)).collect();
     blocks.sort_by_key(|meta| (std::cmp::Reverse(meta.end_unix_nanos), meta.block_id));
     blocks
 }

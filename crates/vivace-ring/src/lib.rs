@@ -1,22 +1,31 @@
-//! Who owns a token: a pure ring over a membership snapshot, chitchat at the rim, client pools that follow it.
+//! Who owns a token: a pure ring over a membership snapshot, gossip at the rim, client pools that follow it.
 //!
 //! What is kept under a token, and what a quorum is, is the services' business.
 //! Start with [`Membership`], which hands out one [`Ring`] per [`Role`], and [`Snapshot`], which answers every question.
 
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
+mod gossip;
 mod instance;
 mod membership;
+mod merge;
+mod options;
 mod pages;
 mod pool;
 mod registration;
 mod ring;
 mod seeds;
 mod snapshot;
+mod socket;
 
 pub use instance::{Instance, Role, State};
-pub use membership::{GossipOptions, Membership, MembershipError};
+pub use membership::Membership;
+pub use options::{GossipOptions, MembershipError};
 pub use pages::router;
 pub use pool::{ClientPool, PoolError, PoolOptions};
 pub use registration::Registration;
 pub use ring::Ring;
 pub use seeds::Seed;
 pub use snapshot::Snapshot;
+pub use socket::{MemoryNetwork, MemorySocket, Socket};

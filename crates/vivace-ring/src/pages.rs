@@ -97,7 +97,7 @@ async fn forget(AxumState((membership, role)): AxumState<(Membership, Role)>, Fo
 }
 
 async fn memberlist(AxumState(membership): AxumState<Membership>, headers: HeaderMap) -> Response {
-    let Some(members) = membership.members().await else {
+    let Some(members) = membership.processes().await else {
         return "This process does not gossip: it is a cluster of its own.".into_response();
     };
     let now = timestamp(membership.now_unix_nanos());

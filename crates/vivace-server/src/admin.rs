@@ -11,6 +11,7 @@ use http::{StatusCode, header};
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Deserialize;
 use vivace_config::Config;
+use vivace_core::budget::Budget;
 
 use crate::build::{self, BuildInfo};
 use crate::memory;
@@ -25,13 +26,15 @@ pub(crate) struct Pages {
     config: Arc<Config>,
     ready: Readiness,
     recorder: PrometheusHandle,
+    budget: Budget,
     grpc_services: Vec<&'static str>,
     pub(crate) runtime_config: Option<RuntimeConfig>,
 }
 
 impl Pages {
-    pub(crate) fn new(name: &str, config: &Config, ready: Readiness, recorder: PrometheusHandle) -> Self {
-        Self { name: name.to_owned(), config: Arc::new(config.clone()), ready, recorder, grpc_services: Vec::new(), runtime_config: None }
+    pub(crate) fn new(name: &str, config: &Config, ready: Readiness, recorder: PrometheusHandle, budget: Budget) -> Self {
+        let config = Arc::new(config.clone());
+        Self { name: name.to_owned(), config, ready, recorder, budget, grpc_services: Vec::new(), runtime_config: None }
     }
 
     pub(crate) fn add_service(&mut self, name: &'static str) {
@@ -122,7 +125,7 @@ async fn ready(State(pages): State<Pages>) -> Response {
 
 async fn metrics(State(pages): State<Pages>) -> Response {
     let mut text = pages.recorder.render();
-    text.push_str(&memory::render());
+    text.push_str(&memory::render(&pages.budget));
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 

@@ -23,30 +23,44 @@
 //! its own pages only, for probes; other requests wait.
 //! This is the only crate that reads the wall clock ([`clock`]), the environment and signals.
 
+mod activity;
 mod admin;
 mod build;
 pub mod clock;
+mod connection;
+mod descriptors;
+mod encoding;
+mod grpc_messages;
 mod host;
+mod incoming;
 mod instrument;
 mod listen;
 mod load;
 mod log;
 mod memory;
 mod memory_limit;
+mod outgoing;
 mod overrides;
 mod path;
+mod places;
 mod process;
 mod ready;
 mod recorder;
+mod request_budget;
 mod settings;
+mod socket;
 pub mod tenant;
 
+pub use activity::Timeouts;
 pub use build::VERSION;
+pub use encoding::{Encoding, EncodingError};
 pub use host::host_name;
-pub use listen::Windows;
-pub use load::{environment, load, load_service};
+pub use incoming::BodyError;
+pub use listen::ConnectionOptions;
+pub use load::{BROKEN_PIPE_CODE, environment, load, load_service, read_text};
 pub use overrides::Overrides;
 pub use process::{GrpcLimits, Process, Shutdown};
+pub use request_budget::{RequestBudget, RequestCharge, over_budget_status};
 pub use tenant::Tenancy;
 
 #[doc(hidden)]

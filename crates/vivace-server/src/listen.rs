@@ -1,30 +1,36 @@
 //! Sockets: binding them with an error that says what to change, and serving connections until told to stop.
 
 use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt as _;
-use http::{HeaderValue, Request, StatusCode, Version, header};
-use hyper::body::Incoming;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
+use http::{Request, StatusCode, header};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, SetOnce};
+use tokio::sync::{Semaphore, SetOnce};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
+use vivace_core::budget::Budget;
 
+use crate::activity::{Activity, Timeouts};
+use crate::connection::{self, Context};
 use crate::path;
+use crate::places::Places;
+use crate::request_budget::RequestBudget;
 
-/// Requests at once on an HTTP/2 connection where nothing is configured: hyper's default.
-const STREAMS_MAX: u32 = 200;
+/// How long nothing is accepted after the system refused to.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How often it is said that nothing can be accepted.
+const ACCEPT_WARNING_PERIOD: Duration = Duration::from_secs(10);
+/// What the system says when this process, or all together, have no descriptors left: EMFILE, ENFILE.
+const NO_DESCRIPTORS: [i32; 2] = [24, 23];
 
 /// Binds one listener of the configuration.
 ///
@@ -52,45 +58,37 @@ pub(crate) struct Settings {
     pub(crate) port: u16,
     /// 0: no limit. Connections beyond it wait in the system's queue.
     pub(crate) max_connections: usize,
-    pub(crate) max_concurrent_streams: u32,
-    /// Until a quiet HTTP/2 connection is pinged.
-    pub(crate) keepalive_time: Duration,
-    pub(crate) keepalive_timeout: Duration,
-    /// Until the head of a request is complete.
-    pub(crate) header_timeout: Option<Duration>,
-    /// HTTP/2 flow control. None: as the connection's delay asks for.
-    pub(crate) windows: Option<Windows>,
+    /// How its connections are treated.
+    pub(crate) connections: ConnectionOptions,
+    /// Whether it is there for members of the cluster, who may use memory that others leave them.
+    pub(crate) is_for_members: bool,
     /// Whether HTTP/2 clients are told to move when a shutdown begins. Those that follow the ring move by it, when their work
     /// here is over.
     pub(crate) sends_away_early: bool,
 }
 
-impl Settings {
-    /// Without bounds but for the streams of a connection.
-    pub(crate) fn unlimited(protocol: &'static str) -> Self {
-        Self {
-            protocol,
-            section: "",
-            address: String::new(),
-            port: 0,
-            max_connections: 0,
-            max_concurrent_streams: STREAMS_MAX,
-            keepalive_time: Duration::ZERO,
-            keepalive_timeout: Duration::ZERO,
-            header_timeout: None,
-            windows: None,
-            sends_away_early: true,
-        }
-    }
+/// How the connections of a listener are treated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectionOptions {
+    /// How long they may do what.
+    pub timeouts: Timeouts,
+    /// Requests at once on an HTTP/2 connection.
+    pub max_concurrent_streams: u32,
+    /// Until a quiet HTTP/2 connection is pinged; zero is never.
+    pub ping_after: Duration,
+    /// For the answer to a ping.
+    pub ping_timeout: Duration,
+    /// Whether an HTTP/1 connection may carry a second request.
+    pub keep_alive: bool,
+    /// The largest gRPC message that is taken, bytes: as it comes, and decompressed.
+    pub message_bytes_max: usize,
 }
 
-/// How much an HTTP/2 client may send before it is read, bytes.
-#[derive(Debug, Clone, Copy)]
-pub struct Windows {
-    /// Of one request.
-    pub stream_bytes: u32,
-    /// Of all requests of a connection.
-    pub connection_bytes: u32,
+/// What all listeners of a process share.
+#[derive(Debug, Clone)]
+pub(crate) struct Shared {
+    pub(crate) budget: Budget,
+    pub(crate) places: Places,
 }
 
 /// How a listener ends.
@@ -125,7 +123,7 @@ impl From<Services> for Staged {
 }
 
 impl Staged {
-    fn now(&self) -> Services {
+    pub(crate) fn now(&self) -> Services {
         self.then.get().unwrap_or(&self.first).clone()
     }
 }
@@ -137,7 +135,7 @@ impl Services {
     }
 
     pub(crate) async fn call(self, request: Request<Body>) -> Result<Response, Infallible> {
-        let is_grpc = request.headers().get(header::CONTENT_TYPE).is_some_and(|v| v.as_bytes().starts_with(b"application/grpc"));
+        let is_grpc = connection::is_grpc(request.headers());
         let router = match (self.http, self.grpc) {
             (_, Some(grpc)) if is_grpc => grpc,
             (None, Some(grpc)) => grpc,
@@ -155,10 +153,14 @@ impl Services {
 
 /// Accepts and serves connections until told to stop, then lets the requests in flight end.
 /// Dropping the future drops the connections that are left.
-pub(crate) async fn serve(listener: TcpListener, services: Staged, settings: Settings, ending: Ending) {
+pub(crate) async fn serve(listener: TcpListener, services: Staged, settings: Settings, shared: Shared, ending: Ending) {
+    let protocol = settings.protocol;
     let permits = (settings.max_connections > 0).then(|| Arc::new(Semaphore::new(settings.max_connections)));
-    metrics::gauge!("tempo_tcp_connections_limit", "protocol" => settings.protocol).set(settings.max_connections as f64);
-    let mut connections = JoinSet::new();
+    metrics::gauge!("tempo_tcp_connections_limit", "protocol" => protocol).set(settings.max_connections as f64);
+    let number = shared.places.listener();
+    let requests = if settings.is_for_members { RequestBudget::whole(&shared.budget) } else { RequestBudget::of_senders(&shared.budget) };
+    let context = Arc::new(Context { services, options: settings.connections, requests, budget: shared.budget, protocol });
+    let (mut connections, mut warned_at) = (JoinSet::new(), None);
     loop {
         let permit = match &permits {
             None => None,
@@ -173,12 +175,29 @@ pub(crate) async fn serve(listener: TcpListener, services: Staged, settings: Set
         };
         match accepted {
             Ok((stream, peer)) => {
-                drop(connections.spawn(connection(stream, peer, services.clone(), settings.clone(), ending.clone(), permit)))
+                let activity = Activity::new(Instant::now());
+                let Some(place) = shared.places.take(number, &activity) else {
+                    metrics::counter!("vivace_connections_refused_total", "protocol" => protocol).increment(1);
+                    continue;
+                };
+                let (context, ending, sends_away_early) = (context.clone(), ending.clone(), settings.sends_away_early);
+                connections.spawn(async move {
+                    let _open = Open::enter(protocol);
+                    without_delay(&stream, peer);
+                    connection::serve(stream, peer, context, activity, place, ending, sends_away_early).await;
+                    drop(permit);
+                });
             }
             Err(error) => {
-                // Out of file descriptors, or the client has left already. Neither is helped by spinning.
-                tracing::warn!(protocol = settings.protocol, %error, "cannot accept a connection");
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                // Neither is helped by trying again at once.
+                if is_out_of_descriptors(&error) {
+                    shared.places.free_one(number);
+                }
+                if warned_at.is_none_or(|at: Instant| at.elapsed() > ACCEPT_WARNING_PERIOD) {
+                    tracing::warn!(protocol, %error, "cannot accept a connection");
+                    warned_at = Some(Instant::now());
+                }
+                tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
         while connections.join_next().now_or_never().flatten().is_some() {}
@@ -187,75 +206,14 @@ pub(crate) async fn serve(listener: TcpListener, services: Staged, settings: Set
     while connections.join_next().await.is_some() {}
 }
 
-async fn connection(
-    stream: TcpStream,
-    peer: SocketAddr,
-    services: Staged,
-    settings: Settings,
-    ending: Ending,
-    _permit: Option<OwnedSemaphorePermit>,
-) {
-    let _open = Open::enter(settings.protocol);
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    error.raw_os_error().is_some_and(|code| NO_DESCRIPTORS.contains(&code))
+}
+
+fn without_delay(stream: &TcpStream, peer: SocketAddr) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%peer, %error, "cannot disable Nagle's algorithm");
     }
-    let is_http2 = AtomicBool::new(false);
-    let service = hyper::service::service_fn(|request: Request<Incoming>| {
-        let (services, draining) = (services.now(), ending.draining.clone());
-        let is_http1 = request.version() < Version::HTTP_2;
-        is_http2.store(!is_http1, Ordering::Relaxed);
-        async move {
-            let mut response = services.call(request.map(Body::new)).await?;
-            if is_http1 && draining.is_cancelled() {
-                // The client's next request goes elsewhere. To close an idle connection would meet requests on their way.
-                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-            }
-            Ok::<_, Infallible>(response)
-        }
-    });
-    let builder = builder(&settings);
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-    let served = tokio::select! {
-        served = connection.as_mut() => Some(served),
-        () = ending.draining.cancelled() => None,
-    };
-    let served = match served {
-        Some(served) => served,
-        None => {
-            // A client that comes after this is served till the end: it may know no other place.
-            if settings.sends_away_early && is_http2.load(Ordering::Relaxed) {
-                connection.as_mut().graceful_shutdown();
-            }
-            tokio::select! {
-                served = connection.as_mut() => served,
-                () = ending.stop.cancelled() => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
-                }
-            }
-        }
-    };
-    if let Err(error) = served {
-        tracing::debug!(%peer, protocol = settings.protocol, error, "connection ended early");
-    }
-}
-
-fn builder(settings: &Settings) -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(settings.header_timeout);
-    let mut http2 = builder.http2();
-    http2
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(settings.max_concurrent_streams)
-        .keep_alive_interval((!settings.keepalive_time.is_zero()).then_some(settings.keepalive_time))
-        .keep_alive_timeout(settings.keepalive_timeout);
-    match settings.windows {
-        None => http2.adaptive_window(true),
-        Some(Windows { stream_bytes, connection_bytes }) => {
-            http2.initial_stream_window_size(stream_bytes).initial_connection_window_size(connection_bytes)
-        }
-    };
-    builder
 }
 
 /// Counts a connection in `tempo_tcp_connections` while it lives.

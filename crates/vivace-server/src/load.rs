@@ -1,7 +1,8 @@
 //! From the command line and the file it names to a checked configuration.
 
 use std::ffi::OsString;
-use std::fs;
+use std::fs::File;
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::path::Path;
 use std::process::exit;
 use std::sync::OnceLock;
@@ -32,10 +33,7 @@ pub fn load(args: impl IntoIterator<Item = OsString>) -> Config {
             }
             *config
         }
-        Outcome::End { code, text } if code == 0 => {
-            show(&text);
-            exit(code)
-        }
+        Outcome::End { code: 0, text } => exit(show(&text)),
         Outcome::End { code, text } => {
             say(&text);
             exit(code)
@@ -85,20 +83,47 @@ fn outcome(name: &str, args: Vec<String>) -> Outcome {
     }
 }
 
-/// A file's text with the environment's variables in it, where the command line asks for that.
+/// A configuration file is at most so large, bytes: more is another file.
+const CONFIG_BYTES_MAX: u64 = 16 << 20;
+
+/// A file of limits per tenant is at most so large, bytes: some limits of each of a hundred thousand tenants.
+const OVERRIDES_BYTES_MAX: u64 = 64 << 20;
+
+/// The text of a file of limits per tenant, with the environment's variables in it where the command line asks for that.
 ///
 /// # Errors
 /// What is wrong, for people.
-pub(crate) fn read_expanded(file: &str) -> Result<String, String> {
-    read(file, EXPAND_ENV.get().copied().unwrap_or(false))
+pub(crate) fn read_overrides(file: &str) -> Result<String, String> {
+    read_expanded(file, OVERRIDES_BYTES_MAX, EXPAND_ENV.get().copied().unwrap_or(false))
 }
 
 fn read(file: &str, expand_env: bool) -> Result<String, String> {
-    let text = fs::read_to_string(file).map_err(|error| format!("failed to read configFile {file}: {error}"))?;
+    read_expanded(file, CONFIG_BYTES_MAX, expand_env)
+}
+
+fn read_expanded(file: &str, bytes_max: u64, expand_env: bool) -> Result<String, String> {
+    let text = read_text(file, bytes_max).map_err(|reason| format!("failed to read configFile {file}: {reason}"))?;
     if !expand_env {
         return Ok(text);
     }
     vivace_config::expand(&text, &environment).map_err(|error| format!("{file}: {error}"))
+}
+
+/// The text of a file of at most so many bytes.
+///
+/// # Errors
+/// What is wrong, for people. None of the text is in it.
+pub fn read_text(file: &str, bytes_max: u64) -> Result<String, String> {
+    let mut bytes = Vec::new();
+    let read = File::open(file).and_then(|opened| opened.take(bytes_max + 1).read_to_end(&mut bytes));
+    read.map_err(|error| error.to_string())?;
+    if bytes.len() as u64 > bytes_max {
+        return Err(format!("it is larger than {} MiB", bytes_max >> 20));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        format!("it is no text in UTF-8, see line {}", 1 + before.iter().filter(|byte| **byte == b'\n').count())
+    })
 }
 
 /// A variable of the environment; none where it is not set or not UTF-8.
@@ -108,12 +133,45 @@ pub fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-#[expect(clippy::print_stderr, reason = "there is no log before the configuration says how")]
+/// There is no log before the configuration says how. Nobody may be listening.
 fn say(text: &str) {
-    eprintln!("{text}");
+    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-#[expect(clippy::print_stdout, reason = "the answer to -version and -help")]
-fn show(text: &str) {
-    println!("{}", text.trim_end());
+/// Writes the answer to `-version`, `-help` and `-config.verify`, and returns the code to end with.
+fn show(text: &str) -> i32 {
+    let mut out = std::io::stdout();
+    match writeln!(out, "{}", text.trim_end()).and_then(|()| out.flush()) {
+        Ok(()) => 0,
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => BROKEN_PIPE_CODE,
+        Err(error) => {
+            say(&format!("cannot write the answer: {error}"));
+            1
+        }
+    }
+}
+
+/// What a shell says of a program that whoever read its output had enough of, as `| head`: 128 and the number of SIGPIPE.
+pub const BROKEN_PIPE_CODE: i32 = 141;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_that_are_none_are_named_in_a_sentence() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("tempo.yaml").display().to_string();
+        assert!(read_text(&file, 10).expect_err("is not there").contains("No such file"));
+        assert!(read_text(&folder.path().display().to_string(), 10).expect_err("is a folder").contains("directory"));
+        std::fs::write(&file, "0123456789").expect("written");
+        assert_eq!(read_text(&file, 10).as_deref(), Ok("0123456789"));
+        std::fs::write(&file, vec![b'x'; (1 << 20) + 1]).expect("written");
+        assert_eq!(read_text(&file, 1 << 20).expect_err("is too large"), "it is larger than 1 MiB");
+        std::fs::write(&file, b"a: 1\nb: \xff\xfe\n").expect("written");
+        assert_eq!(read_text(&file, 100).expect_err("is no text"), "it is no text in UTF-8, see line 2");
+        assert_eq!(read_text("/dev/zero", 1 << 20).expect_err("has no end"), "it is larger than 1 MiB");
+        let error = read(&file, false).expect_err("is no text");
+        assert_eq!(error, format!("failed to read configFile {file}: it is no text in UTF-8, see line 2"));
+    }
 }

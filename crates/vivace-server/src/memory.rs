@@ -5,6 +5,7 @@ use std::fs;
 use std::sync::OnceLock;
 
 use tikv_jemalloc_ctl::{background_thread, epoch, stats};
+use vivace_core::budget::{Account, Budget};
 
 /// Ticks of `/proc/*/stat` per second: fixed at 100 in Linux's interface to programs.
 const TICKS_PER_SECOND: f64 = 100.0;
@@ -18,7 +19,7 @@ pub(crate) fn return_unused_pages() {
 
 /// The series that Prometheus clients of every language publish, in the text format.
 /// Those named after Go carry their honest equivalents, so that Tempo's dashboards keep working.
-pub(crate) fn render() -> String {
+pub(crate) fn render(budget: &Budget) -> String {
     let mut out = String::new();
     if let Some(stat) = Stat::read() {
         line(&mut out, "counter", "process_cpu_seconds_total", stat.cpu_seconds);
@@ -42,6 +43,12 @@ pub(crate) fn render() -> String {
     let tasks = tokio::runtime::Handle::try_current().map_or(0, |runtime| runtime.metrics().num_alive_tasks());
     line(&mut out, "gauge", "go_goroutines", tasks as f64);
     line(&mut out, "counter", "go_gc_duration_seconds_count", 0.0);
+    line(&mut out, "gauge", "vivace_memory_limit_bytes", budget.limit() as f64);
+    out.push_str("# TYPE vivace_memory_bytes gauge\n");
+    for account in Account::ALL {
+        let (name, bytes) = (account.name(), budget.used_by(account));
+        writeln!(out, "vivace_memory_bytes{{account=\"{name}\"}} {bytes}").expect("writing to a string does not fail");
+    }
     out
 }
 

@@ -1,5 +1,6 @@
 //! The limits of tenants, read again while the process runs.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +24,8 @@ struct Current {
     overrides: Arc<vivace_config::Overrides>,
     /// What it was read from: an unchanged file is not parsed again.
     text: String,
+    /// What was read after it and is not valid, by its hash, and what is wrong with it.
+    refused: Option<(u64, String)>,
 }
 
 impl Overrides {
@@ -30,7 +33,7 @@ impl Overrides {
     #[must_use]
     pub fn fixed(defaults: Limits) -> Arc<Self> {
         let overrides = Arc::new(vivace_config::Overrides::new(defaults.clone()));
-        let current = RwLock::new(Current { overrides, text: String::new() });
+        let current = RwLock::new(Current { overrides, text: String::new(), refused: None });
         Arc::new(Self { defaults, file: None, period: Duration::MAX, current })
     }
 
@@ -41,7 +44,7 @@ impl Overrides {
             defaults: defaults.clone(),
             file: (!file.is_empty()).then(|| file.clone()),
             period: (*period).max(Duration::from_millis(10)),
-            current: RwLock::new(Current { overrides, text: String::new() }),
+            current: RwLock::new(Current { overrides, text: String::new(), refused: None }),
         };
         metrics::counter!("tempo_overrides_user_configurable_overrides_reload_failed_total").absolute(0);
         publish("tempo_limits_defaults", defaults, None);
@@ -63,15 +66,18 @@ impl Overrides {
         self.current.read().overrides.clone()
     }
 
-    pub(crate) async fn reload_until(&self, stop: CancellationToken) {
-        let Some(file) = &self.file else { return };
+    pub(crate) async fn reload_until(self: Arc<Self>, stop: CancellationToken) {
+        let Some(file) = self.file.clone() else { return };
         let mut last_error = String::new();
         loop {
             tokio::select! {
                 () = tokio::time::sleep(self.period) => {}
                 () = stop.cancelled() => return,
             }
-            match self.reload(file) {
+            // Thousands of tenants take a while to read.
+            let (this, file) = (self.clone(), file.clone());
+            let reloaded = tokio::task::spawn_blocking(move || this.reload(&file)).await;
+            match reloaded.unwrap_or_else(|panic| Err(panic.to_string())) {
                 Ok(()) => last_error.clear(),
                 // Said once per reason, not every few seconds.
                 Err(error) if error == last_error => {}
@@ -90,11 +96,17 @@ impl Overrides {
     }
 
     fn read(&self, file: &str) -> Result<(), String> {
-        let text = load::read_expanded(file)?;
+        let text = load::read_overrides(file)?;
         if !text.is_empty() && self.current.read().text == text {
+            self.current.write().refused = None;
             return Ok(());
         }
-        let (overrides, warnings) = vivace_config::Overrides::parse(&self.defaults, &text, file).map_err(|errors| errors.to_string())?;
+        let hash = hash(&text);
+        if let Some((_, error)) = self.current.read().refused.as_ref().filter(|(refused, _)| *refused == hash) {
+            return Err(error.clone());
+        }
+        let parsed = vivace_config::Overrides::parse(&self.defaults, &text, file).map_err(|errors| errors.to_string());
+        let (overrides, warnings) = parsed.inspect_err(|error| self.current.write().refused = Some((hash, error.clone())))?;
         for warning in warnings {
             tracing::warn!(file, "{warning}");
         }
@@ -102,7 +114,7 @@ impl Overrides {
             publish("tempo_limits_overrides", &overrides.limits(&tenant), Some(&tenant));
         }
         tracing::info!(file, tenants = overrides.tenants().len(), "per-tenant limits read");
-        *self.current.write() = Current { overrides: Arc::new(overrides), text };
+        *self.current.write() = Current { overrides: Arc::new(overrides), text, refused: None };
         Ok(())
     }
 
@@ -121,6 +133,12 @@ impl Overrides {
         }
         out
     }
+}
+
+fn hash(text: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    hasher.finish()
 }
 
 fn indent(out: &mut String, yaml: &str, spaces: usize) {
@@ -157,5 +175,40 @@ fn publish(metric: &'static str, limits: &Limits, tenant: Option<&TenantId>) {
                 metrics::gauge!(metric, "limit_name" => name).set(value);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_turns_bad_changes_nothing_and_is_read_once() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let path = file.path().display().to_string();
+        let write = |text: &str| std::fs::write(&path, text).expect("written");
+        let mut config = Config::default();
+        config.overrides.per_tenant_override_config.clone_from(&path);
+        write("overrides: {a: {ingestion: {max_traces_per_user: 7}}}");
+        let overrides = Overrides::load(&config).expect("valid");
+        let tenant = TenantId::new("a").expect("a tenant");
+        let traces = || overrides.limits(&tenant).ingestion.max_traces_per_user;
+
+        let huge = "x".repeat(65 << 20);
+        for bad in ["overrides: [", "sever: {}", huge.as_str()] {
+            write(bad);
+            let error = overrides.reload(&path).expect_err("it is wrong");
+            assert!(error.contains(&path) && error.len() < 1000, "{error:.2000}");
+            assert_eq!(overrides.reload(&path), Err(error), "the same again");
+            assert_eq!(traces(), 7);
+        }
+        std::fs::remove_file(&path).expect("removed");
+        assert!(overrides.reload(&path).expect_err("it is gone").contains("No such file"));
+        assert_eq!(traces(), 7);
+        // Whether it is what it was or new, a file that is right is taken.
+        write("overrides: {a: {ingestion: {max_traces_per_user: 7}}}");
+        assert_eq!((overrides.reload(&path), traces()), (Ok(()), 7));
+        write("overrides: {a: {ingestion: {max_traces_per_user: 8}}}");
+        assert_eq!((overrides.reload(&path), traces()), (Ok(()), 8));
     }
 }

@@ -28,10 +28,13 @@ use tower::Service;
 use vivace_config::Config;
 use vivace_core::budget::Budget;
 
-use crate::listen::{self, Ending, Services, Staged, Windows};
+use crate::listen::{self, ConnectionOptions, Ending, Services, Shared, Staged};
+use crate::memory_limit::MemoryLimit;
+use crate::places::Places;
 use crate::ready::Readiness;
+use crate::request_budget::RequestBudget;
 use crate::settings::Settings;
-use crate::{Tenancy, admin, build, instrument, log, memory, memory_limit, recorder};
+use crate::{Tenancy, admin, build, descriptors, instrument, log, memory, recorder};
 
 /// How often histograms are folded and the memory between two scrapes is bounded.
 const UPKEEP_PERIOD: Duration = Duration::from_secs(5);
@@ -42,7 +45,7 @@ type Drain = Box<dyn FnOnce() -> BoxFuture<'static, anyhow::Result<()>> + Send>;
 pub struct Process {
     name: String,
     settings: Settings,
-    budget: Budget,
+    shared: Shared,
     http_addr: SocketAddr,
     grpc_listener: TcpListener,
     http: Router,
@@ -124,6 +127,10 @@ impl Process {
         let recorder = recorder::install()?;
         build::publish();
         memory::return_unused_pages();
+        let shared = Shared {
+            budget: MemoryLimit::of_this_process(config.memory.limit.0).budget(),
+            places: Places::new(descriptors::raise_limit()),
+        };
         let http_listener = listen::bind(&settings.http).await?;
         let grpc_listener = listen::bind(&settings.grpc).await?;
         let internal_listener = match &settings.internal {
@@ -131,10 +138,10 @@ impl Process {
             None => None,
         };
         let ready = Readiness::default();
-        let admin = admin::Pages::new(name, config, ready.clone(), recorder.clone());
+        let admin = admin::Pages::new(name, config, ready.clone(), recorder.clone(), shared.budget.clone());
         let http_addr = http_listener.local_addr().context("a bound listener has an address")?;
         let draining = CancellationToken::new();
-        let (mut servers, built) = (Servers::new(draining.clone()), Arc::new(SetOnce::new()));
+        let (mut servers, built) = (Servers::new(draining.clone(), shared.clone()), Arc::new(SetOnce::new()));
         let early = Services { http: Some(early_routes(&admin, &built, &settings)), grpc: None };
         servers.serve(http_listener, Staged { first: early, then: built.clone() }, &settings.http);
         if let (Some(listener), Some(listen)) = (internal_listener, &settings.internal) {
@@ -144,7 +151,7 @@ impl Process {
             name: name.to_owned(),
             admin,
             settings,
-            budget: memory_limit::budget(),
+            shared,
             http_addr,
             grpc_listener,
             http: Router::new(),
@@ -207,7 +214,13 @@ impl Process {
     /// The bytes that all parts of this process may hold together.
     #[must_use]
     pub fn budget(&self) -> Budget {
-        self.budget.clone()
+        self.shared.budget.clone()
+    }
+
+    /// What of it requests may take that come from outside of the cluster.
+    #[must_use]
+    pub fn request_budget(&self) -> RequestBudget {
+        RequestBudget::of_senders(&self.shared.budget)
     }
 
     /// How requests name their tenant.
@@ -260,11 +273,21 @@ impl Process {
         listener: TcpListener,
         protocol: &'static str,
         routes: Router,
-        windows: Option<Windows>,
+        connections: ConnectionOptions,
         stop: CancellationToken,
     ) -> impl Future<Output = ()> + Send + use<> {
-        let settings = listen::Settings { windows, ..listen::Settings::unlimited(protocol) };
-        listen::serve(listener, Services::plain(routes).into(), settings, Ending { draining: self.draining.clone(), stop })
+        let settings = listen::Settings {
+            protocol,
+            section: "",
+            address: String::new(),
+            port: 0,
+            max_connections: 0,
+            connections,
+            is_for_members: false,
+            sends_away_early: true,
+        };
+        let ending = Ending { draining: self.draining.clone(), stop };
+        listen::serve(listener, Services::plain(routes).into(), settings, self.shared.clone(), ending)
     }
 
     /// Adds a condition for `/ready`: an error is the reason that `/ready` answers with 503. Must not block.
@@ -490,16 +513,17 @@ impl Tasks {
 /// Listeners that serve.
 struct Servers {
     running: JoinSet<()>,
+    shared: Shared,
     ending: Ending,
 }
 
 impl Servers {
-    fn new(draining: CancellationToken) -> Self {
-        Self { running: JoinSet::new(), ending: Ending { draining, stop: CancellationToken::new() } }
+    fn new(draining: CancellationToken, shared: Shared) -> Self {
+        Self { running: JoinSet::new(), shared, ending: Ending { draining, stop: CancellationToken::new() } }
     }
 
     fn serve(&mut self, listener: TcpListener, services: Staged, settings: &listen::Settings) {
-        self.running.spawn(listen::serve(listener, services, settings.clone(), self.ending.clone()));
+        self.running.spawn(listen::serve(listener, services, settings.clone(), self.shared.clone(), self.ending.clone()));
     }
 
     async fn ended(&mut self) {

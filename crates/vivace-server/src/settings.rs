@@ -5,6 +5,8 @@ use std::time::Duration;
 use tracing::Level;
 use vivace_config::{Config, LogFormat, LogLevel};
 
+use crate::activity::Timeouts;
+use crate::listen::ConnectionOptions;
 use crate::log::Format;
 use crate::{GrpcLimits, Tenancy, listen};
 
@@ -30,18 +32,30 @@ impl Settings {
     /// A prefix that is no path.
     pub(crate) fn of(config: &Config) -> anyhow::Result<Self> {
         let server = &config.server;
+        let message_bytes_max = usize::try_from(server.grpc_server_max_recv_msg_size).unwrap_or(usize::MAX);
+        let http_timeouts = Timeouts {
+            // As Go's server: the read timeout counts where there is none for the head.
+            header: first_set(server.http_server_read_header_timeout, server.http_server_read_timeout),
+            body: server.http_server_read_timeout,
+            write: server.http_server_write_timeout,
+            idle: server.http_server_idle_timeout,
+            ..Timeouts::NONE
+        };
         let http = listen::Settings {
             protocol: "http",
             section: "server",
             address: server.http_listen_address.clone(),
             port: server.http_listen_port,
             max_connections: server.http_listen_conn_limit,
-            max_concurrent_streams: streams(server.grpc_server_max_concurrent_streams),
-            keepalive_time: server.grpc_server_keepalive_time,
-            keepalive_timeout: server.grpc_server_keepalive_timeout,
-            // As Go's server: the read timeout counts where there is none for the head.
-            header_timeout: first_set(server.http_server_read_header_timeout, server.http_server_read_timeout),
-            windows: None,
+            connections: ConnectionOptions {
+                timeouts: http_timeouts,
+                max_concurrent_streams: streams(server.grpc_server_max_concurrent_streams),
+                ping_after: server.grpc_server_keepalive_time,
+                ping_timeout: server.grpc_server_keepalive_timeout,
+                keep_alive: true,
+                message_bytes_max,
+            },
+            is_for_members: false,
             sends_away_early: true,
         };
         let grpc = listen::Settings {
@@ -49,14 +63,35 @@ impl Settings {
             address: server.grpc_listen_address.clone(),
             port: server.grpc_listen_port,
             max_connections: server.grpc_listen_conn_limit,
+            connections: ConnectionOptions {
+                timeouts: Timeouts {
+                    idle: server.grpc_server_max_connection_idle,
+                    age: server.grpc_server_max_connection_age,
+                    age_grace: server.grpc_server_max_connection_age_grace,
+                    ..http_timeouts
+                },
+                ..http.connections.clone()
+            },
+            is_for_members: true,
             sends_away_early: false,
             ..http.clone()
         };
-        let internal = config.internal_server.enable.then(|| listen::Settings {
+        let own = &config.internal_server;
+        let internal = own.enable.then(|| listen::Settings {
             section: "internal_server",
             address: config.internal_server.http_listen_address.clone(),
             port: config.internal_server.http_listen_port,
             max_connections: config.internal_server.http_listen_conn_limit,
+            connections: ConnectionOptions {
+                timeouts: Timeouts {
+                    header: first_set(own.http_server_read_header_timeout, own.http_server_read_timeout),
+                    body: own.http_server_read_timeout,
+                    write: own.http_server_write_timeout,
+                    idle: own.http_server_idle_timeout,
+                    ..Timeouts::NONE
+                },
+                ..http.connections.clone()
+            },
             ..http.clone()
         });
         Ok(Self {
@@ -64,7 +99,7 @@ impl Settings {
             grpc,
             internal,
             grpc_limits: GrpcLimits {
-                max_receive_bytes: usize::try_from(server.grpc_server_max_recv_msg_size).unwrap_or(usize::MAX),
+                max_receive_bytes: message_bytes_max,
                 max_send_bytes: usize::try_from(server.grpc_server_max_send_msg_size).unwrap_or(usize::MAX),
             },
             path_prefix: prefix("server.http_path_prefix", &server.http_path_prefix)?,
@@ -90,8 +125,8 @@ fn streams(configured: u32) -> u32 {
     if configured == 0 { u32::MAX } else { configured }
 }
 
-fn first_set(first: Duration, second: Duration) -> Option<Duration> {
-    [first, second].into_iter().find(|d| !d.is_zero())
+fn first_set(first: Duration, second: Duration) -> Duration {
+    if first.is_zero() { second } else { first }
 }
 
 fn prefix(key: &str, text: &str) -> anyhow::Result<String> {

@@ -2,8 +2,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-use rustc_hash::FxHashSet;
+use parking_lot::{Mutex, RwLock};
+use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::sync::watch;
 use vivace_block::BlockMeta;
 use vivace_core::{BlockId, TenantId};
@@ -12,7 +12,8 @@ use crate::CompactedBlock;
 
 /// The blocks of every tenant, as known to this process: the last poll with this process' own changes on top.
 ///
-/// Clones share one list. It is filled by a [`crate::Poller`].
+/// Clones share one list. It is filled by a [`crate::Poller`]. What one tenant costs does not depend on how many others
+/// there are.
 #[derive(Clone, Debug)]
 pub struct Blocklist {
     shared: Arc<Shared>,
@@ -20,25 +21,22 @@ pub struct Blocklist {
 
 #[derive(Debug)]
 struct Shared {
-    lists: watch::Sender<Arc<Snapshot>>,
-    changes: Mutex<Vec<Timed>>,
+    /// Tenants without blocks are absent.
+    tenants: RwLock<BTreeMap<TenantId, TenantBlocks>>,
+    /// Tenants of the bucket whose blocks nobody knows, since they could not be found out, and why.
+    unknown: RwLock<FxHashMap<TenantId, String>>,
+    /// What the next polls may not show yet. Locked before `tenants`.
+    changes: Mutex<FxHashMap<TenantId, Vec<Timed>>>,
+    /// Looks at the whole bucket so far.
+    polls: watch::Sender<u64>,
     poll_interval: Duration,
     clock: fn() -> u64,
-}
-
-/// All lists at one moment.
-#[derive(Debug, Clone, Default)]
-pub struct Snapshot {
-    /// By tenant; tenants without blocks are absent.
-    pub tenants: BTreeMap<TenantId, TenantBlocks>,
-    /// Successful looks at the whole bucket so far.
-    pub polls: u64,
 }
 
 /// One tenant's blocks. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct TenantBlocks {
-    /// Live blocks.
+    /// Live blocks. Where a meta's times contradict each other they are 0, unknown.
     pub live: Arc<Vec<BlockMeta>>,
     /// Blocks marked compacted that are still there.
     pub compacted: Arc<Vec<CompactedBlock>>,
@@ -59,7 +57,6 @@ pub struct Change {
 
 #[derive(Debug)]
 struct Timed {
-    tenant: TenantId,
     unix_nanos: u64,
     change: Change,
 }
@@ -68,38 +65,58 @@ impl Blocklist {
     /// An empty list. `poll_interval` is how long other processes may take to see a change.
     #[must_use]
     pub fn new(poll_interval: Duration, clock: fn() -> u64) -> Self {
-        let shared = Shared { lists: watch::Sender::new(Arc::default()), changes: Mutex::default(), poll_interval, clock };
+        let shared = Shared {
+            tenants: RwLock::default(),
+            unknown: RwLock::default(),
+            changes: Mutex::default(),
+            polls: watch::Sender::new(0),
+            poll_interval,
+            clock,
+        };
         Self { shared: Arc::new(shared) }
     }
 
-    /// The lists as they are now.
+    /// The tenants that have blocks, sorted.
     #[must_use]
-    pub fn snapshot(&self) -> Arc<Snapshot> {
-        self.shared.lists.borrow().clone()
+    pub fn tenants(&self) -> Vec<TenantId> {
+        self.shared.tenants.read().keys().cloned().collect()
     }
 
-    /// Sees every new snapshot.
+    /// A tenant's blocks as they are now; none where it has no block.
     #[must_use]
-    pub fn watch(&self) -> watch::Receiver<Arc<Snapshot>> {
-        self.shared.lists.subscribe()
+    pub fn blocks(&self, tenant: &TenantId) -> Option<TenantBlocks> {
+        self.shared.tenants.read().get(tenant).cloned()
     }
 
     /// Whether the whole bucket has been looked at once.
     #[must_use]
     pub fn is_polled(&self) -> bool {
-        self.shared.lists.borrow().polls > 0
+        *self.shared.polls.borrow() > 0
+    }
+
+    /// Waits until the whole bucket has been looked at once.
+    pub async fn polled_once(&self) {
+        // The sender lives as long as this list.
+        let _ = self.shared.polls.subscribe().wait_for(|polls| *polls > 0).await;
+    }
+
+    /// Why nothing is known of a tenant that is in the bucket: no poll could find out its blocks so far. An answer made of
+    /// [`Self::live`] then lacks everything that is stored.
+    #[must_use]
+    pub fn why_unknown(&self, tenant: &TenantId) -> Option<String> {
+        self.shared.unknown.read().get(tenant).cloned()
     }
 
     /// A tenant's live blocks.
     #[must_use]
     pub fn live(&self, tenant: &TenantId) -> Arc<Vec<BlockMeta>> {
-        self.shared.lists.borrow().tenants.get(tenant).map(|blocks| blocks.live.clone()).unwrap_or_default()
+        self.shared.tenants.read().get(tenant).map(|blocks| blocks.live.clone()).unwrap_or_default()
     }
 
     /// A tenant's compacted blocks that are still there.
     #[must_use]
     pub fn compacted(&self, tenant: &TenantId) -> Arc<Vec<CompactedBlock>> {
-        self.shared.lists.borrow().tenants.get(tenant).map(|blocks| blocks.compacted.clone()).unwrap_or_default()
+        self.shared.tenants.read().get(tenant).map(|blocks| blocks.compacted.clone()).unwrap_or_default()
     }
 
     /// Blocks that were compacted so lately that their successor may be missing from the live list: less than two poll
@@ -122,10 +139,10 @@ impl Blocklist {
     pub fn compacted_into_live(&self, tenant: &TenantId) -> Vec<BlockMeta> {
         let changes = self.shared.changes.lock();
         let own: FxHashSet<BlockId> =
-            changes.iter().filter(|timed| timed.tenant == *tenant).flat_map(|timed| timed.change.compacted.iter().copied()).collect();
-        let lists = self.snapshot();
+            changes.get(tenant).into_iter().flatten().flat_map(|timed| timed.change.compacted.iter().copied()).collect();
+        let blocks = self.blocks(tenant);
         drop(changes);
-        let Some(blocks) = lists.tenants.get(tenant) else { return Vec::new() };
+        let Some(blocks) = blocks else { return Vec::new() };
         let is_certain =
             |block: &&CompactedBlock| block.compacted_unix_nanos < blocks.listed_unix_nanos || own.contains(&block.meta.block_id);
         blocks.compacted.iter().filter(is_certain).map(|block| block.meta.clone()).collect()
@@ -136,43 +153,49 @@ impl Blocklist {
         let unix_nanos = (self.shared.clock)();
         // Held throughout: a poll that ends meanwhile must not lose the change.
         let mut changes = self.shared.changes.lock();
-        self.shared.lists.send_modify(|lists| {
-            let lists = Arc::make_mut(lists);
-            let mut blocks = lists.tenants.remove(tenant).unwrap_or_default();
-            change.apply(&mut blocks, unix_nanos);
-            if !blocks.is_empty() {
-                lists.tenants.insert(tenant.clone(), blocks);
-            }
-        });
-        changes.push(Timed { tenant: tenant.clone(), unix_nanos, change });
+        let mut tenants = self.shared.tenants.write();
+        let mut blocks = tenants.remove(tenant).unwrap_or_default();
+        change.apply(&mut blocks, unix_nanos);
+        if !blocks.is_empty() {
+            tenants.insert(tenant.clone(), blocks);
+        }
+        changes.entry(tenant.clone()).or_default().push(Timed { unix_nanos, change });
     }
 
     /// Takes a tenant's polled list, which shows all that was done before `as_of`.
     pub(crate) fn polled(&self, tenant: &TenantId, mut blocks: TenantBlocks, as_of_unix_nanos: u64) {
         let mut changes = self.shared.changes.lock();
-        changes.retain(|timed| timed.tenant != *tenant || timed.unix_nanos >= as_of_unix_nanos);
-        for timed in changes.iter().filter(|timed| timed.tenant == *tenant) {
-            timed.change.apply(&mut blocks, timed.unix_nanos);
-        }
-        self.shared.lists.send_modify(|lists| {
-            let lists = Arc::make_mut(lists);
-            if blocks.is_empty() {
-                lists.tenants.remove(tenant);
-            } else {
-                lists.tenants.insert(tenant.clone(), blocks);
+        if let Some(own) = changes.get_mut(tenant) {
+            own.retain(|timed| timed.unix_nanos >= as_of_unix_nanos);
+            own.iter().for_each(|timed| timed.change.apply(&mut blocks, timed.unix_nanos));
+            if own.is_empty() {
+                changes.remove(tenant);
             }
-        });
+        }
+        self.shared.unknown.write().remove(tenant);
+        let mut tenants = self.shared.tenants.write();
+        if blocks.is_empty() {
+            tenants.remove(tenant);
+        } else {
+            tenants.insert(tenant.clone(), blocks);
+        }
+    }
+
+    /// Takes note that a tenant's blocks could not be found out. What was known of them before stays.
+    pub(crate) fn failed(&self, tenant: &TenantId, why: String) {
+        if !self.shared.tenants.read().contains_key(tenant) {
+            self.shared.unknown.write().insert(tenant.clone(), why);
+        }
     }
 
     /// Ends a look at the whole bucket: other tenants than these are gone.
-    pub(crate) fn poll_ended(&self, tenants: &[TenantId]) {
+    pub(crate) fn poll_ended(&self, tenants: &FxHashSet<TenantId>) {
         let mut changes = self.shared.changes.lock();
-        changes.retain(|timed| tenants.contains(&timed.tenant));
-        self.shared.lists.send_modify(|lists| {
-            let lists = Arc::make_mut(lists);
-            lists.tenants.retain(|tenant, _| tenants.contains(tenant));
-            lists.polls += 1;
-        });
+        changes.retain(|tenant, _| tenants.contains(tenant));
+        self.shared.unknown.write().retain(|tenant, _| tenants.contains(tenant));
+        self.shared.tenants.write().retain(|tenant, _| tenants.contains(tenant));
+        drop(changes);
+        self.shared.polls.send_modify(|polls| *polls += 1);
     }
 
     pub(crate) fn now(&self) -> u64 {
@@ -213,18 +236,6 @@ impl Change {
         gone_list.retain(|b| !deleted.contains(&b.meta.block_id));
         (blocks.live, blocks.compacted) = (live, gone);
     }
-}
-
-/// Whether a block may hold something between two times, unix nanoseconds. Bounds are used only when both are given.
-///
-/// Source: block format description, "Which blocks are asked".
-#[must_use]
-pub fn overlaps(meta: &BlockMeta, start_unix_nanos: u64, end_unix_nanos: u64) -> bool {
-    if start_unix_nanos == 0 || end_unix_nanos == 0 {
-        return true;
-    }
-    // Metas of the original have whole seconds, cut off: their last span may end within the second that follows.
-    meta.start_unix_nanos < end_unix_nanos && meta.end_unix_nanos.saturating_add(1_000_000_000) > start_unix_nanos
 }
 
 pub(crate) fn nanos(duration: Duration) -> u64 {

@@ -1,4 +1,3 @@
-use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -7,16 +6,20 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, WriteMultipart};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 use tokio::io::AsyncReadExt;
 use tokio::runtime::Handle;
 use vivace_block::{BlockMeta, ReadAt, bloom, objects};
 use vivace_core::{BlockId, TenantId, TraceId};
 
+use crate::bad_objects::report_bad_object;
 use crate::cache::Cache;
 use crate::error::BucketError;
-use crate::keys::{self, Key};
+use crate::keys;
+use crate::listing::{Collector, Listing};
+use crate::local;
 use crate::reader::{DataFile, Source};
+use crate::upload::Upload;
 
 /// Bloom filter shards kept in memory, bytes. A shard is at most 100 KiB with default settings.
 const BLOOM_CACHE_BYTES: usize = 64 << 20;
@@ -26,9 +29,6 @@ const FOOTER_CACHE_BYTES: usize = 64 << 20;
 const PART_BYTES: u64 = 8 << 20;
 /// S3 refuses more; a few are left over for rounding.
 const PARTS_MAX: u64 = 9_900;
-/// Parts of one upload in flight. With the parts' size this bounds an upload's memory.
-const PARTS_IN_FLIGHT: usize = 4;
-
 /// The bucket, seen as tenants and blocks. Cheap to clone; clones share their caches.
 #[derive(Clone)]
 pub struct Bucket {
@@ -37,6 +37,8 @@ pub struct Bucket {
 
 struct Inner {
     store: Arc<dyn ObjectStore>,
+    /// Takes what is made of other objects and can be made again.
+    derived: Arc<dyn ObjectStore>,
     /// The folder of a local bucket: files there are read directly.
     local: Option<PathBuf>,
     /// For people: kind and place.
@@ -47,36 +49,26 @@ struct Inner {
     runtime: Handle,
 }
 
-/// One block as a listing shows it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ListedBlock {
-    /// Its folder.
-    pub id: BlockId,
-    /// When `meta.compacted.json` was written, nanoseconds since the epoch; none: the block is live.
-    pub compacted_unix_nanos: Option<u64>,
-}
-
-/// What lies below a tenant's folder.
-#[derive(Debug, Clone, Default)]
-pub struct Listing {
-    /// Blocks that have a meta, by id.
-    pub blocks: Vec<ListedBlock>,
-    /// Objects in folders without a meta: blocks being written or left behind by a crash.
-    pub unfinished_blocks: usize,
-    /// Objects that belong to no block. At most one is named.
-    pub foreign_objects: usize,
-    /// The first of them.
-    pub foreign_example: Option<String>,
-    /// When the newest object was written, nanoseconds since the epoch.
-    pub newest_unix_nanos: u64,
-    /// Tenant index objects are there.
-    pub has_index: bool,
-}
-
 impl Bucket {
-    pub(crate) fn over(store: Arc<dyn ObjectStore>, local: Option<PathBuf>, name: String, part_bytes: Option<u64>) -> Self {
+    pub(crate) fn over(store: Arc<dyn ObjectStore>, name: String, part_bytes: Option<u64>) -> Self {
+        Self::new(store.clone(), store, None, name, part_bytes)
+    }
+
+    /// A bucket that is a folder, over one store whose objects survive a power cut and one whose need not.
+    pub(crate) fn of_folder(store: Arc<dyn ObjectStore>, derived: Arc<dyn ObjectStore>, root: PathBuf, name: String) -> Self {
+        Self::new(store, derived, Some(root), name, None)
+    }
+
+    fn new(
+        store: Arc<dyn ObjectStore>,
+        derived: Arc<dyn ObjectStore>,
+        local: Option<PathBuf>,
+        name: String,
+        part_bytes: Option<u64>,
+    ) -> Self {
         let inner = Inner {
             store,
+            derived,
             local,
             name,
             part_bytes: part_bytes.unwrap_or(PART_BYTES).max(5 << 20),
@@ -87,34 +79,55 @@ impl Bucket {
         Self { inner: Arc::new(inner) }
     }
 
+    pub(crate) fn store(&self) -> &Arc<dyn ObjectStore> {
+        &self.inner.store
+    }
+
+    /// The folder of a local bucket.
+    pub(crate) fn local(&self) -> Option<&FilePath> {
+        self.inner.local.as_deref()
+    }
+
+    pub(crate) fn runtime(&self) -> Handle {
+        self.inner.runtime.clone()
+    }
+
     /// An empty bucket in memory, for tests. Must be called within a runtime.
     #[must_use]
     pub fn memory() -> Self {
-        Self::over(Arc::new(InMemory::new()), None, "memory".to_owned(), None)
+        Self::over(Arc::new(InMemory::new()), "memory".to_owned(), None)
     }
 
     /// A bucket over any store, for tests that inject faults. Must be called within a runtime.
     #[must_use]
     pub fn of_store(store: Arc<dyn ObjectStore>) -> Self {
         let name = store.to_string();
-        Self::over(store, None, name, None)
+        Self::over(store, name, None)
     }
 
-    /// Names of the first level that are valid tenants, sorted. Others are logged.
+    /// Names of the first level that are valid tenants, sorted. Others are counted and logged.
     ///
     /// # Errors
     /// [`BucketError::Unavailable`].
     pub async fn tenants(&self) -> Result<Vec<TenantId>, BucketError> {
-        let listed = self.inner.store.list_with_delimiter(None).await.map_err(|e| BucketError::of_store("list", &self.inner.name, e))?;
-        let mut tenants = Vec::new();
-        for folder in &listed.common_prefixes {
-            let name = folder.filename().unwrap_or_default();
-            if !keys::is_tenant(name) {
-                continue;
+        let names = match &self.inner.local {
+            Some(root) => {
+                let root = root.clone();
+                let top = self.walk(self.inner.name.clone(), move || local::top(&root)).await?;
+                top.odd.iter().for_each(|(name, why)| report_bad_object("", name, why));
+                top.folders
             }
+            None => {
+                let listed = self.inner.store.list_with_delimiter(None).await;
+                let listed = listed.map_err(|e| BucketError::of_store("list", &self.inner.name, e))?;
+                listed.common_prefixes.iter().map(|folder| folder.filename().unwrap_or_default().to_owned()).collect()
+            }
+        };
+        let mut tenants = Vec::new();
+        for name in names.iter().filter(|name| keys::is_tenant(name)) {
             match TenantId::new(name) {
                 Ok(tenant) => tenants.push(tenant),
-                Err(error) => tracing::warn!(bucket = %self, folder = name, %error, "folder in the bucket is no tenant"),
+                Err(error) => report_bad_object("", name, &error.to_string()),
             }
         }
         tenants.sort();
@@ -128,36 +141,31 @@ impl Bucket {
     /// # Errors
     /// [`BucketError::Unavailable`].
     pub async fn list(&self, tenant: &TenantId) -> Result<Listing, BucketError> {
-        #[derive(Default)]
-        struct Found {
-            live: bool,
-            compacted_unix_nanos: Option<u64>,
+        if let Some(root) = &self.inner.local {
+            let folder = root.join(tenant.as_str());
+            return self.walk(tenant.to_string(), move || local::tenant(&folder)).await;
         }
-        let mut found: BTreeMap<BlockId, Found> = BTreeMap::new();
-        let mut listing = Listing::default();
+        let mut found = Collector::default();
         let mut objects = self.inner.store.list(Some(&keys::tenant(tenant)));
         while let Some(object) = objects.try_next().await.map_err(|e| BucketError::of_store("list", tenant.as_str(), e))? {
-            let written = object.last_modified.timestamp_nanos_opt().and_then(|t| u64::try_from(t).ok()).unwrap_or_default();
-            listing.newest_unix_nanos = listing.newest_unix_nanos.max(written);
-            match keys::parse(&object.location) {
-                Key::Meta(id) => found.entry(id).or_default().live = true,
-                Key::Compacted(id) => found.entry(id).or_default().compacted_unix_nanos = Some(written),
-                Key::Part(id) => drop(found.entry(id).or_default()),
-                Key::TenantIndex => listing.has_index = true,
-                Key::Foreign => {
-                    listing.foreign_objects += 1;
-                    listing.foreign_example.get_or_insert_with(|| object.location.to_string());
-                }
-            }
+            let name = object.location.as_ref().split_once('/').map_or("", |(_, name)| name);
+            found.object(name, unix_nanos(&object));
         }
-        for (id, Found { live, compacted_unix_nanos }) in found {
-            if live || compacted_unix_nanos.is_some() {
-                listing.blocks.push(ListedBlock { id, compacted_unix_nanos });
-            } else {
-                listing.unfinished_blocks += 1;
-            }
-        }
-        Ok(listing)
+        Ok(found.finish())
+    }
+
+    /// Reads folders of a local bucket on a thread that may block.
+    async fn walk<T: Send + 'static>(
+        &self,
+        key: String,
+        walk: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+    ) -> Result<T, BucketError> {
+        let generic = |source: Box<dyn std::error::Error + Send + Sync>| object_store::Error::Generic { store: "local", source };
+        let walked = match tokio::task::spawn_blocking(walk).await {
+            Ok(walked) => walked.map_err(|e| generic(e.into())),
+            Err(error) => Err(generic(error.into())),
+        };
+        walked.map_err(|source| BucketError::Unavailable { action: "list", key, source })
     }
 
     /// The metas of a tenant's live blocks; what cannot be read is skipped, counted and logged.
@@ -246,43 +254,13 @@ impl Bucket {
             file.read_to_end(&mut bytes).await.map_err(unreadable)?;
             self.put(location, bytes.into()).await?;
         } else {
-            self.upload_parts(file, usize::try_from(part).unwrap_or(usize::MAX), location, unreadable).await?;
+            let unwritten = |source| BucketError::of_store("write", location.as_ref(), source);
+            let parts = self.inner.store.put_multipart(location).await.map_err(unwritten)?;
+            let upload = Upload::new(parts, location.clone(), self.inner.runtime.clone());
+            upload.of_file(file, usize::try_from(part).unwrap_or(usize::MAX), unreadable).await?;
         }
         metrics::counter!("vivace_storage_written_bytes_total").increment(len);
         Ok(())
-    }
-
-    async fn upload_parts(
-        &self,
-        mut file: tokio::fs::File,
-        part: usize,
-        location: &Path,
-        unreadable: impl Fn(std::io::Error) -> BucketError,
-    ) -> Result<(), BucketError> {
-        let unwritten = |source| BucketError::of_store("write", location.as_ref(), source);
-        let upload = self.inner.store.put_multipart(location).await.map_err(unwritten)?;
-        let mut parts = WriteMultipart::new_with_chunk_size(upload, part);
-        let copied = async {
-            loop {
-                let mut chunk = Vec::with_capacity(part);
-                (&mut file).take(part as u64).read_to_end(&mut chunk).await.map_err(&unreadable)?;
-                if chunk.is_empty() {
-                    return Ok(());
-                }
-                parts.wait_for_capacity(PARTS_IN_FLIGHT).await.map_err(unwritten)?;
-                parts.put(chunk.into());
-            }
-        };
-        match copied.await {
-            // Aborts by itself where it fails.
-            Ok(()) => parts.finish().await.map(drop).map_err(unwritten),
-            Err(error) => {
-                if let Err(error) = parts.abort().await {
-                    tracing::warn!(key = %location, %error, "could not abort an upload; its parts stay in the bucket");
-                }
-                Err(error)
-            }
-        }
     }
 
     /// Marks a block as replaced: `meta.json` becomes `meta.compacted.json`, whose time is the time of compaction.
@@ -376,6 +354,16 @@ impl Bucket {
         Ok(filter.may_contain(trace))
     }
 
+    /// When one of a block's objects was written, by the bucket's clock, nanoseconds since the epoch; 0 where it does not say.
+    ///
+    /// # Errors
+    /// [`BucketError::Gone`] when there is no such object.
+    pub async fn written_unix_nanos(&self, tenant: &TenantId, block: BlockId, name: &str) -> Result<u64, BucketError> {
+        let location = keys::object(tenant, block, name);
+        let head = self.inner.store.head(&location).await.map_err(|e| BucketError::of_store("read", location.as_ref(), e))?;
+        Ok(unix_nanos(&head))
+    }
+
     /// The length of the block's `data.parquet` in the bucket, bytes, whatever its meta says.
     ///
     /// # Errors
@@ -404,10 +392,12 @@ impl Bucket {
     }
 
     pub(crate) async fn put(&self, location: &Path, bytes: Bytes) -> Result<(), BucketError> {
-        match self.inner.store.put(location, bytes.into()).await {
-            Ok(_) => Ok(()),
-            Err(source) => Err(BucketError::of_store("write", location.as_ref(), source)),
-        }
+        put(&self.inner.store, location, bytes).await
+    }
+
+    /// Writes what is made of other objects: after a power cut it may be gone or the old one.
+    pub(crate) async fn put_derived(&self, location: &Path, bytes: Bytes) -> Result<(), BucketError> {
+        put(&self.inner.derived, location, bytes).await
     }
 
     /// Deleting what is not there is no error.
@@ -419,10 +409,16 @@ impl Bucket {
     }
 }
 
-/// Counts an object that is not what it should be in `vivace_storage_bad_objects_total`, and names it in the log.
-pub fn report_bad_object(tenant: &TenantId, key: &str, reason: &str) {
-    metrics::counter!("vivace_storage_bad_objects_total", "tenant" => tenant.to_string()).increment(1);
-    tracing::warn!(%tenant, key, reason, "skipped an object in the bucket that could not be used");
+async fn put(store: &Arc<dyn ObjectStore>, location: &Path, bytes: Bytes) -> Result<(), BucketError> {
+    match store.put(location, bytes.into()).await {
+        Ok(_) => Ok(()),
+        Err(source) => Err(BucketError::of_store("write", location.as_ref(), source)),
+    }
+}
+
+/// When an object was written, nanoseconds since the epoch; 0 is unknown.
+fn unix_nanos(object: &ObjectMeta) -> u64 {
+    object.last_modified.timestamp_nanos_opt().and_then(|t| u64::try_from(t).ok()).unwrap_or_default()
 }
 
 impl fmt::Display for Bucket {

@@ -75,4 +75,52 @@ pub enum OpenError {
         /// What the server answered, or why there was no answer.
         answer: String,
     },
+    /// The bucket refuses to be written.
+    #[error(
+        "cannot write to {bucket}: {answer}; this process stores blocks there: let it write, or run only queriers and query-frontends on a bucket that must not change"
+    )]
+    ReadOnly {
+        /// The kind of backend, the bucket's name and its endpoint.
+        bucket: String,
+        /// What the server or the operating system answered.
+        answer: String,
+    },
+}
+
+/// Whether a bucket can be written.
+pub(crate) enum WriteCheck {
+    /// It can.
+    Fine,
+    /// It says that it cannot, and will say so again.
+    Refused(String),
+    /// Not now, perhaps later.
+    Unknown(String),
+}
+
+impl WriteCheck {
+    /// What a failure to make a file in a local bucket means. A full disk may have room again.
+    pub(crate) fn of_folder(error: &std::io::Error) -> Self {
+        use std::io::ErrorKind::{NotADirectory, PermissionDenied, ReadOnlyFilesystem};
+        match error.kind() {
+            PermissionDenied | ReadOnlyFilesystem | NotADirectory => Self::Refused(error.to_string()),
+            _ => Self::Unknown(error.to_string()),
+        }
+    }
+}
+
+/// The chain of causes on one line, each only as far as it says something new.
+pub(crate) fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = String::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let says = error.to_string();
+        if !text.contains(&says) {
+            if !text.is_empty() {
+                text.push_str(": ");
+            }
+            text.push_str(&says);
+        }
+        next = error.source();
+    }
+    text
 }

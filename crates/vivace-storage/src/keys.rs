@@ -21,7 +21,8 @@ pub(crate) enum Key {
     Compacted(BlockId),
     /// Another object of a block.
     Part(BlockId),
-    TenantIndex,
+    ProtobufIndex,
+    JsonIndex,
     Foreign,
 }
 
@@ -51,11 +52,12 @@ pub(crate) fn is_tenant(name: &str) -> bool {
     !name.is_empty() && !NOT_TENANTS.contains(&name)
 }
 
-/// Sorts an object below a tenant's folder; `key` starts with the tenant.
-pub(crate) fn parse(key: &Path) -> Key {
-    let mut parts = key.as_ref().split('/').skip(1);
+/// Sorts an object by its name below a tenant's folder.
+pub(crate) fn parse(name: &str) -> Key {
+    let mut parts = name.split('/');
     match (parts.next(), parts.next(), parts.next()) {
-        (Some(INDEX_PROTOBUF | INDEX_JSON), None, None) => Key::TenantIndex,
+        (Some(INDEX_PROTOBUF), None, None) => Key::ProtobufIndex,
+        (Some(INDEX_JSON), None, None) => Key::JsonIndex,
         (Some(folder), Some(name), None) => match folder.parse::<BlockId>() {
             // The folder must be spelled the way we would: anything else could not be read back.
             Ok(block) if block.to_string() == folder => match name {
@@ -76,14 +78,15 @@ mod tests {
     #[test]
     fn names_are_told_apart() {
         let id: BlockId = "de945769-96b5-4aa7-85d1-1a56b38513e9".parse().expect("a UUID");
-        let kind = |key: &str| parse(&Path::parse(key).expect("a path"));
-        assert_eq!(kind("t/de945769-96b5-4aa7-85d1-1a56b38513e9/meta.json"), Key::Meta(id));
-        assert_eq!(kind("t/de945769-96b5-4aa7-85d1-1a56b38513e9/meta.compacted.json"), Key::Compacted(id));
-        assert_eq!(kind("t/de945769-96b5-4aa7-85d1-1a56b38513e9/bloom-0"), Key::Part(id));
-        assert_eq!(kind("t/index.pb.zst"), Key::TenantIndex);
-        assert_eq!(kind("t/DE945769-96b5-4aa7-85d1-1a56b38513e9/meta.json"), Key::Foreign);
-        assert_eq!(kind("t/notes/meta.json"), Key::Foreign);
-        assert_eq!(kind("t/readme.txt"), Key::Foreign);
+        let kind = parse;
+        assert_eq!(kind("de945769-96b5-4aa7-85d1-1a56b38513e9/meta.json"), Key::Meta(id));
+        assert_eq!(kind("de945769-96b5-4aa7-85d1-1a56b38513e9/meta.compacted.json"), Key::Compacted(id));
+        assert_eq!(kind("de945769-96b5-4aa7-85d1-1a56b38513e9/bloom-0"), Key::Part(id));
+        assert_eq!(kind("index.pb.zst"), Key::ProtobufIndex);
+        assert_eq!(kind("index.json.gz"), Key::JsonIndex);
+        assert_eq!(kind("DE945769-96b5-4aa7-85d1-1a56b38513e9/meta.json"), Key::Foreign);
+        assert_eq!(kind("notes/meta.json"), Key::Foreign);
+        assert_eq!(kind("readme.txt"), Key::Foreign);
         assert_eq!(tenant(&TenantId::new("a*b'(c)").expect("valid")).as_ref(), "a*b'(c)");
     }
 }

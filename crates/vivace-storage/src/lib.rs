@@ -3,22 +3,33 @@
 //! The crate opens no column and knows no query. It has no clock of its own: times are handed in, or come from the store.
 //! Start with [`Bucket`], then [`Poller`] and the [`Blocklist`] it keeps.
 
+mod bad_objects;
 mod blocklist;
+mod bounded;
 mod bucket;
 mod cache;
 mod error;
+mod indexes;
 mod keys;
+mod listing;
+mod local;
 mod near;
 mod open;
 mod poller;
+mod probe;
 mod reader;
 mod s3;
 mod tenant_index;
+mod times;
+mod upload;
 
-pub use blocklist::{Blocklist, Change, Snapshot, TenantBlocks, overlaps};
-pub use bucket::{Bucket, ListedBlock, Listing, report_bad_object};
+pub use bad_objects::report_bad_object;
+pub use blocklist::{Blocklist, Change, TenantBlocks};
+pub use bucket::Bucket;
 pub use error::{BucketError, OpenError};
+pub use listing::{ListedBlock, Listing};
 pub use near::{near, near_range};
 pub use open::Environment;
 pub use poller::{PollError, PollOptions, PollReport, Poller};
 pub use tenant_index::{CompactedBlock, TenantIndex};
+pub use times::overlaps;

@@ -13,7 +13,9 @@ pub fn near(a: &BlockMeta, b: &BlockMeta) -> bool {
 /// The same for a range of time, Unix nanoseconds. An end of 0: at any time.
 #[must_use]
 pub fn near_range(block: &BlockMeta, start_unix_nanos: u64, end_unix_nanos: u64) -> bool {
-    if block.end_unix_nanos == 0 || end_unix_nanos == 0 {
+    // Times that contradict each other are none.
+    let is_unknown = |start: u64, end: u64| end == 0 || start > end;
+    if is_unknown(block.start_unix_nanos, block.end_unix_nanos) || is_unknown(start_unix_nanos, end_unix_nanos) {
         return true;
     }
     let reach = TRACE_SPREAD_NANOS + SECOND;
@@ -48,7 +50,7 @@ mod tests {
     #[test]
     fn blocks_are_near_each_other_or_not() {
         let hour = TRACE_SPREAD_NANOS;
-        let times = [(0, 0), (10 * hour, 11 * hour), (11 * hour + hour / 2, 12 * hour), (12 * hour + hour / 2, 20 * hour), (1, u64::MAX)];
+        let times = [(7, 3), (10 * hour, 11 * hour), (11 * hour + hour / 2, 12 * hour), (12 * hour + hour / 2, 20 * hour), (1, u64::MAX)];
         for (a, b) in times.iter().flat_map(|a| times.iter().map(move |b| (a, b))) {
             let (first, second) = (block(a.0, a.1), block(b.0, b.1));
             assert_eq!(near(&first, &second), near(&second, &first), "{a:?} {b:?}");

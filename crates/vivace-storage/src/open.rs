@@ -8,6 +8,8 @@ use object_store::prefix::PrefixStore;
 use object_store::{ClientOptions, ObjectStore, RetryConfig};
 use vivace_config::{Azure, Backend, Gcs, TraceStorage};
 
+use crate::bounded::Bounded;
+use crate::error::causes;
 use crate::{Bucket, OpenError, s3};
 
 /// Looks up an environment variable. The environment itself is read by the process only.
@@ -16,12 +18,17 @@ pub type Environment<'a> = &'a (dyn Fn(&str) -> Option<String> + Sync);
 /// The domain that needs no other address than the account's name.
 const AZURE_PUBLIC_SUFFIX: &str = "blob.core.windows.net";
 
+/// Requests to a remote bucket at once where the configuration says 0.
+const REQUESTS_MAX: usize = 400;
+
 impl Bucket {
     /// Opens the configured bucket and lists it once, so that wrong settings show at start.
     ///
     /// # Errors
     /// [`OpenError`] names the setting, or the bucket, the endpoint and what the server answered.
     pub async fn open(config: &TraceStorage, env: Environment<'_>) -> Result<Self, OpenError> {
+        let requests_max = if config.pool.max_workers == 0 { REQUESTS_MAX } else { config.pool.max_workers };
+        let bounded = |store| -> Arc<dyn ObjectStore> { Arc::new(Bounded::new(store, requests_max)) };
         let bucket = match config.backend {
             Backend::Unset => {
                 let problem = "is empty, expected local, s3, gcs or azure".to_owned();
@@ -31,15 +38,15 @@ impl Bucket {
             Backend::S3 => {
                 let (store, endpoint) = s3::open(&config.s3, env).await?;
                 let part = Some(config.s3.part_size).filter(|size| *size > 0);
-                remote(Arc::new(store), &config.s3.prefix, ("S3 bucket", &config.s3.bucket), endpoint, part).await?
+                remote(bounded(Arc::new(store)), &config.s3.prefix, ("S3 bucket", &config.s3.bucket), endpoint, part).await?
             }
             Backend::Gcs => {
                 let (store, endpoint) = gcs(&config.gcs)?;
-                remote(store, &config.gcs.prefix, ("Google Cloud Storage bucket", &config.gcs.bucket_name), endpoint, None).await?
+                remote(bounded(store), &config.gcs.prefix, ("Google Cloud Storage bucket", &config.gcs.bucket_name), endpoint, None).await?
             }
             Backend::Azure => {
                 let (store, endpoint) = azure(&config.azure)?;
-                remote(store, &config.azure.prefix, ("Azure container", &config.azure.container_name), endpoint, None).await?
+                remote(bounded(store), &config.azure.prefix, ("Azure container", &config.azure.container_name), endpoint, None).await?
             }
         };
         Ok(bucket)
@@ -54,10 +61,12 @@ fn open_local(path: &str) -> Result<Bucket, OpenError> {
     std::fs::create_dir_all(path).map_err(|e| problem(format!("{path:?} is no folder and cannot be made one: {e}")))?;
     let root = std::fs::canonicalize(path).map_err(|e| problem(format!("{path:?} cannot be opened: {e}")))?;
     std::fs::read_dir(&root).map_err(|e| problem(format!("{path:?} cannot be listed: {e}")))?;
-    let store = LocalFileSystem::new_with_prefix(&root).map_err(|e| problem(format!("{path:?} cannot be opened: {e}")))?;
-    // Finished objects appear whole or not at all, and stay after a power cut; a deleted block leaves no empty folder.
-    let store = store.with_fsync(true).with_automatic_cleanup(true);
-    Ok(Bucket::over(Arc::new(store), Some(root), format!("folder {path}"), None))
+    // Objects appear whole or not at all; a deleted block leaves no empty folder.
+    let store = || LocalFileSystem::new_with_prefix(&root).map(|store| store.with_automatic_cleanup(true));
+    let opened = |e| problem(format!("{path:?} cannot be opened: {e}"));
+    // Blocks stay after a power cut; what is made of them again need not, and is written in a fraction of the time.
+    let (durable, derived) = (store().map_err(opened)?.with_fsync(true), store().map_err(opened)?);
+    Ok(Bucket::of_folder(Arc::new(durable), Arc::new(derived), root, format!("folder {path}")))
 }
 
 async fn remote(
@@ -80,24 +89,7 @@ async fn remote(
         let answer = std::error::Error::source(&error).map_or_else(|| error.to_string(), causes);
         return Err(OpenError::Unreachable { bucket, endpoint, answer });
     }
-    Ok(Bucket::over(store, None, format!("{bucket} at {endpoint}"), part_bytes))
-}
-
-/// The chain of causes on one line, each only as far as it says something new.
-fn causes(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = String::new();
-    let mut next = Some(error);
-    while let Some(error) = next {
-        let says = error.to_string();
-        if !text.contains(&says) {
-            if !text.is_empty() {
-                text.push_str(": ");
-            }
-            text.push_str(&says);
-        }
-        next = error.source();
-    }
-    text
+    Ok(Bucket::over(store, format!("{bucket} at {endpoint}"), part_bytes))
 }
 
 fn required(path: &str, value: &str, what: &str) -> Result<(), OpenError> {

@@ -1,19 +1,23 @@
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::{StreamExt, TryStreamExt};
 use parking_lot::Mutex;
 use rustc_hash::{FxHashMap, FxHashSet};
+use tokio::sync::{OnceCell, Semaphore};
 use tokio_util::sync::CancellationToken;
 use vivace_block::BlockMeta;
 use vivace_config::TraceStorage;
 use vivace_core::{BlockId, TenantId};
 
 use crate::blocklist::{Blocklist, TenantBlocks, nanos};
-use crate::bucket::{Bucket, ListedBlock, Listing, report_bad_object};
+use crate::indexes::Indexes;
+use crate::listing::{ListedBlock, Listing};
 use crate::tenant_index::{CompactedBlock, TenantIndex};
-use crate::{BucketError, keys};
+use crate::times::believable;
+use crate::{Bucket, BucketError, report_bad_object};
 
 /// A tenant that is asked for and unknown is looked up in the bucket at most this often.
 const UNKNOWN_TENANT_INTERVAL: Duration = Duration::from_secs(10);
@@ -25,12 +29,22 @@ const LISTING_MAX: Duration = Duration::from_secs(60);
 /// indexes say. The listings of very large tenants go on behind it.
 const REFINING_WAIT: Duration = Duration::from_secs(5);
 
+/// Tenants polled at once where that is not configured: thousands of small tenants then take seconds, not minutes, over a
+/// bucket that answers within some ten milliseconds.
+const TENANTS_AT_ONCE: usize = 32;
+
+/// Tenants that fail are named in the log until there are so many in one poll: a bucket that is away fails all.
+const NAMED_MAX: usize = 10;
+
+/// Looks at unknown tenants are remembered until so many have gathered, and then the old ones forgotten.
+const LOOKS_MAX: usize = 1024;
+
 /// How the bucket is polled: `storage.trace.blocklist_poll*`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PollOptions {
     /// Pause between polls.
     pub interval: Duration,
-    /// Metas read at once, per tenant.
+    /// Metas read at once, of all tenants together.
     pub concurrency: usize,
     /// Tenants polled at once.
     pub tenant_concurrency: usize,
@@ -57,18 +71,36 @@ struct Inner {
     list: Blocklist,
     options: PollOptions,
     builds: Box<dyn Fn(&TenantId) -> bool + Send + Sync>,
+    /// What bounds the metas that are read at once.
+    reading: Semaphore,
+    indexes: Indexes,
     /// One poll at a time.
     polling: tokio::sync::Mutex<()>,
     /// When unknown tenants were last looked up.
-    asked: Mutex<FxHashMap<TenantId, u64>>,
-    /// Tenants that this process has listed once. From there on their indexes are current enough.
-    listed: Mutex<FxHashSet<TenantId>>,
+    looks: Mutex<FxHashMap<TenantId, Look>>,
+    /// Tenants that this process has listed once, with the date of the index that was there then. From there on their
+    /// indexes are current enough.
+    listed: Mutex<FxHashMap<TenantId, u64>>,
+}
+
+/// A look at one tenant, which all who ask for it meanwhile wait for.
+struct Look {
+    begun_unix_nanos: u64,
+    done: Arc<OnceCell<()>>,
+}
+
+/// What a look at a tenant came to.
+struct Seen {
+    origin: Origin,
+    /// What an index written now would say, of tenants that this process builds the index of.
+    index: Option<(TenantIndex, Listing)>,
 }
 
 /// Where a tenant's list came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Origin {
-    Index,
+    /// With its date.
+    Index(u64),
     Listing,
 }
 
@@ -105,7 +137,11 @@ impl From<&TraceStorage> for PollOptions {
         Self {
             interval: or(config.blocklist_poll, Duration::from_secs(300)),
             concurrency: if config.blocklist_poll_concurrency == 0 { 50 } else { config.blocklist_poll_concurrency },
-            tenant_concurrency: config.blocklist_poll_tenant_concurrency.max(1),
+            tenant_concurrency: if config.blocklist_poll_tenant_concurrency == 0 {
+                TENANTS_AT_ONCE
+            } else {
+                config.blocklist_poll_tenant_concurrency
+            },
             fallback: config.blocklist_poll_fallback,
             stale_index_age: config.blocklist_poll_stale_tenant_index,
             jitter: Duration::from_millis(config.blocklist_poll_jitter_ms),
@@ -134,8 +170,17 @@ impl Poller {
     ) -> Self {
         let list = Blocklist::new(options.interval, clock);
         let builds = Box::new(builds);
-        let inner =
-            Inner { bucket, list, options, builds, polling: Default::default(), asked: Default::default(), listed: Default::default() };
+        let inner = Inner {
+            reading: Semaphore::new(options.concurrency.clamp(1, Semaphore::MAX_PERMITS)),
+            indexes: Indexes::new(bucket.clone(), options.empty_tenant_deletion_age),
+            bucket,
+            list,
+            options,
+            builds,
+            polling: Default::default(),
+            looks: Default::default(),
+            listed: Default::default(),
+        };
         Self { inner: Arc::new(inner) }
     }
 
@@ -167,93 +212,124 @@ impl Poller {
     ///
     /// Tenants that this process has not listed yet are listed after their indexes were taken: an index may be as old as a
     /// poll interval, and whoever answered for newer blocks may be gone. The list counts as polled once that is done too, or
-    /// after [`REFINING_WAIT`].
+    /// after [`REFINING_WAIT`]. Only then are indexes written: they are for others.
     ///
     /// # Errors
     /// [`BucketError`] when the tenants cannot be listed.
     pub async fn poll_once(&self) -> Result<PollReport, BucketError> {
         let _one = self.inner.polling.lock().await;
-        let begun = Instant::now();
+        let (begun, begun_unix_nanos) = (Instant::now(), self.inner.list.now());
         let tenants = self.inner.bucket.tenants().await?;
-        let results: Vec<(TenantId, Result<Origin, PollError>)> = futures::stream::iter(tenants.clone())
+        let mut there: FxHashSet<TenantId> = tenants.iter().cloned().collect();
+        let at_once = self.inner.options.tenant_concurrency;
+        let mut results = futures::stream::iter(tenants)
             .map(|tenant| async move {
                 let result = self.poll_with_retries(&tenant).await;
                 (tenant, result)
             })
-            .buffer_unordered(self.inner.options.tenant_concurrency)
-            .collect()
-            .await;
+            .buffer_unordered(at_once);
         let mut report = PollReport::default();
-        let mut by_index = Vec::new();
-        for (tenant, result) in results {
+        let (mut by_index, mut indexes) = (Vec::new(), Vec::new());
+        while let Some((tenant, result)) = results.next().await {
             match result {
-                Ok(origin) => {
-                    if origin == Origin::Index {
-                        by_index.push(tenant.clone());
+                Ok(seen) => {
+                    if let Origin::Index(date) = seen.origin {
+                        by_index.push((tenant.clone(), date));
                     }
+                    indexes.extend(seen.index.map(|(index, listing)| (tenant.clone(), index, listing)));
                     report.polled.push(tenant);
                 }
                 Err(error) => {
-                    tracing::error!(%tenant, error = &error as &dyn std::error::Error, "could not poll the tenant's blocks; its old list stays");
+                    if report.failed.len() < NAMED_MAX {
+                        tracing::error!(%tenant, error = &error as &dyn std::error::Error, "could not poll the tenant's blocks; its old list stays");
+                    }
+                    self.inner.list.failed(&tenant, error.to_string());
                     report.failed.push((tenant, error));
                 }
             }
         }
-        self.inner.listed.lock().retain(|tenant| tenants.contains(tenant));
+        if report.failed.len() > NAMED_MAX {
+            let (failed, polled) = (report.failed.len(), report.polled.len());
+            tracing::error!(failed, polled, "could not poll the blocks of many tenants; the first of them are named above");
+        }
         let mut refining = pin!(self.refine(by_index));
         let refined = tokio::time::timeout(REFINING_WAIT, refining.as_mut()).await;
-        self.inner.list.poll_ended(&tenants);
+        // Those that came while this poll went on, and were asked for.
+        there.extend(self.inner.looks.lock().iter().filter(|(_, l)| l.begun_unix_nanos >= begun_unix_nanos).map(|(t, _)| t.clone()));
+        self.inner.listed.lock().retain(|tenant, _| there.contains(tenant));
+        self.inner.list.poll_ended(&there);
         if refined.is_err() {
             refining.await;
         }
+        self.inner.indexes.retain(&there);
+        let now = self.inner.list.now();
+        let write = async |(tenant, index, listing): (TenantId, TenantIndex, Listing)| {
+            self.inner.indexes.update(&tenant, &index, &listing, now).await;
+        };
+        futures::stream::iter(indexes).for_each_concurrent(at_once, write).await;
         metrics::histogram!("tempodb_blocklist_poll_duration_seconds").record(begun.elapsed().as_secs_f64());
         Ok(report)
     }
 
-    /// Looks a tenant up at once if no poll has seen it yet, so that its first query finds what is stored.
+    /// Looks a tenant up at once if no poll has seen it yet, so that its first query finds what is stored. It waits for no
+    /// other tenant; all who ask for the same one wait for one look.
     ///
     /// # Errors
-    /// [`PollError`].
+    /// [`PollError`]; the next to ask tries again.
     pub async fn ensure(&self, tenant: &TenantId) -> Result<(), PollError> {
-        if self.inner.list.snapshot().tenants.contains_key(tenant) {
+        if self.inner.list.blocks(tenant).is_some() {
             return Ok(());
         }
-        let _one = self.inner.polling.lock().await;
-        let now = self.inner.list.now();
-        {
-            let mut asked = self.inner.asked.lock();
-            let interval = nanos(UNKNOWN_TENANT_INTERVAL);
-            asked.retain(|_, at| now.saturating_sub(*at) < interval);
-            if asked.insert(tenant.clone(), now).is_some() {
-                return Ok(());
+        let done = self.look(tenant);
+        done.get_or_try_init(|| async {
+            let seen = self.poll_tenant(tenant).await?;
+            if let Origin::Index(date) = seen.origin {
+                self.refine(vec![(tenant.clone(), date)]).await;
             }
+            Ok(())
+        })
+        .await
+        .copied()
+    }
+
+    /// The look at a tenant that is going on or was finished lately, else a new one.
+    fn look(&self, tenant: &TenantId) -> Arc<OnceCell<()>> {
+        let begun_unix_nanos = self.inner.list.now();
+        let interval = nanos(UNKNOWN_TENANT_INTERVAL);
+        let is_recent = |look: &Look| begun_unix_nanos.abs_diff(look.begun_unix_nanos) < interval;
+        let mut looks = self.inner.looks.lock();
+        if looks.len() > LOOKS_MAX {
+            looks.retain(|_, look| is_recent(look));
         }
-        if self.inner.list.snapshot().tenants.contains_key(tenant) {
-            return Ok(());
+        if let Some(look) = looks.get(tenant).filter(|look| is_recent(look)) {
+            return look.done.clone();
         }
-        if self.poll_tenant(tenant).await? == Origin::Index {
-            self.refine(vec![tenant.clone()]).await;
-        }
-        Ok(())
+        let done = Arc::default();
+        looks.insert(tenant.clone(), Look { begun_unix_nanos, done: Arc::clone(&done) });
+        done
     }
 
     /// Lists those of the tenants that this process has not listed yet. One that cannot be listed keeps the list of its
     /// index until the next poll tries again.
-    async fn refine(&self, mut tenants: Vec<TenantId>) {
+    async fn refine(&self, mut tenants: Vec<(TenantId, u64)>) {
         if !self.inner.options.fallback {
             return;
         }
-        tenants.retain(|tenant| !self.inner.listed.lock().contains(tenant));
-        let list = async |tenant: TenantId| {
-            if let Err(error) = self.list_tenant(&tenant, false).await {
+        tenants.retain(|(tenant, _)| !self.inner.listed.lock().contains_key(tenant));
+        let failed = AtomicUsize::new(0);
+        let list = async |(tenant, index_date): (TenantId, u64)| {
+            if let Err(error) = self.list_tenant(&tenant, false, index_date).await {
                 metrics::counter!("tempodb_blocklist_poll_errors_total", "tenant" => tenant.to_string()).increment(1);
+                if failed.fetch_add(1, Ordering::Relaxed) >= NAMED_MAX {
+                    return;
+                }
                 tracing::warn!(%tenant, error = &error as &dyn std::error::Error, "could not list the tenant's blocks; those newer than its index are missing");
             }
         };
         futures::stream::iter(tenants).for_each_concurrent(self.inner.options.tenant_concurrency, list).await;
     }
 
-    async fn poll_with_retries(&self, tenant: &TenantId) -> Result<Origin, PollError> {
+    async fn poll_with_retries(&self, tenant: &TenantId) -> Result<Seen, PollError> {
         let jitter = self.inner.options.jitter;
         if !jitter.is_zero() {
             tokio::time::sleep(jitter.mul_f64(rand::random())).await;
@@ -261,7 +337,7 @@ impl Poller {
         let mut tries = 0;
         loop {
             match self.poll_tenant(tenant).await {
-                Ok(origin) => return Ok(origin),
+                Ok(seen) => return Ok(seen),
                 Err(error) => {
                     metrics::counter!("tempodb_blocklist_poll_errors_total", "tenant" => tenant.to_string()).increment(1);
                     tries += 1;
@@ -273,14 +349,15 @@ impl Poller {
         }
     }
 
-    async fn poll_tenant(&self, tenant: &TenantId) -> Result<Origin, PollError> {
+    async fn poll_tenant(&self, tenant: &TenantId) -> Result<Seen, PollError> {
         let builds = (self.inner.builds)(tenant);
         metrics::gauge!("tempodb_blocklist_tenant_index_builder", "tenant" => tenant.to_string()).set(f64::from(u8::from(builds)));
         if !builds {
             match self.read_index(tenant).await {
                 Ok(index) => {
+                    let origin = Origin::Index(index.created_unix_nanos);
                     self.take_index(tenant, index);
-                    return Ok(Origin::Index);
+                    return Ok(Seen { origin, index: None });
                 }
                 Err(error) if !self.inner.options.fallback => return Err(error),
                 Err(PollError::Bucket(BucketError::Gone { .. })) => {}
@@ -289,50 +366,68 @@ impl Poller {
                 }
             }
         }
-        self.list_tenant(tenant, builds).await?;
-        Ok(Origin::Listing)
+        let index = self.list_tenant(tenant, builds, 0).await?;
+        Ok(Seen { origin: Origin::Listing, index: builds.then_some(index) })
     }
 
-    async fn list_tenant(&self, tenant: &TenantId, builds: bool) -> Result<(), PollError> {
+    /// `index_date` is the date of the index that was read before; 0: none was.
+    async fn list_tenant(&self, tenant: &TenantId, builds: bool, index_date: u64) -> Result<(TenantIndex, Listing), PollError> {
         let as_of = self.inner.list.now();
+        let known = match self.inner.list.blocks(tenant) {
+            Some(blocks) => blocks,
+            // At the first look: metas never change, so what an index says of a block need not be read from the block.
+            None if builds => self.inner.indexes.last(tenant).await,
+            None => TenantBlocks::default(),
+        };
         let listing = self.inner.bucket.list(tenant).await?;
-        let index = self.read_metas(tenant, &listing, as_of).await?;
-        if builds {
-            self.write_index(tenant, &index, &listing).await;
+        let index = self.read_metas(tenant, &listing, known, as_of).await?;
+        // Who asked for the tenant meanwhile may have seen it later than this.
+        let since = self.inner.list.blocks(tenant).map_or(0, |blocks| blocks.listed_unix_nanos.saturating_sub(as_of));
+        if since == 0 || since > nanos(LISTING_MAX) {
+            self.take(tenant, &index, as_of, as_of);
         }
-        self.take(tenant, index.live, index.compacted, as_of, as_of);
-        self.inner.listed.lock().insert(tenant.clone());
-        Ok(())
+        self.inner.listed.lock().entry(tenant.clone()).or_insert(index_date);
+        Ok((index, listing))
     }
 
     fn take_index(&self, tenant: &TenantId, index: TenantIndex) {
         let created = index.created_unix_nanos;
-        let known = self.inner.list.snapshot().tenants.get(tenant).map_or(0, |blocks| blocks.listed_unix_nanos);
-        if created < known {
+        let interval = nanos(self.inner.list.poll_interval());
+        let known = self.inner.list.blocks(tenant).map_or(0, |blocks| blocks.listed_unix_nanos);
+        let mut listed = self.inner.listed.lock();
+        let is_last = listed.get(tenant) == Some(&created);
+        // The index is dated by its builder's clock. Where that is far from this process' it says nothing of what is older.
+        let is_before = created < known && known - created < interval.saturating_mul(2);
+        if is_last || is_before {
             tracing::debug!(%tenant, "the tenant's index is older than what is known of its blocks");
             return;
         }
+        if let Some(last) = listed.get_mut(tenant) {
+            *last = created;
+        }
+        drop(listed);
         // The index may have been written by a poll that began one interval before its date.
-        let as_of = created.saturating_sub(nanos(self.inner.list.poll_interval()));
-        self.take(tenant, index.live, index.compacted, as_of, created.saturating_sub(nanos(LISTING_MAX)));
+        let as_of = created.saturating_sub(interval);
+        self.take(tenant, &index, as_of, created.saturating_sub(nanos(LISTING_MAX)));
     }
 
-    fn take(&self, tenant: &TenantId, live: Vec<BlockMeta>, compacted: Vec<CompactedBlock>, as_of_unix_nanos: u64, listed_unix_nanos: u64) {
+    fn take(&self, tenant: &TenantId, index: &TenantIndex, as_of_unix_nanos: u64, listed_unix_nanos: u64) {
         let name = tenant.to_string();
-        metrics::gauge!("tempodb_blocklist_length", "tenant" => name.clone()).set(live.len() as f64);
-        let sums = |metas: &mut dyn Iterator<Item = &BlockMeta>| metas.fold((0, 0), |(n, b), m| (n + m.total_objects, b + m.size_bytes));
-        let states = [("live", sums(&mut live.iter())), ("compacted", sums(&mut compacted.iter().map(|b| &b.meta)))];
+        metrics::gauge!("tempodb_blocklist_length", "tenant" => name.clone()).set(index.live.len() as f64);
+        let sums = |metas: &mut dyn Iterator<Item = &BlockMeta>| {
+            metas.fold((0u64, 0u64), |(n, b), m| (n.saturating_add(m.total_objects), b.saturating_add(m.size_bytes)))
+        };
+        let states = [("live", sums(&mut index.live.iter())), ("compacted", sums(&mut index.compacted.iter().map(|b| &b.meta)))];
         for (status, (objects, bytes)) in states {
             metrics::gauge!("tempodb_backend_objects_total", "tenant" => name.clone(), "status" => status).set(objects as f64);
             metrics::gauge!("tempodb_backend_bytes_total", "tenant" => name.clone(), "status" => status).set(bytes as f64);
         }
-        let blocks = TenantBlocks { live: Arc::new(live), compacted: Arc::new(compacted), listed_unix_nanos };
+        let blocks = TenantBlocks { live: index.live.clone(), compacted: index.compacted.clone(), listed_unix_nanos };
         self.inner.list.polled(tenant, blocks, as_of_unix_nanos);
     }
 
     async fn read_index(&self, tenant: &TenantId) -> Result<TenantIndex, PollError> {
-        let result = self.read_either_index(tenant).await;
-        let index = match result {
+        let index = match self.inner.indexes.read(tenant).await {
             Ok(index) => index,
             Err(error) => {
                 if !matches!(error, BucketError::Gone { .. }) {
@@ -352,30 +447,17 @@ impl Poller {
         Ok(index)
     }
 
-    async fn read_either_index(&self, tenant: &TenantId) -> Result<TenantIndex, BucketError> {
-        let protobuf = keys::of_tenant(tenant, keys::INDEX_PROTOBUF);
-        let json = keys::of_tenant(tenant, keys::INDEX_JSON);
-        let (location, bytes) = match self.inner.bucket.get(&protobuf).await {
-            Ok(bytes) => (&protobuf, bytes),
-            Err(BucketError::Gone { .. }) => (&json, self.inner.bucket.get(&json).await?),
-            Err(error) => return Err(error),
-        };
-        let bad = |reason: &str| report_bad_object(tenant, location.as_ref(), reason);
-        let read = if location == &protobuf { TenantIndex::from_protobuf(&bytes, bad) } else { TenantIndex::from_json(&bytes, bad) };
-        read.map_err(|reason| BucketError::Corrupt { key: location.to_string(), reason })
-    }
-
     /// The metas of the listed blocks: known ones from memory, others from the bucket. What cannot be used is skipped,
     /// counted and named.
-    async fn read_metas(&self, tenant: &TenantId, listing: &Listing, now: u64) -> Result<TenantIndex, BucketError> {
+    async fn read_metas(&self, tenant: &TenantId, listing: &Listing, known: TenantBlocks, now: u64) -> Result<TenantIndex, BucketError> {
         if let Some(example) = &listing.foreign_example {
             let reason = format!("it belongs to no block, like {} objects of this tenant", listing.foreign_objects);
             report_bad_object(tenant, example, &reason);
         }
-        let known = self.inner.list.snapshot().tenants.get(tenant).cloned().unwrap_or_default();
+        listing.unreadable.iter().for_each(|(name, why)| report_bad_object(tenant, name, why));
         let mut metas: FxHashMap<BlockId, &BlockMeta> = known.live.iter().map(|m| (m.block_id, m)).collect();
         metas.extend(known.compacted.iter().map(|b| (b.meta.block_id, &b.meta)));
-        let mut index = TenantIndex { created_unix_nanos: now, ..TenantIndex::default() };
+        let (mut live, mut compacted) = (Vec::new(), Vec::new());
         // By index: with references as items, the compiler cannot see that a poll is Send.
         let mut read = futures::stream::iter(0..listing.blocks.len())
             .map(|index| {
@@ -388,19 +470,25 @@ impl Poller {
                     }
                 }
             })
-            .buffered(self.inner.options.concurrency);
+            .buffered(self.inner.options.concurrency.max(1));
         while let Some(block) = read.try_next().await? {
+            let block = block.map(|(mut meta, time)| {
+                believable(&mut meta);
+                (meta, time)
+            });
             match block {
-                Some((meta, None)) => index.live.push(meta),
-                Some((meta, Some(compacted_unix_nanos))) => index.compacted.push(CompactedBlock { meta, compacted_unix_nanos }),
+                Some((meta, None)) => live.push(meta),
+                Some((meta, Some(compacted_unix_nanos))) => compacted.push(CompactedBlock { meta, compacted_unix_nanos }),
                 None => {}
             }
         }
-        Ok(index)
+        Ok(TenantIndex { created_unix_nanos: now, live: Arc::new(live), compacted: Arc::new(compacted) })
     }
 
     async fn read_meta(&self, tenant: &TenantId, block: &ListedBlock) -> Result<Option<(BlockMeta, Option<u64>)>, BucketError> {
         let bucket = &self.inner.bucket;
+        // Never closed.
+        let _permit = self.inner.reading.acquire().await.ok();
         let read = match block.compacted_unix_nanos {
             None => match bucket.meta(tenant, block.id).await {
                 // Compacted since the listing.
@@ -419,36 +507,5 @@ impl Poller {
             }
             Err(error) => Err(error),
         }
-    }
-
-    /// Failing here costs readers a listing; it does not fail the poll.
-    async fn write_index(&self, tenant: &TenantId, index: &TenantIndex, listing: &Listing) {
-        let bucket = &self.inner.bucket;
-        let (protobuf, json) = (keys::of_tenant(tenant, keys::INDEX_PROTOBUF), keys::of_tenant(tenant, keys::INDEX_JSON));
-        let result = async {
-            if index.live.is_empty() && index.compacted.is_empty() {
-                if listing.has_index {
-                    bucket.delete(&protobuf).await?;
-                    bucket.delete(&json).await?;
-                }
-                return self.delete_leftovers(tenant, listing).await;
-            }
-            bucket.put(&protobuf, index.to_protobuf().into()).await?;
-            bucket.put(&json, index.to_json().into()).await
-        };
-        if let Err(error) = result.await {
-            metrics::counter!("tempodb_blocklist_tenant_index_errors_total", "tenant" => tenant.to_string()).increment(1);
-            tracing::error!(%tenant, error = &error as &dyn std::error::Error, "could not write the tenant's index");
-        }
-    }
-
-    /// Deletes what remains of a tenant without blocks once nothing in it is young.
-    async fn delete_leftovers(&self, tenant: &TenantId, listing: &Listing) -> Result<(), BucketError> {
-        let Some(age) = self.inner.options.empty_tenant_deletion_age else { return Ok(()) };
-        if !listing.blocks.is_empty() || self.inner.list.now().saturating_sub(listing.newest_unix_nanos) < nanos(age) {
-            return Ok(());
-        }
-        tracing::info!(%tenant, "deleting what is left of a tenant without blocks");
-        self.inner.bucket.delete_tenant(tenant).await
     }
 }

@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::io::{Read, Write};
+use std::sync::Arc;
 
 use prost::Message;
 use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -18,9 +19,9 @@ pub struct TenantIndex {
     /// When it was made.
     pub created_unix_nanos: u64,
     /// Live blocks.
-    pub live: Vec<BlockMeta>,
+    pub live: Arc<Vec<BlockMeta>>,
     /// Blocks marked compacted and not yet deleted.
-    pub compacted: Vec<CompactedBlock>,
+    pub compacted: Arc<Vec<CompactedBlock>>,
 }
 
 /// A block that has been replaced or has expired, and is still readable for a while.
@@ -58,10 +59,12 @@ impl TenantIndex {
                 })
                 .collect(),
         };
-        let mut out = Vec::new();
+        let (bytes, mut out) = (index.encode_to_vec(), Vec::new());
         let mut encoder = zstd::Encoder::new(&mut out, zstd::DEFAULT_COMPRESSION_LEVEL).expect("the default level exists");
         encoder.include_checksum(true).expect("a fresh encoder takes parameters");
-        encoder.write_all(&index.encode_to_vec()).and_then(|()| encoder.finish()).expect("writing to memory succeeds");
+        // Else tables for megabytes are made and cleared, for some hundred bytes of a small tenant.
+        encoder.set_pledged_src_size(Some(bytes.len() as u64)).expect("a fresh encoder takes parameters");
+        encoder.write_all(&bytes).and_then(|()| encoder.finish()).expect("writing to memory succeeds");
         out
     }
 
@@ -73,24 +76,24 @@ impl TenantIndex {
         let decoder = zstd::Decoder::new(bytes).map_err(|e| e.to_string())?;
         let unpacked = unpack(decoder, bytes.len()).map_err(|e| format!("zstd: {e}"))?;
         // Field by field: an entry of two bytes would become some hundred if the message were decoded as a whole.
-        let mut index = Self::default();
+        let (mut created_unix_nanos, mut live, mut compacted) = (0, Vec::new(), Vec::new());
         let mut read = |meta: wire::BlockMeta| meta.try_into().map_err(|e: String| bad(&e)).ok();
         let mut rest = unpacked.as_slice();
         while let Some((field, message)) = wire::next_message(&mut rest)? {
             let wrong = |e: prost::DecodeError| e.to_string();
             match field {
-                1 => index.created_unix_nanos = wire::unix_nanos(Some(&wire::Timestamp::decode(message).map_err(wrong)?)),
-                2 => index.live.extend(read(wire::BlockMeta::decode(message).map_err(wrong)?)),
+                1 => created_unix_nanos = wire::unix_nanos(Some(&wire::Timestamp::decode(message).map_err(wrong)?)),
+                2 => live.extend(read(wire::BlockMeta::decode(message).map_err(wrong)?)),
                 3 => {
                     let block = wire::CompactedBlockMeta::decode(message).map_err(wrong)?;
                     let compacted_unix_nanos = wire::unix_nanos(block.compacted_time.as_ref());
                     let meta = read(block.block_meta.unwrap_or_default());
-                    index.compacted.extend(meta.map(|meta| CompactedBlock { meta, compacted_unix_nanos }));
+                    compacted.extend(meta.map(|meta| CompactedBlock { meta, compacted_unix_nanos }));
                 }
                 _ => {}
             }
         }
-        Ok(index)
+        Ok(Self { created_unix_nanos, live: Arc::new(live), compacted: Arc::new(compacted) })
     }
 
     /// The bytes of `index.json.gz`.
@@ -174,7 +177,7 @@ impl<'de> Visitor<'de> for IndexVisitor<'_> {
             }
         }
         let created_unix_nanos = created.ok_or_else(|| A::Error::missing_field("created_at"))?;
-        Ok(TenantIndex { created_unix_nanos, live, compacted })
+        Ok(TenantIndex { created_unix_nanos, live: Arc::new(live), compacted: Arc::new(compacted) })
     }
 }
 

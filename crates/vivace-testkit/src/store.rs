@@ -38,6 +38,8 @@ pub struct Faults {
     pub metas_read: AtomicUsize,
     /// So often something was listed.
     pub listed: AtomicUsize,
+    /// Parts of uploads are never answered.
+    pub are_parts_unanswered: AtomicBool,
     /// An upload in parts was begun and neither completed nor aborted.
     pub is_upload_open: AtomicBool,
 }
@@ -79,6 +81,9 @@ fn refused() -> Error {
 #[async_trait]
 impl MultipartUpload for FaultyUpload {
     fn put_part(&mut self, data: PutPayload) -> UploadPart {
+        if self.faults.are_parts_unanswered.load(Ordering::Relaxed) {
+            return Box::pin(std::future::pending());
+        }
         match self.faults.write(None) {
             Ok(()) => self.upload.put_part(data),
             Err(error) => Box::pin(async { Err(error) }),

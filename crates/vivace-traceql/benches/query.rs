@@ -211,8 +211,8 @@ fn counting(c: &mut Criterion<Time>) {
         let Ok(plan) = parse(text).and_then(|query| query.metrics_plan(range, exemplars)) else { continue };
         let batch = batch(plan.fetch(), 20, Shape::Chain);
         let mut partial = plan.partial();
-        plan.observe(&mut partial, &batch);
-        group.bench_function(name, |b| b.iter(|| plan.observe(&mut partial, black_box(&batch))));
+        let _ = plan.observe(&mut partial, &batch, &|| false);
+        group.bench_function(name, |b| b.iter(|| plan.observe(&mut partial, black_box(&batch), &|| false)));
     }
     group.finish();
 }

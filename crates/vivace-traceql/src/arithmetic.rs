@@ -55,11 +55,10 @@ pub(crate) fn negated(value: Val<'_>) -> Val<'static> {
     }
 }
 
-/// `!x`: nil counts as false; nil of anything that is no boolean.
+/// `!x`: nil of anything that is no boolean. What is missing is not false, and so its opposite is not true.
 pub(crate) fn not(value: Val<'_>) -> Val<'static> {
     match value {
         Val::Bool(v) => Val::Bool(!v),
-        Val::Nil => Val::Bool(true),
         _ => Val::Nil,
     }
 }

@@ -3,8 +3,11 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use vivace_proto::otlp::KeyValue;
-use vivace_proto::tempopb::{ServiceStats, SpanSet, TraceSearchMetadata};
+use vivace_core::budget::{Budget, Charge};
+use vivace_proto::otlp::{AnyValue, KeyValue, any_value};
+use vivace_proto::tempopb::{ServiceStats, Span, SpanSet, TraceSearchMetadata};
+
+use crate::held::Held;
 
 /// Shown for a trace whose root is not known when the search is over.
 pub const ROOT_NOT_YET_RECEIVED: &str = "<root span not yet received>";
@@ -19,14 +22,22 @@ pub struct SearchCombiner {
     traces: HashMap<String, TraceSearchMetadata>,
     /// Traces that start at this time or earlier were dropped for newer ones.
     dropped_until_unix_nanos: Option<u64>,
+    held: Held,
 }
 
 impl SearchCombiner {
-    /// Keeps `limit` traces (0: all); with `most_recent` exactly the newest, else the first that come.
+    /// Keeps `limit` traces (0: all); with `most_recent` exactly the newest, else the first that come. Without limit to memory.
     #[must_use]
     pub fn new(limit: usize, most_recent: bool) -> Self {
+        Self::within(&Budget::unlimited(), limit, most_recent)
+    }
+
+    /// The same with what is held charged to the budget's account for queries. Where no more fits it is complete, and says so
+    /// ([`SearchCombiner::warning`]).
+    #[must_use]
+    pub fn within(budget: &Budget, limit: usize, most_recent: bool) -> Self {
         let limit = if limit == 0 { usize::MAX } else { limit };
-        Self { limit, most_recent, traces: HashMap::new(), dropped_until_unix_nanos: None }
+        Self { limit, most_recent, traces: HashMap::new(), dropped_until_unix_nanos: None, held: Held::new(budget) }
     }
 
     /// Adds what one place knows of a trace.
@@ -34,10 +45,20 @@ impl SearchCombiner {
         let complete = self.is_complete();
         let dropped_until = self.dropped_until_unix_nanos;
         match self.traces.entry(trace.trace_id.clone()) {
-            Entry::Occupied(mut known) => merge(known.get_mut(), trace),
+            Entry::Occupied(mut known) => {
+                let known = known.get_mut();
+                // All of it may have to be added; what was not is given back.
+                let (before, more) = (bytes(known), bytes(&trace));
+                if self.held.add(more) {
+                    merge(known, trace);
+                    self.held.remove((before + more).saturating_sub(bytes(known)));
+                }
+            }
             Entry::Vacant(_) if complete || dropped_until.is_some_and(|until| trace.start_time_unix_nano <= until) => {}
             Entry::Vacant(place) => {
-                place.insert(trace);
+                if self.held.add(bytes(&trace)) {
+                    place.insert(trace);
+                }
             }
         }
         // Twice the limit are held, so that what is dropped is dropped in bulk.
@@ -46,10 +67,21 @@ impl SearchCombiner {
         }
     }
 
-    /// Whether more results cannot change which traces are returned.
+    /// Whether more results cannot change which traces are returned, or no more of them fit into memory.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        !self.most_recent && self.traces.len() >= self.limit
+        self.held.is_over() || (!self.most_recent && self.traces.len() >= self.limit)
+    }
+
+    /// What is missing in the answer because it did not fit into memory, if anything.
+    #[must_use]
+    pub fn warning(&self) -> Option<String> {
+        self.held.check().err().map(|error| format!("the search ended early with {} traces: {error}", self.traces.len()))
+    }
+
+    /// The traces known so far, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = &TraceSearchMetadata> {
+        self.traces.values()
     }
 
     /// Traces known so far.
@@ -67,6 +99,12 @@ impl SearchCombiner {
     /// The traces, newest first. Roots that are still unknown are said to be.
     #[must_use]
     pub fn finish(self) -> Vec<TraceSearchMetadata> {
+        self.finish_charged().0
+    }
+
+    /// The same, and what is charged for them.
+    #[must_use]
+    pub fn finish_charged(self) -> (Vec<TraceSearchMetadata>, Charge) {
         let mut traces: Vec<_> = self.traces.into_values().collect();
         traces.sort_unstable_by(newest_first);
         traces.truncate(self.limit);
@@ -75,7 +113,7 @@ impl SearchCombiner {
                 ROOT_NOT_YET_RECEIVED.clone_into(&mut trace.root_service_name);
             }
         }
-        traces
+        (traces, self.held.into_charge())
     }
 
     fn drop_older(&mut self) {
@@ -83,7 +121,7 @@ impl SearchCombiner {
         traces.sort_unstable_by(newest_first);
         let dropped = traces.get(self.limit).map(|trace| trace.start_time_unix_nano);
         self.dropped_until_unix_nanos = self.dropped_until_unix_nanos.max(dropped);
-        traces.truncate(self.limit);
+        traces.drain(self.limit.min(traces.len())..).for_each(|dropped| self.held.remove(bytes(&dropped)));
         self.traces = traces.into_iter().map(|trace| (trace.trace_id.clone(), trace)).collect();
     }
 }
@@ -116,6 +154,28 @@ fn merge(known: &mut TraceSearchMetadata, other: TraceSearchMetadata) {
         }
     }
     known.span_set = known.span_sets.first().cloned();
+}
+
+/// Memory of a trace among the results.
+fn bytes(trace: &TraceSearchMetadata) -> u64 {
+    /// Of an entry of a map or list, with its slack.
+    const ENTRY_BYTES: usize = 64;
+    fn value(of: &AnyValue) -> usize {
+        match &of.value {
+            Some(any_value::Value::StringValue(text)) => text.len(),
+            Some(any_value::Value::BytesValue(bytes)) => bytes.len(),
+            Some(any_value::Value::ArrayValue(array)) => array.values.iter().map(|of| size_of::<AnyValue>() + value(of)).sum(),
+            _ => 0,
+        }
+    }
+    let attributes =
+        |list: &[KeyValue]| list.iter().map(|kv| size_of::<KeyValue>() + kv.key.len() + kv.value.as_ref().map_or(0, value)).sum::<usize>();
+    let span = |span: &Span| size_of::<Span>() + span.span_id.len() + span.name.len() + attributes(&span.attributes);
+    let set = |set: &SpanSet| size_of::<SpanSet>() + attributes(&set.attributes) + set.spans.iter().map(span).sum::<usize>();
+    let stats = trace.service_stats.keys().map(|service| size_of::<(String, ServiceStats)>() + ENTRY_BYTES + service.len());
+    let texts = 2 * trace.trace_id.len() + trace.root_service_name.len() + trace.root_trace_name.len();
+    let sets = trace.span_sets.iter().chain(&trace.span_set).map(set).sum::<usize>();
+    (size_of::<TraceSearchMetadata>() + ENTRY_BYTES + texts + stats.sum::<usize>() + sets) as u64
 }
 
 /// Whether two spansets of one trace are the same group: equal in what they are grouped by.

@@ -16,6 +16,7 @@ mod expr;
 mod fetch;
 mod fold;
 mod group;
+mod held;
 mod legacy;
 mod lexer;
 mod metrics;
@@ -40,10 +41,11 @@ pub use compare::CompareOp;
 pub use error::{ParseError, QueryError};
 pub use explain::Explanation;
 pub use fetch::{Comparison, Condition, Fetch, RowParts, SpanFilter, TraceFilter};
+pub use held::TooLarge;
 pub use legacy::{LegacySearch, parse_tags};
 pub use metrics::{
-    Answer, Exemplar, Label, MAX_EXEMPLARS, MAX_GROUPS, MAX_INTERVALS, MetricsPlan, MetricsRange, Partial, PartialError, Release, Sample,
-    Series,
+    Answer, Exemplar, Halted, Label, MAX_EXEMPLARS, MAX_GROUPS, MAX_INTERVALS, MetricsPlan, MetricsRange, Partial, PartialError, Release,
+    Sample, Series, SpanAttributes,
 };
 pub use parser::{MAX_HEIGHT, MAX_NESTING, MAX_QUERY_BYTES, parse, parse_attribute};
 pub use pattern::{MAX_REGEX_BYTES, MAX_REGEXES, compile as compile_pattern};

@@ -126,7 +126,9 @@ pub(crate) fn of_field(field: &Field) -> Need {
             Field::Attribute(attribute) if !attribute.is_of_events() && !attribute.is_of_links() => leaf(attribute, Comparison::NotExists),
             _ => Need::Unknown,
         },
-        Field::Unary { .. } => Need::Unknown,
+        Field::Unary { op: UnaryOp::Not, of } => of_negated(of),
+        // A number is not true.
+        Field::Unary { op: UnaryOp::Minus, .. } => Need::Never,
         Field::Binary { op: op @ (FieldOp::And | FieldOp::Or), .. } => {
             let (mut items, mut rest) = (Vec::new(), field);
             while let Field::Binary { op: inner, left, right } = rest
@@ -141,6 +143,15 @@ pub(crate) fn of_field(field: &Field) -> Need {
         }
         Field::Binary { op: FieldOp::Compare(_), left, right } => all_needs([operands_exist(left), operands_exist(right)]),
         Field::Binary { op: FieldOp::Regex | FieldOp::NotRegex | FieldOp::Arithmetic(_), .. } => Need::Unknown,
+    }
+}
+
+/// What a span must have for `!field` to be true: `field` must be false, which a missing attribute is not.
+fn of_negated(field: &Field) -> Need {
+    match field {
+        Field::Attribute(attribute) => leaf(attribute, Comparison::Equal(Value::Bool(false))),
+        Field::Unary { op: UnaryOp::Not, of } => of_field(of),
+        _ => Need::Unknown,
     }
 }
 
@@ -195,11 +206,11 @@ fn exists(attribute: &Attribute) -> Need {
     if always { Need::Unknown } else { leaf(attribute, Comparison::Exists) }
 }
 
-/// A comparison with nil is false, and arithmetic with nil is nil: so all attributes in it must exist.
+/// A comparison with nil is false, and arithmetic and `!` with nil are nil: so all attributes in it must exist.
 fn operands_exist(field: &Field) -> Need {
     match field {
         Field::Attribute(attribute) => exists(attribute),
-        Field::Unary { op: UnaryOp::Minus, of } => operands_exist(of),
+        Field::Unary { of, .. } => operands_exist(of),
         Field::Binary { op: FieldOp::Arithmetic(_), left, right } => all_needs([operands_exist(left), operands_exist(right)]),
         _ => Need::Unknown,
     }

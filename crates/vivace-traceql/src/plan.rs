@@ -1,5 +1,7 @@
 //! From a query to what must be fetched and to what it finds.
 
+use std::ops::ControlFlow;
+
 use vivace_proto::otlp::KeyValue;
 use vivace_proto::tempopb;
 
@@ -115,8 +117,33 @@ impl SearchPlan {
     /// The name and service of a root that is not known are empty.
     #[must_use]
     pub fn evaluate(&self, batch: &Batch, spans_per_spanset: usize) -> Vec<tempopb::TraceSearchMetadata> {
+        let mut found = Vec::new();
+        let _ = self.evaluate_each(batch, spans_per_spanset, &|| false, &mut |trace| {
+            found.push(trace);
+            ControlFlow::Continue(())
+        });
+        found
+    }
+
+    /// As [`SearchPlan::evaluate`], one trace at a time, so that nobody has to hold them all. Breaks when `each` does, or when
+    /// `stop`, which is asked before every trace, says so.
+    pub fn evaluate_each(
+        &self,
+        batch: &Batch,
+        spans_per_spanset: usize,
+        stop: &dyn Fn() -> bool,
+        each: &mut dyn FnMut(tempopb::TraceSearchMetadata) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
         let max_spans = if spans_per_spanset == 0 { DEFAULT_SPANS_PER_SPANSET } else { spans_per_spanset };
-        batch.traces.iter().filter(|trace| self.overlaps(trace)).filter_map(|trace| self.evaluate_trace(batch, trace, max_spans)).collect()
+        for trace in batch.traces.iter().filter(|trace| self.overlaps(trace)) {
+            if stop() {
+                return ControlFlow::Break(());
+            }
+            if let Some(found) = self.evaluate_trace(batch, trace, max_spans) {
+                each(found)?;
+            }
+        }
+        ControlFlow::Continue(())
     }
 
     fn evaluate_trace(&self, batch: &Batch, trace: &TraceRow, max_spans: usize) -> Option<tempopb::TraceSearchMetadata> {

@@ -71,6 +71,10 @@ async fn gossip(config: &Config) -> anyhow::Result<Membership> {
 }
 
 async fn open_bucket(config: &Config, process: &mut Process) -> anyhow::Result<Bucket> {
-    let opening = Bucket::open(&config.storage.trace, &vivace_server::environment);
+    let writes = config.target.includes(Target::Ingester) || config.target.includes(Target::Compactor) && !config.compactor.disabled;
+    let opening = async {
+        let (storage, env) = (&config.storage.trace, &vivace_server::environment);
+        if writes { Bucket::open_for_writing(storage, env).await } else { Bucket::open(storage, env).await }
+    };
     process.wait_for("the bucket is not open yet", opening).await.context("could not open the bucket")
 }

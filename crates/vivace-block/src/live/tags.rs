@@ -81,7 +81,7 @@ pub fn tag_values<'a>(spans: &[SpanRef<'a>], attribute: &Attribute, filter: &Spa
 }
 
 /// The attribute that has this column in every vParquet4 block.
-fn column_name(leaf: Leaf) -> &'static str {
+pub(super) fn column_name(leaf: Leaf) -> &'static str {
     match leaf {
         Leaf::HTTP_METHOD => "http.method",
         Leaf::HTTP_URL => "http.url",

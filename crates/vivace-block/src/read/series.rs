@@ -9,7 +9,7 @@ use super::search::ScanStats;
 
 impl BlockReader {
     /// Counts the spans of these row groups for a metrics query, of the traces that are `wanted`. Row groups that do not exist are
-    /// none. Stops when `stop` says so.
+    /// none. Stops when `stop` says so, or when what is counted does not fit into memory ([`Partial::check`]).
     ///
     /// # Errors
     /// Bytes that are not what the format says, or cannot be had. Some may have been counted before.
@@ -38,8 +38,7 @@ impl BlockReader {
         };
         let scanned = self.search(plan.fetch(), row_groups, &mut |mut batch| {
             batch.traces.retain(|trace| wanted(&trace.trace_id));
-            plan.observe(partial, &batch);
-            if stop() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            plan.observe(partial, &batch, stop)
         })?;
         stats += scanned;
         Ok(stats)

@@ -80,12 +80,22 @@ fn convert(block: &BlockReader, file: File, id: BlockId, zstd_level: i32) -> any
     }
     let mut block = writer.finish()?;
     block.out.flush()?;
-    // The old writer may have known better than the spans' own clocks; but what it left out must be found.
-    if old.start_unix_nanos > 0 {
-        block.meta.start_unix_nanos = block.meta.start_unix_nanos.min(old.start_unix_nanos);
-    }
-    block.meta.end_unix_nanos = block.meta.end_unix_nanos.max(old.end_unix_nanos);
+    widen(&mut block.meta, old, vivace_server::clock::unix_nanos());
     Ok(Converted { block, spans_read })
+}
+
+/// The old writer may have known better than the spans' own clocks, and what it left out must be found. But a span without
+/// a time makes no block of 1970, and one of the year 2200 no block that is kept until then.
+fn widen(new: &mut BlockMeta, old: &BlockMeta, now: u64) {
+    if old.end_unix_nanos == 0 || old.start_unix_nanos > old.end_unix_nanos {
+        return;
+    }
+    if old.start_unix_nanos > 0 {
+        let start = new.start_unix_nanos;
+        new.start_unix_nanos = if start == 0 { old.start_unix_nanos } else { start.min(old.start_unix_nanos) };
+    }
+    let end = new.end_unix_nanos;
+    new.end_unix_nanos = if end > now { old.end_unix_nanos } else { end.max(old.end_unix_nanos) };
 }
 
 fn show(old: &BlockMeta, new: &BlockMeta, spans_read: u64, spans_written: u64, to: &str) -> String {
@@ -116,4 +126,44 @@ fn show(old: &BlockMeta, new: &BlockMeta, spans_read: u64, spans_written: u64, t
         out.push_str(&format!("{} copies of spans were dropped.\n", spans_read - spans_written));
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vivace_block::Format;
+    use vivace_core::TenantId;
+
+    #[track_caller]
+    fn widens(spans: (u64, u64), old: (u64, u64), want: (u64, u64)) {
+        let meta = |(start_unix_nanos, end_unix_nanos): (u64, u64)| BlockMeta {
+            format: Format::VParquet4,
+            block_id: BlockId([1; 16]),
+            tenant_id: TenantId::single(),
+            start_unix_nanos,
+            end_unix_nanos,
+            total_objects: 1,
+            size_bytes: 1,
+            compaction_level: 0,
+            row_groups: 1,
+            bloom_shards: 1,
+            footer_bytes: 1,
+            dedicated_columns: Vec::new(),
+            replication_factor: 0,
+        };
+        let mut new = meta(spans);
+        widen(&mut new, &meta(old), 1000);
+        assert_eq!((new.start_unix_nanos, new.end_unix_nanos), want, "spans {spans:?}, before {old:?}");
+    }
+
+    #[test]
+    fn the_new_block_covers_what_the_old_one_did_and_no_impossible_times() {
+        widens((500, 600), (510, 590), (500, 600));
+        widens((500, 600), (490, 700), (490, 700));
+        widens((0, 600), (490, 590), (490, 600));
+        widens((500, 9000), (490, 590), (490, 590));
+        widens((500, 600), (0, 0), (500, 600));
+        widens((500, 600), (700, 400), (500, 600));
+        widens((500, 600), (0, 650), (500, 650));
+    }
 }

@@ -1,7 +1,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use vivace_block::{BlockMeta, BlockReader, ReadAt};
 use vivace_config::{Backend, Config, TraceStorage};
@@ -77,9 +77,13 @@ impl Place {
     }
 }
 
+/// As large as a process takes its configuration to be.
+const CONFIG_BYTES_MAX: u64 = 16 << 20;
+
 fn from_config(file: &Path) -> anyhow::Result<TraceStorage> {
-    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-    Ok(Config::parse(&text, &file.to_string_lossy())?.0.storage.trace)
+    let name = file.to_string_lossy();
+    let text = vivace_server::read_text(&name, CONFIG_BYTES_MAX).map_err(|reason| anyhow!("cannot read {name}: {reason}"))?;
+    Ok(Config::parse(&text, &name)?.0.storage.trace)
 }
 
 fn point_at(storage: &mut TraceStorage, at: &str) -> anyhow::Result<()> {

@@ -40,3 +40,24 @@ async fn limits_of_tenants_are_checked() {
     let got = cli(&["config", "check-overrides", file]).await.expect_err("it is wrong");
     assert!(got.contains("line 3: overrides.a.ingestion.rate_limit_bytes: expected a whole number"), "{got}");
 }
+
+/// As after `vivace-cli ... | head -1`.
+#[test]
+fn a_reader_that_has_enough_ends_the_program_quietly() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("overrides.yaml");
+    std::fs::write(&file, "overrides: {}\n").expect("written");
+    let (file, folder) = (file.display().to_string(), folder.path().display().to_string());
+    for args in [&["config", "check-overrides", &file][..], &["block", "ls", &folder], &["query", "explain", "{ name = `a` }"]] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_vivace-cli"));
+        let ended = command.args(args).stdout(writer).output().expect("runs");
+        assert_eq!((ended.status.code(), String::from_utf8_lossy(&ended.stderr).into_owned()), (Some(141), String::new()), "{args:?}");
+    }
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_vivace-cli"));
+    let ended = command.arg("--help").stdout(writer).output().expect("runs");
+    assert_eq!(String::from_utf8_lossy(&ended.stderr), "");
+}

@@ -1,5 +1,8 @@
 //! Compaction and retention over a bucket in memory.
 
+mod command_line;
+mod thousands;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
@@ -64,6 +67,11 @@ fn trace(number: u64, spans: Range<u64>) -> Vec<u8> {
 impl Upkeep {
     /// Stores a block of these traces.
     async fn store(&self, block: u8, traces: &[Vec<u8>]) -> BlockMeta {
+        self.store_as(block, traces, |_| {}).await
+    }
+
+    /// Stores a block of these traces whose meta says something of its own.
+    async fn store_as(&self, block: u8, traces: &[Vec<u8>], change: impl FnOnce(&mut BlockMeta)) -> BlockMeta {
         let mut by_id: BTreeMap<TraceId, Vec<SpanRef<'_>>> = BTreeMap::new();
         for bytes in traces {
             vivace_core::otlp::walk_spans(bytes, |at, span| {
@@ -77,7 +85,8 @@ impl Upkeep {
         for (id, spans) in &by_id {
             writer.push_trace(*id, spans).expect("ascending");
         }
-        let finished = writer.finish().expect("finished");
+        let mut finished = writer.finish().expect("finished");
+        change(&mut finished.meta);
         self.bucket.put_block(&finished.meta, file.path(), finished.blooms, finished.index).await.expect("stored");
         finished.meta
     }
@@ -220,5 +229,112 @@ async fn blocks_expire_and_are_deleted() {
     upkeep.compactor.retain_tenant(&tenant).await;
     assert!(upkeep.bucket.list(&tenant).await.expect("listed").blocks.is_empty());
     upkeep.poller.poll_once().await.expect("polled");
-    assert!(upkeep.poller.blocklist().snapshot().tenants.is_empty());
+    assert!(upkeep.poller.blocklist().tenants().is_empty());
+}
+
+const SECOND: u64 = 1_000_000_000;
+const DAY: u64 = 86_400 * SECOND;
+/// 2200-01-01.
+const YEAR_2200: u64 = 7_258_118_400 * SECOND;
+
+/// Retention of 14 days, as by default, and none for compacted blocks.
+fn two_weeks() -> Config {
+    config(|c| c.compactor.compaction.compacted_block_retention = Duration::from_nanos(1))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn blocks_of_any_time_stay_for_the_retention_from_their_arrival() {
+    let (now, tenant) = (clock::unix_nanos(), TenantId::single());
+    for (start, end, level) in [
+        (now - 31 * DAY, now - 30 * DAY, 0),
+        (now - 31 * DAY, now - 30 * DAY, 4),
+        (0, SECOND, 0),
+        (0, 0, 0),
+        (now, 0, 2),
+        (now, now - 40 * DAY, 0),
+        (YEAR_2200, YEAR_2200, 0),
+        (0, YEAR_2200, 3),
+        (now, u64::MAX / SECOND * SECOND, 0),
+    ] {
+        let place = |meta: &mut BlockMeta| {
+            (meta.start_unix_nanos, meta.end_unix_nanos, meta.compaction_level) = (start, end, level);
+        };
+        // It came just now.
+        let upkeep = upkeep(&two_weeks()).await;
+        for block in 1..=2 {
+            upkeep.store_as(block, &[trace(u64::from(block), 0..2)], place).await;
+        }
+        upkeep.compact().await;
+        upkeep.compactor.retain_tenant(&tenant).await;
+        assert!(!upkeep.live().await.is_empty(), "{start} to {end}, level {level}");
+        assert_eq!(upkeep.spans().await.1, 4, "{start} to {end}, level {level}");
+        // And goes when that is long enough ago.
+        let short = config(|c| c.compactor.compaction.block_retention = Duration::from_nanos(1));
+        let later = over(&short, upkeep.bucket.clone(), upkeep.faults.clone()).await;
+        later.poller.poll_once().await.expect("polled");
+        later.compactor.retain_tenant(&tenant).await;
+        assert!(later.live().await.is_empty(), "{start} to {end}, level {level}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenants_own_retention_counts_from_the_arrival_too() {
+    let upkeep = upkeep(&config(|_| {})).await;
+    let tenant = TenantId::single();
+    let mut limits = Limits::default();
+    limits.compaction.block_retention = Duration::from_secs(3 * 86_400);
+    let work = tempfile::tempdir().expect("a folder");
+    let (config, list) = (Config::default(), upkeep.poller.blocklist());
+    let overrides = Overrides::fixed(limits);
+    let compactor =
+        Compactor::new(&config, upkeep.bucket.clone(), list, Owner::of_everything(), overrides, work.path().join("c")).expect("a folder");
+    let now = clock::unix_nanos();
+    // Four days old, and here for a moment.
+    upkeep.store_as(1, &[trace(1, 0..1)], |meta| meta.end_unix_nanos = now - 4 * DAY).await;
+    upkeep.poller.poll_once().await.expect("polled");
+    compactor.retain_tenant(&tenant).await;
+    assert_eq!(upkeep.live().await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn merging_imports_does_not_forget_when_they_came() {
+    let upkeep = upkeep(&two_weeks()).await;
+    let (now, tenant) = (clock::unix_nanos(), TenantId::single());
+    let old = |meta: &mut BlockMeta| (meta.start_unix_nanos, meta.end_unix_nanos) = (now - 14 * DAY, now - 13 * DAY);
+    upkeep.store_as(1, &[trace(1, 0..2)], old).await;
+    upkeep.store_as(2, &[trace(2, 0..2)], old).await;
+    upkeep.compact().await;
+    let live = upkeep.live().await;
+    let [merged] = live.as_slice() else { panic!("{live:?}") };
+    assert_eq!((merged.compaction_level, merged.start_unix_nanos), (1, now - 14 * DAY));
+    assert!(merged.end_unix_nanos >= now / SECOND * SECOND, "kept for two weeks from now, not a day: {merged:?}");
+    upkeep.poller.poll_once().await.expect("polled");
+    upkeep.compactor.retain_tenant(&tenant).await;
+    assert_eq!(upkeep.live().await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_merged_block_has_the_times_of_its_inputs_metas() {
+    let upkeep = upkeep(&two_weeks()).await;
+    let now = clock::unix_nanos() / SECOND * SECOND;
+    // The spans have other times: their writer did not believe them.
+    let spans_of_2200 = |number: u64| {
+        let mut builder = TraceBuilder::new(number, "shop", YEAR_2200);
+        builder = builder.span("far away", &[]);
+        builder.build().encode_to_vec()
+    };
+    upkeep
+        .store_as(1, &[spans_of_2200(1)], |meta| {
+            (meta.start_unix_nanos, meta.end_unix_nanos) = (now - 90 * SECOND, now - 60 * SECOND);
+        })
+        .await;
+    upkeep
+        .store_as(2, &[spans_of_2200(2)], |meta| {
+            (meta.start_unix_nanos, meta.end_unix_nanos) = (now - 80 * SECOND, now - 60 * SECOND);
+        })
+        .await;
+    upkeep.compact().await;
+    let live = upkeep.live().await;
+    let [merged] = live.as_slice() else { panic!("{live:?}") };
+    assert_eq!((merged.start_unix_nanos, merged.end_unix_nanos), (now - 90 * SECOND, now - 60 * SECOND));
 }

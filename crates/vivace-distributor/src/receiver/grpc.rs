@@ -77,6 +77,7 @@ impl UnaryService<Bytes> for TraceService {
                 tenant: this.tenancy.one_of_metadata(request.metadata()),
                 skip_metrics: request.metadata().contains_key(NO_METRICS),
                 body: request.into_inner(),
+                charge: this.distributor.requests.open(),
             };
             match this.distributor.push(incoming).await {
                 Ok(accepted) => Ok(tonic::Response::new(response(&accepted))),

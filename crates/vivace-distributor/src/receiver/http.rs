@@ -7,15 +7,14 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::header::{ALLOW, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Request, StatusCode};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use prost::Message;
 use serde_json::json;
-use vivace_server::Tenancy;
+use vivace_server::{Encoding, RequestBudget, RequestCharge, Tenancy};
 
-use super::decode::Encoding;
 use super::{NO_METRICS, json, response};
 use crate::error::PushError;
 use crate::metrics::Receiver;
@@ -78,7 +77,7 @@ impl Format {
 
     fn refused(self, error: &PushError) -> Response {
         let status = match error {
-            PushError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            error if error.is_too_large() => StatusCode::PAYLOAD_TOO_LARGE,
             other => StatusCode::from_u16(status::http(other.code())).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
         };
         let body: Bytes = match self {
@@ -116,47 +115,93 @@ impl OtlpHttp {
         if announced > limit {
             return Err(PushError::TooLarge { limit });
         }
-        let while_read = self.distributor.reserve(announced)?;
-        let body = read(body, limit).await?;
-        let body = decoded(format, encoding, body, limit).await?;
-        drop(while_read);
+        let body = read(body, announced, limit).await?;
+        let (body, charge) = decoded(format, encoding, body, limit, &self.distributor.requests).await?;
         let incoming = Incoming {
             receiver: Receiver::OtlpHttp,
             tenant: self.tenancy.one(&head.headers),
             skip_metrics: head.headers.contains_key(NO_METRICS),
             body,
+            charge,
         };
         self.distributor.push(incoming).await
     }
 }
 
-async fn read(body: Body, limit: u64) -> Result<Bytes, PushError> {
-    let limit_bytes = usize::try_from(limit).unwrap_or(usize::MAX);
-    match Limited::new(body, limit_bytes).collect().await {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(PushError::TooLarge { limit }),
-        Err(error) => Err(PushError::Malformed(format!("could not read the request body: {error}"))),
+/// The body as it was sent. The listener charges it as it arrives.
+async fn read(mut body: Body, announced: u64, limit: u64) -> Result<Bytes, PushError> {
+    let (mut first, mut whole, mut received, mut refused) = (Bytes::new(), BytesMut::new(), 0, None);
+    while let Some(frame) = body.frame().await {
+        let data = match frame.map(http_body::Frame::into_data) {
+            Ok(Ok(data)) => data,
+            Ok(Err(_)) => continue,
+            Err(error) => match PushError::of_body(&error) {
+                // The rest is thrown away as it comes: clients listen when they have sent all.
+                PushError::Overloaded(over) => {
+                    (first, whole, refused) = (Bytes::new(), BytesMut::new(), Some(over));
+                    continue;
+                }
+                other => return Err(other),
+            },
+        };
+        received += data.len() as u64;
+        if received > limit {
+            return Err(PushError::TooLarge { limit });
+        }
+        if refused.is_some() {
+            continue;
+        }
+        if received == data.len() as u64 {
+            first = data;
+            continue;
+        }
+        if whole.is_empty() {
+            // No larger than the limit, which was compared with what is announced.
+            whole.reserve(usize::try_from(announced).unwrap_or(0));
+            whole.extend_from_slice(&std::mem::take(&mut first));
+        }
+        whole.extend_from_slice(&data);
+    }
+    match refused {
+        Some(over) => Err(PushError::Overloaded(over)),
+        None if whole.is_empty() => Ok(first),
+        None => Ok(whole.freeze()),
     }
 }
 
-/// The body as plain protobuf; larger ones are worked on off the async threads.
-async fn decoded(format: Format, encoding: Option<Encoding>, body: Bytes, limit: u64) -> Result<Bytes, PushError> {
+/// The body as plain protobuf, and what is charged for it beside the body as it was sent. Larger ones are worked on off the async
+/// threads.
+async fn decoded(
+    format: Format,
+    encoding: Option<Encoding>,
+    body: Bytes,
+    limit: u64,
+    requests: &RequestBudget,
+) -> Result<(Bytes, RequestCharge), PushError> {
+    let mut charge = requests.open();
     if encoding.is_none() && format == Format::Protobuf {
-        return Ok(body);
+        return Ok((body, charge));
     }
     let small = body.len() <= INLINE_BYTES_MAX;
     let work = move || {
         let body = match encoding {
-            Some(encoding) => encoding.decode(&body, limit)?,
+            Some(encoding) => encoding.decode(&body, limit, &mut charge)?.into(),
             None => body,
         };
         match format {
-            Format::Protobuf => Ok(body),
-            Format::Json => json::to_protobuf(&body),
+            Format::Protobuf => Ok((body, charge)),
+            Format::Json => {
+                let mut of_protobuf = charge.another();
+                let protobuf = json::to_protobuf(&body, &mut of_protobuf)?;
+                Ok((protobuf.into(), of_protobuf))
+            }
         }
     };
     if small {
         return work();
     }
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(PushError::Malformed(format!("could not decode the body: {error}"))))
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
+        tracing::error!(%error, "decoding a request panicked");
+        Err(PushError::Fault(format!("could not decode the body: {error}")))
+    })
 }

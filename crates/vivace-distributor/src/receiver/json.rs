@@ -1,60 +1,360 @@
-//! OTLP in JSON: the proto3 mapping, but with ids in hex. Source: OTLP specification, "JSON Protobuf Encoding".
+//! OTLP in JSON, written as protobuf while it is read: nothing is built of it in between, so it takes no more memory than what it
+//! becomes. Unknown fields are skipped, whatever is in them.
+//!
+//! Source: OTLP specification, "JSON Protobuf Encoding": the proto3 mapping, but with ids in hex.
+
+use std::fmt;
 
 use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
-use bytes::Bytes;
-use prost::Message;
-use serde_json::Value;
-use vivace_proto::otlp::TracesData;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use vivace_core::wire::{put_bytes, put_varint};
+use vivace_server::RequestCharge;
 
+use super::schema::{Field, Kind, Message, TRACES_DATA};
 use crate::error::PushError;
 
-/// Turns a JSON request into protobuf.
+/// How much more memory is asked for at once, bytes.
+const STEP_BYTES: u64 = 64 << 10;
+/// Protobuf's wire types.
+const VARINT: u64 = 0;
+const FIXED64: u64 = 1;
+const FIXED32: u64 = 5;
+/// As long as a protobuf length can be for what a request may be.
+const LENGTH_BYTES_MAX: usize = 5;
+const OF_BOTH_ALPHABETS: GeneralPurposeConfig =
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent).with_decode_allow_trailing_bits(true);
+const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, OF_BOTH_ALPHABETS);
+const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, OF_BOTH_ALPHABETS);
+
+/// Turns a JSON request into protobuf, and charges for it as it grows.
 ///
 /// # Errors
-/// It is no JSON, an id is not hex, or a field has the wrong type. Unknown fields are ignored.
-pub(crate) fn to_protobuf(body: &[u8]) -> Result<Bytes, PushError> {
-    let malformed = |error: &dyn std::fmt::Display| PushError::Malformed(format!("the request is no OTLP in JSON: {error}"));
-    let mut value: Value = serde_json::from_slice(body).map_err(|error| malformed(&error))?;
-    if !value.is_object() {
-        return Err(malformed(&"expected an object"));
+/// It is no JSON, an id is not hex, a field has the wrong type, or there is no memory for it.
+pub(crate) fn to_protobuf(body: &[u8], charge: &mut RequestCharge) -> Result<Vec<u8>, PushError> {
+    let mut out = Output { bytes: Vec::new(), charge, over: None };
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let read = Fields { message: &TRACES_DATA, out: &mut out }.deserialize(&mut json).and_then(|()| json.end());
+    match (read, out.over) {
+        (_, Some(over)) => Err(PushError::Overloaded(over)),
+        (Err(error), None) => Err(PushError::Malformed(format!("the request is no OTLP in JSON: {error}"))),
+        (Ok(()), None) => Ok(out.bytes),
     }
-    normalise(&mut value, true).map_err(|error| malformed(&error))?;
-    let traces: TracesData = serde_json::from_value(value).map_err(|error| malformed(&error))?;
-    Ok(traces.encode_to_vec().into())
 }
 
-/// Makes ids base64, as the proto3 mapping has bytes, and drops nulls, which stand for absent fields.
-///
-/// `ids` is off within attribute values, where everything is the client's own.
-fn normalise(value: &mut Value, ids: bool) -> Result<(), String> {
-    match value {
-        Value::Object(fields) => {
-            fields.retain(|_, value| !value.is_null());
-            for (key, value) in fields {
-                let is_id = matches!(key.as_str(), "traceId" | "trace_id" | "spanId" | "span_id" | "parentSpanId" | "parent_span_id");
-                match value {
-                    Value::String(text) if ids && is_id => {
-                        let bytes = hex::decode(&*text).map_err(|error| format!("{key} {text:?}: {error}"))?;
-                        *text = BASE64_STANDARD.encode(bytes);
-                    }
-                    other => normalise(other, ids && key != "attributes")?,
-                }
-            }
-            Ok(())
+/// What is written so far.
+struct Output<'c> {
+    bytes: Vec<u8>,
+    charge: &'c mut RequestCharge,
+    /// Why there is no more room.
+    over: Option<vivace_core::budget::OverBudget>,
+}
+
+impl Output<'_> {
+    /// Room for so many bytes more, paid for before it is taken.
+    fn reserve<E: Error>(&mut self, more: usize) -> Result<(), E> {
+        let (len, before) = (self.bytes.len(), self.bytes.capacity());
+        if len + more <= before {
+            return Ok(());
         }
-        Value::Array(values) => values.iter_mut().try_for_each(|value| normalise(value, ids)),
-        _ => Ok(()),
+        let wanted = (before as u64 * 2).max(STEP_BYTES).max((len + more) as u64);
+        // While it grows, there are both.
+        if let Err(over) = self.charge.grow(wanted) {
+            self.over = Some(over);
+            return Err(E::custom("out of memory"));
+        }
+        self.bytes.reserve_exact(usize::try_from(wanted).unwrap_or(usize::MAX) - len);
+        self.charge.give_back(before as u64);
+        Ok(())
+    }
+
+    fn key(&mut self, field: u32, wire_type: u64) {
+        put_varint(&mut self.bytes, u64::from(field) << 3 | wire_type);
+    }
+
+    fn number<E: Error>(&mut self, field: u32, value: u64) -> Result<(), E> {
+        self.reserve(20)?;
+        self.key(field, VARINT);
+        put_varint(&mut self.bytes, value);
+        Ok(())
+    }
+
+    fn fixed<E: Error>(&mut self, field: u32, wire_type: u64, value: &[u8]) -> Result<(), E> {
+        self.reserve(20)?;
+        self.key(field, wire_type);
+        self.bytes.extend_from_slice(value);
+        Ok(())
+    }
+
+    fn text<E: Error>(&mut self, field: u32, value: &[u8]) -> Result<(), E> {
+        self.reserve(value.len() + 20)?;
+        put_bytes(&mut self.bytes, field, value);
+        Ok(())
+    }
+
+    /// Writes a message: its length is known, and put before it, when it is complete.
+    fn message<E: Error>(&mut self, field: u32, write: impl FnOnce(&mut Self) -> Result<(), E>) -> Result<(), E> {
+        self.reserve(20)?;
+        self.key(field, 2);
+        let start = self.bytes.len();
+        write(self)?;
+        self.reserve(LENGTH_BYTES_MAX)?;
+        let len = self.bytes.len() - start;
+        put_varint(&mut self.bytes, len as u64);
+        let digits = self.bytes.len() - start - len;
+        self.bytes[start..].rotate_right(digits);
+        Ok(())
+    }
+}
+
+/// Reads a JSON object as the fields of a message.
+struct Fields<'o, 'c> {
+    message: &'static Message,
+    out: &'o mut Output<'c>,
+}
+
+impl<'de> DeserializeSeed<'de> for Fields<'_, '_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Fields<'_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "an object, {}", self.message.name)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(field) = map.next_key_seed(Name(self.message))? {
+            match field {
+                Some(field) => map.next_value_seed(Value { field, out: &mut *self.out, in_list: false })?,
+                None => drop(map.next_value::<IgnoredAny>()?),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads the name of a message's field. None: it has no such field.
+struct Name(&'static Message);
+
+impl<'de> DeserializeSeed<'de> for Name {
+    type Value = Option<&'static Field>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for Name {
+    type Value = Option<&'static Field>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a field of {}", self.0.name)
+    }
+
+    fn visit_str<E: Error>(self, name: &str) -> Result<Self::Value, E> {
+        Ok(self.0.field(name))
+    }
+}
+
+/// Reads a JSON value as a field. Null stands for a field that is not there.
+struct Value<'o, 'c> {
+    field: &'static Field,
+    out: &'o mut Output<'c>,
+    /// Within the array of a repeated field.
+    in_list: bool,
+}
+
+impl Value<'_, '_> {
+    fn wrong<E: Error>(&self, found: impl fmt::Display) -> E {
+        E::custom(format!("{}: expected {}, found {found}", self.field.name, self.field.kind))
+    }
+
+    fn integer<E: Error>(self, value: i128) -> Result<(), E> {
+        let number = self.field.number;
+        let wrong = |this: Self| Err(this.wrong(value));
+        match self.field.kind {
+            Kind::Fixed64 => match u64::try_from(value) {
+                Ok(value) => self.out.fixed(number, FIXED64, &value.to_le_bytes()),
+                Err(_) => wrong(self),
+            },
+            Kind::Fixed32 => match u32::try_from(value) {
+                Ok(value) => self.out.fixed(number, FIXED32, &value.to_le_bytes()),
+                Err(_) => wrong(self),
+            },
+            Kind::Uint32 => match u32::try_from(value) {
+                Ok(value) => self.out.number(number, value.into()),
+                Err(_) => wrong(self),
+            },
+            Kind::Int64 => match i64::try_from(value) {
+                Ok(value) => self.out.number(number, value.cast_unsigned()),
+                Err(_) => wrong(self),
+            },
+            Kind::Enum(_) => match i32::try_from(value) {
+                Ok(value) => self.out.number(number, i64::from(value).cast_unsigned()),
+                Err(_) => wrong(self),
+            },
+            Kind::Double => self.out.fixed(number, FIXED64, &(value as f64).to_le_bytes()),
+            Kind::Bool | Kind::String | Kind::Bytes | Kind::Id | Kind::Message(_) => wrong(self),
+        }
+    }
+
+    fn text<E: Error>(self, text: &str) -> Result<(), E> {
+        let number = self.field.number;
+        match self.field.kind {
+            Kind::String => self.out.text(number, text.as_bytes()),
+            Kind::Id => match hex::decode(text) {
+                Ok(id) => self.out.text(number, &id),
+                Err(error) => Err(E::custom(format!("{} {:?}: {error}", self.field.name, start_of(text)))),
+            },
+            Kind::Bytes => match STANDARD.decode(text).or_else(|_| URL_SAFE.decode(text)) {
+                Ok(bytes) => self.out.text(number, &bytes),
+                Err(error) => Err(E::custom(format!("{} is not in base64: {error}", self.field.name))),
+            },
+            Kind::Enum(names) => match names.iter().position(|name| *name == text) {
+                Some(value) => self.out.number(number, value as u64),
+                None => match text.parse::<i32>() {
+                    Ok(value) => self.integer(value.into()),
+                    Err(_) => Err(self.wrong(format!("{:?}", start_of(text)))),
+                },
+            },
+            Kind::Double => match text.parse::<f64>() {
+                // Rust takes "inf" and "nan" too, as Infinity and NaN are written in some languages.
+                Ok(value) => self.out.fixed(number, FIXED64, &value.to_le_bytes()),
+                Err(_) => Err(self.wrong(format!("{:?}", start_of(text)))),
+            },
+            Kind::Fixed64 | Kind::Fixed32 | Kind::Uint32 | Kind::Int64 => match text.parse::<i128>() {
+                Ok(value) => self.integer(value),
+                Err(_) => match text.parse::<f64>() {
+                    Ok(value) => self.visit_f64(value),
+                    Err(_) => Err(self.wrong(format!("{:?}", start_of(text)))),
+                },
+            },
+            Kind::Bool | Kind::Message(_) => Err(self.wrong(format!("{:?}", start_of(text)))),
+        }
+    }
+}
+
+/// Half a pair of surrogates comes as three bytes, and so does the character that stands for what is no character.
+fn without_surrogates(text: &[u8]) -> Vec<u8> {
+    let mut text = text.to_vec();
+    for at in 0..text.len().saturating_sub(2) {
+        if let [0xed, 0xa0..=0xbf, 0x80..=0xbf] = text[at..at + 3] {
+            text[at..at + 3].copy_from_slice("\u{fffd}".as_bytes());
+        }
+    }
+    text
+}
+
+/// What an error shows of a client's text.
+fn start_of(text: &str) -> &str {
+    text.char_indices().nth(40).map_or(text, |(end, _)| &text[..end])
+}
+
+impl<'de> DeserializeSeed<'de> for Value<'_, '_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        match self.field.kind {
+            Kind::String => deserializer.deserialize_option(self),
+            _ => deserializer.deserialize_any(self),
+        }
+    }
+}
+
+impl<'de> Visitor<'de> for Value<'_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} for {}", self.field.kind, self.field.name)
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_none<E: Error>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        // Texts as bytes, which half a pair of surrogates does not spoil: some clients cut texts within a character.
+        deserializer.deserialize_bytes(self)
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<(), E> {
+        match self.field.kind {
+            Kind::Bool => self.out.number(self.field.number, value.into()),
+            _ => Err(self.wrong(value)),
+        }
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<(), E> {
+        self.integer(value.into())
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<(), E> {
+        self.integer(value.into())
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<(), E> {
+        match self.field.kind {
+            Kind::Double => self.out.fixed(self.field.number, FIXED64, &value.to_le_bytes()),
+            _ if value.fract() == 0.0 => self.integer(value as i128),
+            _ => Err(self.wrong(value)),
+        }
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<(), E> {
+        self.text(text)
+    }
+
+    fn visit_bytes<E: Error>(self, text: &[u8]) -> Result<(), E> {
+        match std::str::from_utf8(text) {
+            Ok(text) => self.text(text),
+            Err(_) => self.text(&String::from_utf8_lossy(&without_surrogates(text))),
+        }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<(), A::Error> {
+        let Kind::Message(message) = self.field.kind else { return Err(self.wrong("an object")) };
+        if self.field.is_repeated && !self.in_list {
+            return Err(self.wrong("an object that is not in an array"));
+        }
+        self.out.message(self.field.number, |out| Fields { message: message(), out }.visit_map(map))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
+        if !self.field.is_repeated || self.in_list {
+            return Err(self.wrong("an array"));
+        }
+        while list.next_element_seed(Value { field: self.field, out: &mut *self.out, in_list: true })?.is_some() {}
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use prost::Message as _;
+    use vivace_core::budget::Budget;
+    use vivace_proto::otlp::{TracesData, any_value};
+    use vivace_server::RequestBudget;
+
+    fn read(body: &str) -> Result<TracesData, PushError> {
+        let bytes = to_protobuf(body.as_bytes(), &mut RequestBudget::whole(&Budget::unlimited()).open())?;
+        Ok(TracesData::decode(bytes.as_slice()).expect("what is written is protobuf"))
+    }
 
     #[test]
     fn ids_are_hex_and_numbers_and_enums_come_in_both_forms() {
-        let body = br#"{"resourceSpans":[{"resource":{"attributes":[{"key":"service.name","value":{"stringValue":"shop"}}]},
+        let body = r#"{"resourceSpans":[{"resource":{"attributes":[{"key":"service.name","value":{"stringValue":"shop"}}]},
             "somethingNew":{"a":[1]},
             "scopeSpans":[{"spans":[
               {"traceId":"5B8EFFF798038103D269B633813FC60C","spanId":"EEE19B7EC3C1B174","parentSpanId":"","name":"a","kind":2,
@@ -62,8 +362,7 @@ mod tests {
                "attributes":[{"key":"n","value":{"intValue":"7"}},{"key":"m","value":{"intValue":8}}],"status":{"code":2}},
               {"traceId":"5b8efff798038103d269b633813fc60c","spanId":"eee19b7ec3c1b175","parentSpanId":null,"kind":"SPAN_KIND_SERVER",
                "status":{"code":"STATUS_CODE_ERROR"}}]}]}]}"#;
-        let bytes = to_protobuf(body).expect("valid");
-        let traces = TracesData::decode(bytes).expect("decodes");
+        let traces = read(body).expect("valid");
         let spans = &traces.resource_spans[0].scope_spans[0].spans;
         assert_eq!(hex::encode(&spans[0].trace_id), "5b8efff798038103d269b633813fc60c");
         assert_eq!((spans[0].span_id[0], spans[0].parent_span_id.len()), (0xee, 0));
@@ -74,10 +373,86 @@ mod tests {
     }
 
     #[test]
+    fn every_field_is_written_in_its_place() {
+        let body = r#"{"resource_spans":[{"schemaUrl":"r","resource":{"droppedAttributesCount":1},
+            "scopeSpans":[{"schemaUrl":"s","scope":{"name":"n","version":"v","attributes":[],"droppedAttributesCount":2},"spans":[
+              {"traceState":"t","flags":257,"droppedAttributesCount":3,"droppedEventsCount":4,"droppedLinksCount":5,
+               "events":[{"timeUnixNano":"6","name":"e","droppedAttributesCount":7,"attributes":[{"key":"a","value":{"boolValue":true}}]}],
+               "links":[{"traceId":"0102","spanId":"03","traceState":"l","flags":8,"droppedAttributesCount":9,"attributes":[{"key":"b"}]}],
+               "status":{"message":"m","code":1},
+               "attributes":[
+                 {"key":"double","value":{"doubleValue":"NaN"}},{"key":"bytes","value":{"bytesValue":"_-8"}},
+                 {"key":"list","value":{"arrayValue":{"values":[{"intValue":"-1"},{"stringValue":""}]}}},
+                 {"key":"map","value":{"kvlistValue":{"values":[{"key":"k","value":{"doubleValue":1}}]}}}]}]}]}]}"#;
+        let traces = read(body).expect("valid");
+        let resource = &traces.resource_spans[0];
+        let scope = &resource.scope_spans[0];
+        let span = &scope.spans[0];
+        assert_eq!((resource.schema_url.as_str(), scope.schema_url.as_str()), ("r", "s"));
+        assert_eq!(resource.resource.as_ref().expect("there").dropped_attributes_count, 1);
+        let named = scope.scope.as_ref().expect("there");
+        assert_eq!((named.name.as_str(), named.version.as_str(), named.dropped_attributes_count), ("n", "v", 2));
+        assert_eq!((span.trace_state.as_str(), span.flags), ("t", 257));
+        assert_eq!((span.dropped_attributes_count, span.dropped_events_count, span.dropped_links_count), (3, 4, 5));
+        let (event, link, status) = (&span.events[0], &span.links[0], span.status.as_ref().expect("there"));
+        assert_eq!((event.time_unix_nano, event.name.as_str(), event.dropped_attributes_count), (6, "e", 7));
+        assert_eq!((link.trace_id.as_ref(), link.span_id.as_ref(), link.trace_state.as_str()), (&[1, 2][..], &[3][..], "l"));
+        assert_eq!((link.flags, link.dropped_attributes_count, link.attributes[0].key.as_str()), (8, 9, "b"));
+        assert_eq!((status.message.as_str(), status.code), ("m", 1));
+        let values: Vec<_> = span.attributes.iter().map(|a| a.value.clone().expect("there").value.expect("there")).collect();
+        assert!(matches!(values[0], any_value::Value::DoubleValue(value) if value.is_nan()));
+        assert_eq!(values[1], any_value::Value::BytesValue(vec![0xff, 0xef].into()));
+        let any_value::Value::ArrayValue(list) = &values[2] else { panic!("{:?}", values[2]) };
+        assert_eq!(list.values[0].value, Some(any_value::Value::IntValue(-1)));
+        assert_eq!(list.values[1].value, Some(any_value::Value::StringValue(String::new())));
+        let any_value::Value::KvlistValue(map) = &values[3] else { panic!("{:?}", values[3]) };
+        assert_eq!(map.values[0].value.as_ref().expect("there").value, Some(any_value::Value::DoubleValue(1.0)));
+    }
+
+    #[test]
     fn what_is_no_otlp_is_refused_by_name() {
-        let error = |body: &str| to_protobuf(body.as_bytes()).expect_err(body).to_string();
-        assert!(error(r#"{"resourceSpans":[{"scopeSpans":[{"spans":[{"traceId":"xyz"}]}]}]}"#).contains("traceId"));
+        let error = |body: &str| read(body).expect_err(body).to_string();
+        let span = |fields: &str| format!(r#"{{"resourceSpans":[{{"scopeSpans":[{{"spans":[{{{fields}}}]}}]}}]}}"#);
+        assert!(error(&span(r#""traceId":"xyz""#)).contains("traceId"));
         assert!(error("[]").contains("expected an object"));
         assert!(error("{").contains("no OTLP in JSON"));
+        assert!(error("{} x").contains("trailing"));
+        let text = error(&span(r#""startTimeUnixNano":{"a":1}"#));
+        assert!(text.contains("startTimeUnixNano: expected a number") && text.contains("line 1 column"), "{text}");
+        assert!(error(&span(r#""startTimeUnixNano":"-1""#)).contains("startTimeUnixNano"));
+        assert!(error(&span(r#""kind":"SPAN_KIND_OTHER""#)).contains("SPAN_KIND_OTHER"));
+        assert!(error(r#"{"resourceSpans":{}}"#).contains("resourceSpans"));
+        assert!(error(r#"{"resourceSpans":[[]]}"#).contains("resourceSpans"));
+        let deep = format!("{}{}", r#"{"arrayValue":{"values":["#.repeat(1000), "]}}".repeat(1000));
+        let deep = format!(r#"{{"resourceSpans":[{{"resource":{{"attributes":[{{"key":"a","value":{deep}}}]}}}}]}}"#);
+        assert!(error(&deep).contains("recursion"));
+    }
+
+    #[test]
+    fn what_a_client_makes_up_does_not_spoil_the_rest() {
+        let span = |fields: &str| {
+            let traces = read(&format!(r#"{{"resourceSpans":[{{"scopeSpans":[{{"spans":[{{{fields}}}]}}]}}]}}"#)).expect(fields);
+            traces.resource_spans[0].scope_spans[0].spans[0].clone()
+        };
+        assert_eq!(span(r#""extra":{"traceId":"none"},"name":"a""#).name, "a", "an unknown field with an id that is none");
+        assert_eq!(span(r#""name":"cut \ud83d""#).name, "cut \u{fffd}", "half a pair of surrogates");
+        assert_eq!(span(r#""kind":9"#).kind, 9, "an enum is open");
+        assert_eq!(span(r#""startTimeUnixNano":1.5e18"#).start_time_unix_nano, 1_500_000_000_000_000_000);
+        assert_eq!(span(r#""attributes":[null,{"key":"a","value":null}]"#).attributes.len(), 1);
+    }
+
+    #[test]
+    fn empty_objects_take_no_more_than_they_are() {
+        let objects = 200_000;
+        for (start, end) in [("{\"resourceSpans\":[", "]}"), ("{\"unknown\":[", "]}")] {
+            let body = format!("{start}{}{{}}{end}", "{},".repeat(objects));
+            let budget = Budget::new(8 << 20); // a quarter is for requests
+            let mut charge = RequestBudget::whole(&budget).open();
+            to_protobuf(body.as_bytes(), &mut charge).expect("fits");
+            assert!(budget.used() <= 2 * body.len() as u64, "{} of {}", budget.used(), body.len());
+        }
+        let body = format!("{{\"resourceSpans\":[{}{{}}]}}", "{},".repeat(objects));
+        let mut charge = RequestBudget::whole(&Budget::new(1 << 20)).open();
+        assert!(matches!(to_protobuf(body.as_bytes(), &mut charge), Err(PushError::Overloaded(_))));
     }
 }

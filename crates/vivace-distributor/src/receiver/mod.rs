@@ -1,9 +1,9 @@
 //! The protocols that spans arrive in. They read and answer; what happens to the spans is [`crate::push`]'s business.
 
-pub(crate) mod decode;
 pub(crate) mod grpc;
 pub(crate) mod http;
 pub(crate) mod json;
+mod schema;
 
 use bytes::Bytes;
 use vivace_core::wire::{put_bytes, put_varint};

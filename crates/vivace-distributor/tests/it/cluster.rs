@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use chitchat::transport::ChannelTransport;
 use futures::future::BoxFuture;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -19,7 +18,7 @@ use vivace_proto::tempopb::{PushSpansRequest, PushSpansResponse};
 use vivace_proto::vivace::v1::push_request::Compression;
 use vivace_proto::vivace::v1::segment_log_server::{SegmentLog, SegmentLogServer};
 use vivace_proto::vivace::v1::{CoveredRequest, CoveredResponse, PushRequest, PushResponse, RefusedTrace, ReleaseRequest, ReleaseResponse};
-use vivace_ring::{GossipOptions, Membership, Registration, Role, State};
+use vivace_ring::{GossipOptions, Membership, MemoryNetwork, Registration, Role, State};
 use vivace_server::{Overrides, Process, Shutdown, clock};
 
 /// What an instance does with what it is sent.
@@ -118,7 +117,7 @@ impl Cluster {
             },
         }];
         change(&mut config);
-        let (net, mut tasks) = (ChannelTransport::default(), JoinSet::new());
+        let (net, mut tasks) = (MemoryNetwork::default(), JoinSet::new());
         let (mut members, mut all) = (Vec::new(), Vec::new());
         for number in 0..instances {
             let instance = Instance { id: format!("ingester-{number}"), ..Default::default() };
@@ -193,14 +192,14 @@ impl Held {
     }
 }
 
-async fn member(net: &ChannelTransport, name: &str, port: u16) -> Membership {
+async fn member(net: &MemoryNetwork, name: &str, port: u16) -> Membership {
     let options = GossipOptions {
         join_members: vec!["127.0.0.1:2".parse().unwrap()],
         gossip_interval: Duration::from_millis(200),
         min_join_backoff: Duration::from_millis(50),
         ..GossipOptions::new(name, 1, ([127, 0, 0, 1], port).into())
     };
-    Membership::start_on(options, clock::unix_nanos, net).await.expect("gossips")
+    Membership::start_on(options, clock::unix_nanos, net.bind(([127, 0, 0, 1], port).into())).await.expect("gossips")
 }
 
 /// A segment's spans as protobuf.

@@ -24,7 +24,7 @@ impl serde::Serialize for AnyValue {
                     struct_ser.serialize_field("intValue", ToString::to_string(&v).as_str())?;
                 }
                 any_value::Value::DoubleValue(v) => {
-                    struct_ser.serialize_field("doubleValue", v)?;
+                    struct_ser.serialize_field("doubleValue", &crate::json::Double(*v))?;
                 }
                 any_value::Value::ArrayValue(v) => {
                     struct_ser.serialize_field("arrayValue", v)?;

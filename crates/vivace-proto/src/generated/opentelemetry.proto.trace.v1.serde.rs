@@ -338,8 +338,7 @@ impl serde::Serialize for Span {
             struct_ser.serialize_field("name", &self.name)?;
         }
         if self.kind != 0 {
-            let v = span::SpanKind::try_from(self.kind)
-                .map_err(|_| serde::ser::Error::custom(format!("Invalid variant {}", self.kind)))?;
+            let v = crate::json::EnumOut(span::SpanKind::try_from(self.kind).map_err(|_| self.kind));
             struct_ser.serialize_field("kind", &v)?;
         }
         if self.start_time_unix_nano != 0 {
@@ -546,7 +545,7 @@ impl<'de> serde::Deserialize<'de> for Span {
                             if kind__.is_some() {
                                 return Err(serde::de::Error::duplicate_field("kind"));
                             }
-                            kind__ = Some(map_.next_value::<span::SpanKind>()? as i32);
+                            kind__ = Some(map_.next_value::<crate::json::EnumIn<span::SpanKind>>()?.number);
                         }
                         GeneratedField::StartTimeUnixNano => {
                             if start_time_unix_nano__.is_some() {
@@ -1100,8 +1099,7 @@ impl serde::Serialize for Status {
             struct_ser.serialize_field("message", &self.message)?;
         }
         if self.code != 0 {
-            let v = status::StatusCode::try_from(self.code)
-                .map_err(|_| serde::ser::Error::custom(format!("Invalid variant {}", self.code)))?;
+            let v = crate::json::EnumOut(status::StatusCode::try_from(self.code).map_err(|_| self.code));
             struct_ser.serialize_field("code", &v)?;
         }
         struct_ser.end()
@@ -1179,7 +1177,7 @@ impl<'de> serde::Deserialize<'de> for Status {
                             if code__.is_some() {
                                 return Err(serde::de::Error::duplicate_field("code"));
                             }
-                            code__ = Some(map_.next_value::<status::StatusCode>()? as i32);
+                            code__ = Some(map_.next_value::<crate::json::EnumIn<status::StatusCode>>()?.number);
                         }
                         GeneratedField::__SkipField__ => {
                             let _ = map_.next_value::<serde::de::IgnoredAny>()?;

@@ -20,7 +20,7 @@ impl serde::Serialize for Exemplar {
             struct_ser.serialize_field("labels", &self.labels)?;
         }
         if self.value != 0. {
-            struct_ser.serialize_field("value", &self.value)?;
+            struct_ser.serialize_field("value", &crate::json::Double(self.value))?;
         }
         if self.timestamp_ms != 0 {
             #[allow(clippy::needless_borrow)]
@@ -153,7 +153,7 @@ impl serde::Serialize for InstantSeries {
             struct_ser.serialize_field("labels", &self.labels)?;
         }
         if self.value != 0. {
-            struct_ser.serialize_field("value", &self.value)?;
+            struct_ser.serialize_field("value", &crate::json::Double(self.value))?;
         }
         struct_ser.end()
     }
@@ -850,8 +850,7 @@ impl serde::Serialize for QueryInstantResponse {
             struct_ser.serialize_field("metrics", v)?;
         }
         if self.status != 0 {
-            let v = PartialStatus::try_from(self.status)
-                .map_err(|_| serde::ser::Error::custom(format!("Invalid variant {}", self.status)))?;
+            let v = crate::json::EnumOut(PartialStatus::try_from(self.status).map_err(|_| self.status));
             struct_ser.serialize_field("status", &v)?;
         }
         if !self.message.is_empty() {
@@ -946,7 +945,7 @@ impl<'de> serde::Deserialize<'de> for QueryInstantResponse {
                             if status__.is_some() {
                                 return Err(serde::de::Error::duplicate_field("status"));
                             }
-                            status__ = Some(map_.next_value::<PartialStatus>()? as i32);
+                            status__ = Some(map_.next_value::<crate::json::EnumIn<PartialStatus>>()?.number);
                         }
                         GeneratedField::Message => {
                             if message__.is_some() {
@@ -1228,8 +1227,7 @@ impl serde::Serialize for QueryRangeResponse {
             struct_ser.serialize_field("metrics", v)?;
         }
         if self.status != 0 {
-            let v = PartialStatus::try_from(self.status)
-                .map_err(|_| serde::ser::Error::custom(format!("Invalid variant {}", self.status)))?;
+            let v = crate::json::EnumOut(PartialStatus::try_from(self.status).map_err(|_| self.status));
             struct_ser.serialize_field("status", &v)?;
         }
         if !self.message.is_empty() {
@@ -1324,7 +1322,7 @@ impl<'de> serde::Deserialize<'de> for QueryRangeResponse {
                             if status__.is_some() {
                                 return Err(serde::de::Error::duplicate_field("status"));
                             }
-                            status__ = Some(map_.next_value::<PartialStatus>()? as i32);
+                            status__ = Some(map_.next_value::<crate::json::EnumIn<PartialStatus>>()?.number);
                         }
                         GeneratedField::Message => {
                             if message__.is_some() {
@@ -1364,7 +1362,7 @@ impl serde::Serialize for Sample {
         }
         let mut struct_ser = serializer.serialize_struct("tempopb.Sample", len)?;
         if self.value != 0. {
-            struct_ser.serialize_field("value", &self.value)?;
+            struct_ser.serialize_field("value", &crate::json::Double(self.value))?;
         }
         if self.timestamp_ms != 0 {
             #[allow(clippy::needless_borrow)]
@@ -4083,8 +4081,7 @@ impl serde::Serialize for TraceByIdResponse {
             struct_ser.serialize_field("metrics", v)?;
         }
         if self.status != 0 {
-            let v = PartialStatus::try_from(self.status)
-                .map_err(|_| serde::ser::Error::custom(format!("Invalid variant {}", self.status)))?;
+            let v = crate::json::EnumOut(PartialStatus::try_from(self.status).map_err(|_| self.status));
             struct_ser.serialize_field("status", &v)?;
         }
         if !self.message.is_empty() {
@@ -4179,7 +4176,7 @@ impl<'de> serde::Deserialize<'de> for TraceByIdResponse {
                             if status__.is_some() {
                                 return Err(serde::de::Error::duplicate_field("status"));
                             }
-                            status__ = Some(map_.next_value::<PartialStatus>()? as i32);
+                            status__ = Some(map_.next_value::<crate::json::EnumIn<PartialStatus>>()?.number);
                         }
                         GeneratedField::Message => {
                             if message__.is_some() {

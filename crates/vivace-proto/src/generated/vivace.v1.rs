@@ -1199,6 +1199,9 @@ pub struct Job {
     pub id: u64,
     #[prost(string, tag = "2")]
     pub tenant: ::prost::alloc::string::String,
+    /// The largest result that the query-frontend takes, bytes; a larger one is refused by the querier. 0: it does not say.
+    #[prost(uint64, tag = "33")]
+    pub max_result_bytes: u64,
     #[prost(oneof = "job::Work", tags = "3, 4, 5, 6, 7, 8, 9, 10, 30, 31, 32, 20, 21")]
     pub work: ::core::option::Option<job::Work>,
 }

@@ -82,7 +82,7 @@ impl Frontend {
     async fn give(&mut self, work: Work) -> u64 {
         let id = self.next_id;
         self.next_id += 1;
-        self.send(to_querier::Message::Job(Job { id, tenant: "single-tenant".to_owned(), work: Some(work) })).await;
+        self.send(to_querier::Message::Job(Job { id, tenant: "single-tenant".to_owned(), work: Some(work), ..Job::default() })).await;
         id
     }
 

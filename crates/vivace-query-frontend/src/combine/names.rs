@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use vivace_core::budget::{Account, Budget, Charge};
 use vivace_proto::tempopb::{SearchTagValuesV2Response, SearchTagsV2Response, SearchTagsV2Scope, TagValue};
 
 /// Where an answer ends although there is more. 0: nowhere.
@@ -15,10 +16,14 @@ pub(crate) struct Limits {
     pub(crate) max_stale: usize,
 }
 
+/// Memory of an entry beside its text, which is held twice: until it is sent, and to know it again.
+const ENTRY_BYTES: usize = 160;
+
 /// What has been counted against [`Limits`].
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Count {
     limits: Limits,
+    held: Charge,
     bytes: usize,
     stale: usize,
     /// The limit at which the list ended.
@@ -26,6 +31,11 @@ struct Count {
 }
 
 impl Count {
+    fn new(budget: &Budget, limits: Limits) -> Self {
+        let held = budget.charge(Account::Queries, 0).expect("nothing fits always");
+        Self { limits, held, bytes: 0, stale: 0, reached: None }
+    }
+
     /// Counts one that is known already.
     fn known(&mut self) {
         self.stale += 1;
@@ -48,6 +58,10 @@ impl Count {
             self.reached = Some(format!("{} bytes (read.max_bytes_per_tag_values_query)", self.limits.max_bytes));
             return false;
         }
+        if let Err(over) = self.held.grow((2 * bytes + ENTRY_BYTES) as u64) {
+            self.reached = Some(format!("{} bytes: {over}", self.bytes));
+            return false;
+        }
         self.bytes += bytes;
         true
     }
@@ -59,7 +73,7 @@ impl Count {
 }
 
 /// Names of tags by scope.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct TagCombiner {
     scopes: BTreeMap<String, BTreeSet<String>>,
     unsent: BTreeMap<String, BTreeSet<String>>,
@@ -68,8 +82,8 @@ pub(crate) struct TagCombiner {
 }
 
 impl TagCombiner {
-    pub(crate) fn new(limits: Limits) -> Self {
-        Self { count: Count { limits, ..Default::default() }, ..Default::default() }
+    pub(crate) fn new(budget: &Budget, limits: Limits) -> Self {
+        Self { scopes: BTreeMap::new(), unsent: BTreeMap::new(), count: Count::new(budget, limits), inspected_bytes: 0 }
     }
 
     pub(crate) fn add(&mut self, answer: SearchTagsV2Response) {
@@ -128,7 +142,7 @@ pub(crate) fn flat(scopes: Vec<SearchTagsV2Scope>) -> Vec<String> {
 }
 
 /// Values of one tag.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct ValueCombiner {
     /// Type and value.
     values: BTreeSet<(String, String)>,
@@ -138,8 +152,8 @@ pub(crate) struct ValueCombiner {
 }
 
 impl ValueCombiner {
-    pub(crate) fn new(limits: Limits) -> Self {
-        Self { count: Count { limits, ..Default::default() }, ..Default::default() }
+    pub(crate) fn new(budget: &Budget, limits: Limits) -> Self {
+        Self { values: BTreeSet::new(), unsent: BTreeSet::new(), count: Count::new(budget, limits), inspected_bytes: 0 }
     }
 
     pub(crate) fn add(&mut self, answer: SearchTagValuesV2Response) {
@@ -175,6 +189,11 @@ impl ValueCombiner {
         self.count.warning()
     }
 
+    /// What is charged for the values.
+    pub(crate) fn into_held(self) -> Charge {
+        self.count.held
+    }
+
     /// Everything, sorted by type and value.
     pub(crate) fn values(&self) -> Vec<TagValue> {
         typed(self.values.clone())
@@ -206,25 +225,39 @@ mod tests {
 
     #[test]
     fn limits_end_the_list() {
-        let mut combiner = TagCombiner::new(Limits { max_items: 2, ..Default::default() });
+        let mut combiner = TagCombiner::new(&Budget::unlimited(), Limits { max_items: 2, ..Default::default() });
         combiner.add(tags("span", &["c", "a", "b"]));
         assert!(combiner.is_full());
         assert_eq!(combiner.warning().unwrap(), "truncated: the list ends at limit=2, there may be more");
         assert_eq!(combiner.scopes()[0].tags, ["a", "c"]);
 
-        let mut combiner = TagCombiner::new(Limits { max_bytes: 3, ..Default::default() });
+        let mut combiner = TagCombiner::new(&Budget::unlimited(), Limits { max_bytes: 3, ..Default::default() });
         combiner.add(tags("span", &["aa", "b", "c"]));
         assert_eq!(combiner.scopes()[0].tags, ["aa", "b"]);
         assert!(combiner.warning().unwrap().contains("3 bytes (read.max_bytes_per_tag_values_query)"));
 
-        let mut combiner = TagCombiner::new(Limits { max_stale: 2, ..Default::default() });
+        let mut combiner = TagCombiner::new(&Budget::unlimited(), Limits { max_stale: 2, ..Default::default() });
         combiner.add(tags("span", &["a", "b", "a", "b", "c"]));
         assert_eq!(combiner.scopes()[0].tags, ["a", "b"]);
     }
 
     #[test]
+    fn a_list_that_does_not_fit_into_memory_ends_and_says_so() {
+        let budget = Budget::new(100 << 20);
+        let mut combiner = ValueCombiner::new(&budget, Limits::default());
+        for n in 0..100 {
+            combiner.add_value("string".to_owned(), format!("{n}{}", "x".repeat(1 << 20)));
+        }
+        assert!(combiner.is_full());
+        assert_eq!(combiner.values().len(), 19, "40 MiB hold 19 twice");
+        assert!(combiner.warning().unwrap().contains("out of memory for queries"));
+        drop(combiner);
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
     fn a_diff_has_only_what_is_new() {
-        let mut combiner = TagCombiner::new(Limits::default());
+        let mut combiner = TagCombiner::new(&Budget::unlimited(), Limits::default());
         combiner.add(tags("span", &["a"]));
         assert_eq!(combiner.take_unsent().len(), 1);
         combiner.add(tags("span", &["a"]));

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use vivace_core::budget::{Budget, Charge};
 use vivace_core::{TenantId, TraceId};
 use vivace_proto::tempopb::{SearchMetrics, SearchResponse, TraceSearchMetadata};
 use vivace_proto::vivace::v1::job::Work;
@@ -60,6 +61,7 @@ struct SearchJob {
 impl SearchResult {
     /// `jobs`: of each its tenant, the place of its block, and the start of the newest trace it can have.
     pub(crate) fn new(
+        budget: &Budget,
         limit: usize,
         most_recent: bool,
         metrics: SearchMetrics,
@@ -75,7 +77,7 @@ impl SearchResult {
             is_together: false,
         };
         Self {
-            combiner: SearchCombiner::new(limit, most_recent),
+            combiner: SearchCombiner::within(budget, limit, most_recent),
             limit,
             most_recent,
             metrics,
@@ -128,7 +130,7 @@ impl SearchResult {
 
     /// Whether jobs that still run cannot change which traces are returned.
     fn is_found(&mut self) -> bool {
-        if !self.most_recent {
+        if !self.most_recent || self.combiner.is_complete() {
             return self.combiner.is_complete();
         }
         let running = self.jobs.iter().filter(|job| !job.has_ended && job.completes.is_empty()).map(|job| job.newest_unix_nanos);
@@ -138,7 +140,8 @@ impl SearchResult {
             return false;
         }
         self.newest_possible = newest_possible;
-        self.combiner.clone().finish().last().is_some_and(|oldest| oldest.start_time_unix_nano > newest_possible)
+        // As many as are asked for are newer than what may still come.
+        self.combiner.iter().filter(|trace| trace.start_time_unix_nano > newest_possible).count() >= self.limit
     }
 
     /// Where enough has been found, all other jobs are to be forgotten, and what was found is to be looked at as a whole. True once.
@@ -159,8 +162,10 @@ impl SearchResult {
         if self.parts.keys().all(|id| self.completed.contains_key(id)) {
             return Vec::new();
         }
-        let traces = self.combiner.clone().finish().into_iter().map(|trace| trace.trace_id);
-        traces.filter(|id| !self.completed.contains_key(id)).collect()
+        let mut newest: Vec<(u64, &String)> = self.combiner.iter().map(|trace| (trace.start_time_unix_nano, &trace.trace_id)).collect();
+        newest.sort_unstable_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(b.1)));
+        newest.truncate(self.limit.max(1));
+        newest.into_iter().map(|(_, id)| id).filter(|id| !self.completed.contains_key(*id)).cloned().collect()
     }
 
     /// Takes traces that a job could not judge.
@@ -227,32 +232,36 @@ impl SearchResult {
         if self.most_recent {
             return Vec::new();
         }
-        let mut traces = self.combiner.clone().finish();
-        traces.retain(|trace| self.together.whole || self.completed.contains_key(&trace.trace_id));
-        self.complete(&mut traces);
-        traces.retain(|trace| trace.root_service_name != ROOT_NOT_YET_RECEIVED && !self.sent.contains(&trace.trace_id));
+        let has_root = |trace: &&TraceSearchMetadata| !matches!(&*trace.root_service_name, "" | ROOT_NOT_YET_RECEIVED);
+        let known = self.combiner.iter().filter(|trace| self.together.whole || self.completed.contains_key(&trace.trace_id));
+        let known = known.map(|trace| self.completed.get(&trace.trace_id).and_then(Option::as_ref).unwrap_or(trace));
+        let unsent = known.filter(has_root).filter(|trace| !self.sent.contains(&trace.trace_id));
+        let mut traces: Vec<TraceSearchMetadata> = unsent.cloned().collect();
+        traces.sort_unstable_by_key(|trace| std::cmp::Reverse(trace.start_time_unix_nano));
         self.sent.extend(traces.iter().map(|trace| trace.trace_id.clone()));
         traces
     }
 
-    /// All traces, newest first.
-    pub(crate) fn finish(mut self) -> SearchResponse {
-        let mut traces = std::mem::replace(&mut self.combiner, SearchCombiner::new(0, false)).finish();
-        self.complete(&mut traces);
-        for trace in &mut traces {
-            trace.span_set = trace.span_sets.first().cloned();
-        }
-        SearchResponse { traces, metrics: Some(self.metrics) }
+    /// What is missing because it did not fit into memory.
+    pub(crate) fn warning(&self) -> Option<String> {
+        self.combiner.warning()
     }
 
-    /// Puts what is known of the whole in place of what is known of a part.
-    fn complete(&self, traces: &mut [TraceSearchMetadata]) {
-        for trace in &mut *traces {
-            if let Some(Some(whole)) = self.completed.get(&trace.trace_id) {
+    /// All traces, newest first, and what is charged for them.
+    pub(crate) fn finish(self) -> (SearchResponse, Charge) {
+        let completed = self.completed;
+        let (mut traces, held) = self.combiner.finish_charged();
+        // What is known of the whole in place of what is known of a part.
+        for trace in &mut traces {
+            if let Some(Some(whole)) = completed.get(&trace.trace_id) {
                 *trace = whole.clone();
             }
         }
         traces.sort_by(|a, b| b.start_time_unix_nano.cmp(&a.start_time_unix_nano).then_with(|| a.trace_id.cmp(&b.trace_id)));
+        for trace in &mut traces {
+            trace.span_set = trace.span_sets.first().cloned();
+        }
+        (SearchResponse { traces, metrics: Some(self.metrics) }, held)
     }
 }
 
@@ -290,29 +299,30 @@ mod tests {
 
     #[test]
     fn a_trace_without_root_is_held_back_until_the_end() {
-        let mut result = SearchResult::new(10, false, SearchMetrics::default(), jobs(&[u64::MAX, 5]), together(true));
+        let mut result = SearchResult::new(&Budget::unlimited(), 10, false, SearchMetrics::default(), jobs(&[u64::MAX, 5]), together(true));
         result.add(0, answer(&[("a", 1, ""), ("b", 2, "shop")]));
         let ids = |traces: Vec<TraceSearchMetadata>| traces.into_iter().map(|t| t.trace_id).collect::<Vec<_>>();
         assert_eq!(ids(result.take_presentable()), ["b"]);
         result.add(1, answer(&[("a", 1, "cart")]));
         assert_eq!(ids(result.take_presentable()), ["a"]);
         assert_eq!(ids(result.take_presentable()), [""; 0]);
-        assert_eq!(ids(result.finish().traces), ["b", "a"]);
+        assert_eq!(ids(result.finish().0.traces), ["b", "a"]);
     }
 
     #[test]
     fn the_most_recent_are_known_once_older_jobs_cannot_beat_them() {
-        let mut result = SearchResult::new(1, true, SearchMetrics::default(), jobs(&[u64::MAX, 50, 40]), together(true));
+        let mut result =
+            SearchResult::new(&Budget::unlimited(), 1, true, SearchMetrics::default(), jobs(&[u64::MAX, 50, 40]), together(true));
         result.add(1, answer(&[("b", 45, "x")]));
         assert!(!result.is_complete());
         result.add(0, answer(&[("a", 44, "x")]));
         assert!(result.is_complete());
-        assert_eq!(result.finish().traces[0].trace_id, "b");
+        assert_eq!(result.finish().0.traces[0].trace_id, "b");
     }
 
     #[test]
     fn traces_that_wait_may_be_among_the_most_recent() {
-        let mut result = SearchResult::new(1, true, SearchMetrics::default(), jobs(&[50, 46]), together(true));
+        let mut result = SearchResult::new(&Budget::unlimited(), 1, true, SearchMetrics::default(), jobs(&[50, 46]), together(true));
         result.add_named(1, Named { split: vec![1; 16].into(), ..Named::default() });
         result.add(1, answer(&[]));
         result.add(0, answer(&[("b", 45, "x")]));
@@ -322,13 +332,13 @@ mod tests {
         result.add(2, answer(&[("a", 46, "x")]));
         assert!(result.is_complete());
         assert_eq!(result.metrics().total_jobs, 1);
-        assert_eq!(result.finish().traces[0].trace_id, "a");
+        assert_eq!(result.finish().0.traces[0].trace_id, "a");
     }
 
     #[test]
     fn what_a_part_has_found_is_shown_as_a_whole() {
         let hex = |n: u8| TraceId([n; 16]).trimmed_hex();
-        let mut result = SearchResult::new(2, false, SearchMetrics::default(), jobs(&[50, 40, 30]), together(false));
+        let mut result = SearchResult::new(&Budget::unlimited(), 2, false, SearchMetrics::default(), jobs(&[50, 40, 30]), together(false));
         result.add(0, answer(&[(&hex(1), 5, "part"), (&hex(2), 6, "alone")]));
         assert!(!result.is_complete() && result.take_presentable().is_empty(), "found, and not yet known as a whole");
         assert!(result.begin_completing() && !result.begin_completing(), "the other jobs are not needed");
@@ -341,6 +351,6 @@ mod tests {
         };
         let want = [(6, "alone".to_owned()), (2, "whole".to_owned())];
         assert_eq!(shown(result.take_presentable()), want);
-        assert_eq!(shown(result.finish().traces), want);
+        assert_eq!(shown(result.finish().0.traces), want);
     }
 }

@@ -2,9 +2,17 @@
 
 use rustc_hash::{FxHashMap, FxHashSet};
 use vivace_core::SpanId;
+use vivace_core::budget::{Account, Budget, Charge};
 use vivace_core::combine::combine;
-use vivace_proto::otlp::{ResourceSpans, Span, span::SpanKind};
+use vivace_proto::otlp::{AnyValue, KeyValue, ResourceSpans, Span, any_value, span::SpanKind};
 use vivace_proto::tempopb::{PartialStatus, Trace, TraceByIdResponse};
+
+use crate::error::QueryError;
+
+/// Memory of a decoded trace for each byte of its message, about.
+const DECODED_PER_BYTE: u64 = 4;
+/// OpenTelemetry's name for a service that has none.
+const NAMELESS: &str = "unknown_service";
 
 /// Collects the parts of a trace up to a number of bytes.
 pub(crate) struct TraceCombiner {
@@ -16,6 +24,7 @@ pub(crate) struct TraceCombiner {
     /// Why the trace is not complete.
     reasons: Vec<String>,
     too_large: bool,
+    held: Charge,
 }
 
 /// A whole trace, or as much of it as the limit allows.
@@ -26,25 +35,33 @@ pub(crate) struct CombinedTrace {
     pub(crate) too_large_for: Option<u64>,
     /// Why spans are missing; empty where none are.
     pub(crate) message: String,
+    /// What is charged for it.
+    pub(crate) held: Charge,
 }
 
 impl TraceCombiner {
-    /// `max_bytes` 0: any size.
-    pub(crate) fn new(max_bytes: u64) -> Self {
-        Self { max_bytes, parts: Vec::new(), bytes: 0, inspected_bytes: 0, reasons: Vec::new(), too_large: false }
+    /// `max_bytes` 0: any size that fits into memory.
+    pub(crate) fn new(budget: &Budget, max_bytes: u64) -> Self {
+        let held = budget.charge(Account::Queries, 0).expect("nothing fits always");
+        Self { max_bytes, parts: Vec::new(), bytes: 0, inspected_bytes: 0, reasons: Vec::new(), too_large: false, held }
     }
 
     /// Adds a job's answer. Once the limit is crossed, by a part that stays, later parts are left out.
-    pub(crate) fn add(&mut self, answer: TraceByIdResponse) {
+    ///
+    /// # Errors
+    /// There is no memory for it.
+    pub(crate) fn add(&mut self, answer: TraceByIdResponse) -> Result<(), QueryError> {
         self.inspected_bytes += answer.metrics.map_or(0, |metrics| metrics.inspected_bytes);
         if answer.status() == PartialStatus::Partial {
             self.missing(answer.message);
         }
-        let Some(trace) = answer.trace else { return };
+        let Some(trace) = answer.trace else { return Ok(()) };
         if self.too_large || trace.resource_spans.is_empty() {
-            return;
+            return Ok(());
         }
-        self.bytes += size(&trace.resource_spans);
+        let bytes = size(&trace.resource_spans);
+        self.held.grow(bytes.saturating_mul(DECODED_PER_BYTE))?;
+        self.bytes += bytes;
         self.parts.push(trace.resource_spans);
         if self.max_bytes > 0 && self.bytes > self.max_bytes {
             // Perhaps only because copies were counted.
@@ -56,6 +73,7 @@ impl TraceCombiner {
                 self.missing(format!("trace exceeds max size (max bytes: {})", self.max_bytes));
             }
         }
+        Ok(())
     }
 
     /// The answer lacks something.
@@ -79,6 +97,7 @@ impl TraceCombiner {
             inspected_bytes: self.inspected_bytes,
             too_large_for: self.too_large.then_some(self.max_bytes),
             message: self.reasons.join("; "),
+            held: self.held,
         }
     }
 }
@@ -88,12 +107,17 @@ fn size(resource_spans: &[ResourceSpans]) -> u64 {
     resource_spans.iter().map(|resource| resource.encoded_len() as u64).sum()
 }
 
-/// Grafana reads these submessages without a look whether they are there, and subtracts start from end without sign.
+/// Grafana reads these submessages without a look whether they are there, drops all spans of a resource without attributes, and
+/// subtracts start from end without sign.
 ///
-/// Source: client facts, traps 2 and 4.
+/// Source: client facts, traps 2 to 4.
 fn complete(resource_spans: &mut [ResourceSpans]) {
     for resource in resource_spans {
-        resource.resource.get_or_insert_default();
+        let attributes = &mut resource.resource.get_or_insert_default().attributes;
+        if attributes.is_empty() {
+            let value = Some(AnyValue { value: Some(any_value::Value::StringValue(NAMELESS.to_owned())) });
+            attributes.push(KeyValue { key: "service.name".to_owned(), value });
+        }
         for scope in &mut resource.scope_spans {
             scope.scope.get_or_insert_default();
             for span in &mut scope.spans {
@@ -170,11 +194,13 @@ mod tests {
 
     #[test]
     fn grafana_finds_the_messages_it_reads_without_looking() {
-        let mut combiner = TraceCombiner::new(0);
-        combiner.add(part(vec![Span { start_time_unix_nano: 10, end_time_unix_nano: 3, ..span(1, 0, SpanKind::Server) }]));
+        let mut combiner = TraceCombiner::new(&Budget::unlimited(), 0);
+        combiner.add(part(vec![Span { start_time_unix_nano: 10, end_time_unix_nano: 3, ..span(1, 0, SpanKind::Server) }])).unwrap();
         let trace = combiner.finish().trace;
         let resource = &trace.resource_spans[0];
-        assert!(resource.resource.is_some());
+        let attribute = &resource.resource.as_ref().unwrap().attributes[0];
+        assert_eq!(attribute.key, "service.name");
+        assert_eq!(attribute.value.as_ref().unwrap().value, Some(any_value::Value::StringValue(NAMELESS.to_owned())));
         assert!(resource.scope_spans[0].scope.is_some());
         let span = &resource.scope_spans[0].spans[0];
         assert!(span.status.is_some());
@@ -188,9 +214,9 @@ mod tests {
     #[test]
     fn the_part_that_crosses_the_limit_stays_and_later_ones_do_not() {
         let one = size(&part(vec![span(1, 0, SpanKind::Server)]).trace.unwrap().resource_spans);
-        let mut combiner = TraceCombiner::new(one);
+        let mut combiner = TraceCombiner::new(&Budget::unlimited(), one);
         for id in [1, 1, 2, 3] {
-            combiner.add(part(vec![span(id, 0, SpanKind::Server)])); // the copy is not counted
+            combiner.add(part(vec![span(id, 0, SpanKind::Server)])).unwrap(); // the copy is not counted
         }
         let combined = combiner.finish();
         assert_eq!(combined.too_large_for, Some(one));
@@ -201,9 +227,19 @@ mod tests {
     }
 
     #[test]
+    fn a_trace_that_does_not_fit_into_memory_is_refused() {
+        let budget = Budget::new(1000);
+        let mut combiner = TraceCombiner::new(&budget, 0);
+        let error = (0..=255).find_map(|id| combiner.add(part(vec![span(id, 0, SpanKind::Server)])).err()).expect("too large");
+        assert!(error.to_string().starts_with("out of memory for queries"), "{error}");
+        drop(combiner);
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
     fn the_servers_half_of_a_shared_span_gets_its_own_id() {
-        let mut combiner = TraceCombiner::new(0);
-        combiner.add(part(vec![span(7, 0, SpanKind::Client), span(7, 0, SpanKind::Server), span(9, 7, SpanKind::Internal)]));
+        let mut combiner = TraceCombiner::new(&Budget::unlimited(), 0);
+        combiner.add(part(vec![span(7, 0, SpanKind::Client), span(7, 0, SpanKind::Server), span(9, 7, SpanKind::Internal)])).unwrap();
         let trace = combiner.finish().trace;
         let spans: Vec<&Span> = trace.resource_spans.iter().flat_map(|r| &r.scope_spans).flat_map(|s| &s.spans).collect();
         let by_kind = |kind: SpanKind| spans.iter().find(|s| s.kind == kind as i32).unwrap();

@@ -6,6 +6,8 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use vivace_config::Config;
 use vivace_proto::vivace::v1::job::Work;
+use vivace_proto::vivace::v1::{Failure, job_result};
+use vivace_storage::Blocklist;
 
 use crate::client::{Reply, get};
 use crate::querier::{self, Outcome, Querier, nothing};
@@ -24,6 +26,26 @@ async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
         assert!(tokio::time::Instant::now() < deadline, "not within 20 s: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+#[tokio::test]
+async fn what_is_stored_and_not_known_yet_is_said_to_be_missing() {
+    let config = Config::default();
+    let unpolled = Blocklist::new(Duration::from_secs(300), vivace_server::clock::unix_nanos);
+    let frontend = Frontend::over(&config, unpolled).await;
+    let _querier = Querier::connect(&frontend.grpc, "one", 8, Arc::new(nothing)).await;
+    let query = "q=%7B%7D%7Crate()&start=1700000000&end=1700000060&step=10s";
+    for path in
+        ["/api/search?q=%7B%7D", "/api/v2/search/tags", "/api/v2/search/tag/span.a/values", &format!("/api/metrics/query_range?{query}")]
+    {
+        let reply = get(&frontend.http, path).await;
+        assert_eq!(reply.status, 200, "{path}: {}", reply.text());
+        let warning = reply.headers["x-vivace-warnings"].to_str().expect("text");
+        assert_eq!(warning, "the blocks of tenant single-tenant are not known: the bucket has not been listed yet", "{path}");
+    }
+    // Once its own blocks are listed, a tenant is known, whatever of the others.
+    frontend.add_blocks("single-tenant", [block(1, 0, 1, 1)]);
+    assert!(!get(&frontend.http, "/api/search?q=%7B%7D").await.headers.contains_key("x-vivace-warnings"));
 }
 
 #[tokio::test]
@@ -64,6 +86,117 @@ async fn tries_are_bounded() {
     let (frontend, querier) = Frontend::with(&Config::default(), |_| querier::failure("busy", true)).await;
     assert_eq!(get(&frontend.http, "/api/search?q=%7B%7D").await.status, 500);
     assert_eq!(querier.jobs.lock().len(), 2, "query_frontend.max_retries counts all tries");
+}
+
+#[tokio::test]
+async fn what_a_job_says_decides_what_the_client_is_told() {
+    // gRPC code, whether another querier may do better; status, tries, and whether there is a hint when to come back.
+    for (code, retryable, status, tries, hint) in [
+        (3, false, 400, 1, false),
+        (8, false, 422, 1, false),
+        (8, true, 429, 2, true),
+        (4, true, 504, 1, false), // there is no other querier
+        (14, true, 503, 2, true),
+        (13, true, 500, 2, false),
+        (2, false, 500, 1, false),
+    ] {
+        let fails = move |_: &_| Outcome::Result(job_result::Outcome::Failure(Failure { code, message: "why".to_owned(), retryable }));
+        let (frontend, querier) = Frontend::with(&Config::default(), fails).await;
+        let reply = get(&frontend.http, "/api/search?q=%7B%7D").await;
+        assert_eq!((reply.status, reply.text(), reply.headers.contains_key("retry-after")), (status, "why", hint), "{code} {retryable}");
+        assert_eq!(querier.jobs.lock().len(), tries, "{code} {retryable}");
+    }
+}
+
+#[tokio::test]
+async fn queriers_are_told_how_large_a_result_may_be() {
+    let (frontend, querier) = Frontend::idle().await;
+    assert_eq!(get(&frontend.http, "/api/search?q=%7B%7D").await.status, 200);
+    let max = querier.jobs.lock()[0].max_result_bytes;
+    assert!((15 << 20..16 << 20).contains(&max), "{max}");
+}
+
+/// A querier that takes so many jobs at a time, as long as each of them takes.
+async fn slow_querier(frontend: &Frontend, slots: u32, job: Duration) -> Querier {
+    let answer = move |job_: &_| {
+        std::thread::sleep(job);
+        nothing(job_)
+    };
+    Querier::connect(&frontend.grpc, "slow", slots, Arc::new(answer)).await
+}
+
+/// Statuses of queries that come at one time, and how long all of them took.
+async fn at_once(frontend: &Frontend, count: usize) -> (Vec<Reply>, Duration) {
+    let begun = std::time::Instant::now();
+    let mut queries = JoinSet::new();
+    for n in 0..count {
+        let base = frontend.http.clone();
+        let path = match n % 4 {
+            0 => format!("/api/search?q=%7Bname%3D%22{n}%22%7D"),
+            1 => "/api/metrics/query_range?q=%7B%7D%7Crate()".to_owned(),
+            2 => "/api/v2/search/tag/span.a/values".to_owned(),
+            _ => "/api/v2/search/tags".to_owned(),
+        };
+        queries.spawn(async move { get(&base, &path).await });
+    }
+    (queries.join_all().await, begun.elapsed())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_hundred_queries_at_once_are_answered_in_line() {
+    let frontend = Frontend::start(&Config::default()).await;
+    let querier = slow_querier(&frontend, 4, Duration::from_millis(10)).await;
+    let (replies, _) = at_once(&frontend, 200).await;
+    assert!(replies.iter().all(|reply| reply.status == 200), "{:?}", replies.iter().map(|reply| reply.status).collect::<Vec<_>>());
+    assert_eq!(querier.jobs.lock().len(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_begun_in_time_is_refused_early_with_a_hint_and_what_is_begun_is_finished() {
+    let mut config = Config::default();
+    config.query_frontend.max_wait = Duration::from_secs(1);
+    let frontend = Frontend::start(&config).await;
+    let querier = slow_querier(&frontend, 2, Duration::from_millis(100)).await;
+    let (replies, took) = at_once(&frontend, 200).await;
+    let (answered, refused): (Vec<&Reply>, Vec<&Reply>) = replies.iter().partition(|reply| reply.status == 200);
+    for reply in &refused {
+        assert_eq!(reply.status, 429, "{}", reply.text());
+        assert!(reply.text().starts_with("too many queries: "), "{}", reply.text());
+        assert!((1..=60).contains(&reply.headers["retry-after"].to_str().unwrap().parse::<u64>().unwrap()));
+    }
+    // One querier's speed is 20 a second: no fewer than one after the other would have been.
+    assert!(answered.len() >= 10, "{} in {took:?}", answered.len());
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    assert_eq!(querier.jobs.lock().len(), answered.len(), "nothing was begun and then refused");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_query_that_has_begun_is_served_before_those_that_came_later() {
+    let frontend = Frontend::start(&Config::default()).await;
+    frontend.add_blocks("single-tenant", (0..10).map(|id| block(id, 60, 1, 1)));
+    let querier = slow_querier(&frontend, 4, Duration::from_millis(5)).await;
+    let mut queries = JoinSet::new();
+    for n in 0..40 {
+        let base = frontend.http.clone();
+        queries.spawn(async move { get(&base, &format!("/api/search?q=%7Bname%3D%22{n}%22%7D")).await });
+    }
+    assert!(queries.join_all().await.iter().all(|reply| reply.status == 200));
+    let jobs = querier.jobs.lock();
+    let query = |job: &vivace_proto::vivace::v1::Job| match job.work.as_ref().unwrap() {
+        Work::SearchRecent(request) => request.query.clone(),
+        Work::SearchRecentTraces(job) => job.request.as_ref().unwrap().query.clone(),
+        Work::SearchBlock(job) => job.request.as_ref().unwrap().query.clone(),
+        other => panic!("{other:?}"),
+    };
+    let mut spread: std::collections::HashMap<String, (usize, usize)> = std::collections::HashMap::new();
+    for (at, job) in jobs.iter().enumerate() {
+        spread.entry(query(job)).or_insert((at, at)).1 = at;
+    }
+    assert_eq!(spread.len(), 40);
+    for at in 0..jobs.len() {
+        let under_way = spread.values().filter(|(first, last)| (*first..=*last).contains(&at)).count();
+        assert!(under_way <= 6, "{under_way} queries are under way at once");
+    }
 }
 
 #[tokio::test]

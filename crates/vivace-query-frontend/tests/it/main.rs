@@ -16,7 +16,7 @@ use vivace_block::{BlockMeta, Format};
 use vivace_config::Config;
 use vivace_core::{BlockId, TenantId};
 use vivace_server::{Overrides, Process, Shutdown, clock};
-use vivace_storage::{Blocklist, Change};
+use vivace_storage::{Blocklist, Bucket, Change, PollOptions, Poller};
 
 use crate::querier::Querier;
 
@@ -31,8 +31,13 @@ struct Frontend {
 
 impl Frontend {
     async fn start(config: &Config) -> Self {
+        let poller = Poller::reader(Bucket::memory(), PollOptions::from(&config.storage.trace), clock::unix_nanos);
+        poller.poll_once().await.unwrap();
+        Self::over(config, poller.blocklist()).await
+    }
+
+    async fn over(config: &Config, blocklist: Blocklist) -> Self {
         let mut process = Process::test_with(config, "query-frontend").await.unwrap();
-        let blocklist = Blocklist::new(std::time::Duration::from_secs(300), clock::unix_nanos);
         let overrides = Overrides::fixed(config.overrides.defaults.clone());
         vivace_query_frontend::start(config, blocklist.clone(), overrides, &mut process);
         let http = format!("http://{}", process.http_addr());

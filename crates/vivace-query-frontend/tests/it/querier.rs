@@ -10,7 +10,9 @@ use vivace_proto::otlp::{ResourceSpans, ScopeSpans, Span};
 use vivace_proto::tempopb::{SearchResponse, Trace, TraceByIdResponse, TraceSearchMetadata};
 use vivace_proto::vivace::v1::job::Work;
 use vivace_proto::vivace::v1::job_queue_client::JobQueueClient;
-use vivace_proto::vivace::v1::{Failure, FromQuerier, Hello, Job, JobResult, from_querier, job_result, to_querier};
+use vivace_proto::vivace::v1::{
+    Failure, FromQuerier, Hello, Job, JobResult, SeriesPartial, SeriesResponse, StagePartial, from_querier, job_result, to_querier,
+};
 
 /// What becomes of a job.
 pub(crate) enum Outcome {
@@ -83,7 +85,11 @@ pub(crate) fn nothing(job: &Job) -> Outcome {
         }
         Work::TagsRecent(_) | Work::TagsBlock(_) => job_result::Outcome::Tags(Default::default()),
         Work::TagValuesRecent(_) | Work::TagValuesBlock(_) => job_result::Outcome::TagValues(Default::default()),
-        Work::SeriesRecent(_) | Work::SeriesBlock(_) | Work::SeriesTraces(_) => job_result::Outcome::Series(Default::default()),
+        Work::SeriesRecent(_) | Work::SeriesBlock(_) | Work::SeriesTraces(_) => {
+            // Of a query with one first stage.
+            let partial = SeriesPartial { stages: vec![StagePartial::default()], ..Default::default() };
+            job_result::Outcome::Series(SeriesResponse { partial: Some(partial), ..Default::default() })
+        }
     })
 }
 

@@ -1,7 +1,10 @@
 //! `tempopb.StreamingQuerier`, also on the HTTP port. Client facts, traps 6 to 8.
 
+use std::collections::HashSet;
+
 use tonic::Code;
 use vivace_config::Config;
+use vivace_proto::otlp::KeyValue;
 use vivace_proto::tempopb::streaming_querier_client::StreamingQuerierClient;
 use vivace_proto::tempopb::{SearchRequest, SearchTagValuesRequest, SearchTagsRequest};
 
@@ -72,4 +75,53 @@ async fn names_and_values_stream_too() {
     assert_eq!(values[0].tag_values, ["error", "ok", "unset"]);
     let values = all(client.search_tag_values_v2(request("kind")).await).await.unwrap();
     assert_eq!(values[0].tag_values.len(), 6);
+}
+
+/// Client facts, trap 7.
+#[tokio::test]
+async fn many_series_come_in_messages_that_clients_take() {
+    use vivace_proto::tempopb::{QueryInstantRequest, QueryRangeRequest};
+    use vivace_proto::vivace::v1::{GroupPartial, SeriesPartial, SeriesResponse, StagePartial, TypedValue, job_result, typed_value};
+    let (frontend, _querier) = Frontend::with(&Config::default(), |_| {
+        let group = |n: usize| {
+            let value = Some(typed_value::Value::Text(format!("{n} {}", "x".repeat(500))));
+            GroupPartial { key: vec![TypedValue { value }], counts: vec![1], ..Default::default() }
+        };
+        let stage = StagePartial { groups: (0..3001).map(group).collect(), ..Default::default() };
+        let partial = Some(SeriesPartial { stages: vec![stage], ..Default::default() });
+        querier::Outcome::Result(job_result::Outcome::Series(SeriesResponse { partial, ..Default::default() }))
+    })
+    .await;
+    let now = vivace_server::clock::unix_nanos();
+    let (query, start, end) = ("{} | rate() by (span.a)".to_owned(), now - 3_600_000_000_000, now);
+    let mut client = StreamingQuerierClient::connect(frontend.grpc.clone()).await.unwrap();
+    let range = QueryRangeRequest { query: query.clone(), start, end, step: 60_000_000_000, ..Default::default() };
+    let messages = all(client.metrics_query_range(range).await).await.unwrap();
+    assert!(messages.len() > 3);
+    assert!(messages.iter().all(|message| prost::Message::encoded_len(message) < 2 << 20));
+    // Where it takes long there are messages before the last ones.
+    let names = |labels: &[KeyValue]| format!("{:?}", labels[0].value);
+    let distinct: HashSet<String> = messages.iter().flat_map(|message| &message.series).map(|series| names(&series.labels)).collect();
+    assert_eq!(distinct.len(), 3001);
+    assert!(messages.iter().all(|message| message.metrics.is_some()));
+    let messages = all(client.metrics_query_instant(QueryInstantRequest { query, start, end, ..Default::default() }).await).await.unwrap();
+    assert!(messages.len() > 1);
+    let distinct: HashSet<String> = messages.iter().flat_map(|message| &message.series).map(|series| names(&series.labels)).collect();
+    assert_eq!(distinct.len(), 3001);
+}
+
+#[tokio::test]
+async fn refusals_have_a_hint() {
+    let failure = |_: &_| {
+        querier::Outcome::Result(vivace_proto::vivace::v1::job_result::Outcome::Failure(vivace_proto::vivace::v1::Failure {
+            code: Code::ResourceExhausted.into(),
+            message: "memory".to_owned(),
+            retryable: true,
+        }))
+    };
+    let (frontend, _querier) = Frontend::with(&Config::default(), failure).await;
+    let mut client = StreamingQuerierClient::connect(frontend.grpc.clone()).await.unwrap();
+    let status = all(client.search(SearchRequest::default()).await).await.unwrap_err();
+    assert_eq!((status.code(), status.message()), (Code::ResourceExhausted, "memory"));
+    assert!(status.metadata().contains_key("retry-after"));
 }

@@ -1,8 +1,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use chitchat::transport::{ChannelTransport, Transport};
-use vivace_ring::{GossipOptions, Membership, MembershipError, Registration, Role, State};
+use vivace_ring::{GossipOptions, Membership, MembershipError, MemoryNetwork, Registration, Role, State};
 
 use crate::{clock, until};
 
@@ -11,14 +10,14 @@ fn address(port: u16) -> SocketAddr {
 }
 
 /// Quick gossip: a dead member is noticed within half a second.
-async fn node(transport: &dyn Transport, name: &str, generation: u64, port: u16, seed: u16) -> Membership {
+async fn node(net: &MemoryNetwork, name: &str, generation: u64, port: u16, seed: u16) -> Membership {
     let options = GossipOptions {
         join_members: vec![format!("127.0.0.1:{seed}").parse().expect("a seed")],
         gossip_interval: Duration::from_millis(100),
         min_join_backoff: Duration::from_millis(50),
         ..GossipOptions::new(name, generation, address(port))
     };
-    let membership = Membership::start_on(options, clock, transport).await.expect("starts");
+    let membership = Membership::start_on(options, clock, net.bind(address(port))).await.expect("starts");
     let registration = Registration { id: name.to_owned(), addr: format!("127.0.0.1:{port}"), zone: String::new() };
     membership.register(Role::Ingester, registration, State::Active).await;
     membership
@@ -30,7 +29,7 @@ async fn writable(membership: &Membership, wanted: &[&str], what: &'static str) 
 
 #[tokio::test]
 async fn members_join_leave_die_and_come_back() {
-    let net = ChannelTransport::default();
+    let net = MemoryNetwork::default();
     let a = node(&net, "a", 1, 1, 1).await;
     let b = node(&net, "b", 1, 2, 1).await;
     let c = node(&net, "c", 1, 3, 1).await;
@@ -58,7 +57,7 @@ async fn members_join_leave_die_and_come_back() {
 
 #[tokio::test]
 async fn who_says_that_it_ends_is_dead_or_gone_at_once() {
-    let net = ChannelTransport::default();
+    let net = MemoryNetwork::default();
     let a = node(&net, "a", 1, 1, 1).await;
     let b = node(&net, "b", 1, 2, 1).await;
     let c = node(&net, "c", 1, 3, 1).await;
@@ -79,7 +78,7 @@ async fn who_says_that_it_ends_is_dead_or_gone_at_once() {
 
 #[tokio::test]
 async fn a_dead_member_is_forgotten_everywhere() {
-    let net = ChannelTransport::default();
+    let net = MemoryNetwork::default();
     let a = node(&net, "a", 1, 1, 1).await;
     let b = node(&net, "b", 1, 2, 1).await;
     let c = node(&net, "c", 1, 3, 1).await;
@@ -95,7 +94,7 @@ async fn a_dead_member_is_forgotten_everywhere() {
 
 #[tokio::test]
 async fn clusters_with_another_label_stay_apart() {
-    let net = ChannelTransport::default();
+    let net = MemoryNetwork::default();
     let a = node(&net, "a", 1, 1, 1).await;
     let options = GossipOptions {
         cluster_label: "other".to_owned(),
@@ -106,7 +105,7 @@ async fn clusters_with_another_label_stay_apart() {
         gossip_interval: Duration::from_millis(50),
         ..GossipOptions::new("b", 1, address(2))
     };
-    let stranger = Membership::start_on(options, clock, &net).await;
+    let stranger = Membership::start_on(options, clock, net.bind(address(2))).await;
     assert!(matches!(stranger, Err(MembershipError::Join { tries: 3, .. })));
     writable(&a, &["a"], "nobody else").await;
 }

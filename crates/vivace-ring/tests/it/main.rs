@@ -1,6 +1,7 @@
 //! The crate's public doors: gossip between several members, pools, pages.
 
 mod gossip;
+mod heal;
 mod local;
 mod pages;
 mod pool;

@@ -2,6 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "in a test the panic is the report")]
 #![expect(clippy::field_reassign_with_default, reason = "one key of a large configuration is changed")]
 
+mod bounds;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -64,7 +64,7 @@ impl S3 {
             let page = page.map_err(|e| store_error(&place, e))?;
             let mut result = ListResult { common_prefixes: Vec::new(), objects: Vec::new(), extensions: Default::default() };
             for folder in page.common_prefixes() {
-                result.common_prefixes.push(Path::parse(folder.prefix().unwrap_or_default())?);
+                result.common_prefixes.extend(path_of(folder.prefix().unwrap_or_default()));
             }
             for object in page.contents() {
                 let key = object.key().unwrap_or_default();
@@ -72,8 +72,9 @@ impl S3 {
                 if key.ends_with('/') {
                     continue;
                 }
+                let Some(location) = path_of(key) else { continue };
                 result.objects.push(ObjectMeta {
-                    location: Path::parse(key)?,
+                    location,
                     last_modified: time_of(object.last_modified()),
                     size: size_of(object.size()),
                     e_tag: object.e_tag().map(str::to_owned),
@@ -123,6 +124,18 @@ impl fmt::Display for S3 {
 impl fmt::Debug for S3 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+/// The path of a key. Keys that are none, such as `a//b` or ones with line breaks, are of nobody that writes blocks: they are
+/// reported, and hide nothing else of a listing.
+fn path_of(key: &str) -> Option<Path> {
+    match Path::parse(key) {
+        Ok(path) => Some(path),
+        Err(error) => {
+            crate::report_bad_object("", key, &error.to_string());
+            None
+        }
     }
 }
 
@@ -366,6 +379,19 @@ impl MultipartUpload for Upload {
             // Completed or aborted before.
             Err(SdkError::ServiceError(e)) if e.raw().status().as_u16() == 404 => Ok(()),
             Err(error) => Err(store_error(&self.key, error)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn odd_keys_are_left_out_of_a_listing() {
+        assert_eq!(path_of("a/b c/ü.json").map(|path| path.to_string()).as_deref(), Some("a/b c/ü.json"));
+        for odd in ["a//b", "a/../b", "a/line\nbreak", "./a", "a/\u{7f}"] {
+            assert_eq!(path_of(odd), None, "{odd:?}");
         }
     }
 }

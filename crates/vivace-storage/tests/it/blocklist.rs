@@ -1,9 +1,12 @@
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use vivace_config::{Backend, LocalBackend, TraceStorage};
 use vivace_core::TenantId;
 use vivace_storage::{Bucket, Change, PollError, PollOptions, Poller, overlaps};
+use vivace_testkit::{Faulty, Listings};
 
 use crate::{block_id, clock, store, tenant};
 
@@ -134,9 +137,9 @@ async fn own_changes_show_until_a_poll_has_them() {
         bucket.delete_block(&a, block_id(n)).await.expect("deleted");
     }
     other.poll_once().await.expect("polled");
-    assert!(other.blocklist().snapshot().tenants.is_empty(), "an empty tenant's index is deleted with it");
+    assert!(other.blocklist().tenants().is_empty(), "an empty tenant's index is deleted with it");
     poller.poll_once().await.expect("polled");
-    assert!(poller.blocklist().snapshot().tenants.is_empty());
+    assert!(poller.blocklist().tenants().is_empty());
 }
 
 #[tokio::test]
@@ -160,4 +163,118 @@ async fn time_bounds_are_used_when_both_are_given() {
     assert!(overlaps(&meta, 0, 0) && overlaps(&meta, end + 5 * second, 0) && overlaps(&meta, 0, 1));
     assert!(overlaps(&meta, start - 1, start + 1) && overlaps(&meta, end, end + second));
     assert!(!overlaps(&meta, start - second, start) && !overlaps(&meta, end + second, end + 2 * second));
+}
+
+#[tokio::test]
+async fn an_index_that_would_say_the_same_is_left_alone() {
+    static SKIPPED: AtomicU64 = AtomicU64::new(0);
+    let later: fn() -> u64 = || clock() + SKIPPED.load(Ordering::Relaxed);
+    let (folder, bucket) = local().await;
+    let a = tenant("a");
+    store(&bucket, &a, 1, b"one").await;
+    let both = || ["a/index.pb.zst", "a/index.json.gz"].map(|name| std::fs::read(folder.path().join(name)).expect("it is there"));
+    let builder = Poller::builder(bucket.clone(), options(), later, |_| true);
+    let polled = async |builder: &Poller| {
+        builder.poll_once().await.expect("polled");
+        both()
+    };
+    let first = polled(&builder).await;
+    assert_eq!(polled(&builder).await, first);
+    // After a restart too, and all it knows it has from there.
+    let restarted = Poller::builder(bucket.clone(), options(), later, |_| true);
+    assert_eq!(polled(&restarted).await, first);
+    assert_eq!(live_ids(&restarted, &a), [1]);
+
+    let changed = async |before: &[Vec<u8>; 2], what: &str| {
+        let now = polled(&builder).await;
+        assert!(now[0] != before[0] && now[1] != before[1], "{what}");
+        now
+    };
+    store(&bucket, &a, 2, b"two").await;
+    let index = changed(&first, "a block came").await;
+    bucket.mark_compacted(&a, block_id(1)).await.expect("marked");
+    let index = changed(&index, "a block was marked").await;
+    bucket.delete_block(&a, block_id(1)).await.expect("deleted");
+    let index = changed(&index, "a block went").await;
+    std::fs::remove_file(folder.path().join("a/index.pb.zst")).expect("removed");
+    std::fs::remove_file(folder.path().join("a/index.json.gz")).expect("removed");
+    let index = changed(&index, "somebody deleted them").await;
+
+    // Readers see by its age that somebody looks after it.
+    SKIPPED.store(300_000_000_000, Ordering::Relaxed);
+    let [protobuf, json] = polled(&builder).await;
+    assert!(protobuf != index[0] && json == index[1]);
+    SKIPPED.store(4_000_000_000_000, Ordering::Relaxed);
+    let aged = polled(&builder).await;
+    assert!(aged[0] != protobuf && aged[1] != json);
+    // A clock that was ahead and is right again.
+    SKIPPED.store(0, Ordering::Relaxed);
+    assert!(polled(&builder).await[0] != aged[0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tenant_that_is_asked_for_waits_for_no_other() {
+    let faulty = Faulty::default();
+    let faults = Arc::clone(&faulty.faults);
+    let bucket = Bucket::of_store(Arc::new(faulty));
+    let (a, b) = (tenant("a"), tenant("b"));
+    store(&bucket, &b, 1, b"one").await;
+    store(&bucket, &a, 2, b"two").await;
+    *faults.listings.lock() = Listings::Unanswered;
+    let poller = Poller::reader(bucket.clone(), options(), clock);
+    let polling = poller.clone();
+    let polling = async move { polling.poll_once().await };
+    let mut polling = std::pin::pin!(polling);
+    tokio::time::timeout(Duration::from_secs(60), polling.as_mut()).await.expect_err("the listings are still waited for");
+    *faults.listings.lock() = Listings::Answered;
+    let asked = tokio::time::timeout(Duration::from_secs(1), futures::future::join(poller.ensure(&a), poller.ensure(&a))).await;
+    let (first, second) = asked.expect("at once");
+    first.expect("looked up");
+    second.expect("waited for the same look");
+    assert_eq!(live_ids(&poller, &a), [2]);
+}
+
+#[tokio::test]
+async fn a_tenant_that_came_while_a_poll_went_on_stays_known() {
+    let bucket = Bucket::memory();
+    let poller = Poller::reader(bucket.clone(), PollOptions { jitter: Duration::from_millis(300), ..options() }, clock);
+    store(&bucket, &tenant("a"), 1, b"one").await;
+    let polling = poller.poll_once();
+    let mut polling = std::pin::pin!(polling);
+    // As far as the list of the tenants.
+    let _ = futures::poll!(polling.as_mut());
+    store(&bucket, &tenant("b"), 2, b"two").await;
+    poller.ensure(&tenant("b")).await.expect("looked up");
+    polling.await.expect("polled");
+    assert_eq!((live_ids(&poller, &tenant("a")), live_ids(&poller, &tenant("b"))), (vec![1], vec![2]));
+}
+
+#[tokio::test]
+async fn readers_whose_clock_is_off_follow_the_index() {
+    let ahead: fn() -> u64 = || clock() + 3_600_000_000_000;
+    let behind: fn() -> u64 = || clock() - 3_600_000_000_000;
+    for (what, of_reader, of_builder) in [
+        ("reader ahead", ahead, clock as fn() -> u64),
+        ("reader behind", behind, clock),
+        ("builder ahead", clock, ahead),
+        ("builder behind", clock, behind),
+    ] {
+        let bucket = Bucket::memory();
+        let a = tenant("a");
+        store(&bucket, &a, 1, b"one").await;
+        let builder = Poller::builder(bucket.clone(), options(), of_builder, |_| true);
+        builder.poll_once().await.expect("polled");
+        let reader = Poller::reader(bucket.clone(), options(), of_reader);
+        reader.poll_once().await.expect("polled");
+        store(&bucket, &a, 2, b"two").await;
+        builder.poll_once().await.expect("polled");
+        reader.poll_once().await.expect("polled");
+        assert_eq!(live_ids(&reader, &a), [1, 2], "{what}");
+        // The work goes to a builder with another clock.
+        store(&bucket, &a, 3, b"three").await;
+        let next = Poller::builder(bucket.clone(), options(), if what == "builder ahead" { clock } else { of_builder }, |_| true);
+        next.poll_once().await.expect("polled");
+        reader.poll_once().await.expect("polled");
+        assert_eq!(live_ids(&reader, &a), [1, 2, 3], "{what}");
+    }
 }

@@ -2,9 +2,11 @@
 
 mod blocklist;
 mod first_look;
+mod foreign;
 mod open;
 mod outage;
 mod suite;
+mod thousands;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

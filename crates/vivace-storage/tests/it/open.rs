@@ -1,3 +1,4 @@
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -129,4 +130,75 @@ async fn an_address_that_does_not_answer_is_given_up() {
     let address = listener.local_addr().expect("bound");
     let _queued = futures::future::join_all((0..2).map(|_| TcpStream::connect(address))).await;
     all_give_up(&address.to_string()).await;
+}
+
+/// A server that lists its bucket and answers everything else with `status`; the requests that it was sent are told too.
+async fn listing_server(status: &'static str, body: &'static str) -> (String, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("bound").to_string();
+    let requests = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&requests);
+    #[expect(clippy::disallowed_methods, reason = "the server ends with the test's runtime")]
+    tokio::spawn(async move {
+        while let Ok((mut connection, _)) = listener.accept().await {
+            let mut request = vec![0; 16 << 10];
+            let len = connection.read(&mut request).await.unwrap_or_default();
+            let line = String::from_utf8_lossy(&request[..len]).lines().next().unwrap_or_default().to_owned();
+            let (status, body) = match line.split(' ').next() {
+                Some("GET") => ("200 OK", "<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>"),
+                _ => (status, body),
+            };
+            seen.lock().expect("not poisoned").push(line);
+            let length = body.len();
+            let answer = format!(
+                "HTTP/1.1 {status}\r\ncontent-type: application/xml\r\netag: \"e\"\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+            );
+            let _ = connection.write_all(answer.as_bytes()).await;
+        }
+    });
+    (address, requests)
+}
+
+#[tokio::test]
+async fn a_bucket_that_refuses_writes_is_named() {
+    let (address, _) = listing_server("403 Forbidden", "<Error><Code>AccessDenied</Code><Message>Not you.</Message></Error>").await;
+    let bucket = Bucket::open(&s3(&address), &|_| None).await.expect("it can be read");
+    let error = bucket.check_writable().await.expect_err("it cannot be written").to_string();
+    assert!(error.starts_with(&format!("cannot write to S3 bucket \"tempo\" at http://{address}: ")), "{error}");
+    assert!(error.contains("403 AccessDenied: Not you.") && error.contains("queriers") && !error.contains('\n'), "{error}");
+}
+
+#[tokio::test]
+async fn a_bucket_that_does_not_answer_writes_just_now_holds_up_nobody() {
+    let (address, _) = listing_server("503 Service Unavailable", "<Error><Code>SlowDown</Code><Message>Later.</Message></Error>").await;
+    let bucket = Bucket::open(&s3(&address), &|_| None).await.expect("it can be read");
+    bucket.check_writable().await.expect("it may work later");
+}
+
+#[tokio::test]
+async fn whether_a_bucket_can_be_written_is_found_out_without_an_object() {
+    let (address, requests) = listing_server(
+        "200 OK",
+        "<InitiateMultipartUploadResult><Bucket>tempo</Bucket><Key>k</Key><UploadId>u1</UploadId></InitiateMultipartUploadResult>",
+    )
+    .await;
+    let bucket = Bucket::open(&s3(&address), &|_| None).await.expect("it can be read");
+    bucket.check_writable().await.expect("it can be written");
+    let requests: Vec<String> = requests.lock().expect("not poisoned").iter().filter(|line| !line.starts_with("GET")).cloned().collect();
+    let [begun, part, aborted] = requests.as_slice() else { panic!("{requests:?}") };
+    assert!(begun.starts_with("POST /tempo/vivace-write-probe?uploads"), "{begun}");
+    assert!(part.starts_with("PUT /tempo/vivace-write-probe?") && part.contains("uploadId=u1"), "{part}");
+    assert!(aborted.starts_with("DELETE /tempo/vivace-write-probe?") && aborted.contains("uploadId=u1"), "{aborted}");
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let local = LocalBackend { path: folder.path().display().to_string() };
+    let bucket = Bucket::open(&TraceStorage { backend: Backend::Local, local, ..Default::default() }, &|_| None).await.expect("opens");
+    bucket.check_writable().await.expect("it can be written");
+    assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 0);
+    // As after a read-only mount, which no test can make.
+    std::fs::remove_dir(folder.path()).expect("removed");
+    std::fs::write(folder.path(), "x").expect("written");
+    let error = bucket.check_writable().await.expect_err("it cannot be written").to_string();
+    assert!(error.starts_with(&format!("cannot write to folder {}: ", folder.path().display())), "{error}");
+    std::fs::remove_file(folder.path()).expect("removed");
 }

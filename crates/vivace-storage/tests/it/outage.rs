@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use vivace_storage::{Bucket, BucketError};
 use vivace_testkit::Faulty;
@@ -34,6 +35,26 @@ async fn every_write_may_fail(data: &[u8]) {
         bucket.put_block(&meta, file.path(), blooms, b"{}".to_vec()).await.expect("stored");
         assert_eq!(bucket.blocks(&tenant).await.expect("listed").len(), 1);
     }
+}
+
+#[tokio::test]
+async fn an_upload_whose_time_runs_out_leaves_no_parts() {
+    let faulty = Faulty::default();
+    let faults = Arc::clone(&faulty.faults);
+    let bucket = Bucket::of_store(Arc::new(faulty));
+    let data = vec![7; 20 << 20];
+    let (meta, blooms) = block(&tenant("a"), 1, &data);
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), &data).expect("written");
+    faults.are_parts_unanswered.store(true, Ordering::Relaxed);
+    let stored = bucket.put_block(&meta, file.path(), blooms, b"{}".to_vec());
+    tokio::time::timeout(Duration::from_millis(300), stored).await.expect_err("no part is answered");
+    let aborted = async {
+        while faults.is_upload_open.load(Ordering::Relaxed) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), aborted).await.expect("the parts are taken out of the bucket");
 }
 
 #[tokio::test]

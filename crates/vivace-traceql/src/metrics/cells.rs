@@ -1,5 +1,7 @@
 //! What spans add up to in one interval, and the stretch of intervals that a group has touched.
 
+use crate::held::Held;
+
 /// Adds up values of one interval; adding and merging give the same in any order.
 pub(crate) trait Cell: Copy + Default {
     fn add(&mut self, value: f64);
@@ -147,17 +149,17 @@ impl<C: Cell> Stretch<C> {
         Self { first, cells }
     }
 
-    /// The cell of an interval, which must be less than `intervals`, the number there are in all.
+    /// The cell of an interval, which must be less than `intervals`, the number there are in all. None if there is no room for it.
     #[inline]
-    pub(crate) fn at(&mut self, interval: usize, intervals: usize) -> &mut C {
+    pub(crate) fn at(&mut self, interval: usize, intervals: usize, held: &mut Held) -> Option<&mut C> {
         if interval.wrapping_sub(self.first) >= self.cells.len() {
-            self.grow(interval, intervals);
+            self.grow(interval, intervals, held)?;
         }
-        &mut self.cells[interval - self.first]
+        Some(&mut self.cells[interval - self.first])
     }
 
     #[cold]
-    fn grow(&mut self, interval: usize, intervals: usize) {
+    fn grow(&mut self, interval: usize, intervals: usize, held: &mut Held) -> Option<()> {
         let (first, end) = (self.first, self.first + self.cells.len());
         let reach = self.cells.len();
         let (new_first, new_end) = match () {
@@ -167,11 +169,16 @@ impl<C: Cell> Stretch<C> {
             () if interval < first => (interval.min(first.saturating_sub(reach)), end),
             () => (first, (interval + 1).max((end + reach).min(intervals))),
         };
+        let more = (new_end - new_first).saturating_sub(self.cells.len());
+        if !held.add((more * size_of::<C>()) as u64) {
+            return None;
+        }
         let mut cells = vec![C::default(); new_end - new_first];
         if !self.cells.is_empty() {
             cells[first - new_first..end - new_first].copy_from_slice(&self.cells);
         }
         *self = Self { first: new_first, cells };
+        Some(())
     }
 
     /// Interval and cell of all that are not empty.
@@ -179,9 +186,13 @@ impl<C: Cell> Stretch<C> {
         self.cells.iter().enumerate().map(|(i, cell)| (self.first + i, *cell)).filter(|(_, cell)| !cell.is_empty())
     }
 
-    pub(crate) fn merge(&mut self, other: &Self, intervals: usize) {
+    /// Adds another, as far as there is room.
+    pub(crate) fn merge(&mut self, other: &Self, intervals: usize, held: &mut Held) {
         for (interval, cell) in other.iter().take_while(|(interval, _)| *interval < intervals) {
-            self.at(interval, intervals).merge(cell);
+            match self.at(interval, intervals, held) {
+                Some(place) => place.merge(cell),
+                None => return,
+            }
         }
     }
 
@@ -196,6 +207,7 @@ impl<C: Cell> Stretch<C> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use vivace_core::budget::Budget;
 
     use super::*;
 
@@ -229,11 +241,13 @@ mod tests {
         #[test]
         fn a_stretch_holds_what_was_added(intervals in 1usize..300, touched in prop::collection::vec(any::<usize>(), 0..40)) {
             let mut stretch = Stretch::<Count>::default();
+            let mut room = Held::new(&Budget::unlimited());
             let mut plain = vec![0; intervals];
             for interval in touched.iter().map(|i| i % intervals) {
-                stretch.at(interval, intervals).add(0.0);
+                stretch.at(interval, intervals, &mut room).expect("there is room").add(0.0);
                 plain[interval] += 1;
             }
+            prop_assert_eq!(room.bytes(), (stretch.cells.len() * size_of::<Count>()) as u64);
             let held: Vec<_> = stretch.iter().map(|(i, count)| (i, count.0)).collect();
             let want: Vec<_> = plain.iter().enumerate().filter(|(_, count)| **count > 0).map(|(i, count)| (i, *count)).collect();
             prop_assert_eq!(held, want);

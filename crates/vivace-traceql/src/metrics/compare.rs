@@ -2,16 +2,21 @@
 //!
 //! Source: TraceQL description, "compare".
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::cells::{Cell as _, Count, Stretch};
+use super::every::{Every, SpanAttributes, shown};
 use super::groups::{Groups, Key, ValueNumbers};
-use super::range::MetricsRange;
+use super::plan::label;
+use super::range::{MetricsRange, Release};
 use crate::ast::Field;
 use crate::compare::Val;
 use crate::error::QueryError;
 use crate::expr::{At, Columns, Filter, Operand};
-use crate::{Batch, Intrinsic, TraceRow, Value};
+use crate::group::GroupKey;
+use crate::held::Held;
+use crate::{Attribute, Batch, Intrinsic, Scope, TraceRow, Value};
 
 /// Values listed per side and attribute when the query does not say how many.
 const TOP: usize = 10;
@@ -28,7 +33,15 @@ pub(crate) struct Compare {
     /// Start and end of the selection in Unix nanoseconds: open on the left, closed on the right.
     range: Option<(u64, u64)>,
     pub(crate) top: usize,
-    attributes: Vec<(Arc<str>, Operand)>,
+    attributes: Vec<Compared>,
+}
+
+#[derive(Debug, Clone)]
+struct Compared {
+    label: Arc<str>,
+    operand: Operand,
+    /// It is one of the attributes that [`SpanAttributes`] has.
+    is_among_all: bool,
 }
 
 impl Compare {
@@ -55,13 +68,16 @@ impl Compare {
             selection: Filter::new(filter, columns)?,
             range: range.map(|(start, end)| (u64::try_from(start).unwrap_or(0), u64::try_from(end).unwrap_or(0))),
             top: top.and_then(|top| usize::try_from(top).ok()).unwrap_or(TOP),
-            attributes,
+            attributes: attributes
+                .into_iter()
+                .map(|(label, operand)| Compared { label, is_among_all: is_among_all(operand, &columns.span), operand })
+                .collect(),
         })
     }
 
     pub(crate) fn add(&mut self, label: Arc<str>, operand: Operand) {
-        if self.attributes.iter().all(|(_, known)| *known != operand) {
-            self.attributes.push((label, operand));
+        if self.attributes.iter().all(|known| known.operand != operand) {
+            self.attributes.push(Compared { label, operand, is_among_all: true });
         }
     }
 
@@ -71,14 +87,24 @@ impl Compare {
     }
 }
 
+/// Whether an operand is an attribute of spans, resources or scopes.
+fn is_among_all(operand: Operand, columns: &[Attribute]) -> bool {
+    let Operand::Span(column) = operand else { return false };
+    let all = [Scope::Span, Scope::Resource, Scope::Instrumentation];
+    matches!(columns.get(column), Some(Attribute::Named { scope, .. }) if all.contains(scope))
+}
+
 /// Counts spans of one batch, attribute by attribute.
 pub(crate) struct Comparer<'a, 'p> {
     compare: &'p Compare,
     groups: &'p mut Groups,
     counts: &'p mut Vec<Stretch<Count>>,
     columns: Vec<Column<'a>>,
+    /// Attributes whatever their names, and how labels spell them.
+    every: Option<(Every<'a>, Release)>,
     intervals: usize,
     groups_max: usize,
+    held: &'p mut Held,
     pub(crate) is_truncated: bool,
 }
 
@@ -97,15 +123,22 @@ impl<'a, 'p> Comparer<'a, 'p> {
         counts: &'p mut Vec<Stretch<Count>>,
         range: &MetricsRange,
         groups_max: usize,
+        every: Option<&'a SpanAttributes>,
+        held: &'p mut Held,
     ) -> Self {
         let column = || Column { values: ValueNumbers::new(), groups: [Vec::new(), Vec::new()], totals: [None; 2], distinct: [0; 2] };
         let columns = compare.attributes.iter().map(|_| column()).collect();
-        Self { compare, groups, counts, columns, intervals: range.intervals(), groups_max, is_truncated: false }
+        let every = every.map(|attributes| (Every::new(attributes), range.release()));
+        Self { compare, groups, counts, columns, every, intervals: range.intervals(), groups_max, held, is_truncated: false }
     }
 
-    pub(crate) fn add(&mut self, at: &At<'a>, interval: usize) {
+    /// Breaks when there is no room for more.
+    pub(crate) fn add(&mut self, at: &At<'a>, interval: usize) -> ControlFlow<()> {
         let side = usize::from(self.compare.selects(at.batch, at.trace, at.span));
-        for (column, (label, operand)) in self.columns.iter_mut().zip(&self.compare.attributes) {
+        for (column, Compared { label, operand, is_among_all }) in self.columns.iter_mut().zip(&self.compare.attributes) {
+            if *is_among_all && self.every.is_some() {
+                continue;
+            }
             let value = operand.get(at);
             let number = match value {
                 // Durations are not compared.
@@ -119,7 +152,7 @@ impl<'a, 'p> Comparer<'a, 'p> {
             };
             let mut group = |meta: usize, value: Value| {
                 let meta = Value::Int(i64::try_from(meta).unwrap_or(0));
-                self.groups.number(Key([meta, Value::Str(label.clone()), value].into()), self.groups_max)
+                self.groups.number(Key([meta, Value::Str(label.clone()), value].into()), self.groups_max, self.held)
             };
             let known = &mut column.groups[side];
             if known.len() <= number {
@@ -139,7 +172,46 @@ impl<'a, 'p> Comparer<'a, 'p> {
                 if self.counts.len() <= group {
                     self.counts.resize_with(group + 1, Stretch::default);
                 }
-                self.counts[group].at(interval, self.intervals).add(0.0);
+                if let Some(cell) = self.counts[group].at(interval, self.intervals, self.held) {
+                    cell.add(0.0);
+                }
+            }
+        }
+        self.add_every(at.span, side, interval);
+        if self.held.is_over() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    /// The same for attributes that are found by looking at the span.
+    fn add_every(&mut self, span: usize, side: usize, interval: usize) {
+        let Some((every, release)) = &mut self.every else { return };
+        let attributes = every.attributes;
+        for (name, value) in attributes.of_span(span) {
+            let (Some(shown), Some(of_name)) = (shown(value.into()), every.names.get_mut(*name as usize)) else { continue };
+            let Some(attribute) = attributes.names.get(*name as usize) else { continue };
+            let label = of_name.label.get_or_insert_with(|| label(attribute, *release));
+            let mut group = |meta: usize, value: Value| {
+                let meta = Value::Int(i64::try_from(meta).unwrap_or(0));
+                self.groups.number(Key([meta, Value::Str(label.clone()), value].into()), self.groups_max, self.held)
+            };
+            let known = &mut every.groups.entry((*name, GroupKey(shown))).or_default()[side];
+            if known.is_none() && of_name.distinct[side] < VALUES_MAX {
+                *known = group(side, shown.to_value());
+                of_name.distinct[side] += 1;
+                self.is_truncated |= known.is_none();
+            }
+            let total = &mut of_name.totals[side];
+            if total.is_none() {
+                *total = group(side + 2, Value::Nil);
+                self.is_truncated |= total.is_none();
+            }
+            for group in [*known, *total].into_iter().flatten() {
+                let group = group as usize;
+                if self.counts.len() <= group {
+                    self.counts.resize_with(group + 1, Stretch::default);
+                }
+                if let Some(cell) = self.counts[group].at(interval, self.intervals, self.held) {
+                    cell.add(0.0);
+                }
             }
         }
     }

@@ -8,6 +8,8 @@ use vivace_core::{SpanId, TraceId};
 use super::groups::Key;
 use super::range::MetricsRange;
 use super::series::Label;
+use crate::Value;
+use crate::held::Held;
 
 /// Spans per slot of time.
 const PER_SLOT: usize = 2;
@@ -105,26 +107,31 @@ impl Slots {
         held.iter().find(|other| other.rank.trace == rank.trace).is_none_or(|same_trace| *rank <= same_trace.rank)
     }
 
-    pub(crate) fn offer(&mut self, slot: usize, candidate: Candidate) {
+    /// Holds it if it comes before others of its slot, and there is room for it.
+    pub(crate) fn offer(&mut self, slot: usize, candidate: Candidate, room: &mut Held) {
         let Some(held) = self.slots.get_mut(slot) else { return };
         match held.iter_mut().find(|other| other.rank.trace == candidate.rank.trace) {
             Some(same_trace) => {
                 if same_trace.order(&candidate) == Ordering::Greater {
-                    *same_trace = candidate;
+                    room.remove(same_trace.bytes());
+                    if room.add(candidate.bytes()) {
+                        *same_trace = candidate;
+                    }
                 }
             }
-            None => {
+            None if room.add(candidate.bytes()) => {
                 held.push(candidate);
                 held.sort_by(Candidate::order);
-                held.truncate(PER_SLOT);
+                held.drain(PER_SLOT.min(held.len())..).for_each(|dropped| room.remove(dropped.bytes()));
             }
+            None => {}
         }
     }
 
     /// Takes a candidate of another place.
-    pub(crate) fn merge(&mut self, candidate: Candidate) {
+    pub(crate) fn merge(&mut self, candidate: Candidate, room: &mut Held) {
         let start = candidate.rank.start_unix_nanos;
-        self.offer(self.slot(start), candidate);
+        self.offer(self.slot(start), candidate, room);
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Candidate> {
@@ -132,8 +139,8 @@ impl Slots {
     }
 
     /// At most `max`, each of another trace, by time.
-    pub(crate) fn chosen(self, max: usize) -> Vec<Candidate> {
-        let mut all: Vec<_> = self.slots.into_iter().flatten().collect();
+    pub(crate) fn chosen(&self, max: usize) -> Vec<Candidate> {
+        let mut all: Vec<_> = self.slots.iter().flatten().cloned().collect();
         all.sort_by(Candidate::order);
         all.dedup_by_key(|candidate| candidate.rank.trace);
         all.truncate(max);
@@ -143,6 +150,11 @@ impl Slots {
 }
 
 impl Candidate {
+    fn bytes(&self) -> u64 {
+        let texts = self.labels.iter().map(|label| if let Value::Str(text) = &label.value { text.len() + 16 } else { 0 });
+        (size_of::<Self>() + self.labels.len() * size_of::<Label>() + texts.sum::<usize>()) as u64
+    }
+
     /// Two of the same rank are copies of one span, or pretend to be.
     fn order(&self, other: &Self) -> Ordering {
         self.rank.cmp(&other.rank).then_with(|| self.value.total_cmp(&other.value))

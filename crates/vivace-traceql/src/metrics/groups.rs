@@ -1,6 +1,7 @@
 //! The groups of spans that become series, and finding a span's group without looking at texts.
 
 use std::hash::{Hash, Hasher};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
@@ -9,6 +10,7 @@ use crate::Value;
 use crate::compare::Val;
 use crate::expr::{At, Operand};
 use crate::group::GroupKey;
+use crate::held::Held;
 
 /// What the spans of a group have in common: scalars, or nil. Equal are values of the same type and the same bits.
 #[derive(Debug, Clone)]
@@ -28,6 +30,17 @@ impl Hash for Key {
     }
 }
 
+/// What a group takes beside its key's values and its cells: list and map entries with their slack, and what a batch remembers of it.
+const GROUP_BYTES: usize = 192;
+
+impl Key {
+    /// Memory of a group with this key, without its cells.
+    pub(crate) fn group_bytes(&self) -> u64 {
+        let texts = self.0.iter().map(|value| if let Value::Str(text) = value { text.len() + 16 } else { 0 });
+        (GROUP_BYTES + self.0.len() * size_of::<Value>() + texts.sum::<usize>()) as u64
+    }
+}
+
 /// Groups by their keys, numbered in the order in which they appeared.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Groups {
@@ -44,12 +57,12 @@ impl Groups {
         &self.keys
     }
 
-    /// The number of a group; none if it would be one more than `max`.
-    pub(crate) fn number(&mut self, key: Key, max: usize) -> Option<u32> {
+    /// The number of a group; none if it would be one more than `max`, or there is no room for it.
+    pub(crate) fn number(&mut self, key: Key, max: usize, held: &mut Held) -> Option<u32> {
         if let Some(number) = self.numbers.get(&key) {
             return Some(*number);
         }
-        if self.keys.len() >= max {
+        if self.keys.len() >= max || !held.add(key.group_bytes()) {
             return None;
         }
         let number = u32::try_from(self.keys.len()).ok()?;
@@ -144,6 +157,8 @@ pub(crate) struct Lookup<'a, 'p> {
     is_bucketed: bool,
     groups: &'p mut Groups,
     groups_max: usize,
+    /// Of the whole query.
+    pub(crate) held: &'p mut Held,
     /// Some span had to be left out.
     pub(crate) is_truncated: bool,
     columns: Vec<ValueNumbers<'a>>,
@@ -154,13 +169,14 @@ pub(crate) struct Lookup<'a, 'p> {
 }
 
 impl<'a, 'p> Lookup<'a, 'p> {
-    pub(crate) fn new(by: &'p [Operand], is_bucketed: bool, groups: &'p mut Groups, groups_max: usize) -> Self {
+    pub(crate) fn new(by: &'p [Operand], is_bucketed: bool, groups: &'p mut Groups, groups_max: usize, held: &'p mut Held) -> Self {
         let by = &by[..by.len().min(BY_MAX)];
         Self {
             by,
             is_bucketed,
             groups,
             groups_max,
+            held,
             is_truncated: false,
             columns: by.iter().map(|_| ValueNumbers::new()).collect(),
             last: None,
@@ -225,10 +241,15 @@ impl<'a, 'p> Lookup<'a, 'p> {
             // Where nothing is left to tell a series by, the first label says so.
             *first = Value::Str("nil".into());
         }
-        self.groups.number(Key(key.into()), self.groups_max).unwrap_or_else(|| {
+        self.groups.number(Key(key.into()), self.groups_max, self.held).unwrap_or_else(|| {
             self.is_truncated = true;
             DROPPED
         })
+    }
+
+    /// Breaks when there is no room for more groups, whatever their number.
+    pub(crate) fn flow(&self) -> ControlFlow<()> {
+        if self.held.is_over() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
     /// How many groups there are.

@@ -13,6 +13,7 @@ use super::groups::Key;
 use super::partial::{Partial, StagePartial, Tally};
 use super::plan::{Counter, Function, MetricsPlan};
 use super::series::Label;
+use crate::held::Held;
 use crate::{Kind, Status, Value};
 
 /// Why a message is no partial of a plan.
@@ -37,15 +38,27 @@ impl Partial {
     /// [`PartialError`] when the message does not fit the plan.
     pub fn from_message(message: SeriesPartial, plan: &MetricsPlan) -> Result<Self, PartialError> {
         let mut partial = plan.partial();
+        plan.merge_message(&mut partial, message)?;
+        Ok(partial)
+    }
+}
+
+impl MetricsPlan {
+    /// Adds what was counted elsewhere, as [`MetricsPlan::merge`] does, from what [`Partial::to_message`] wrote there for the same
+    /// query and range.
+    ///
+    /// # Errors
+    /// [`PartialError`] when the message does not fit the plan; some of it may have been added.
+    pub fn merge_message(&self, partial: &mut Partial, message: SeriesPartial) -> Result<(), PartialError> {
         if message.stages.len() != partial.stages.len() {
             return Err(PartialError("another number of stages"));
         }
-        for ((stage, counter), message) in partial.stages.iter_mut().zip(&plan.stages).zip(message.stages) {
-            partial.is_truncated |= !stage.read(message, counter, plan)?;
+        for ((stage, counter), message) in partial.stages.iter_mut().zip(&self.stages).zip(message.stages) {
+            partial.is_truncated |= !stage.read(message, counter, self, &mut partial.held)?;
         }
         partial.is_truncated |= message.truncated;
-        partial.inspected_spans = message.inspected_spans;
-        Ok(partial)
+        partial.inspected_spans = partial.inspected_spans.saturating_add(message.inspected_spans);
+        Ok(())
     }
 }
 
@@ -87,7 +100,7 @@ impl StagePartial {
     }
 
     /// Adds what a message holds; false if groups had to be left out.
-    fn read(&mut self, message: StageMessage, counter: &Counter, plan: &MetricsPlan) -> Result<bool, PartialError> {
+    fn read(&mut self, message: StageMessage, counter: &Counter, plan: &MetricsPlan, held: &mut Held) -> Result<bool, PartialError> {
         let intervals = plan.range.intervals();
         let mut is_complete = true;
         for group in message.groups {
@@ -98,18 +111,21 @@ impl StagePartial {
             if first.checked_add(len).is_none_or(|end| end > intervals) {
                 return Err(PartialError("a time outside of the range"));
             }
-            let Some(number) = self.groups.number(key, plan.groups_max(counter)) else {
+            let Some(number) = self.groups.number(key, plan.groups_max(counter), held) else {
+                if held.is_over() {
+                    return Ok(false);
+                }
                 is_complete = false;
                 continue;
             };
             let number = number as usize;
             match (&mut self.tally, lists) {
-                (Tally::Counts(cells), [_, 0, 0]) => add(cells, number, intervals, first, group.counts.into_iter().map(Count)),
-                (Tally::Mins(cells), [0, _, 0]) => add(cells, number, intervals, first, group.values.into_iter().map(Min)),
-                (Tally::Maxs(cells), [0, _, 0]) => add(cells, number, intervals, first, group.values.into_iter().map(Max)),
+                (Tally::Counts(cells), [_, 0, 0]) => add(cells, number, intervals, first, held, group.counts.into_iter().map(Count)),
+                (Tally::Mins(cells), [0, _, 0]) => add(cells, number, intervals, first, held, group.values.into_iter().map(Min)),
+                (Tally::Maxs(cells), [0, _, 0]) => add(cells, number, intervals, first, held, group.values.into_iter().map(Max)),
                 (Tally::Sums(cells), [a, b, c]) if a == b && b == c => {
                     let parts = group.counts.into_iter().zip(group.values).zip(group.corrections);
-                    add(cells, number, intervals, first, parts.map(|((count, total), correction)| Sum { total, correction, count }));
+                    add(cells, number, intervals, first, held, parts.map(|((count, total), correction)| Sum { total, correction, count }));
                 }
                 _ => return Err(PartialError("values of another function")),
             }
@@ -120,12 +136,13 @@ impl StagePartial {
             };
             let trace_id = TraceId(trace_id);
             let label = |label: ExemplarLabel| Label { key: label.key.into(), value: read_value(label.value.unwrap_or_default()) };
-            self.exemplars.merge(Candidate {
+            let candidate = Candidate {
                 rank: Rank::new(trace_id, trace_hash(trace_id), SpanId(span_id), exemplar.start),
                 value: exemplar.value,
                 key: read_key(exemplar.key, counter)?,
                 labels: exemplar.labels.into_iter().map(label).collect(),
-            });
+            };
+            self.exemplars.merge(candidate, held);
         }
         Ok(is_complete)
     }
@@ -137,11 +154,18 @@ fn list<C: Cell, T>(stretch: Option<&Stretch<C>>, value: impl Fn(&C) -> T) -> (u
     (if cells.is_empty() { 0 } else { first }, cells.iter().map(value).collect())
 }
 
-fn add<C: Cell>(cells: &mut Vec<Stretch<C>>, group: usize, intervals: usize, first: usize, values: impl Iterator<Item = C>) {
+fn add<C: Cell>(
+    cells: &mut Vec<Stretch<C>>,
+    group: usize,
+    intervals: usize,
+    first: usize,
+    held: &mut Held,
+    values: impl Iterator<Item = C>,
+) {
     if cells.len() <= group {
         cells.resize_with(group + 1, Stretch::default);
     }
-    cells[group].merge(&Stretch::new(first, values.collect()), intervals);
+    cells[group].merge(&Stretch::new(first, values.collect()), intervals, held);
 }
 
 fn read_key(values: Vec<TypedValue>, counter: &Counter) -> Result<Key, PartialError> {

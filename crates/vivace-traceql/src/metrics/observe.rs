@@ -1,9 +1,12 @@
 //! Counting the spans of a batch.
 
+use std::ops::ControlFlow;
+
 use super::cells::{Cell, Stretch};
 use super::compare::Comparer;
+use super::every::SpanAttributes;
 use super::exemplars::{Candidate, Rank, Slots, trace_hash};
-use super::groups::{Key, Lookup};
+use super::groups::Lookup;
 use super::partial::{StagePartial, Tally};
 use super::plan::{Argument, Counter, Function};
 use super::quantile::exponent;
@@ -11,7 +14,11 @@ use super::range::MetricsRange;
 use super::series::Label;
 use crate::compare::Val;
 use crate::expr::At;
+use crate::held::Held;
 use crate::{Batch, TraceRow, Value};
+
+/// Spans between two looks at whether to go on.
+const SPANS_PER_LOOK: usize = 4096;
 
 /// Finds the interval of a time; spans of a trace are near each other, so that dividing is rare.
 struct Intervals<'r> {
@@ -38,25 +45,35 @@ impl<'r> Intervals<'r> {
 }
 
 impl Counter {
-    /// Counts the spans of a batch; false if some had to be left out because there are too many groups.
-    pub(crate) fn observe(&self, stage: &mut StagePartial, batch: &Batch, range: &MetricsRange, groups_max: usize) -> bool {
+    /// Counts the spans of a batch, until `stop` or until there is no room for more; false if some had to be left out because
+    /// there are too many groups.
+    #[allow(clippy::too_many_arguments)]
+    pub(crate) fn observe(
+        &self,
+        stage: &mut StagePartial,
+        batch: &Batch,
+        range: &MetricsRange,
+        groups_max: usize,
+        every: Option<&SpanAttributes>,
+        held: &mut Held,
+        stop: &dyn Fn() -> bool,
+    ) -> bool {
         let StagePartial { groups, tally, exemplars } = stage;
         if let (Function::Compare(compare), Tally::Counts(counts)) = (&self.function, &mut *tally) {
-            let mut comparer = Comparer::new(compare, groups, counts, range, groups_max);
-            self.each_span(batch, range, |at, interval| comparer.add(at, interval));
+            let mut comparer = Comparer::new(compare, groups, counts, range, groups_max, every, held);
+            self.each_span(batch, range, stop, |at, interval| comparer.add(at, interval));
             return !comparer.is_truncated;
         }
-        let lookup = Lookup::new(&self.by, self.function.is_bucketed(), groups, groups_max);
+        let counting = Counting { batch, range, stop };
+        let lookup = Lookup::new(&self.by, self.function.is_bucketed(), groups, groups_max, held);
         let number = |argument: &Argument, at: &At<'_>| match argument.operand.get(at).number() {
             Some(value) if !value.is_nan() => Some((value, 0)),
             _ => None,
         };
         match (&self.function, tally) {
-            (Function::Count | Function::Rate, Tally::Counts(cells)) => {
-                self.fill(batch, range, lookup, cells, exemplars, |_| Some((0.0, 0)))
-            }
+            (Function::Count | Function::Rate, Tally::Counts(cells)) => self.fill(counting, lookup, cells, exemplars, |_| Some((0.0, 0))),
             (Function::Histogram(of) | Function::Quantile(of, _), Tally::Counts(cells)) => {
-                self.fill(batch, range, lookup, cells, exemplars, |at| match of.operand.get(at) {
+                self.fill(counting, lookup, cells, exemplars, |at| match of.operand.get(at) {
                     Val::Int(v) | Val::Duration(v) =>
                     {
                         #[allow(clippy::cast_precision_loss)]
@@ -65,10 +82,10 @@ impl Counter {
                     _ => None,
                 })
             }
-            (Function::Min(of), Tally::Mins(cells)) => self.fill(batch, range, lookup, cells, exemplars, |at| number(of, at)),
-            (Function::Max(of), Tally::Maxs(cells)) => self.fill(batch, range, lookup, cells, exemplars, |at| number(of, at)),
+            (Function::Min(of), Tally::Mins(cells)) => self.fill(counting, lookup, cells, exemplars, |at| number(of, at)),
+            (Function::Max(of), Tally::Maxs(cells)) => self.fill(counting, lookup, cells, exemplars, |at| number(of, at)),
             (Function::Sum(of) | Function::Avg(of), Tally::Sums(cells)) => {
-                self.fill(batch, range, lookup, cells, exemplars, |at| number(of, at))
+                self.fill(counting, lookup, cells, exemplars, |at| number(of, at))
             }
             // The plan made the partial.
             _ => true,
@@ -78,8 +95,7 @@ impl Counter {
     /// Adds each span's value to the cell of its group and interval. `value` gives the value and the bucket.
     fn fill<'a, C: Cell>(
         &self,
-        batch: &'a Batch,
-        range: &MetricsRange,
+        Counting { batch, range, stop }: Counting<'a, '_>,
         mut lookup: Lookup<'a, '_>,
         cells: &mut Vec<Stretch<C>>,
         exemplars: &mut Slots,
@@ -87,23 +103,32 @@ impl Counter {
     ) -> bool {
         let intervals = range.intervals();
         let mut chooser = exemplars.are_wanted().then_some(Chooser { counter: self, slots: exemplars, trace: None });
-        self.each_span(batch, range, |at, interval| {
-            let Some((value, bucket)) = value(at) else { return };
-            let Some(group) = lookup.group(at, bucket) else { return };
+        self.each_span(batch, range, stop, |at, interval| {
+            let Some((value, bucket)) = value(at) else { return ControlFlow::Continue(()) };
+            let Some(group) = lookup.group(at, bucket) else { return lookup.flow() };
             let group = group as usize;
             if cells.len() <= group {
                 cells.resize_with(lookup.len().max(group + 1), Stretch::default);
             }
-            cells[group].at(interval, intervals).add(value);
+            let Some(cell) = cells[group].at(interval, intervals, lookup.held) else { return ControlFlow::Break(()) };
+            cell.add(value);
             if let Some(chooser) = &mut chooser {
-                chooser.offer(at, value, || lookup.key(u32::try_from(group).unwrap_or(0)));
+                chooser.offer(at, value, u32::try_from(group).unwrap_or(0), &mut lookup);
             }
+            ControlFlow::Continue(())
         });
         !lookup.is_truncated
     }
 
-    /// Calls `visit` for every span that is counted, with its interval.
-    fn each_span<'a>(&self, batch: &'a Batch, range: &MetricsRange, mut visit: impl FnMut(&At<'a>, usize)) {
+    /// Calls `visit` for every span that is counted, with its interval, until it breaks or `stop` says so.
+    fn each_span<'a>(
+        &self,
+        batch: &'a Batch,
+        range: &MetricsRange,
+        stop: &dyn Fn() -> bool,
+        mut visit: impl FnMut(&At<'a>, usize) -> ControlFlow<()>,
+    ) {
+        let mut seen = 0;
         let mut intervals = Intervals::new(range);
         let filters = self.program.filters();
         let sees_children = !batch.events.offsets.is_empty() || !batch.links.offsets.is_empty();
@@ -116,12 +141,20 @@ impl Counter {
             {
                 continue;
             }
+            seen += trace.spans.len() + 1;
+            if seen >= SPANS_PER_LOOK {
+                seen = 0;
+                if stop() {
+                    return;
+                }
+            }
             let Some(filters) = &filters else {
                 for set in self.program.run(batch, trace) {
                     for span in set.spans {
                         let span = span as usize;
-                        if let Some(interval) = batch.spans.get(span).and_then(|row| intervals.of(row.start_unix_nanos)) {
-                            visit(&at(trace, span), interval);
+                        let interval = batch.spans.get(span).and_then(|row| intervals.of(row.start_unix_nanos));
+                        if interval.is_some_and(|interval| visit(&at(trace, span), interval).is_break()) {
+                            return;
                         }
                     }
                 }
@@ -132,12 +165,20 @@ impl Counter {
             for (span, row) in batch.spans[start..end].iter().enumerate() {
                 let span = start + span;
                 let Some(interval) = intervals.of(row.start_unix_nanos) else { continue };
-                if filters.iter().all(|filter| filter.matches(batch, trace, span)) {
-                    visit(&at(trace, span), interval);
+                if filters.iter().all(|filter| filter.matches(batch, trace, span)) && visit(&at(trace, span), interval).is_break() {
+                    return;
                 }
             }
         }
     }
+}
+
+/// What is counted, over which time, and until when.
+#[derive(Clone, Copy)]
+struct Counting<'a, 'r> {
+    batch: &'a Batch,
+    range: &'r MetricsRange,
+    stop: &'r dyn Fn() -> bool,
 }
 
 /// Offers spans as exemplars.
@@ -150,7 +191,7 @@ struct Chooser<'s> {
 
 impl Chooser<'_> {
     #[inline]
-    fn offer(&mut self, at: &At<'_>, value: f64, key: impl FnOnce() -> Key) {
+    fn offer(&mut self, at: &At<'_>, value: f64, group: u32, lookup: &mut Lookup<'_, '_>) {
         let trace = at.trace;
         let hash = match self.trace {
             Some((start, hash)) if start == trace.spans.start => hash,
@@ -166,7 +207,8 @@ impl Chooser<'_> {
         if !self.slots.accepts(slot, &rank) {
             return;
         }
-        self.slots.offer(slot, Candidate { rank, value, key: key(), labels: self.counter.labels_of(at, trace) });
+        let candidate = Candidate { rank, value, key: lookup.key(group), labels: self.counter.labels_of(at, trace) };
+        self.slots.offer(slot, candidate, lookup.held);
     }
 }
 

@@ -1,16 +1,35 @@
 use super::cells::{Cell, Count, Max, Min, Stretch, Sum};
 use super::exemplars::Slots;
 use super::groups::Groups;
+use crate::held::{Held, TooLarge};
 
 /// Series in the making: what was counted so far, in one place. See [`crate::MetricsPlan`].
+///
+/// A clone is charged to the same budget.
 #[derive(Debug, Clone)]
 pub struct Partial {
     pub(crate) stages: Vec<StagePartial>,
     pub(crate) is_truncated: bool,
     pub(crate) inspected_spans: u64,
+    pub(crate) held: Held,
 }
 
 impl Partial {
+    /// Whether all that was counted is in it. Before a partial is used for anything but counting on, this must have been asked:
+    /// one that did not fit into its budget lacks spans.
+    ///
+    /// # Errors
+    /// It did not fit.
+    pub fn check(&self) -> Result<(), TooLarge> {
+        self.held.check()
+    }
+
+    /// What is charged for it, bytes.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.held.bytes()
+    }
+
     /// Whether spans were left out because they would have made too many series.
     #[must_use]
     pub fn is_truncated(&self) -> bool {
@@ -48,23 +67,23 @@ pub(crate) enum Tally {
     Sums(Vec<Stretch<Sum>>),
 }
 
-fn merge<C: Cell>(into: &mut Vec<Stretch<C>>, group: usize, from: Option<&Stretch<C>>, intervals: usize) {
+fn merge<C: Cell>(into: &mut Vec<Stretch<C>>, group: usize, from: Option<&Stretch<C>>, intervals: usize, held: &mut Held) {
     if into.len() <= group {
         into.resize_with(group + 1, Stretch::default);
     }
     if let Some(from) = from {
-        into[group].merge(from, intervals);
+        into[group].merge(from, intervals, held);
     }
 }
 
 impl Tally {
     /// Adds what `other` holds of its group `from` to the group `into`.
-    fn merge(&mut self, into: usize, other: &Self, from: usize, intervals: usize) {
+    fn merge(&mut self, into: usize, other: &Self, from: usize, intervals: usize, held: &mut Held) {
         match (self, other) {
-            (Self::Counts(a), Self::Counts(b)) => merge(a, into, b.get(from), intervals),
-            (Self::Mins(a), Self::Mins(b)) => merge(a, into, b.get(from), intervals),
-            (Self::Maxs(a), Self::Maxs(b)) => merge(a, into, b.get(from), intervals),
-            (Self::Sums(a), Self::Sums(b)) => merge(a, into, b.get(from), intervals),
+            (Self::Counts(a), Self::Counts(b)) => merge(a, into, b.get(from), intervals, held),
+            (Self::Mins(a), Self::Mins(b)) => merge(a, into, b.get(from), intervals, held),
+            (Self::Maxs(a), Self::Maxs(b)) => merge(a, into, b.get(from), intervals, held),
+            (Self::Sums(a), Self::Sums(b)) => merge(a, into, b.get(from), intervals, held),
             // Partials of one plan tally the same.
             _ => {}
         }
@@ -73,16 +92,19 @@ impl Tally {
 
 impl StagePartial {
     /// Adds another; false if groups had to be left out.
-    pub(crate) fn merge(&mut self, other: Self, groups_max: usize, intervals: usize) -> bool {
+    pub(crate) fn merge(&mut self, other: Self, groups_max: usize, intervals: usize, held: &mut Held) -> bool {
         let mut is_complete = true;
         for (from, key) in other.groups.keys().iter().enumerate() {
-            match self.groups.number(key.clone(), groups_max) {
-                Some(into) => self.tally.merge(into as usize, &other.tally, from, intervals),
+            match self.groups.number(key.clone(), groups_max, held) {
+                Some(into) => self.tally.merge(into as usize, &other.tally, from, intervals, held),
                 None => is_complete = false,
+            }
+            if held.is_over() {
+                return false;
             }
         }
         for candidate in other.exemplars.iter() {
-            self.exemplars.merge(candidate.clone());
+            self.exemplars.merge(candidate.clone(), held);
         }
         is_complete
     }

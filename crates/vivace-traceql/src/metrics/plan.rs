@@ -1,9 +1,14 @@
 //! From a metrics query to what must be fetched, what is counted, and what becomes of the counts.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use vivace_core::budget::Budget;
+
 use super::compare::Compare;
+use super::every::SpanAttributes;
 use super::exemplars::Slots;
+use super::finish::Halted;
 use super::groups::{BY_MAX, Groups};
 use super::partial::{Partial, StagePartial, Tally};
 use super::range::{MetricsRange, Release};
@@ -11,6 +16,7 @@ use super::series::Answer;
 use crate::ast::{Arithmetic, Field, FirstStage, LaterStage, Metrics, OverTime, Pipeline, Query, Root, SpansetOp, Spansets, Stage};
 use crate::error::QueryError;
 use crate::expr::{Columns, Operand, each_attribute};
+use crate::held::Held;
 use crate::pipeline::Program;
 use crate::{Attribute, Batch, Fetch, Intrinsic, Scope, TraceFilter, Value, need, whole};
 
@@ -151,7 +157,8 @@ impl MetricsPlan {
     }
 
     /// Whether every attribute of the spans is looked at, as `compare` does. Then a place should add those that it
-    /// holds with [`MetricsPlan::with_attributes`] and fetch for that plan.
+    /// holds, best by counting with [`MetricsPlan::observe_with`]; else with [`MetricsPlan::with_attributes`], and fetch for that
+    /// plan, which costs spans times names.
     #[must_use]
     pub fn wants_all_attributes(&self) -> bool {
         self.stages.iter().any(|stage| matches!(stage.function, Function::Compare(_)))
@@ -204,9 +211,15 @@ impl MetricsPlan {
         self.needs_whole_traces
     }
 
-    /// Nothing counted yet.
+    /// Nothing counted yet, and no limit to what is held.
     #[must_use]
     pub fn partial(&self) -> Partial {
+        self.partial_within(&Budget::unlimited())
+    }
+
+    /// Nothing counted yet. What is held will be charged to the budget's account for queries.
+    #[must_use]
+    pub fn partial_within(&self, budget: &Budget) -> Partial {
         let exemplars = self.exemplars_per_stage();
         let stage = |counter: &Counter| StagePartial {
             groups: Groups::default(),
@@ -218,32 +231,61 @@ impl MetricsPlan {
             },
             exemplars: Slots::new(if matches!(counter.function, Function::Compare(_)) { 0 } else { exemplars }, &self.range),
         };
-        Partial { stages: self.stages.iter().map(stage).collect(), is_truncated: false, inspected_spans: 0 }
+        Partial { stages: self.stages.iter().map(stage).collect(), is_truncated: false, inspected_spans: 0, held: Held::new(budget) }
     }
 
     /// Counts the spans of a batch, whose columns must be those of [`MetricsPlan::fetch`].
-    pub fn observe(&self, partial: &mut Partial, batch: &Batch) {
+    ///
+    /// Breaks where more batches are no use: `stop`, which is asked every few thousand spans, says so, or what is counted does
+    /// not fit into memory ([`Partial::check`]).
+    pub fn observe(&self, partial: &mut Partial, batch: &Batch, stop: &dyn Fn() -> bool) -> ControlFlow<()> {
+        self.observe_all(partial, batch, None, stop)
+    }
+
+    /// The same for a plan that [wants all attributes](MetricsPlan::wants_all_attributes), with those of the spans of the batch.
+    pub fn observe_with(
+        &self,
+        partial: &mut Partial,
+        batch: &Batch,
+        attributes: &SpanAttributes,
+        stop: &dyn Fn() -> bool,
+    ) -> ControlFlow<()> {
+        self.observe_all(partial, batch, Some(attributes), stop)
+    }
+
+    fn observe_all(
+        &self,
+        partial: &mut Partial,
+        batch: &Batch,
+        every: Option<&SpanAttributes>,
+        stop: &dyn Fn() -> bool,
+    ) -> ControlFlow<()> {
         for (counter, stage) in self.stages.iter().zip(&mut partial.stages) {
             if !counter.is_nothing {
-                partial.is_truncated |= !counter.observe(stage, batch, &self.range, self.groups_max(counter));
+                partial.is_truncated |=
+                    !counter.observe(stage, batch, &self.range, self.groups_max(counter), every, &mut partial.held, stop);
             }
         }
         partial.inspected_spans = partial.inspected_spans.saturating_add(batch.spans.len() as u64);
+        if partial.held.is_over() || stop() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
-    /// Adds what was counted elsewhere. Whatever the order, the sum is the same.
+    /// Adds what was counted elsewhere, as far as it fits ([`Partial::check`]). Whatever the order, the sum is the same.
     pub fn merge(&self, partial: &mut Partial, other: Partial) {
         for ((counter, stage), other) in self.stages.iter().zip(&mut partial.stages).zip(other.stages) {
-            partial.is_truncated |= !stage.merge(other, self.groups_max(counter), self.range.intervals());
+            partial.is_truncated |= !stage.merge(other, self.groups_max(counter), self.range.intervals(), &mut partial.held);
         }
+        partial.held.refuse(other.held.check());
         partial.is_truncated |= other.is_truncated;
         partial.inspected_spans = partial.inspected_spans.saturating_add(other.inspected_spans);
     }
 
-    /// The series. Of all that was counted, once: later stages look at the whole.
-    #[must_use]
-    pub fn finish(&self, partial: Partial) -> Answer {
-        super::finish::answer(self, partial)
+    /// The series of all that was counted: later stages look at the whole.
+    ///
+    /// # Errors
+    /// `stop` says so, or what was counted or the series do not fit into memory.
+    pub fn finish(&self, partial: &Partial, stop: &dyn Fn() -> bool) -> Result<Answer, Halted> {
+        super::finish::answer(self, partial, stop)
     }
 
     /// Groups that a stage may have: no fewer than it needs for as many series as are allowed.
@@ -264,7 +306,7 @@ impl MetricsPlan {
 }
 
 /// The text of a label.
-fn label(attribute: &Attribute, release: Release) -> Arc<str> {
+pub(crate) fn label(attribute: &Attribute, release: Release) -> Arc<str> {
     match (attribute, release) {
         (Attribute::Named { scope, key }, Release::V2) => format!("{}{key}", scope.prefix()).into(),
         _ => attribute.to_string().into(),

@@ -1,9 +1,11 @@
 use std::sync::Arc;
 
+use vivace_core::budget::Charge;
 use vivace_proto::otlp::KeyValue;
 use vivace_proto::tempopb;
 
 use crate::Value;
+use crate::held::Held;
 
 /// What a label says of all spans of a series.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,7 +48,7 @@ pub struct Series {
 }
 
 /// The answer to a metrics query.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug)]
 pub struct Answer {
     /// Sorted by number of labels, then label by label by key and value.
     pub series: Vec<Series>,
@@ -54,6 +56,27 @@ pub struct Answer {
     pub is_truncated: bool,
     /// Spans that were looked at.
     pub inspected_spans: u64,
+    pub(crate) held: Held,
+}
+
+impl PartialEq for Answer {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.series, self.is_truncated, self.inspected_spans) == (&other.series, other.is_truncated, other.inspected_spans)
+    }
+}
+
+impl Answer {
+    /// As range queries answer it, and what is charged for that.
+    #[must_use]
+    pub fn into_time_series(self) -> (Vec<tempopb::TimeSeries>, Charge) {
+        (self.series.into_iter().map(|series| series.to_time_series()).collect(), self.held.into_charge())
+    }
+
+    /// As instant queries answer it, and what is charged for that.
+    #[must_use]
+    pub fn into_instant_series(self) -> (Vec<tempopb::InstantSeries>, Charge) {
+        (self.series.into_iter().filter_map(|series| series.to_instant_series()).collect(), self.held.into_charge())
+    }
 }
 
 impl Label {

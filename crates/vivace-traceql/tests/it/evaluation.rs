@@ -72,6 +72,47 @@ fn filters_are_necessary_conditions() {
     assert!(decided > 100, "filters skip something: {decided}");
 }
 
+/// What is missing is not false: only comparisons, which are false for it, are true when negated.
+#[test]
+fn the_opposite_of_what_is_missing_is_missing() {
+    const ALL: &str = "1a: A B C D E; 2b: F G H I; 3c: J K";
+    for (query, want) in [
+        ("{ !span.missing }", ""),
+        ("{ !!span.missing }", ""),
+        ("{ !span.retry }", "1a: A"),
+        ("{ !!span.retry }", ""),
+        ("{ !.retry && true }", "1a: A"),
+        ("{ !span.retry || span.retry = nil }", ALL),
+        ("{ (!span.retry) = true }", "1a: A"),
+        ("{ (!span.missing) = false }", ""),
+        ("{ (!span.missing) = nil }", ALL),
+        ("{ (!span.missing) != nil }", ""),
+        ("{ (-span.missing) = nil }", ALL),
+        ("{ -span.missing < 1 }", ""),
+        ("{ !(span.missing = 1) }", ALL),
+        ("{ !(span.missing != 1) }", ALL),
+        ("{ !(span.missing = nil) }", ""),
+        ("{ !(span.missing != nil) }", ALL),
+        ("{ !(span.missing && true) }", ALL),
+        ("{ !(span.missing || true) }", ""),
+        ("{ !event.missing }", ""),
+    ] {
+        assert_eq!(found(&search(query)), want, "{query}");
+    }
+}
+
+#[test]
+fn storage_is_asked_for_what_a_negated_attribute_needs() {
+    use vivace_traceql::{Comparison, Condition, SpanFilter, TraceFilter, Value, parse_attribute};
+    let leaf = |value| {
+        let attribute = parse_attribute("span.a").expect("an attribute");
+        TraceFilter::AnySpan(SpanFilter::Leaf(Condition { attribute, comparison: Comparison::Equal(Value::Bool(value)) }))
+    };
+    assert_eq!(plan("{ !span.a }").fetch().filter, leaf(false));
+    assert_eq!(plan("{ !!span.a }").fetch().filter, leaf(true));
+    assert_eq!(plan("{ !(span.a && span.b) }").fetch().filter, TraceFilter::All);
+}
+
 #[test]
 fn what_folds_to_nothing_is_not_fetched() {
     use vivace_traceql::TraceFilter;
@@ -162,7 +203,7 @@ fn metrics_queries_are_searched_by_their_filter() {
 #[test]
 fn evaluation_errors_are_nil() {
     assert_eq!(found(&search("{ span.n / 0 = 1 || name = \"A\" }")), "1a: A");
-    assert_eq!(found(&search("{ !span.n || name = \"A\" }")), "1a: A B C D E; 2b: I; 3c: J K");
+    assert_eq!(found(&search("{ !span.n || name = \"A\" }")), "1a: A");
     assert_eq!(found(&search("{ span.tags + 1 = nil }")), "1a: A B C D E; 2b: F G H I; 3c: J K");
     assert_eq!(found(&search("{ span.missing || true }")), "1a: A B C D E; 2b: F G H I; 3c: J K");
 }

@@ -35,7 +35,7 @@ pub(crate) const EXAMPLES: &[(u32, &str, &str)] = &[
     (31, "{ span.amount + 0 > 120 }", "1a: E"),
     (32, "{ span.retry }", ""),
     (33, "{ span.retry = false }", "1a: A"),
-    (34, "{ !span.retry }", "1a: A B C D E; 2b: F G H I; 3c: J K"),
+    (34, "{ !span.retry }", "1a: A"),
     (35, "{ span.rows = 0 }", "1a: D"),
     (36, "{ span.missing = 1 }", ""),
     (37, "{ span.missing != 1 }", ""),

@@ -25,7 +25,7 @@ fn searches() {
         "{ span.n + 1 > 2 && name =~ \"a.*\" && event.x = 1 } >> { !span.b } | count() > 3 | select(link.why) with(most_recent=true)",
         &[
             "query        { (((span.n + 1) > 2) && (name =~ `a.*`)) && (event.x = 1) } >> { !span.b }|count() > 3|select(link.why) with(most_recent=true)",
-            "traces       with a span where span.n != nil && name =~ `^(?s:a.*)$` && event.x = 1",
+            "traces       with a span where span.n != nil && name =~ `^(?s:a.*)$` && event.x = 1, and with a span where span.b = false",
             "reads        of spans: span.n, name, span.b",
             "             of events: event.x",
             "             of links: link.why",

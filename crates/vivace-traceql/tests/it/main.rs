@@ -6,6 +6,7 @@ mod evaluation;
 mod examples;
 mod explaining;
 mod grammar;
+mod held;
 mod legacy;
 mod metrics;
 mod metrics_merge;

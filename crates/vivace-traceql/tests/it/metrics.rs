@@ -2,8 +2,8 @@
 
 use vivace_core::{SpanId, TraceId};
 use vivace_traceql::{
-    Answer, Attribute, Batch, Fetch, Intrinsic, Kind, Label, MetricsPlan, MetricsRange, Partial, Release, Scope, SpanRow, Status, TraceRow,
-    Value, parse,
+    Answer, Attribute, Batch, Fetch, Intrinsic, Kind, Label, MetricsPlan, MetricsRange, Partial, Release, Scope, SpanAttributes, SpanRow,
+    Status, TraceRow, Value, parse,
 };
 
 use crate::data::text;
@@ -100,13 +100,13 @@ pub(crate) fn range() -> MetricsRange {
 
 pub(crate) fn count(plan: &MetricsPlan, spans: &[Span]) -> Partial {
     let mut partial = plan.partial();
-    plan.observe(&mut partial, &batch(spans.iter().enumerate(), plan.fetch()));
+    assert!(plan.observe(&mut partial, &batch(spans.iter().enumerate(), plan.fetch()), &|| false).is_continue());
     partial
 }
 
 fn answer(query: &str, range: MetricsRange) -> Answer {
     let plan = plan(query, range, 0);
-    plan.finish(count(&plan, &spans()))
+    plan.finish(&count(&plan, &spans()), &|| false).expect("it fits")
 }
 
 fn shown(labels: &[Label]) -> String {
@@ -248,6 +248,30 @@ fn example_154_compare() {
     }
     assert!(!found.iter().any(|line| line.contains("span.zz") || line.contains("duration")), "{found:#?}");
     assert!(!found.iter().any(|line| line.contains("selection,span.g=`nil`")), "nil is no value");
+}
+
+/// What is found by looking at each span is what columns of all names give.
+#[test]
+fn attributes_span_by_span_compare_as_columns_do() {
+    for query in ["{} | compare({ status = error })", "{ span.g != nil } | compare({ span.n > 2 || resource.service.name = \"B\" }, 1)"] {
+        let by_columns = answer(query, range());
+        let plan = parse(query).expect(query).metrics_plan(range(), 0).expect(query);
+        let names: Vec<Attribute> = ["span.g", "span.n", "resource.service.name", "span.zz"]
+            .map(|text| vivace_traceql::parse_attribute(text).expect(text))
+            .to_vec();
+        let mut attributes = SpanAttributes { names: names.clone(), ..SpanAttributes::default() };
+        for span in &self::spans() {
+            attributes.offsets.push(u32::try_from(attributes.entries.len()).expect("few"));
+            let of_span = (0..).zip(&names).map(|(name, attribute)| (name, value(span, attribute)));
+            attributes.entries.extend(of_span.filter(|(_, value)| *value != Value::Nil));
+        }
+        attributes.offsets.push(u32::try_from(attributes.entries.len()).expect("few"));
+        let mut partial = plan.partial();
+        let spans = spans();
+        let batch = batch(spans.iter().enumerate(), plan.fetch());
+        assert!(plan.observe_with(&mut partial, &batch, &attributes, &|| false).is_continue());
+        assert_eq!(series(&plan.finish(&partial, &|| false).expect("it fits"), &range()), series(&by_columns, &range()), "{query}");
+    }
 }
 
 #[test]

@@ -76,15 +76,15 @@ proptest! {
     ) {
         for query in QUERIES {
             let plan = plan(query, range(), exemplars);
-            let whole = plan.finish(count(&plan, &spans));
+            let whole = plan.finish(&count(&plan, &spans), &|| false).expect("it fits");
 
             let mut partials: Vec<Partial> = (0..5).map(|part| {
                 let mut partial = plan.partial();
                 let of_part = spans.iter().enumerate().filter(|(i, _)| parts[*i] == part);
                 // Two batches, of which the second has its spans in reverse.
                 let (even, odd): (Vec<_>, Vec<_>) = of_part.partition(|(i, _)| i % 2 == 0);
-                plan.observe(&mut partial, &batch(even, plan.fetch()));
-                plan.observe(&mut partial, &batch(odd.into_iter().rev(), plan.fetch()));
+                assert!(plan.observe(&mut partial, &batch(even, plan.fetch()), &|| false).is_continue());
+                assert!(plan.observe(&mut partial, &batch(odd.into_iter().rev(), plan.fetch()), &|| false).is_continue());
                 sent(&partial, &plan)
             }).collect();
             if pairs_first {
@@ -100,7 +100,7 @@ proptest! {
                 plan.merge(&mut merged, partials[*place].take().expect("once each"));
             }
             prop_assert_eq!(merged.inspected_spans(), spans.len() as u64);
-            let merged = plan.finish(merged);
+            let merged = plan.finish(&merged, &|| false).expect("it fits");
             prop_assert_eq!(exact(&whole), exact(&merged), "{}", query);
             prop_assert!(!merged.is_truncated);
         }
@@ -124,16 +124,16 @@ proptest! {
                     (trace.start_unix_nanos, trace.end_unix_nanos) = (T0, T0 + 300 * SECOND);
                 }
                 let mut partial = plan.partial();
-                plan.observe(&mut partial, &batch);
+                assert!(plan.observe(&mut partial, &batch, &|| false).is_continue());
                 partial
             };
             let numbered: Vec<_> = spans.iter().enumerate().collect();
             let (left, right) = numbered.split_at(cut.min(numbered.len()));
             let mut merged = one_trace(right);
             plan.merge(&mut merged, one_trace(left));
-            let whole = plan.finish(one_trace(&numbered));
+            let whole = plan.finish(&one_trace(&numbered), &|| false).expect("it fits");
             prop_assert!(whole.series.iter().map(|series| series.exemplars.len()).sum::<usize>() <= 2, "one per trace and part");
-            prop_assert_eq!(exact(&whole), exact(&plan.finish(merged)), "{}", query);
+            prop_assert_eq!(exact(&whole), exact(&plan.finish(&merged, &|| false).expect("it fits")), "{}", query);
         }
     }
 }
@@ -146,7 +146,7 @@ fn messages_of_other_queries_are_refused() {
         let message = count(from, &spans()).to_message();
         for to in &plans {
             match Partial::from_message(message.clone(), to) {
-                Ok(partial) => drop(to.finish(partial)),
+                Ok(partial) => drop(to.finish(&partial, &|| false).expect("it fits")),
                 Err(error) => {
                     assert!(error.to_string().starts_with("what was counted elsewhere does not fit the query: "), "{error}");
                     refused += 1;
@@ -194,10 +194,10 @@ proptest! {
             }
             let message = SeriesPartial { stages: vec![stage; stages], truncated: false, inspected_spans: u64::MAX };
             if let Ok(mut partial) = Partial::from_message(message, &plan) {
-                plan.observe(&mut partial, &batch(spans().iter().enumerate(), plan.fetch()));
+                assert!(plan.observe(&mut partial, &batch(spans().iter().enumerate(), plan.fetch()), &|| false).is_continue());
                 let other = partial.clone();
                 plan.merge(&mut partial, other);
-                drop(plan.finish(partial));
+                drop(plan.finish(&partial, &|| false).expect("it fits"));
             }
         }
     }

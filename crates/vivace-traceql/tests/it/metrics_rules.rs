@@ -9,7 +9,7 @@ use crate::metrics::{SECOND, Span, T0, count, plan, range, spans};
 
 fn answer_of(query: &str, spans: &[Span], exemplars: usize) -> Answer {
     let plan = plan(query, range(), exemplars);
-    plan.finish(count(&plan, spans))
+    plan.finish(&count(&plan, spans), &|| false).expect("it fits")
 }
 
 fn labels(series: &Series) -> String {
@@ -56,7 +56,7 @@ fn names_that_need_quotes() {
     let key = |release| {
         let range = MetricsRange::range(T0, T0 + 60 * SECOND, Some(60 * SECOND / 2), release).expect("a range");
         let plan = plan("{} | rate() by (span.\"a b\")", range, 0);
-        plan.finish(count(&plan, &spans()[..1])).series[0].labels[0].key.to_string()
+        plan.finish(&count(&plan, &spans()[..1]), &|| false).expect("it fits").series[0].labels[0].key.to_string()
     };
     assert_eq!(key(Release::V2), "span.a b");
     assert_eq!(key(Release::V3), "span.\"a b\"");
@@ -76,8 +76,8 @@ fn only_what_a_pipeline_leaves_is_counted() {
     let total = |query: &str| {
         let plan = parse(query).expect(query).metrics_plan(range, 0).expect(query);
         let mut partial = plan.partial();
-        plan.observe(&mut partial, &data::batch(&data::traces(), plan.fetch()));
-        plan.finish(partial).series.iter().flat_map(values).sum::<f64>()
+        assert!(plan.observe(&mut partial, &data::batch(&data::traces(), plan.fetch()), &|| false).is_continue());
+        plan.finish(&partial, &|| false).expect("it fits").series.iter().flat_map(values).sum::<f64>()
     };
     assert_eq!(total("{} | count_over_time()"), 11.0);
     assert_eq!(total("{ name = \"A\" } >> { status = error } | count_over_time()"), 2.0);
@@ -89,8 +89,8 @@ fn only_what_a_pipeline_leaves_is_counted() {
     // The first event of the span gives the label, whichever matched.
     let plan = parse("{ event:name = \"retry\" } | rate() by (event:name)").expect("a query").metrics_plan(range, 0).expect("a plan");
     let mut partial = plan.partial();
-    plan.observe(&mut partial, &data::batch(&data::traces(), plan.fetch()));
-    assert_eq!(labels(&plan.finish(partial).series[0]), "event:name=`exception`");
+    assert!(plan.observe(&mut partial, &data::batch(&data::traces(), plan.fetch()), &|| false).is_continue());
+    assert_eq!(labels(&plan.finish(&partial, &|| false).expect("it fits").series[0]), "event:name=`exception`");
 }
 
 #[test]
@@ -133,7 +133,7 @@ fn too_many_series_are_cut_and_said_to_be() {
     let limited = |query: &str, max| {
         let plan = plan(query, range(), 0).with_max_series(max);
         let partial = count(&plan, &spans());
-        (partial.is_truncated(), plan.finish(partial))
+        (partial.is_truncated(), plan.finish(&partial, &|| false).expect("it fits"))
     };
     let (early, answer) = limited("{} | rate() by (span.n)", 2);
     assert!(early && answer.is_truncated);
@@ -217,7 +217,7 @@ fn how_many_exemplars() {
     assert!(shown("({} | rate()) / ({ name = \"m\" } | rate() by (span.g))", 20) <= 10, "of the side with labels alone");
     let instant = MetricsRange::instant(T0, T0 + SECOND, Release::V2).expect("a range");
     let plan = plan("{} | rate()", instant, 50);
-    assert!(all_exemplars(&plan.finish(count(&plan, &many()))).is_empty());
+    assert!(all_exemplars(&plan.finish(&count(&plan, &many()), &|| false).expect("it fits")).is_empty());
 }
 
 #[test]

@@ -1,0 +1,166 @@
+//! Bodies of requests, paid for as they arrive.
+
+use std::error::Error;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+use parking_lot::Mutex;
+use tokio::time::{Instant, Sleep};
+use tonic::Status;
+use vivace_core::budget::OverBudget;
+
+use crate::request_budget::{RequestBudget, RequestCharge, over_budget_status};
+
+/// How slowly something may come where no time is set for the whole of it: this long, and a second more for so many bytes that
+/// have come.
+const PATIENCE: Duration = Duration::from_secs(60);
+const BYTES_PER_SECOND_MIN: u64 = 1 << 10;
+
+/// Why a request's body was not read to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// There is no memory for it.
+    #[error("{over}")]
+    OverBudget {
+        /// What did not fit.
+        over: OverBudget,
+        /// The same as a gRPC status.
+        #[source]
+        status: Status,
+    },
+    /// The client takes too long.
+    #[error("the request did not arrive within {timeout:?}")]
+    TooSlow {
+        /// How long was waited.
+        timeout: Duration,
+        /// The same as a gRPC status.
+        #[source]
+        status: Status,
+    },
+    /// The messages in it are not as gRPC has them.
+    #[error("{}", .0.message())]
+    Grpc(#[source] Status),
+    /// The connection has ended.
+    #[error(transparent)]
+    Connection(#[from] hyper::Error),
+}
+
+impl BodyError {
+    /// In the chain of an error that reading a body ended with.
+    #[must_use]
+    pub fn of<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e Self> {
+        let mut next = Some(error);
+        while let Some(error) = next {
+            if let Some(found) = error.downcast_ref() {
+                return Some(found);
+            }
+            next = error.source();
+        }
+        None
+    }
+
+    pub(crate) fn too_slow(timeout: Duration) -> Self {
+        Self::TooSlow { timeout, status: Status::deadline_exceeded(format!("the request did not arrive within {timeout:?}")) }
+    }
+}
+
+impl From<OverBudget> for BodyError {
+    fn from(over: OverBudget) -> Self {
+        Self::OverBudget { status: over_budget_status(&over), over }
+    }
+}
+
+/// What a request holds: shared between its body and whoever works on it, so that it is given back when both are done.
+pub(crate) type Held = Arc<Mutex<RequestCharge>>;
+
+/// A body of HTTP, of known length or in chunks.
+pub(crate) struct PlainBody {
+    inner: Incoming,
+    held: Held,
+    /// Does not fit from the start.
+    refused: Option<OverBudget>,
+    /// What comes after a refusal is not charged: it is there to be thrown away.
+    is_waste: bool,
+    received_bytes: u64,
+    deadline: Deadline,
+}
+
+impl PlainBody {
+    /// `timeout`: for the whole body; zero is no limit.
+    pub(crate) fn new(inner: Incoming, budget: &RequestBudget, held: Held, timeout: Duration) -> Self {
+        let refused = inner.size_hint().exact().and_then(|announced| budget.check(announced).err());
+        Self { inner, held, refused, is_waste: false, received_bytes: 0, deadline: Deadline::new(timeout) }
+    }
+}
+
+impl HttpBody for PlainBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        if let Some(over) = this.refused.take() {
+            this.is_waste = true;
+            return Poll::Ready(Some(Err(over.into())));
+        }
+        let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(context)? else {
+            return this.deadline.wait(this.received_bytes, context).map(|error| Some(Err(error)));
+        };
+        this.received_bytes += frame.as_ref().and_then(Frame::data_ref).map_or(0, |data| data.len() as u64);
+        if let Some(frame) = &frame
+            && let Some(data) = frame.data_ref()
+            && !this.is_waste
+            && let Err(over) = this.held.lock().grow(data.len() as u64)
+        {
+            this.is_waste = true;
+            this.held.lock().clear();
+            return Poll::Ready(Some(Err(over.into())));
+        }
+        Poll::Ready(frame.map(Ok))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.refused.is_none() && self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// Until when something must have come.
+pub(crate) struct Deadline {
+    /// For all of it; zero: it may take long if it keeps coming.
+    timeout: Duration,
+    begun: Option<Instant>,
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl Deadline {
+    pub(crate) fn new(timeout: Duration) -> Self {
+        Self { timeout, begun: None, sleep: None }
+    }
+
+    /// Begins anew, with the next wait.
+    pub(crate) fn restart(&mut self) {
+        (self.begun, self.sleep) = (None, None);
+    }
+
+    /// Waits for more than the bytes that have come since the first wait.
+    pub(crate) fn wait(&mut self, received_bytes: u64, context: &mut Context<'_>) -> Poll<BodyError> {
+        let begun = *self.begun.get_or_insert_with(Instant::now);
+        let timeout =
+            if self.timeout.is_zero() { PATIENCE + Duration::from_secs(received_bytes / BYTES_PER_SECOND_MIN) } else { self.timeout };
+        let until = begun + timeout;
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
+        if sleep.deadline() != until {
+            sleep.as_mut().reset(until);
+        }
+        sleep.as_mut().poll(context).map(|()| BodyError::too_slow(timeout))
+    }
+}
