@@ -4,9 +4,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use prost::Message;
 use rustc_hash::{FxHashMap, FxHasher};
+use tokio_util::sync::CancellationToken;
 use vivace_block::SpanRef;
 use vivace_core::TraceId;
-use vivace_core::otlp::walk_spans;
+use vivace_core::otlp::{Regroup, SpanContext, walk_spans};
 use vivace_proto::otlp::{InstrumentationScope, Resource, ResourceSpans, ScopeSpans, Span};
 
 use crate::segment::{Segment, SegmentError};
@@ -166,15 +167,52 @@ impl Gathered {
         (result, invalid)
     }
 
+    /// All spans as serialised `TracesData`, each of about so many bytes; neighbours with the same resource and scope together.
+    pub(crate) fn messages(&self, max_bytes: usize) -> Vec<Vec<u8>> {
+        let mut messages = Vec::new();
+        let mut message = Regroup::default();
+        let mut bytes = 0;
+        let mut at = SpanContext { resource: &[], scope: &[], resource_index: 0, scope_index: 0 };
+        let mut last: Option<(Text, Text)> = None;
+        for place in &self.spans {
+            if last.is_none_or(|(resource, _)| resource != place.resource) {
+                (at.resource, at.resource_index) = (self.text(place.resource), at.resource_index + 1);
+                last = None;
+            }
+            if last.is_none_or(|(_, scope)| scope != place.scope) {
+                (at.scope, at.scope_index) = (self.text(place.scope), at.scope_index + 1);
+                bytes += place.resource.len + place.scope.len;
+            }
+            last = Some((place.resource, place.scope));
+            message.push(at, self.text(place.span));
+            bytes += place.span.len;
+            if bytes >= max_bytes {
+                messages.push(std::mem::take(&mut message).encode());
+                bytes = place.resource.len + place.scope.len;
+            }
+        }
+        if message.spans() > 0 {
+            messages.push(message.encode());
+        }
+        messages
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.spans.is_empty()
     }
 }
 
-/// Gathers from many segments; those that cannot be read are logged and left out.
-pub(crate) fn gather_readable<'a>(segments: impl IntoIterator<Item = &'a Arc<Segment>>, wanted: impl Fn(&TraceId) -> bool) -> Gathered {
+/// Gathers from many segments; those that cannot be read are logged and left out, and so is the rest when the client has gone away.
+pub(crate) fn gather_readable<'a>(
+    segments: impl IntoIterator<Item = &'a Arc<Segment>>,
+    wanted: impl Fn(&TraceId) -> bool,
+    stop: &CancellationToken,
+) -> Gathered {
     let mut gathered = Gathered::default();
     for segment in segments {
+        if stop.is_cancelled() {
+            break;
+        }
         if let Err(error) = gathered.take(segment, &wanted) {
             tracing::error!(tenant = %segment.header.tenant, segment = ?segment.header.id, %error, "segment left out of an answer");
         }

@@ -1,9 +1,11 @@
 //! Translates gRPC to [`Ingester`] and back; decides nothing.
 
 use std::error::Error;
+use std::pin::Pin;
 use std::sync::Arc;
 
-use tonic::{Request, Response, Status};
+use futures::Stream;
+use tonic::{Request, Response, Status, Streaming};
 use vivace_core::{TenantId, TraceId};
 use vivace_proto::tempopb::querier_server::Querier;
 use vivace_proto::tempopb::{
@@ -14,9 +16,9 @@ use vivace_proto::vivace::v1::handover_server::Handover;
 use vivace_proto::vivace::v1::recent_server::Recent;
 use vivace_proto::vivace::v1::segment_log_server::SegmentLog;
 use vivace_proto::vivace::v1::{
-    CountPlacesRequest, CountPlacesResponse, CoveredRequest, CoveredResponse, PushRequest, PushResponse, RecentTraces, ReleaseRequest,
-    ReleaseResponse, ResumeRequest, ResumeResponse, SearchPartsRequest, SearchPartsResponse, SequenceRanges, SeriesRequest, SeriesResponse,
-    ServeRequest, ServeResponse,
+    CountPlacesRequest, CountPlacesResponse, CoveredRequest, CoveredResponse, PushRequest, PushResponse, ReleaseRequest, ReleaseResponse,
+    ResumeRequest, ResumeResponse, SearchPartsRequest, SearchPartsResponse, SequenceRanges, SeriesFromIngester, SeriesToIngester,
+    ServeRequest, ServeResponse, SpansRequest, SpansResponse,
 };
 use vivace_server::{Tenancy, clock, tenant};
 
@@ -26,6 +28,9 @@ use crate::log::LogError;
 use crate::push::PushError;
 use crate::query::QueryError;
 use crate::ranges::SegmentSet;
+
+/// What a call gives piece by piece.
+type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// The services of an ingester.
 #[derive(Clone)]
@@ -124,14 +129,19 @@ impl Recent for Service {
         self.ingester.count_places(&tenant, request.into_inner()).await.map(Response::new).map_err(|e| query_status(&e))
     }
 
-    async fn traces(&self, request: Request<SeriesRequest>) -> Result<Response<RecentTraces>, Status> {
+    type SeriesStream = Messages<SeriesFromIngester>;
+
+    async fn series(&self, request: Request<Streaming<SeriesToIngester>>) -> Result<Response<Self::SeriesStream>, Status> {
         let tenant = self.tenant(&request)?;
-        self.ingester.traces(&tenant, request.into_inner()).await.map(Response::new).map_err(|e| query_status(&e))
+        Ok(Response::new(Box::pin(self.ingester.series(tenant, request.into_inner(), query_status))))
     }
 
-    async fn count(&self, request: Request<SeriesRequest>) -> Result<Response<SeriesResponse>, Status> {
+    type SpansStream = Messages<SpansResponse>;
+
+    async fn spans(&self, request: Request<SpansRequest>) -> Result<Response<Self::SpansStream>, Status> {
         let tenant = self.tenant(&request)?;
-        self.ingester.series(&tenant, request.into_inner()).await.map(Response::new).map_err(|e| query_status(&e))
+        let spans = self.ingester.spans(&tenant, &request.into_inner(), query_status).map_err(|e| query_status(&e))?;
+        Ok(Response::new(Box::pin(spans)))
     }
 }
 
@@ -162,6 +172,7 @@ fn query_status(error: &QueryError) -> Status {
     match error {
         QueryError::Invalid(_) => Status::invalid_argument(message),
         QueryError::Joining | QueryError::Unavailable(_) => Status::unavailable(message),
+        QueryError::TooLarge(_) => Status::resource_exhausted(message),
         QueryError::Internal(_) => Status::internal(message),
     }
 }

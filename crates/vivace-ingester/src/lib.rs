@@ -31,6 +31,7 @@ mod search;
 mod segment;
 mod series;
 mod settings;
+mod spans;
 mod summary;
 mod tags;
 mod takeover;

@@ -48,10 +48,10 @@ impl Ingester {
                 metrics: SearchMetrics::default(),
                 more: false,
             };
-            let Sources { mut view, held, .. } = sources;
+            let Sources { mut view, held } = sources;
             let mut reader = Reader::default();
             if !held.is_empty() {
-                view.add_held(&held, &mut reader);
+                view.add_held(&held, &mut reader, &search.stop);
             }
             search.live(&view, &mut reader);
             search.metrics.inspected_bytes += reader.inspected_bytes;
@@ -77,10 +77,12 @@ impl Ingester {
         let ids: Vec<TraceId> = ids_of(&request.trace_ids)?.map(TraceId).collect();
         let sources = self.sources_without(tenant, &request.answering, &request.known_blocks)?;
         let ingester = Arc::clone(self);
+        let stop = CancellationToken::new();
+        let _stops_with_the_client = stop.clone().drop_guard();
         let counts = blocking(move || {
-            let Sources { mut view, held, .. } = sources;
+            let Sources { mut view, held } = sources;
             if !held.is_empty() {
-                view.add_held(&held, &mut Reader::default());
+                view.add_held(&held, &mut Reader::default(), &stop);
             }
             let mut counts = vec![0u8; ids.len()];
             let mut is_live = vec![false; ids.len()];
@@ -93,6 +95,9 @@ impl Ingester {
             }
             counts.iter_mut().zip(is_live).for_each(|(count, is_live)| *count += u8::from(is_live));
             for block in &view.served {
+                if stop.is_cancelled() {
+                    break;
+                }
                 match ids_in(&ingester, block, &ids) {
                     Ok(found) => {
                         let held = ids.iter().zip(&mut counts).filter(|(id, _)| found.contains(*id));

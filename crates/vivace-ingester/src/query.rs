@@ -1,6 +1,8 @@
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
+use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
+use tokio_util::sync::CancellationToken;
 use vivace_block::{BlockReader, ReadError};
 use vivace_core::combine::combine;
 use vivace_core::{TenantId, TraceId};
@@ -25,6 +27,9 @@ pub(crate) enum QueryError {
     /// The bucket did not answer. Worth a retry.
     #[error("could not read a block that is still served from here")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// What it takes does not fit into memory.
+    #[error("{0}")]
+    TooLarge(#[from] vivace_traceql::TooLarge),
     /// A part of the query failed in a way it should not.
     #[error("query failed: {0}")]
     Internal(String),
@@ -35,8 +40,6 @@ pub(crate) struct Sources {
     pub(crate) view: View,
     /// Segments held for instances that do not answer themselves.
     pub(crate) held: Vec<Arc<Segment>>,
-    /// How often segments had been taken over: what is live and what is held has changed places when this has changed.
-    pub(crate) takeovers: u64,
 }
 
 impl Ingester {
@@ -49,11 +52,11 @@ impl Ingester {
         if self.is_joining() {
             return Err(QueryError::Joining);
         }
-        let takeovers = self.takeovers.read();
+        let _nothing_changes_places = self.takeovers.read();
         let held = self.held.of_others(answering, tenant);
         let mut view = self.live.get(tenant).map(|tenant| tenant.view()).unwrap_or_default();
         view.served.retain(|block| block.is_answered_by(&self.id, answering));
-        Ok(Sources { view, held, takeovers: *takeovers })
+        Ok(Sources { view, held })
     }
 
     /// The spans of a trace that this instance has.
@@ -66,7 +69,7 @@ impl Ingester {
         trace: TraceId,
         answering: &[String],
     ) -> Result<TraceByIdResponse, QueryError> {
-        let Sources { view, held, .. } = self.sources(tenant, answering)?;
+        let Sources { view, held } = self.sources(tenant, answering)?;
         let mut blocks = Vec::new();
         for block in view.served {
             match self.bucket.bloom_may_contain(&block.meta, trace).await {
@@ -76,11 +79,13 @@ impl Ingester {
             }
         }
         let ingester = Arc::clone(self);
+        let stop = CancellationToken::new();
+        let _stops_with_the_client = stop.clone().drop_guard();
         let find = move || {
             let mut segments: Vec<Arc<Segment>> = view.heads.iter().flat_map(|head| head.segments_of(&trace)).collect();
             segments.extend(held);
             let mut inspected: u64 = segments.iter().map(|s| u64::from(s.header.uncompressed_bytes)).sum();
-            let gathered = gather_readable(&segments, |id| *id == trace);
+            let gathered = gather_readable(&segments, |id| *id == trace, &stop);
             let mut parts = Vec::new();
             if !gathered.is_empty() {
                 let (part, invalid) = gathered.decode();
@@ -90,6 +95,9 @@ impl Ingester {
                 parts.push(part);
             }
             for block in blocks {
+                if stop.is_cancelled() {
+                    break;
+                }
                 let reader = ingester.bucket.reader(&block.meta);
                 match BlockReader::open(block.meta.clone(), reader).and_then(|b| b.find(trace, None)) {
                     Ok(part) => parts.extend(part),
@@ -99,7 +107,9 @@ impl Ingester {
             }
             Ok((combine(parts), inspected))
         };
-        let found: Result<(Vec<ResourceSpans>, u64), QueryError> = blocking(find).await?;
+        // Short, and not to wait for searches.
+        let found: Result<(Vec<ResourceSpans>, u64), QueryError> =
+            spawn_blocking(find).await.map_err(|e| QueryError::Internal(e.to_string()))?;
         let (resource_spans, inspected_bytes) = found?;
         Ok(TraceByIdResponse {
             trace: (!resource_spans.is_empty()).then_some(Trace { resource_spans }),
@@ -109,9 +119,21 @@ impl Ingester {
     }
 }
 
-/// Runs what burns CPU or reads files off the async threads.
+/// Queries that work at the same time: more would only hold more memory. The others wait in the order in which they came.
+static AT_ONCE: LazyLock<Arc<Semaphore>> = LazyLock::new(|| {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+    Arc::new(Semaphore::new(cores * 2))
+});
+
+/// Runs what burns CPU or reads files off the async threads. One that has been dropped meanwhile ends at its next look at its
+/// token, and keeps its place until then.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, QueryError> {
-    spawn_blocking(work).await.map_err(|e| QueryError::Internal(e.to_string()))
+    let permit = Arc::clone(&AT_ONCE).acquire_owned().await.map_err(|e| QueryError::Internal(e.to_string()))?;
+    let done = spawn_blocking(move || {
+        let _permit = permit;
+        work()
+    });
+    done.await.map_err(|e| QueryError::Internal(e.to_string()))
 }
 
 /// A served block that has been compacted away meanwhile is known to queriers: it is no loss.

@@ -34,6 +34,8 @@ pub(crate) struct Reader {
     /// Memory of one that is not kept any more.
     used: Vec<u8>,
     gathered: Gathered,
+    /// Of heads, by their addresses, how many of their segments are looked at. Of others all are.
+    until: FxHashMap<usize, usize>,
     /// Bytes decompressed so far.
     pub(crate) inspected_bytes: u64,
 }
@@ -77,6 +79,21 @@ impl Reader {
         }
     }
 
+    /// From now on gathers nothing that comes later.
+    pub(crate) fn look_no_further(&mut self, view: &View) {
+        self.until = view.heads.iter().map(|head| (Arc::as_ptr(head) as usize, head.read(|contents| contents.segments.len()))).collect();
+    }
+
+    /// The segments of a head that are looked at and have spans of any of these traces, each once, oldest first.
+    fn segments_of(&self, head: &Arc<Head>, traces: &[TraceId]) -> Vec<Arc<Segment>> {
+        let mut segments = head.segments_of_all(traces);
+        if let Some(until) = self.until.get(&(Arc::as_ptr(head) as usize)) {
+            let later: FxHashSet<*const Segment> = head.read(|contents| contents.segments.iter().skip(*until).map(Arc::as_ptr).collect());
+            segments.retain(|segment| !later.contains(&Arc::as_ptr(segment)));
+        }
+        segments
+    }
+
     /// All spans of these traces, wherever they lie.
     pub(crate) fn gather(&mut self, heads: &[Arc<Head>], traces: &[TraceId]) -> &mut Gathered {
         let wanted: FxHashSet<TraceId> = traces.iter().copied().collect();
@@ -85,7 +102,7 @@ impl Reader {
         let mut gathered = std::mem::take(&mut self.gathered);
         gathered.clear(usize::try_from(bytes).unwrap_or(0).min(KEPT_BYTES_MAX));
         for head in heads {
-            for segment in head.segments_of_all(traces) {
+            for segment in self.segments_of(head, traces) {
                 if let Some(data) = self.read(&segment)
                     && let Err(error) = gathered.take_from(&segment, &data, |trace| wanted.contains(trace))
                 {
@@ -111,10 +128,13 @@ impl Reader {
 }
 
 impl View {
-    /// Takes held segments into the view, as one more head.
-    pub(crate) fn add_held(&mut self, held: &[Arc<Segment>], reader: &mut Reader) {
+    /// Takes held segments into the view, as one more head. Some of them, when the client has gone away.
+    pub(crate) fn add_held(&mut self, held: &[Arc<Segment>], reader: &mut Reader, stop: &CancellationToken) {
         let head = Head::default();
         for segment in held {
+            if stop.is_cancelled() {
+                break;
+            }
             if let Some(Ok(traces)) = reader.read(segment).map(|data| summarize(&data)) {
                 head.insert(Arc::clone(segment), &traces);
             }
@@ -122,21 +142,22 @@ impl View {
         self.heads.insert(0, Arc::new(head));
     }
 
-    /// Gives `each` the traces that may match, those that came last first, in groups of about a window's size, until it breaks or
-    /// the client has gone away.
+    /// Gives `each` the traces that may match, by themselves or together with spans from elsewhere, and whether they may by
+    /// themselves; those that came last first, in groups of about a window's size, until it breaks or the client has gone away.
     pub(crate) fn candidates(
         &self,
         fetch: &Fetch,
         stop: &CancellationToken,
         reader: &mut Reader,
-        each: &mut dyn FnMut(&mut Reader, Vec<TraceId>) -> ControlFlow<()>,
+        each: &mut dyn FnMut(&mut Reader, Vec<(TraceId, bool)>) -> ControlFlow<()>,
     ) {
-        let mut give = |reader: &mut Reader, ids| if stop.is_cancelled() { ControlFlow::Break(()) } else { each(reader, ids) };
+        let mut give = |reader: &mut Reader, traces| if stop.is_cancelled() { ControlFlow::Break(()) } else { each(reader, traces) };
         if fetch.filter == TraceFilter::All {
-            let _ = self.trace_windows(|_| true).into_iter().try_for_each(|ids| give(reader, ids));
+            let windows = self.trace_windows(|_| true).into_iter();
+            let _ = windows.map(|ids| ids.into_iter().map(|id| (id, true)).collect()).try_for_each(|traces| give(reader, traces));
             return;
         }
-        let mut seen: FxHashSet<TraceId> = FxHashSet::default();
+        let mut seen: FxHashMap<TraceId, bool> = FxHashMap::default();
         let by_window = is_decided_by_one_span(&fetch.filter);
         // What several spans decide together cannot be told from some of the segments.
         for window in if by_window { self.windows() } else { vec![self.windows().concat()] } {
@@ -147,10 +168,15 @@ impl View {
                 }
                 reader.look_at(segment, &mut candidates);
             }
-            let mut ids = candidates.finish();
-            ids.retain(|id| seen.insert(*id));
-            let groups = if by_window { vec![ids] } else { self.trace_windows(|id| seen.contains(id)) };
-            if groups.into_iter().try_for_each(|ids| give(reader, ids)).is_break() {
+            let mut traces = candidates.finish_parts();
+            traces.retain(|(id, alone)| seen.insert(*id, *alone).is_none());
+            let groups = if by_window {
+                vec![traces]
+            } else {
+                let windows = self.trace_windows(|id| seen.contains_key(id)).into_iter();
+                windows.map(|ids| ids.into_iter().filter_map(|id| Some((id, *seen.get(&id)?))).collect()).collect()
+            };
+            if groups.into_iter().try_for_each(|traces| give(reader, traces)).is_break() {
                 return;
             }
         }

@@ -58,10 +58,10 @@ impl Ingester {
                 stop,
                 metrics: SearchMetrics::default(),
             };
-            let Sources { mut view, held, .. } = sources;
+            let Sources { mut view, held } = sources;
             let mut reader = Reader::default();
             if !held.is_empty() {
-                view.add_held(&held, &mut reader);
+                view.add_held(&held, &mut reader, &search.stop);
             }
             search.live(&view, &mut reader);
             search.metrics.inspected_bytes += reader.inspected_bytes;
@@ -105,8 +105,9 @@ impl Search {
     /// Live segments: first which traces may match, by their raw spans; then those traces exactly, with all their spans.
     fn live(&mut self, view: &View, reader: &mut Reader) {
         let (fetch, stop) = (self.plan.fetch().clone(), self.stop.clone());
-        view.candidates(&fetch, &stop, reader, &mut |reader, ids| {
-            self.traces(view, reader, ids);
+        view.candidates(&fetch, &stop, reader, &mut |reader, traces| {
+            let alone = traces.into_iter().filter(|(_, may_match)| *may_match).map(|(id, _)| id);
+            self.traces(view, reader, alone.collect());
             if self.is_over() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
     }

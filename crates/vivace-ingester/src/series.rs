@@ -1,181 +1,273 @@
+//! Counting live spans for metrics queries, together with other ingesters and with blocks: each names its traces, is told which
+//! of them are not for it to count, and counts the others. All of it is about what was live when the call began.
+
+use std::collections::VecDeque;
+use std::hash::{BuildHasher, BuildHasherDefault};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use rustc_hash::FxHashSet;
-use tokio_util::sync::CancellationToken;
-use vivace_block::{BlockReader, live};
+use futures::Stream;
+use rustc_hash::{FxHashMap, FxHashSet, FxHasher};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic::{Status, Streaming};
+use vivace_block::{TRACE_SPREAD_NANOS, live};
+use vivace_core::budget::Budget;
 use vivace_core::{TenantId, TraceId};
 use vivace_proto::tempopb::SearchMetrics;
-use vivace_proto::vivace::v1::{HeldBlock, RecentTraces, SeriesRequest, SeriesResponse};
-use vivace_storage::overlaps;
-use vivace_traceql::{MetricsPlan, Partial};
+use vivace_proto::vivace::v1::{
+    AllNamed, NamedTraces, SeriesFromIngester, SeriesRequest, SeriesResponse, SeriesToIngester, series_from_ingester, series_to_ingester,
+};
+use vivace_storage::near_range;
+use vivace_traceql::{MetricsPlan, Partial, TraceFilter};
 
 use crate::ingester::Ingester;
-use crate::live::{Contents, View};
+use crate::live::View;
 use crate::parts::ids_of;
-use crate::query::{QueryError, Sources, blocking, read_failed};
-use crate::ranges::SegmentSet;
+use crate::query::{QueryError, Sources, blocking};
 use crate::scan::Reader;
 use crate::search::in_time;
+use crate::segment::Segment;
+
+/// Traces that are named in one message: they start at about the same time, so that blocks of other times need not be compared.
+const NAMED_AT_ONCE: usize = 4096;
+
+/// Why a count has ended early.
+type Ended = Box<Status>;
+
+/// One metrics query under way.
+pub(crate) struct Session {
+    plan: MetricsPlan,
+    /// What is live, and first what is held for others.
+    view: View,
+    reader: Reader,
+    stop: CancellationToken,
+    budget: Budget,
+    _stops_with_the_client: DropGuard,
+}
+
+/// Traces that this ingester does not count.
+#[derive(Default)]
+struct LeaveOut {
+    /// They are brought together elsewhere.
+    split: FxHashSet<TraceId>,
+    of_others: FxHashSet<TraceId>,
+}
+
+enum Step {
+    Begin(TenantId),
+    Name(VecDeque<SeriesFromIngester>, Box<Session>),
+    Count(Box<Session>),
+    Over,
+}
 
 impl Ingester {
-    /// Counts what there is of a tenant for a metrics query: its own, or what it holds for others. Stops when the client has gone away.
-    ///
-    /// # Errors
-    /// [`QueryError::Invalid`] for a query that makes no sense, [`QueryError::Unavailable`] where a flushed block cannot be read.
-    pub(crate) async fn series(self: &Arc<Self>, tenant: &TenantId, request: SeriesRequest) -> Result<SeriesResponse, QueryError> {
-        let plan = plan(&request)?;
-        let elsewhere: FxHashSet<TraceId> = ids_of(&request.known_traces)?.map(TraceId).collect();
-        let known_segments = SegmentSet::from_proto(&request.known_segments)
-            .ok_or_else(|| QueryError::Invalid("an incarnation of known_segments has not 16 bytes".to_owned()))?;
-        let Sources { mut view, mut held, takeovers } = self.sources_without(tenant, &request.answering, &request.known_blocks)?;
-        let (own_blocks, blocks_of_others): (Vec<_>, Vec<_>) = view.served.into_iter().partition(|block| *block.writer == *self.id);
-        let holds_some = !held.is_empty() || !blocks_of_others.is_empty();
-        let holds_more = holds_some && !request.only_held;
-        if request.only_held {
-            view = View { heads: Vec::new(), served: blocks_of_others };
-            held.retain(|segment| !known_segments.contains(&segment.header.id));
-        } else {
-            view.served = own_blocks;
-            held.clear();
-        }
-        let others = view.served.iter().filter(|_| request.only_held);
-        let held_blocks: Vec<u8> = others.flat_map(|block| block.meta.block_id.0).collect();
-        let counted: SegmentSet = held.iter().map(|segment| segment.header.id).collect();
-        let stop = CancellationToken::new();
-        let _stops_with_the_client = stop.clone().drop_guard();
-        let ingester = Arc::clone(self);
-        blocking(move || {
-            let mut reader = Reader::default();
-            if !held.is_empty() {
-                view.add_held(&held, &mut reader);
+    /// Answers one metrics query, step by step, as it is asked. Dropping the stream ends it.
+    pub(crate) fn series(
+        self: &Arc<Self>,
+        tenant: TenantId,
+        asked: Streaming<SeriesToIngester>,
+        status: impl Fn(&QueryError) -> Status + Send + 'static,
+    ) -> impl Stream<Item = Result<SeriesFromIngester, Status>> + Send + 'static {
+        let begin = (Arc::clone(self), asked, Step::Begin(tenant), status);
+        futures::stream::try_unfold(begin, |(ingester, mut asked, mut step, status)| async move {
+            loop {
+                step = match step {
+                    Step::Begin(tenant) => {
+                        let request = begun(&mut asked).await.map_err(|ended| *ended)?;
+                        let (named, session) = ingester.name(&tenant, request).await.map_err(|error| status(&error))?;
+                        Step::Name(named, Box::new(session))
+                    }
+                    Step::Name(mut named, session) => match named.pop_front() {
+                        Some(message) => return Ok(Some((message, (ingester, asked, Step::Name(named, session), status)))),
+                        None => Step::Count(session),
+                    },
+                    Step::Count(session) => {
+                        let leave_out = LeaveOut::read(&mut asked).await.map_err(|ended| *ended)?;
+                        let counted = session.count(leave_out).await.map_err(|error| status(&error))?;
+                        let message = SeriesFromIngester { message: Some(series_from_ingester::Message::Counted(counted)) };
+                        return Ok(Some((message, (ingester, asked, Step::Over, status))));
+                    }
+                    Step::Over => return Ok(None),
+                };
             }
-            let mut count = Count { partial: plan.partial(), plan, elsewhere, stop, metrics: SearchMetrics::default() };
-            count.live(&view, &mut reader);
-            count.metrics.inspected_bytes += reader.inspected_bytes;
-            drop(reader);
-            count.blocks(&ingester, &view)?;
-            let (partial, metrics) = (Some(count.partial.to_message()), Some(count.metrics));
-            Ok(SeriesResponse { partial, metrics, held: counted.to_proto(), held_blocks: held_blocks.into(), holds_more, takeovers })
         })
-        .await?
     }
 
-    /// The traces that are here in the time of a metrics query, as often as there are places that have them: all live spans are
-    /// one, and each block that is still served and known to nobody else is another.
-    ///
-    /// # Errors
-    /// As for [`Ingester::series`].
-    pub(crate) async fn traces(self: &Arc<Self>, tenant: &TenantId, request: SeriesRequest) -> Result<RecentTraces, QueryError> {
-        let plan = plan(&request)?;
-        let Sources { view, held, takeovers } = self.sources_without(tenant, &request.answering, &request.known_blocks)?;
-        let ingester = Arc::clone(self);
-        blocking(move || {
-            let (start, end) = (plan.fetch().start_unix_nanos, plan.fetch().end_unix_nanos);
-            let live: FxHashSet<TraceId> = view.heads.iter().flat_map(|head| head.read(Contents::traces)).collect();
-            let mut found = RecentTraces { start: u64::MAX, takeovers, ..RecentTraces::default() };
+    /// The traces in the time of a query.
+    async fn name(
+        self: &Arc<Self>,
+        tenant: &TenantId,
+        request: SeriesRequest,
+    ) -> Result<(VecDeque<SeriesFromIngester>, Session), QueryError> {
+        let plan = MetricsPlan::of_request(&request).map_err(|e| QueryError::Invalid(e.to_string()))?;
+        let Sources { mut view, held } = self.sources_without(tenant, &request.answering, &request.known_blocks)?;
+        let (start, end) = (plan.fetch().start_unix_nanos, plan.fetch().end_unix_nanos);
+        let served = std::mem::take(&mut view.served);
+        let served = served.iter().filter(|block| near_range(&block.meta, start, end)).map(|block| block.meta.to_json().into()).collect();
+        let stop = CancellationToken::new();
+        let guard = stop.clone().drop_guard();
+        let named = blocking(move || {
+            // A trace of which a part is out of the range is named too where the whole decides.
+            let spread = if plan.needs_whole_traces() { TRACE_SPREAD_NANOS } else { 0 };
+            let range = (start.saturating_sub(spread), if end == 0 { 0 } else { end.saturating_add(spread) });
+            let mut reader = Reader::default();
+            let mut named = named(&view, range, None);
             if !held.is_empty() {
                 let mut of_others = View::default();
-                of_others.add_held(&held, &mut Reader::default());
-                let ids: FxHashSet<TraceId> = of_others.heads.iter().flat_map(|head| head.read(Contents::traces)).collect();
-                let mut held_ids = Vec::new();
-                for (first, last, id) in in_time(&of_others, ids.into_iter().collect(), start, end) {
-                    held_ids.extend_from_slice(&id.0);
-                    (found.start, found.end) = (found.start.min(first), found.end.max(last));
-                }
-                found.held_trace_ids = held_ids.into();
+                of_others.add_held(&held, &mut reader, &stop);
+                let segments = held_segments(&of_others);
+                named.extend(self::named(&of_others, range, Some(&segments)));
+                view.heads.splice(0..0, of_others.heads);
             }
-            let mut trace_ids = Vec::new();
-            for (first, last, id) in in_time(&view, live.into_iter().collect(), start, end) {
-                trace_ids.extend_from_slice(&id.0);
-                (found.start, found.end) = (found.start.min(first), found.end.max(last));
-            }
-            for block in view.served.iter().filter(|block| overlaps(&block.meta, start, end)) {
-                let mut ids = Vec::new();
-                let read = BlockReader::open(block.meta.clone(), ingester.bucket.reader(&block.meta)).and_then(|reader| {
-                    (0..reader.row_groups()).try_for_each(|group| {
-                        reader.ids_of(group)?.iter().for_each(|id| ids.extend_from_slice(&id.0));
-                        Ok(())
-                    })
-                });
-                match read {
-                    Ok(()) => {
-                        let meta = &block.meta;
-                        if *block.writer == *ingester.id {
-                            trace_ids.append(&mut ids);
-                        } else {
-                            let block_id = meta.block_id.0.to_vec().into();
-                            found.held_blocks.push(HeldBlock { block_id, trace_ids: ids.into() });
-                        }
-                        (found.start, found.end) = (found.start.min(meta.start_unix_nanos), found.end.max(meta.end_unix_nanos));
-                    }
-                    Err(error) => read_failed(block, error)?,
-                }
-            }
-            found.trace_ids = trace_ids.into();
-            Ok(found)
-        })
-        .await?
+            // Only now: what has come in between was named and is not counted.
+            reader.look_no_further(&view);
+            let oldest_arrival = view.heads.iter().map(|head| head.size()).filter(|size| size.segments > 0);
+            let oldest_arrival = oldest_arrival.map(|size| size.oldest_unix_seconds).min().unwrap_or(u64::MAX);
+            let all_named = AllNamed { oldest_arrival, served };
+            let messages = named.into_iter().map(series_from_ingester::Message::Named);
+            let messages = messages.chain([series_from_ingester::Message::AllNamed(all_named)]);
+            let messages = messages.map(|message| SeriesFromIngester { message: Some(message) }).collect();
+            (messages, plan, view, reader, stop)
+        });
+        let (messages, plan, view, reader, stop) = named.await?;
+        Ok((messages, Session { plan, view, reader, stop, budget: self.settings.budget.clone(), _stops_with_the_client: guard }))
     }
 }
 
-fn plan(request: &SeriesRequest) -> Result<MetricsPlan, QueryError> {
-    MetricsPlan::of_request(request).map_err(|e| QueryError::Invalid(e.to_string()))
+async fn begun(asked: &mut Streaming<SeriesToIngester>) -> Result<SeriesRequest, Ended> {
+    match asked.message().await?.and_then(|message| message.message) {
+        Some(series_to_ingester::Message::Begin(request)) => Ok(request),
+        _ => Err(Box::new(Status::invalid_argument("a count does not begin with its request"))),
+    }
+}
+
+impl LeaveOut {
+    async fn read(asked: &mut Streaming<SeriesToIngester>) -> Result<Self, Ended> {
+        let mut all = Self::default();
+        loop {
+            let Some(series_to_ingester::Message::LeaveOut(some)) = asked.message().await?.and_then(|message| message.message) else {
+                return Err(Box::new(Status::invalid_argument("a count ended before it was said what is left out")));
+            };
+            let ids = |bytes: &[u8]| ids_of(bytes).map(|ids| ids.map(TraceId).collect::<Vec<_>>());
+            let ids = |bytes: &[u8]| ids(bytes).map_err(|e| Box::new(Status::invalid_argument(e.to_string())));
+            all.split.extend(ids(&some.split)?);
+            all.of_others.extend(ids(&some.of_others)?);
+            if some.is_last {
+                return Ok(all);
+            }
+        }
+    }
+}
+
+/// The traces of these heads that overlap a range, in messages of such that start at about the same time.
+fn named(view: &View, (start, end): (u64, u64), held_segments: Option<&FxHashMap<TraceId, u64>>) -> Vec<NamedTraces> {
+    let ids: FxHashSet<TraceId> = view.heads.iter().flat_map(|head| head.read(crate::live::Contents::traces)).collect();
+    let mut traces = in_time(view, ids.into_iter().collect(), start, end);
+    traces.sort_unstable();
+    let message = |traces: &[(u64, u64, TraceId)]| NamedTraces {
+        trace_ids: traces.iter().flat_map(|(_, _, id)| id.0).collect::<Vec<u8>>().into(),
+        held_segments: held_segments
+            .map(|segments| traces.iter().map(|(_, _, id)| segments.get(id).copied().unwrap_or_default()).collect())
+            .unwrap_or_default(),
+        start: traces.first().map_or(0, |(start, _, _)| *start),
+        end: traces.iter().map(|(_, end, _)| *end).max().unwrap_or_default(),
+    };
+    traces.chunks(NAMED_AT_ONCE).map(message).collect()
+}
+
+/// Of each trace, a number that says which segments it is in.
+fn held_segments(view: &View) -> FxHashMap<TraceId, u64> {
+    let mut numbers: FxHashMap<TraceId, u64> = FxHashMap::default();
+    let number = |segment: &Arc<Segment>| {
+        let hash = BuildHasherDefault::<FxHasher>::default().hash_one((&segment.header.primary, segment.header.id));
+        mixed(hash)
+    };
+    for head in &view.heads {
+        head.read(|contents| {
+            let of_segments: Vec<u64> = contents.segments.iter().map(number).collect();
+            for (id, entry) in &contents.index {
+                // In whatever order they came.
+                let sum = entry.segments().iter().fold(0, |sum: u64, place| sum.wrapping_add(of_segments[*place as usize]));
+                numbers.insert(*id, sum);
+            }
+        });
+    }
+    numbers
+}
+
+/// Spreads a hash, so that sums of several say which they were: the last steps of MurmurHash3.
+fn mixed(hash: u64) -> u64 {
+    let hash = (hash ^ hash >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    let hash = (hash ^ hash >> 33).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    hash ^ hash >> 33
+}
+
+impl Session {
+    async fn count(self: Box<Self>, leave_out: LeaveOut) -> Result<SeriesResponse, QueryError> {
+        let Self { plan, view, mut reader, stop, budget, _stops_with_the_client: guard } = *self;
+        let counted = blocking(move || {
+            let mut count = Count {
+                partial: plan.partial_within(&budget),
+                plan,
+                leave_out,
+                split: Vec::new(),
+                stop,
+                metrics: SearchMetrics::default(),
+            };
+            count.live(&view, &mut reader);
+            count.metrics.inspected_bytes += reader.inspected_bytes;
+            let split = count.split.iter().flat_map(|id| id.0).collect::<Vec<u8>>().into();
+            count.partial.check()?;
+            Ok(SeriesResponse { partial: Some(count.partial.to_message()), metrics: Some(count.metrics), split })
+        });
+        let counted = counted.await;
+        drop(guard);
+        counted?
+    }
 }
 
 /// One metrics query under way.
 struct Count {
     plan: MetricsPlan,
-    /// Traces that others count.
-    elsewhere: FxHashSet<TraceId>,
+    leave_out: LeaveOut,
     partial: Partial,
+    /// Those that are left out, and may count.
+    split: Vec<TraceId>,
     stop: CancellationToken,
     metrics: SearchMetrics,
 }
 
 impl Count {
-    /// Live segments: first which traces may count, by their raw spans; then those traces exactly, with all their spans, so that
-    /// copies are known as such.
+    /// First which traces may count, by their raw spans; then those traces exactly, with all their spans, so that copies are known
+    /// as such.
     fn live(&mut self, view: &View, reader: &mut Reader) {
         let (fetch, stop) = (self.plan.fetch().clone(), self.stop.clone());
-        view.candidates(&fetch, &stop, reader, &mut |reader, ids| {
-            self.traces(view, reader, ids);
-            ControlFlow::Continue(())
+        if fetch.filter == TraceFilter::Nothing {
+            return;
+        }
+        view.candidates(&fetch, &stop, reader, &mut |reader, candidates| {
+            let mut alone = Vec::with_capacity(candidates.len());
+            for (id, may_count_alone) in candidates {
+                if self.leave_out.split.contains(&id) {
+                    self.split.push(id);
+                } else if may_count_alone && !self.leave_out.of_others.contains(&id) {
+                    alone.push(id);
+                }
+            }
+            self.traces(view, reader, alone)
         });
     }
 
-    /// Those of these traces that nobody else counts.
-    fn traces(&mut self, view: &View, reader: &mut Reader, mut ids: Vec<TraceId>) {
-        ids.retain(|id| !self.elsewhere.contains(id));
+    fn traces(&mut self, view: &View, reader: &mut Reader, ids: Vec<TraceId>) -> ControlFlow<()> {
         let fetch = self.plan.fetch();
         let ids = in_time(view, ids, fetch.start_unix_nanos, fetch.end_unix_nanos);
         let ids: Vec<TraceId> = ids.into_iter().map(|(_, _, id)| id).collect();
         let gathered = reader.gather(&view.heads, &ids);
-        let _ = live::observe(&self.plan, &mut self.partial, &gathered.traces(), &|| self.stop.is_cancelled());
-        self.metrics.inspected_traces += u32::try_from(ids.len()).unwrap_or(u32::MAX);
-    }
-
-    /// Flushed blocks that are still served from here and that nobody else counts.
-    fn blocks(&mut self, ingester: &Ingester, view: &View) -> Result<(), QueryError> {
-        let fetch = self.plan.fetch();
-        for block in &view.served {
-            if self.stop.is_cancelled() || !overlaps(&block.meta, fetch.start_unix_nanos, fetch.end_unix_nanos) {
-                continue;
-            }
-            // A block that cannot be read to its end must not count in part.
-            let mut partial = self.plan.partial();
-            let wanted = |id: &TraceId| !self.elsewhere.contains(id);
-            let counted = BlockReader::open(block.meta.clone(), ingester.bucket.reader(&block.meta))
-                .and_then(|reader| reader.observe(&self.plan, &mut partial, 0..reader.row_groups(), &wanted, &|| self.stop.is_cancelled()));
-            match counted {
-                Ok(stats) => {
-                    self.plan.merge(&mut self.partial, partial);
-                    self.metrics.inspected_bytes += stats.bytes;
-                    self.metrics.inspected_traces += u32::try_from(stats.traces).unwrap_or(u32::MAX);
-                }
-                Err(error) => read_failed(block, error)?,
-            }
+        let stop = || self.stop.is_cancelled();
+        if live::observe(&self.plan, &mut self.partial, &gathered.traces(), &stop).is_break() {
+            return ControlFlow::Break(());
         }
-        Ok(())
+        self.metrics.inspected_traces += u32::try_from(ids.len()).unwrap_or(u32::MAX);
+        ControlFlow::Continue(())
     }
 }

@@ -1,5 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use rustc_hash::FxHashSet;
@@ -27,7 +27,7 @@ const SCOPES: [(&str, Scope); 5] = [
     ("instrumentation", Scope::Instrumentation),
 ];
 /// Traces brought together at a time, where values of whole traces are asked for.
-const TRACES_AT_ONCE: usize = 1024;
+const TRACES_AT_ONCE: usize = 128;
 
 impl Ingester {
     /// The names of attributes that a tenant's spans here have. Those of intrinsics need no data: the query-frontend has them.
@@ -61,9 +61,9 @@ impl Ingester {
                     names.flow()
                 });
                 let in_blocks = (!filter.passes_everything()).then_some(wanted);
-                search.blocks(|block| {
-                    let every = 0..block.row_groups();
-                    Ok(block.tag_names(scope, in_blocks, every, &mut |scope, name| names.add(scope, name))?.bytes)
+                search.blocks(|block, group, is_over| {
+                    let mut add = |scope, name: &str| if is_over() { ControlFlow::Break(()) } else { names.add(scope, name) };
+                    Ok(block.tag_names(scope, in_blocks, group, &mut add)?.bytes)
                 })?;
                 Ok(names)
             })
@@ -112,9 +112,9 @@ impl Ingester {
                         }),
                     }
                     let in_blocks = (!filter.passes_everything()).then_some(wanted);
-                    search.blocks(|block| {
-                        let every = 0..block.row_groups();
-                        Ok(block.tag_values(&attribute, in_blocks, every, &mut |value| values.add(&value))?.bytes)
+                    search.blocks(|block, group, is_over| {
+                        let mut add = |value| if is_over() { ControlFlow::Break(()) } else { values.add(&value) };
+                        Ok(block.tag_values(&attribute, in_blocks, group, &mut add)?.bytes)
                     })?;
                     Ok(values)
                 })
@@ -220,7 +220,7 @@ impl Ingester {
         answering: &[String],
         look: impl FnOnce(&mut TagSearch) -> Result<T, QueryError> + Send + 'static,
     ) -> Result<(T, u64), QueryError> {
-        let Sources { mut view, held, .. } = self.sources(tenant, answering)?;
+        let Sources { mut view, held } = self.sources(tenant, answering)?;
         let blocks_max = match (self.limits)(tenant).read.max_blocks_per_tag_values_query {
             0 => usize::MAX,
             max => max,
@@ -231,7 +231,7 @@ impl Ingester {
         blocking(move || {
             let mut reader = Reader::default();
             if !held.is_empty() {
-                view.add_held(&held, &mut reader);
+                view.add_held(&held, &mut reader, &stop);
             }
             let mut search = TagSearch { ingester, view, reader, blocks_max, inspected_bytes: 0, stop, is_full: false };
             let found = look(&mut search)?;
@@ -256,14 +256,27 @@ impl TagSearch {
         }
     }
 
-    /// Looks at flushed blocks, newest first. `look` returns the bytes that it read.
-    fn blocks(&mut self, mut look: impl FnMut(&BlockReader) -> Result<u64, ReadError>) -> Result<(), QueryError> {
+    /// Looks at flushed blocks, newest first, a row group at a time. `look` is given a way to see that the client has gone away, and
+    /// returns the bytes that it read.
+    fn blocks(
+        &mut self,
+        mut look: impl FnMut(&BlockReader, Range<usize>, &dyn Fn() -> bool) -> Result<u64, ReadError>,
+    ) -> Result<(), QueryError> {
         for block in self.view.served.iter().rev().take(self.blocks_max) {
             if self.is_over() {
                 return Ok(());
             }
             let opened = BlockReader::open(block.meta.clone(), self.ingester.bucket.reader(&block.meta));
-            match opened.and_then(|opened| look(&opened)) {
+            let looked = opened.and_then(|opened| {
+                let mut bytes = 0;
+                for group in 0..opened.row_groups() {
+                    if !self.stop.is_cancelled() {
+                        bytes += look(&opened, group..group + 1, &|| self.stop.is_cancelled())?;
+                    }
+                }
+                Ok(bytes)
+            });
+            match looked {
                 Ok(bytes) => self.inspected_bytes += bytes,
                 Err(error) => read_failed(block, error)?,
             }

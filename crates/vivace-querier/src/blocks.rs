@@ -128,16 +128,20 @@ impl Blocks {
         reader: &Arc<BlockReader>,
         work: impl FnOnce(&BlockReader, &CancellationToken) -> T + Send + 'static,
     ) -> Result<T, JobError> {
+        let reader = reader.clone();
+        self.work(move |cancelled| work(&reader, cancelled)).await
+    }
+
+    /// Works on a thread that may block, as [`Blocks::with_block`] does.
+    pub(crate) async fn work<T: Send + 'static>(&self, work: impl FnOnce(&CancellationToken) -> T + Send + 'static) -> Result<T, JobError> {
         let permit = self.cpu.clone().acquire_owned().await.map_err(|e| JobError::Internal(e.to_string()))?;
         let cancelled = CancellationToken::new();
         let _cancel_on_drop = cancelled.clone().drop_guard();
-        let reader = reader.clone();
-        let block = reader.meta().block_id;
         let done = tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            work(&reader, &cancelled)
+            work(&cancelled)
         });
-        done.await.map_err(|e| JobError::Internal(format!("block {block}: {e}")))
+        done.await.map_err(|e| JobError::Internal(e.to_string()))
     }
 
     /// Those of `ids`, ascending, that a block has, and the bytes that were read to know.

@@ -1,20 +1,19 @@
-//! Which traces of a job are in other places too. Those must be brought together before they are judged as a whole, or
-//! before their spans are counted.
+//! Which traces of a job are in other places too: those must be brought together before they are judged as a whole.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::StreamExt;
 use rustc_hash::{FxHashMap, FxHashSet};
 use vivace_block::{BlockMeta, TracePart};
 use vivace_core::{BlockId, TenantId, TraceId};
 use vivace_proto::vivace::v1::{self as proto, CountPlacesRequest, Places};
-use vivace_storage::BucketError;
+use vivace_storage::{BucketError, near_range};
 
 use crate::JobError;
 use crate::blocks::Blocks;
 use crate::error::BlockFault;
+use crate::party::packed;
 use crate::recent::Ingesters;
 
 /// Blocks whose ids are compared at the same time.
@@ -52,58 +51,23 @@ pub(crate) struct Split {
 }
 
 impl Elsewhere<'_> {
-    /// Those of `parts`, ascending by id, whose traces other places have too, exactly. Blocks are compared that overlap the
-    /// time of the parts, widened by `spread_nanos` on both sides: 0 finds copies of spans, more finds other spans too.
-    pub(crate) async fn also_has(&self, parts: &[TracePart], here: Here, spread_nanos: u64) -> Result<Split, JobError> {
+    /// Those of `parts`, ascending by id, whose traces other places have too, exactly. Blocks are compared that are near the time of
+    /// the parts.
+    pub(crate) async fn also_has(&self, parts: &[TracePart], here: Here) -> Result<Split, JobError> {
         let mut split = Split::default();
         let (Some(start), Some(end)) = (parts.iter().map(|p| p.start_unix_nanos).min(), parts.iter().map(|p| p.end_unix_nanos).max())
         else {
             return Ok(split);
         };
-        let ids: Arc<[TraceId]> = parts.iter().map(|part| part.trace_id).collect();
-        let range = (start.saturating_sub(spread_nanos), end.saturating_add(spread_nanos));
-        let metas = self.metas().await?.into_iter().filter(|meta| overlaps(meta, range));
-        let in_blocks = async {
-            let mut looks = futures::stream::iter(metas).map(|meta| self.blocks.having(meta, ids.clone())).buffer_unordered(BLOCKS_AT_ONCE);
-            let (mut found, mut bytes) = (Vec::new(), 0);
-            while let Some(look) = looks.next().await {
-                match look? {
-                    Ok((some, read)) => {
-                        found.extend(some);
-                        bytes += read;
-                    }
-                    Err(BlockFault::Unavailable(reason)) => return Err(JobError::Unavailable(reason)),
-                    // Its own job says so, and no other finds anything in it.
-                    Err(BlockFault::Broken(reason)) => tracing::debug!(reason, "a block's trace ids could not be compared"),
-                }
-            }
-            Ok((found, bytes))
-        };
-        let ((found, bytes), (in_ingesters, warnings)) = futures::try_join!(in_blocks, self.in_ingesters(&ids, here))?;
-        split.traces.extend(found);
+        let ids: Vec<TraceId> = parts.iter().map(|part| part.trace_id).collect();
+        let mut metas = self.blocks.metas(self.tenant, &self.places.blocks).await?;
+        metas.retain(|meta| near_range(meta, start.max(1), end.max(1)));
+        let in_blocks = self.blocks.all_holding(metas, &ids, &mut split.inspected_bytes);
+        let (found, (in_ingesters, warnings)) = futures::try_join!(in_blocks, self.in_ingesters(&ids, here))?;
+        split.traces.extend(found.into_iter().flat_map(|(_, ids)| ids));
         split.traces.extend(in_ingesters);
-        split.inspected_bytes = bytes;
         split.warnings = warnings;
         Ok(split)
-    }
-
-    /// The blocks to compare with. Those that this querier has not heard of are looked up; those that are gone are left out.
-    async fn metas(&self) -> Result<Vec<BlockMeta>, JobError> {
-        let mut wanted: FxHashSet<BlockId> = self.places.blocks.as_chunks::<16>().0.iter().map(|id| BlockId(*id)).collect();
-        let mut metas = self.blocks.known_metas(self.tenant, &wanted);
-        for meta in &metas {
-            wanted.remove(&meta.block_id);
-        }
-        for block in wanted {
-            match self.blocks.meta(self.tenant, block).await {
-                Ok(meta) => metas.push(meta),
-                Err(BucketError::Gone { .. } | BucketError::Corrupt { .. }) => {}
-                Err(error @ (BucketError::Unavailable { .. } | BucketError::LocalFile { .. })) => {
-                    return Err(JobError::Unavailable(error.to_string()));
-                }
-            }
-        }
-        Ok(metas)
     }
 
     /// Traces that ingesters have too, with what may be missing.
@@ -116,11 +80,8 @@ impl Elsewhere<'_> {
         // What is here is itself one of the places that ingesters count.
         let enough = if here == Here::Ingesters { 2 } else { 1 };
         for ids in ids.chunks(IDS_AT_ONCE) {
-            let request = CountPlacesRequest {
-                trace_ids: ids.iter().flat_map(|id| id.0).collect::<Vec<u8>>().into(),
-                known_blocks: self.places.known_blocks.clone(),
-                answering: Vec::new(),
-            };
+            let request =
+                CountPlacesRequest { trace_ids: packed(ids).into(), known_blocks: self.places.known_blocks.clone(), answering: Vec::new() };
             let counted =
                 self.ingesters.ask_recent(self.tenant, request, self.call, |mut c, r| async move { c.count_places(r).await }).await?;
             let mut sums = vec![0u32; ids.len()];
@@ -134,9 +95,69 @@ impl Elsewhere<'_> {
     }
 }
 
-/// Whether a block may hold something of this range, both ends included. One that does not know its times may.
-fn overlaps(meta: &BlockMeta, (start, end): (u64, u64)) -> bool {
-    meta.end_unix_nanos == 0 || vivace_storage::overlaps(meta, start.max(1), end.saturating_add(1))
+impl Blocks {
+    /// The metas of blocks, 16 bytes each. Those that this querier has not heard of are looked up; those that are gone are left out.
+    pub(crate) async fn metas(&self, tenant: &TenantId, blocks: &[u8]) -> Result<Vec<BlockMeta>, JobError> {
+        let mut wanted: FxHashSet<BlockId> = blocks.as_chunks::<16>().0.iter().map(|id| BlockId(*id)).collect();
+        let mut metas = self.known_metas(tenant, &wanted);
+        for meta in &metas {
+            wanted.remove(&meta.block_id);
+        }
+        for block in wanted {
+            match self.meta(tenant, block).await {
+                Ok(meta) => metas.push(meta),
+                Err(BucketError::Gone { .. } | BucketError::Corrupt { .. }) => {}
+                Err(error @ (BucketError::Unavailable { .. } | BucketError::LocalFile { .. })) => {
+                    return Err(JobError::Unavailable(error.to_string()));
+                }
+            }
+        }
+        Ok(metas)
+    }
+
+    /// Those of some traces, ascending, that a block has.
+    pub(crate) async fn holding(&self, meta: BlockMeta, ids: Arc<[TraceId]>, bytes: &mut u64) -> Result<Vec<TraceId>, JobError> {
+        match self.having(meta, ids).await? {
+            Ok((found, read)) => {
+                *bytes += read;
+                Ok(found)
+            }
+            Err(BlockFault::Unavailable(reason)) => Err(JobError::Unavailable(reason)),
+            // Its own job says so, and no other finds anything in it.
+            Err(BlockFault::Broken(reason)) => {
+                tracing::debug!(reason, "a block's trace ids could not be compared");
+                Ok(Vec::new())
+            }
+        }
+    }
+
+    /// Those of the blocks that have any of some traces, ascending, each with those that it has.
+    pub(crate) async fn all_holding(
+        &self,
+        metas: Vec<BlockMeta>,
+        ids: &[TraceId],
+        bytes: &mut u64,
+    ) -> Result<Vec<(BlockMeta, Vec<TraceId>)>, JobError> {
+        let ids: Arc<[TraceId]> = ids.into();
+        let looks = metas.into_iter().map(|meta| {
+            let ids = ids.clone();
+            async move {
+                let mut read = 0;
+                let held = self.holding(meta.clone(), ids, &mut read).await;
+                (meta, held, read)
+            }
+        });
+        let mut looks = futures::stream::iter(looks).buffer_unordered(BLOCKS_AT_ONCE);
+        let mut holding = Vec::new();
+        while let Some((meta, held, read)) = looks.next().await {
+            *bytes += read;
+            holding.push((meta, held?));
+        }
+        holding.retain(|(_, held)| !held.is_empty());
+        // In whatever order they were looked at.
+        holding.sort_unstable_by_key(|(meta, _)| meta.block_id);
+        Ok(holding)
+    }
 }
 
 /// Parts of traces from several answers, each trace once, ascending by id.
@@ -150,11 +171,6 @@ pub(crate) fn united(parts: impl IntoIterator<Item = TracePart>) -> Vec<TracePar
     let mut traces: Vec<TracePart> = traces.into_values().collect();
     traces.sort_unstable_by_key(|part| part.trace_id);
     traces
-}
-
-pub(crate) fn to_message(part: &TracePart) -> proto::TracePart {
-    let TracePart { trace_id, start_unix_nanos, end_unix_nanos } = *part;
-    proto::TracePart { trace_id: Bytes::copy_from_slice(&trace_id.0), start_unix_nanos, end_unix_nanos }
 }
 
 pub(crate) fn from_message(part: &proto::TracePart) -> TracePart {

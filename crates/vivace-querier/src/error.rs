@@ -2,8 +2,10 @@ use std::time::Duration;
 
 use tonic::Code;
 use vivace_block::ReadError;
+use vivace_core::budget::OverBudget;
 use vivace_proto::vivace::v1::Failure;
 use vivace_storage::BucketError;
+use vivace_traceql::TooLarge;
 
 /// Why a job has no result.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +23,14 @@ pub enum JobError {
         bytes: usize,
         /// The setting.
         max_bytes: usize,
+    },
+    /// Answering takes more than may be taken.
+    #[error("{why}")]
+    TooMuch {
+        /// Of what, and what to do.
+        why: String,
+        /// It is others that hold the rest.
+        retryable: bool,
     },
     /// It took too long.
     #[error("the job took longer than {setting} ({limit:?})")]
@@ -44,11 +54,24 @@ impl JobError {
         let (code, retryable) = match self {
             Self::Invalid(_) => (Code::InvalidArgument, false),
             Self::TooLarge { .. } => (Code::ResourceExhausted, false),
+            Self::TooMuch { retryable, .. } => (Code::ResourceExhausted, *retryable),
             Self::TimedOut { .. } => (Code::DeadlineExceeded, true),
             Self::Unavailable(_) => (Code::Unavailable, true),
             Self::Internal(_) => (Code::Internal, true),
         };
         Failure { code: code.into(), message: self.to_string(), retryable }
+    }
+}
+
+impl From<TooLarge> for JobError {
+    fn from(error: TooLarge) -> Self {
+        Self::TooMuch { why: error.to_string(), retryable: !error.never_fits() }
+    }
+}
+
+impl From<OverBudget> for JobError {
+    fn from(error: OverBudget) -> Self {
+        Self::TooMuch { why: error.to_string(), retryable: !error.never_fits() }
     }
 }
 

@@ -4,6 +4,7 @@
 //! results of several jobs are combined there. Start with [`start`].
 
 mod blocks;
+mod counting;
 mod elsewhere;
 mod error;
 mod ids;
@@ -12,6 +13,7 @@ mod querier;
 mod recent;
 mod search;
 mod series;
+mod together;
 mod whole;
 mod worker;
 
@@ -51,6 +53,7 @@ pub fn start(config: &Config, name: &str, ingesters: Ring, bucket: Bucket, polle
             search: settings.search.query_timeout,
             ingester: client.remote_timeout,
         },
+        budget: process.budget(),
     };
     let frontend = &settings.frontend_worker;
     let grpc = &frontend.grpc_client_config;

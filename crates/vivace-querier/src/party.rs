@@ -2,125 +2,230 @@
 
 use std::time::Duration;
 
-use rustc_hash::{FxHashMap, FxHashSet};
-use tonic::Request;
-use tonic::transport::Channel;
-use vivace_core::TenantId;
+use bytes::Bytes;
+use futures::stream::{FuturesUnordered, StreamExt};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Request, Status, Streaming};
+use vivace_core::{TenantId, TraceId};
 use vivace_proto::vivace::v1::recent_client::RecentClient;
-use vivace_proto::vivace::v1::{RecentTraces, SeriesRequest, SeriesResponse};
+use vivace_proto::vivace::v1::{
+    LeaveOut, SeriesFromIngester, SeriesRequest, SeriesResponse, SeriesToIngester, series_from_ingester, series_to_ingester,
+};
 use vivace_ring::Instance;
 
 use crate::JobError;
-use crate::recent::{Answers, Ingesters, Missing, answering, not_answering, report};
+use crate::counting::{Named, Shares};
+use crate::recent::{Ingesters, Missing, answering, not_answering, report};
 
-/// So often segments may be taken over while one query is answered; each time it begins anew.
-const CHANGES_MAX: u32 = 5;
+/// Ids in one message, bytes.
+const PIECE_BYTES: usize = 1 << 20;
 
-/// Those that answer one query for themselves, all the way: were one to fail between naming and counting, others would have to
-/// count what they hold for it, and traces would be in other places than they were named in.
+/// Those that cannot be counted on while one query is answered: were one to fail between naming and counting, others would have to
+/// count what they hold for it, so the query begins anew without it.
 #[derive(Default)]
 pub(crate) struct Party {
-    answering: Vec<Instance>,
-    missing: Vec<Missing>,
-    /// Those that have failed during this query; they are not asked again.
     failed: Vec<Missing>,
-    /// How often each had taken segments over when it named its traces, by id.
-    takeovers: FxHashMap<String, u64>,
-    /// Ids of the blocks that they answer from for others.
-    held_blocks: FxHashSet<[u8; 16]>,
-    changes: u32,
 }
 
-impl Party {
-    /// Whether the query has to begin anew: an ingester failed, or there is something that was not there when it named its traces.
-    fn has_changed(&mut self, failed: Vec<Missing>, answered: &[&Instance], parts: &[SeriesResponse]) -> bool {
-        let changed = answered.iter().zip(parts).any(|(instance, part)| {
-            self.takeovers.get(&instance.id) != Some(&part.takeovers)
-                || part.held_blocks.as_chunks().0.iter().any(|id| !self.held_blocks.contains(id))
-        });
-        self.changes += u32::from(changed);
-        let has_failed = !failed.is_empty();
-        report(failed, &mut self.failed);
-        has_failed || changed && self.changes <= CHANGES_MAX
+/// Ingesters that have named what they have, and wait to be told what to count of it.
+pub(crate) struct Round {
+    talks: Vec<Talk>,
+    missing: Vec<Missing>,
+}
+
+struct Talk {
+    instance: Instance,
+    asks: mpsc::Sender<SeriesToIngester>,
+    says: Streaming<SeriesFromIngester>,
+    named: Vec<Named>,
+    served: Vec<Bytes>,
+}
+
+impl Round {
+    /// What each of them has named; to be taken once.
+    pub(crate) fn take_named(&mut self) -> Vec<Vec<Named>> {
+        self.talks.iter_mut().map(|talk| std::mem::take(&mut talk.named)).collect()
+    }
+
+    /// meta.json of the blocks that they answer from and that the query does not know.
+    pub(crate) fn served(&self) -> impl Iterator<Item = &Bytes> {
+        self.talks.iter().flat_map(|talk| &talk.served)
     }
 }
 
+/// What ingesters have counted, and what may be missing.
+pub(crate) struct Counts {
+    pub(crate) parts: Vec<SeriesResponse>,
+    pub(crate) warning: Option<String>,
+}
+
 impl Ingesters {
-    /// The traces that each live ingester has, and those that it holds for others who do not answer.
+    /// Lets all live ingesters name the traces that they have and those that they hold for others who do not answer.
     ///
     /// # Errors
-    /// [`JobError::Unavailable`] when no ingester answers, [`JobError::Invalid`] when one cannot make sense of the query.
-    pub(crate) async fn traces(
+    /// [`JobError::Unavailable`] when no ingester answers; what one says is wrong with the query.
+    pub(crate) async fn name(
         &self,
         party: &mut Party,
         tenant: &TenantId,
         request: &SeriesRequest,
         timeout: Duration,
-    ) -> Result<Vec<RecentTraces>, JobError> {
-        let max_bytes = self.max_answer_bytes;
-        let call = move |channel: Channel, request: Request<SeriesRequest>| async move {
-            RecentClient::new(channel).max_decoding_message_size(max_bytes).traces(request).await
-        };
+    ) -> Result<Round, JobError> {
         loop {
             let snapshot = self.ring.snapshot();
-            party.missing = not_answering(&snapshot);
-            let known = |missing: &Missing| party.missing.iter().any(|m| m.id == missing.id);
-            let failed: Vec<Missing> = party.failed.iter().filter(|failed| !known(failed)).cloned().collect();
-            party.missing.extend(failed);
-            let all = answering(&snapshot, &party.missing)?;
-            let (answered, traces, failed) = self.round(&all, tenant, request, &all, timeout, &call).await?;
+            let mut missing = not_answering(&snapshot);
+            let failed: Vec<Missing> = party.failed.iter().filter(|failed| missing.iter().all(|m| m.id != failed.id)).cloned().collect();
+            missing.extend(failed);
+            let all = answering(&snapshot, &missing)?;
+            let request = SeriesRequest { answering: all.iter().map(|instance| instance.id.clone()).collect(), ..request.clone() };
+            let mut calls: FuturesUnordered<_> = all
+                .iter()
+                .map(|instance| {
+                    let talk = self.begin(instance, tenant, request.clone(), timeout);
+                    async move { (*instance, self.within(instance, timeout, talk).await) }
+                })
+                .collect();
+            let (mut talks, mut failed) = (Vec::new(), Vec::new());
+            while let Some((instance, talk)) = calls.next().await {
+                match talk {
+                    Ok(talk) => talks.push(talk),
+                    Err(status) => failed.push(self.missing_for(instance, &status)?),
+                }
+            }
             if failed.is_empty() {
-                party.takeovers = answered.iter().zip(&traces).map(|(i, traces)| (i.id.clone(), traces.takeovers)).collect();
-                party.held_blocks = traces.iter().flat_map(|t| &t.held_blocks).flat_map(|b| b.block_id.as_chunks().0).copied().collect();
-                party.answering = answered.into_iter().cloned().collect();
-                return Ok(traces);
+                talks.sort_by(|a: &Talk, b| a.instance.id.cmp(&b.instance.id));
+                return Ok(Round { talks, missing });
             }
             report(failed, &mut party.failed);
         }
     }
 
-    /// Lets those that have named their traces count: each its own spans, and then those that hold something for others that,
-    /// one after the other, each without the segments and blocks that another has counted. None when something has changed since the traces
-    /// were named, so that spans could count twice or not at all: they have to be named once more.
+    async fn begin(&self, instance: &Instance, tenant: &TenantId, request: SeriesRequest, timeout: Duration) -> Result<Talk, Status> {
+        let channel = self.pool.channel(&instance.addr).map_err(|e| Status::unavailable(e.to_string()))?;
+        let (asks, asked) = mpsc::channel(2);
+        let begin = SeriesToIngester { message: Some(series_to_ingester::Message::Begin(request)) };
+        asks.send(begin).await.map_err(|_| Status::internal("the call is over"))?;
+        let mut call = Request::new(ReceiverStream::new(asked));
+        vivace_server::tenant::insert(call.metadata_mut(), tenant);
+        call.set_timeout(timeout * 2);
+        let mut client = RecentClient::new(channel).max_decoding_message_size(self.max_answer_bytes);
+        let mut says = client.series(call).await?.into_inner();
+        let mut named = Vec::new();
+        let (oldest_arrival, served) = loop {
+            match says.message().await?.and_then(|message| message.message) {
+                Some(series_from_ingester::Message::Named(some)) => named.push(some),
+                Some(series_from_ingester::Message::AllNamed(all)) => break (all.oldest_arrival, all.served),
+                _ => return Err(Status::internal("it ended before it had named its traces")),
+            }
+        };
+        let oldest_arrival_unix_nanos = oldest_arrival.saturating_mul(1_000_000_000);
+        let named = named.into_iter().map(|some| Named {
+            traces: some.trace_ids.as_chunks().0.iter().map(|id| TraceId(*id)).collect(),
+            held_segments: some.held_segments,
+            start_unix_nanos: some.start,
+            end_unix_nanos: some.end,
+            oldest_arrival_unix_nanos,
+        });
+        Ok(Talk { instance: instance.clone(), asks, says, named: named.collect(), served })
+    }
+
+    /// Lets those that have named their traces count, each what is its share. None when one has failed since then: they have to be
+    /// named once more without it.
     ///
     /// # Errors
-    /// [`JobError::Invalid`] when an ingester cannot make sense of the query.
+    /// What an ingester says is wrong with the query.
     pub(crate) async fn count(
         &self,
         party: &mut Party,
-        tenant: &TenantId,
-        request: SeriesRequest,
+        round: Round,
+        shares: Shares,
         timeout: Duration,
-    ) -> Result<Option<Answers<SeriesResponse>>, JobError> {
-        let max_bytes = self.max_answer_bytes;
-        let call = move |channel: Channel, request: Request<SeriesRequest>| async move {
-            RecentClient::new(channel).max_decoding_message_size(max_bytes).count(request).await
-        };
-        let instances = party.answering.clone();
-        let all: Vec<&Instance> = instances.iter().collect();
-        let (answered, mut parts, failed) = self.round(&all, tenant, &request, &all, timeout, &call).await?;
-        if party.has_changed(failed, &answered, &parts) {
+    ) -> Result<Option<Counts>, JobError> {
+        let Round { talks, missing } = round;
+        let split: Bytes = packed(&shares.split).into();
+        let mut calls: FuturesUnordered<_> = talks
+            .into_iter()
+            .zip(shares.of_others)
+            .map(|(talk, of_others)| {
+                let instance = talk.instance.clone();
+                let counted = talk.count(split.clone(), packed(&of_others).into());
+                async move {
+                    let counted = self.within(&instance, timeout, counted).await;
+                    (instance, counted)
+                }
+            })
+            .collect();
+        let (mut parts, mut failed) = (Vec::new(), Vec::new());
+        while let Some((instance, counted)) = calls.next().await {
+            match counted {
+                Ok(part) => parts.push(part),
+                Err(status) => failed.push(self.missing_for(&instance, &status)?),
+            }
+        }
+        if !failed.is_empty() {
+            report(failed, &mut party.failed);
             return Ok(None);
         }
-        let mut request = SeriesRequest { only_held: true, ..request };
-        let holders: Vec<&Instance> =
-            answered.iter().zip(&parts).filter(|(_, part)| part.holds_more).map(|(instance, _)| *instance).collect();
-        for instance in holders {
-            let (answered, held, failed) = self.round(&[instance], tenant, &request, &all, timeout, &call).await?;
-            if party.has_changed(failed, &answered, &held) {
-                return Ok(None);
-            }
-            for part in held {
-                request.known_segments.extend(part.held.iter().cloned());
-                request.known_blocks = [&request.known_blocks[..], &part.held_blocks].concat().into();
-                parts.push(part);
-            }
-        }
-        let mut warnings: Vec<String> = self.warning(&party.missing).into_iter().collect();
-        if party.changes > CHANGES_MAX {
-            warnings
-                .push("ingesters took segments over from others while they counted: some spans may count twice, or not at all".to_owned());
-        }
-        Ok(Some(Answers { parts, warning: (!warnings.is_empty()).then(|| warnings.join("; ")) }))
+        Ok(Some(Counts { parts, warning: self.warning(&missing) }))
     }
+
+    /// The call's result, unless the instance is lost meanwhile or it takes too long.
+    async fn within<T>(&self, instance: &Instance, timeout: Duration, call: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+        tokio::select! {
+            result = tokio::time::timeout(timeout, call) => {
+                result.map_err(|_| Status::deadline_exceeded(format!("no answer within {timeout:?}"))).flatten()
+            }
+            () = self.lost(instance) => Err(Status::unavailable("died, or was replaced, before it answered")),
+        }
+    }
+
+    pub(crate) fn missing_for(&self, instance: &Instance, status: &Status) -> Result<Missing, JobError> {
+        match self.is_final(instance, status) {
+            Some(error) => Err(error),
+            None => Ok(Missing { id: instance.id.clone(), why: format!("answered {}: {}", status.code(), status.message()) }),
+        }
+    }
+
+    /// Whether every other ingester would say so too, or could not send its answer either.
+    fn is_final(&self, instance: &Instance, status: &Status) -> Option<JobError> {
+        match status.code() {
+            Code::InvalidArgument => Some(JobError::Invalid(status.message().to_owned())),
+            Code::ResourceExhausted => {
+                Some(JobError::TooMuch { why: format!("ingester {}: {}", instance.id, status.message()), retryable: false })
+            }
+            // The client's own word about a message that it has not taken.
+            Code::OutOfRange => {
+                let (id, max) = (&instance.id, self.max_answer_bytes);
+                let setting = "ingester_client.grpc_client_config.max_recv_msg_size";
+                let why = format!("the answer of ingester {id} is larger than the {max} bytes of {setting}: ask for less at a time");
+                Some(JobError::TooMuch { why, retryable: false })
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Talk {
+    async fn count(mut self, split: Bytes, of_others: Bytes) -> Result<SeriesResponse, Status> {
+        let pieces = split.len().max(of_others.len()).div_ceil(PIECE_BYTES).max(1);
+        let piece = |bytes: &Bytes, at: usize| bytes.slice(bytes.len().min(at * PIECE_BYTES)..bytes.len().min((at + 1) * PIECE_BYTES));
+        for at in 0..pieces {
+            let leave_out = LeaveOut { split: piece(&split, at), of_others: piece(&of_others, at), is_last: at + 1 == pieces };
+            let message = SeriesToIngester { message: Some(series_to_ingester::Message::LeaveOut(leave_out)) };
+            // It has ended where nobody takes this, and says why.
+            if self.asks.send(message).await.is_err() {
+                break;
+            }
+        }
+        match self.says.message().await?.and_then(|message| message.message) {
+            Some(series_from_ingester::Message::Counted(counted)) => Ok(counted),
+            _ => Err(Status::internal("it ended before it had counted")),
+        }
+    }
+}
+
+/// Ids one after another.
+pub(crate) fn packed(ids: &[TraceId]) -> Vec<u8> {
+    ids.iter().flat_map(|id| id.0).collect()
 }

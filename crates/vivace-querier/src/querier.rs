@@ -2,6 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use vivace_core::TenantId;
+use vivace_core::budget::Budget;
 use vivace_proto::tempopb::{
     MetadataMetrics, PartialStatus, SearchTagValuesV2Response, SearchTagsV2Response, SearchTagsV2Scope, TagValue, Trace, TraceByIdMetrics,
     TraceByIdRequest, TraceByIdResponse,
@@ -11,7 +12,7 @@ use vivace_proto::vivace::v1::{Job, JobResult, job_result::Outcome};
 
 use crate::JobError;
 use crate::blocks::{self, Blocks, Found};
-use crate::elsewhere::to_message;
+use crate::party::packed;
 use crate::recent::Ingesters;
 
 /// How long jobs may take.
@@ -30,6 +31,8 @@ pub(crate) struct Querier {
     pub(crate) ingesters: Ingesters,
     pub(crate) blocks: Blocks,
     pub(crate) timeouts: Timeouts,
+    /// What queries hold is charged to it.
+    pub(crate) budget: Budget,
 }
 
 impl Querier {
@@ -63,7 +66,7 @@ impl Querier {
     }
 
     async fn work(&self, tenant: &TenantId, work: Work, call: Duration) -> Result<JobResult, JobError> {
-        let mut split = Vec::new();
+        let (mut split, mut live_in_blocks, mut served) = (Vec::new(), Vec::new(), Vec::new());
         let (outcome, warnings) = match work {
             Work::FindRecent(request) => {
                 let Found { result, warnings } = self.find_recent(tenant, request, call).await?;
@@ -124,13 +127,13 @@ impl Querier {
             Work::SeriesRecent(job) => {
                 let places = job.places.unwrap_or_default();
                 let counted = self.series_recent(tenant, job.request.unwrap_or_default(), &places, call).await?;
-                split = counted.split;
+                (split, live_in_blocks) = (counted.split, counted.live_in_blocks);
+                served = counted.served.iter().map(|meta| meta.to_json().into()).collect();
                 (Outcome::Series(counted.found.result), counted.found.warnings)
             }
             Work::SeriesBlock(job) => {
                 let (meta, row_groups) = blocks::part(tenant, job.part.as_ref())?;
-                let (request, places) = (job.request.unwrap_or_default(), job.places.unwrap_or_default());
-                let counted = self.series_block(meta, row_groups, &request, &places, call).await?;
+                let counted = self.series_block(meta, row_groups, job).await?;
                 split = counted.split;
                 (Outcome::Series(counted.found.result), counted.found.warnings)
             }
@@ -139,7 +142,7 @@ impl Querier {
                 (Outcome::Series(result), warnings)
             }
         };
-        Ok(JobResult { id: 0, outcome: Some(outcome), warnings, split: split.iter().map(to_message).collect() })
+        Ok(JobResult { id: 0, outcome: Some(outcome), warnings, split: packed(&split).into(), live_in_blocks, served })
     }
 
     pub(crate) async fn find_recent(

@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::stream::{FuturesUnordered, StreamExt};
 use tonic::transport::Channel;
-use tonic::{Code, Request, Response, Status};
+use tonic::{Request, Response, Status};
 use vivace_core::TenantId;
 use vivace_proto::tempopb::querier_client::QuerierClient;
 use vivace_proto::tempopb::{SearchRequest, SearchTagValuesRequest, SearchTagsRequest, TraceByIdRequest};
 use vivace_proto::vivace::v1::recent_client::RecentClient;
-use vivace_proto::vivace::v1::{CountPlacesRequest, SearchPartsRequest, SeriesRequest};
+use vivace_proto::vivace::v1::{CountPlacesRequest, SearchPartsRequest, SpansRequest};
 use vivace_ring::{ClientPool, Instance, Ring, Snapshot, State};
 
 use crate::JobError;
@@ -17,7 +18,7 @@ use crate::JobError;
 /// Clients of the ingesters' ring.
 pub(crate) struct Ingesters {
     pub(crate) ring: Ring,
-    pool: ClientPool,
+    pub(crate) pool: ClientPool,
     /// Logs that have a segment when it is acknowledged, the primary's included.
     quorum: usize,
     pub(crate) max_answer_bytes: usize,
@@ -29,6 +30,16 @@ pub(crate) struct Answers<T> {
     pub(crate) parts: Vec<T>,
     /// Whose data may be missing, and why.
     pub(crate) warning: Option<String>,
+}
+
+/// What one ingester has of some traces.
+#[derive(Debug, Default)]
+pub(crate) struct LiveSpans {
+    /// Serialised `TracesData`.
+    pub(crate) messages: Vec<Bytes>,
+    /// meta.json of blocks that it answers from and that were not known.
+    pub(crate) served: Vec<Bytes>,
+    pub(crate) inspected_bytes: u64,
 }
 
 /// Requests that tell an ingester who answers for themselves: of all others it gives what it holds for them.
@@ -46,7 +57,7 @@ macro_rules! answering {
     )*};
 }
 
-answering!(TraceByIdRequest SearchRequest SearchTagsRequest SearchTagValuesRequest CountPlacesRequest SeriesRequest);
+answering!(TraceByIdRequest SearchRequest SearchTagsRequest SearchTagValuesRequest CountPlacesRequest SpansRequest);
 
 impl Answering for SearchPartsRequest {
     fn answering(&mut self) -> &mut Vec<String> {
@@ -129,13 +140,28 @@ impl Ingesters {
         Ok(Answers { parts, warning: self.warning(&missing) })
     }
 
+    /// All live spans of some traces.
+    pub(crate) async fn spans(&self, tenant: &TenantId, request: SpansRequest, timeout: Duration) -> Result<Answers<LiveSpans>, JobError> {
+        self.ask_recent(tenant, request, timeout, |mut client, request| async move {
+            let mut spans = LiveSpans::default();
+            let mut messages = client.spans(request).await?.into_inner();
+            while let Some(message) = messages.message().await? {
+                spans.served.extend(message.served);
+                spans.inspected_bytes += message.inspected_bytes;
+                spans.messages.extend(Some(message.spans).filter(|spans| !spans.is_empty()));
+            }
+            Ok(Response::new(spans))
+        })
+        .await
+    }
+
     /// What to say of an answer without these: less than a quorum of them leave every acknowledged segment in some answering log.
     pub(crate) fn warning(&self, missing: &[Missing]) -> Option<String> {
         (missing.len() >= self.quorum).then(|| format!("recent spans may be missing{}", listed(missing)))
     }
 
     /// One call to each; gives those that answered, what they said, and those that failed.
-    pub(crate) async fn round<'a, Req, Resp, F, Fut>(
+    async fn round<'a, Req, Resp, F, Fut>(
         &self,
         instances: &[&'a Instance],
         tenant: &TenantId,
@@ -181,18 +207,14 @@ impl Ingesters {
                     answered.push(instance);
                     parts.push(response.into_inner());
                 }
-                // The request itself is wrong: every other ingester would say so too.
-                Err(status) if status.code() == Code::InvalidArgument => return Err(JobError::Invalid(status.message().to_owned())),
-                Err(status) => {
-                    failed.push(Missing { id: instance.id.clone(), why: format!("answered {}: {}", status.code(), status.message()) })
-                }
+                Err(status) => failed.push(self.missing_for(instance, &status)?),
             }
         }
         Ok((answered, parts, failed))
     }
 
     /// Comes back when this run of the instance will not answer any more, so that nobody waits for an address that is gone.
-    async fn lost(&self, instance: &Instance) {
+    pub(crate) async fn lost(&self, instance: &Instance) {
         let is_lost = |now: &Instance| !now.alive || now.addr != instance.addr || is_replaying(now);
         // One that has left in order still answers what it was asked.
         if self.ring.watch().wait_for(|ring| ring.get(&instance.id).is_some_and(is_lost)).await.is_err() {

@@ -1,35 +1,32 @@
 //! Searches whose conditions several spans of a trace decide together. A trace that is in one place only is judged there;
 //! the others are named, and judged once they are brought together.
 
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
 use rustc_hash::FxHashSet;
-use vivace_block::{BlockMeta, SpanMessages, TRACE_SPREAD_NANOS, TracePart, live, part_filter};
+use vivace_block::{BlockMeta, part_filter};
 use vivace_core::{TenantId, TraceId};
-use vivace_proto::otlp::ResourceSpans;
-use vivace_proto::tempopb::{SearchMetrics, SearchRequest, SearchResponse, TraceByIdRequest};
-use vivace_proto::vivace::v1::{FindInBlocks, Places, SearchPartsRequest, SearchTraces};
-use vivace_traceql::SearchCombiner;
+use vivace_proto::tempopb::{SearchMetrics, SearchRequest, SearchResponse};
+use vivace_proto::vivace::v1::{Places, SearchPartsRequest, SearchTraces};
+use vivace_traceql::{Batch, Fetch, SearchCombiner, SearchPlan};
 
 use crate::JobError;
 use crate::blocks::{Found, skipped};
 use crate::elsewhere::{Elsewhere, Here, from_message, united};
 use crate::querier::Querier;
 use crate::search::{plan, stop_if};
+use crate::together::{Question, Took};
 
-const SECOND: u64 = 1_000_000_000;
-/// Traces that are brought together at the same time.
-pub(crate) const TRACES_AT_ONCE: usize = 8;
 /// Once the ingesters gave so many matches, no more are asked for in place of those that are split.
 const MATCHES_MAX: u32 = 20_000;
 
 /// What a job found, and the traces that it could not judge.
 pub(crate) struct Judged {
     pub(crate) found: Found<SearchResponse>,
-    /// Traces that may match and are in several places, ascending by id.
-    pub(crate) split: Vec<TracePart>,
+    /// Traces that may match and are in several places, ascending.
+    pub(crate) split: Vec<TraceId>,
 }
 
 impl Querier {
@@ -49,7 +46,7 @@ impl Querier {
         let plan = plan(request)?;
         let weaker = part_filter(&plan.fetch().filter);
         let (limit, spans_per_spanset) = (request.limit as usize, request.spans_per_span_set as usize);
-        let mut combiner = SearchCombiner::new(limit, plan.most_recent());
+        let mut combiner = SearchCombiner::within(&self.budget, limit, plan.most_recent());
         let mut judged = Judged { found: Found { result: SearchResponse::default(), warnings: Vec::new() }, split: Vec::new() };
         let mut metrics = SearchMetrics::default();
         let opened = self.blocks.with_block(meta.clone(), |block, _| Ok(block.clone())).await?;
@@ -75,11 +72,11 @@ impl Querier {
                     break;
                 }
             };
-            let split = elsewhere.also_has(&parts.traces, Here::Block, TRACE_SPREAD_NANOS).await?;
+            let split = elsewhere.also_has(&parts.traces, Here::Block).await?;
             add_new(&mut judged.found.warnings, split.warnings);
             metrics.inspected_traces = metrics.inspected_traces.saturating_add(u32::try_from(parts.stats.traces).unwrap_or(u32::MAX));
             metrics.inspected_bytes += parts.stats.bytes + split.inspected_bytes;
-            judged.split.extend(parts.traces.iter().filter(|part| split.traces.contains(&part.trace_id)));
+            judged.split.extend(parts.traces.iter().map(|part| part.trace_id).filter(|id| split.traces.contains(id)));
             let (plan, mut taken) = (plan.clone(), combiner);
             let searched;
             (combiner, searched) = self
@@ -106,6 +103,7 @@ impl Querier {
                 break;
             }
         }
+        add_new(&mut judged.found.warnings, combiner.warning().into_iter().collect());
         judged.found.result = SearchResponse { traces: combiner.finish(), metrics: Some(metrics) };
         Ok(judged)
     }
@@ -131,7 +129,7 @@ impl Querier {
             let ingesters = answers.parts.iter().map(|part| part.places).sum::<u32>() > 1;
             let places = Places { ingesters, ..places.clone() };
             let elsewhere = self.elsewhere(tenant, &places, call);
-            let split = elsewhere.also_has(&candidates, Here::Ingesters, TRACE_SPREAD_NANOS).await?;
+            let split = elsewhere.also_has(&candidates, Here::Ingesters).await?;
             add_new(&mut warnings, split.warnings);
             let has_more = answers.parts.iter().any(|part| part.more);
             let not_judged: FxHashSet<String> = split.traces.iter().map(TraceId::trimmed_hex).collect();
@@ -146,7 +144,7 @@ impl Querier {
                 asked = asked.saturating_mul(8);
                 continue;
             }
-            let split = candidates.into_iter().filter(|part| split.traces.contains(&part.trace_id)).collect();
+            let split = candidates.into_iter().map(|part| part.trace_id).filter(|id| split.traces.contains(id)).collect();
             return Ok(Judged { found: Found { result, warnings }, split });
         }
     }
@@ -160,71 +158,49 @@ impl Querier {
     ) -> Result<Found<SearchResponse>, JobError> {
         let request = job.request.unwrap_or_default();
         let plan = plan(&request)?;
-        let spans_per_spanset = request.spans_per_span_set as usize;
-        let mut combiner = SearchCombiner::new(request.limit as usize, plan.most_recent());
+        let combiner = SearchCombiner::within(&self.budget, request.limit as usize, plan.most_recent());
+        let question = Arc::new(Judge { plan, spans_per_spanset: request.spans_per_span_set as usize });
         let mut metrics = SearchMetrics::default();
-        let mut warnings = Vec::new();
-        let parts = job.traces.iter().map(from_message);
-        let mut traces = futures::stream::iter(parts)
-            .map(|part| async move { (part.trace_id, self.whole_trace(tenant, part, job.ingesters, call).await) })
-            .buffered(TRACES_AT_ONCE);
-        while let Some((id, whole)) = traces.next().await {
-            let whole = whole?;
-            add_new(&mut warnings, whole.warnings);
-            let (spans, bytes) = whole.result;
-            let plan = plan.clone();
-            let judged = tokio::task::spawn_blocking(move || {
-                let mut messages = SpanMessages::default();
-                messages.read(&spans);
-                let batch = live::batch(plan.fetch(), &[(id, messages.refs())]);
-                (plan.evaluate(&batch, spans_per_spanset), batch.spans.len() as u64)
-            });
-            let (found, spans) = judged.await.map_err(|e| JobError::Internal(format!("trace {id}: {e}")))?;
-            metrics.inspected_traces += 1;
-            metrics.inspected_spans += spans;
-            metrics.inspected_bytes += bytes;
-            found.into_iter().for_each(|trace| combiner.add(trace));
-            if combiner.is_complete() {
-                break;
-            }
-        }
+        let ids = ids_of(&job.trace_ids).collect();
+        let mut wanted = self.all_places(tenant, ids, &job.places.unwrap_or_default(), &mut metrics.inspected_bytes).await?;
+        wanted.only_split = job.only_split;
+        let brought = self.bring_together(tenant, wanted, question, (combiner, 0), call).await?;
+        let ((combiner, spans), Took { traces, bytes }) = brought.result;
+        let mut warnings = brought.warnings;
+        add_new(&mut warnings, combiner.warning().into_iter().collect());
+        metrics.inspected_traces = traces;
+        metrics.inspected_spans = spans;
+        metrics.inspected_bytes += bytes;
         Ok(Found { result: SearchResponse { traces: combiner.finish(), metrics: Some(metrics) }, warnings })
     }
+}
 
-    /// All spans of a trace, each once, and the bytes that were read for them.
-    pub(crate) async fn whole_trace(
-        &self,
-        tenant: &TenantId,
-        part: TracePart,
-        ingesters: bool,
-        call: Duration,
-    ) -> Result<Found<(Vec<ResourceSpans>, u64)>, JobError> {
-        let seconds = |nanos: u64| u32::try_from(nanos / SECOND).unwrap_or(u32::MAX);
-        let trace_id = bytes::Bytes::copy_from_slice(&part.trace_id.0);
-        let find = FindInBlocks {
-            trace_id: trace_id.clone(),
-            first_block: bytes::Bytes::from_static(&[0; 16]),
-            last_block: bytes::Bytes::from_static(&[0xff; 16]),
-            start: seconds(part.start_unix_nanos.saturating_sub(TRACE_SPREAD_NANOS)),
-            end: seconds(part.end_unix_nanos.saturating_add(TRACE_SPREAD_NANOS)).saturating_add(1),
-        };
-        let recent = async {
-            if !ingesters {
-                return Ok(None);
-            }
-            let request = TraceByIdRequest { trace_id, allow_partial_trace: true, ..Default::default() };
-            self.find_recent(tenant, request, call).await.map(Some)
-        };
-        let (stored, recent) = futures::try_join!(self.blocks.find(tenant, &find), recent)?;
-        let mut warnings = Vec::new();
-        let (mut spans, mut bytes) = (Vec::new(), 0);
-        for found in [Some(stored), recent].into_iter().flatten() {
-            add_new(&mut warnings, found.warnings);
-            bytes += found.result.metrics.map_or(0, |metrics| metrics.inspected_bytes);
-            spans.extend(found.result.trace.map(|trace| trace.resource_spans));
-        }
-        Ok(Found { result: (vivace_core::combine::combine(spans), bytes), warnings })
+/// A search, asked of whole traces.
+struct Judge {
+    plan: SearchPlan,
+    spans_per_spanset: usize,
+}
+
+impl Question for Judge {
+    /// The matches, and the spans that were looked at.
+    type State = (SearchCombiner, u64);
+
+    fn fetch(&self) -> &Fetch {
+        self.plan.fetch()
     }
+
+    fn take(&self, (combiner, spans): &mut Self::State, batch: &Batch, stop: &dyn Fn() -> bool) -> ControlFlow<()> {
+        *spans += batch.spans.len() as u64;
+        self.plan.evaluate_each(batch, self.spans_per_spanset, stop, &mut |trace| {
+            combiner.add(trace);
+            stop_if(combiner.is_complete())
+        })
+    }
+}
+
+/// Ids that stand one after another, 16 bytes each.
+pub(crate) fn ids_of(bytes: &[u8]) -> impl Iterator<Item = TraceId> {
+    bytes.as_chunks().0.iter().map(|id| TraceId(*id))
 }
 
 pub(crate) fn add_new(warnings: &mut Vec<String>, more: Vec<String>) {

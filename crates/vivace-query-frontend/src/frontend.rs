@@ -7,7 +7,6 @@ use vivace_config::QueryFrontend;
 use vivace_core::budget::Budget;
 use vivace_core::{BlockId, TenantId};
 use vivace_proto::tempopb::{SearchMetrics, SearchRequest, SearchTagValuesRequest, SearchTagsRequest, SearchTagsV2Scope};
-use vivace_proto::vivace::v1::TracePart;
 use vivace_proto::vivace::v1::job::Work;
 use vivace_proto::vivace::v1::job_result::Outcome;
 use vivace_server::Overrides;
@@ -19,9 +18,9 @@ use crate::combine::{CombinedTrace, Limits, SearchResult, TagCombiner, TraceComb
 use crate::error::QueryError;
 use crate::params::{RangeRules, TimeRange};
 use crate::queue::Queue;
-use crate::run::Run;
+use crate::run::{Named, Run};
 use crate::split::{self, Lookup, Request, SplitRules};
-use crate::whole::{Together, asks_ingesters, judge_whole_traces};
+use crate::whole::{Together, judge_whole_traces};
 
 /// The scopes of tags, as requests name them.
 const SCOPES: [&str; 6] = ["resource", "span", "event", "link", "instrumentation", "intrinsic"];
@@ -97,8 +96,18 @@ pub(crate) trait Collect {
     /// The outcome is not of this query's kind.
     fn collect(&mut self, job: usize, outcome: Outcome) -> Result<bool, QueryError>;
 
-    /// Takes traces that a job could not judge, before what it found is collected.
-    fn take_split(&mut self, _job: usize, _traces: Vec<TracePart>) {}
+    /// Takes traces that a job has left to others, before what it found is collected.
+    ///
+    /// # Errors
+    /// They make no sense.
+    fn take_named(&mut self, _job: usize, _named: Named) -> Result<(), QueryError> {
+        Ok(())
+    }
+
+    /// Whether what has been found is enough, so that jobs that still wait or run are not needed; true once.
+    fn has_enough(&mut self) -> bool {
+        false
+    }
 
     /// Jobs that follow from what was collected; their places are behind those of all before. `all_ended`: none is left.
     fn more_jobs(&mut self, _all_ended: bool) -> Vec<(TenantId, Work)> {
@@ -118,11 +127,15 @@ impl<R: Collect> Running<R> {
         }
         match self.next().await? {
             Some((job, outcome)) => {
-                self.result.take_split(job, self.run.take_split());
+                self.result.take_named(job, self.run.take_named())?;
                 let result = &mut self.result;
                 let more = if is_large(&outcome) { off_async(|| result.collect(job, outcome))? } else { result.collect(job, outcome)? };
                 if more {
-                    self.result.more_jobs(self.run.is_idle()).into_iter().for_each(|(tenant, work)| self.run.add(tenant, work));
+                    if self.result.has_enough() {
+                        self.run.forget_rest();
+                    }
+                    let jobs = self.result.more_jobs(self.run.is_idle());
+                    self.run.add(jobs);
                 }
                 Ok(more)
             }
@@ -193,8 +206,13 @@ impl Collect for SearchResult {
         Ok(!self.is_complete())
     }
 
-    fn take_split(&mut self, job: usize, traces: Vec<TracePart>) {
-        self.add_split(job, traces);
+    fn take_named(&mut self, job: usize, named: Named) -> Result<(), QueryError> {
+        self.add_named(job, named);
+        Ok(())
+    }
+
+    fn has_enough(&mut self) -> bool {
+        self.begin_completing()
     }
 
     fn more_jobs(&mut self, all_ended: bool) -> Vec<(TenantId, Work)> {
@@ -290,19 +308,19 @@ impl Frontend {
         }
         let limit = request.limit as usize;
         let mut plan = self.plan(tenants, &Request::Search(request.clone()), range);
-        let together = whole.then(|| {
-            let ingesters = asks_ingesters(&plan.jobs);
-            judge_whole_traces(&mut plan.jobs, &self.blocklist, range);
-            Together::of_search(request, ingesters)
-        });
+        let together = Together::new(request, whole, &plan.jobs, &self.blocklist, tenants, self.now());
+        if whole {
+            judge_whole_traces(&mut plan.jobs, &together, range);
+        }
         let metrics = SearchMetrics {
             total_blocks: plan.blocks,
             total_block_bytes: plan.block_bytes,
             total_jobs: u32::try_from(plan.jobs.len()).unwrap_or(u32::MAX),
             ..Default::default()
         };
-        let of_jobs = plan.jobs.iter().map(|(tenant, _)| tenant.clone()).zip(plan.newest_unix_nanos);
-        let result = SearchResult::new(&self.budget, limit, most_recent, metrics, of_jobs, together);
+        let of_job = |(tenant, work): &(TenantId, Work)| (tenant.clone(), together.block_of(tenant, work));
+        let of_jobs: Vec<_> = plan.jobs.iter().map(of_job).zip(plan.newest_unix_nanos).collect();
+        let result = SearchResult::new(&self.budget, limit, most_recent, metrics, of_jobs.into_iter(), together);
         let run = Run::new(&self.queue, plan.jobs, search.concurrent_jobs).lacking(self.unlisted(tenants));
         Ok(Running { run, result, place: self.place(tenants, Lane::Scan) })
     }
@@ -401,17 +419,19 @@ impl Frontend {
         Place { queue, admission, tenants: tenants.to_vec(), lane, permit: None }
     }
 
-    /// The jobs of all tenants, newest data first.
-    pub(crate) fn plan(&self, tenants: &[TenantId], request: &Request, range: TimeRange) -> Plan {
+    pub(crate) fn split_rules(&self, request: &Request) -> SplitRules {
         let seconds = self.now() / 1_000_000_000;
         let target_bytes_per_job = match request {
             Request::Series(_) => self.config.metrics.target_bytes_per_job,
             _ => self.config.search.target_bytes_per_job,
         };
-        let rules = SplitRules {
-            target_bytes_per_job,
-            ingesters_since: seconds.saturating_sub(self.config.search.query_ingesters_until.as_secs()),
-        };
+        let ingesters_since = seconds.saturating_sub(self.config.search.query_ingesters_until.as_secs());
+        SplitRules { target_bytes_per_job, ingesters_since }
+    }
+
+    /// The jobs of all tenants, newest data first.
+    pub(crate) fn plan(&self, tenants: &[TenantId], request: &Request, range: TimeRange) -> Plan {
+        let rules = self.split_rules(request);
         let mut plan = Plan::default();
         let mut jobs = Vec::new();
         for tenant in tenants {

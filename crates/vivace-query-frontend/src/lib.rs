@@ -7,6 +7,7 @@
 mod admission;
 mod body;
 mod combine;
+mod counting;
 mod error;
 mod frontend;
 mod http;

@@ -10,18 +10,18 @@ use vivace_core::budget::Charge;
 use vivace_proto::tempopb::{
     PartialStatus, QueryInstantRequest, QueryInstantResponse, QueryRangeRequest, QueryRangeResponse, SearchMetrics,
 };
+use vivace_proto::vivace::v1::SeriesRequest;
 use vivace_proto::vivace::v1::job::Work;
 use vivace_proto::vivace::v1::job_result::Outcome;
-use vivace_proto::vivace::v1::{SeriesRequest, TracePart};
 use vivace_traceql::{Answer, MetricsPlan, Partial};
 
 use crate::admission::Lane;
+use crate::counting::Counting;
 use crate::error::QueryError;
 use crate::frontend::{Collect, Frontend, Running, unexpected};
 use crate::params::{Params, TimeRange};
-use crate::run::Run;
+use crate::run::{Named, Run};
 use crate::split::Request;
-use crate::whole::{Together, asks_ingesters, judge_whole_traces};
 
 const NANOS: u64 = 1_000_000_000;
 
@@ -101,9 +101,7 @@ pub(crate) struct SeriesCombiner {
     plan: Arc<MetricsPlan>,
     partial: Partial,
     metrics: SearchMetrics,
-    /// Of each job.
-    tenants: Vec<TenantId>,
-    together: Together,
+    counting: Counting,
 }
 
 impl Collect for SeriesCombiner {
@@ -121,17 +119,14 @@ impl Collect for SeriesCombiner {
         Ok(true)
     }
 
-    fn take_split(&mut self, job: usize, traces: Vec<TracePart>) {
-        self.together.add(&self.tenants[job], traces);
+    fn take_named(&mut self, job: usize, named: Named) -> Result<(), QueryError> {
+        self.counting.take_named(job, named)
     }
 
     fn more_jobs(&mut self, all_ended: bool) -> Vec<(TenantId, Work)> {
-        let mut jobs = Vec::new();
-        for (tenant, work, _) in self.together.take_jobs(all_ended) {
-            self.tenants.push(tenant.clone());
-            self.metrics.total_jobs += 1;
-            jobs.push((tenant, work));
-        }
+        let jobs = self.counting.more_jobs(all_ended);
+        self.metrics.total_jobs = self.metrics.total_jobs.saturating_add(u32::try_from(jobs.len()).unwrap_or(u32::MAX));
+        (self.metrics.total_blocks, self.metrics.total_block_bytes) = (self.counting.blocks, self.counting.block_bytes);
         jobs
     }
 }
@@ -246,19 +241,12 @@ impl Frontend {
         let seconds = |nanos: u64| u32::try_from(nanos).unwrap_or(u32::MAX);
         let range =
             TimeRange { start: seconds(counted.start_unix_nanos() / NANOS), end: seconds(counted.end_unix_nanos().div_ceil(NANOS)) };
-        let mut jobs = self.plan(tenants, &Request::Series(request.clone()), range);
-        let together = Together::of_series(request, asks_ingesters(&jobs.jobs));
-        judge_whole_traces(&mut jobs.jobs, &self.blocklist, range);
-        let metrics = SearchMetrics {
-            total_blocks: jobs.blocks,
-            total_block_bytes: jobs.block_bytes,
-            total_jobs: number(jobs.jobs.len()),
-            ..Default::default()
-        };
-        let (missing, place) = (self.unlisted(tenants), self.place(tenants, Lane::Scan));
-        let tenants = jobs.jobs.iter().map(|(tenant, _)| tenant.clone()).collect();
+        let rules = self.split_rules(&Request::Series(request.clone()));
+        let counting = Counting::new(request, tenants, &self.blocklist, range, rules);
         let partial = plan.partial_within(&self.budget);
-        let result = SeriesCombiner { partial, plan: Arc::new(plan), metrics, tenants, together };
-        Ok(Running { run: Run::new(&self.queue, jobs.jobs, config.concurrent_jobs).lacking(missing), result, place })
+        let mut result = SeriesCombiner { partial, plan: Arc::new(plan), metrics: SearchMetrics::default(), counting };
+        let jobs = result.more_jobs(true);
+        let run = Run::new(&self.queue, jobs, config.concurrent_jobs).lacking(self.unlisted(tenants));
+        Ok(Running { run, result, place: self.place(tenants, Lane::Scan) })
     }
 }

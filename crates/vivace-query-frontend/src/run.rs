@@ -3,15 +3,27 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
+use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use vivace_core::TenantId;
-use vivace_proto::vivace::v1::TracePart;
+use vivace_proto::vivace::v1::BlockTraces;
 use vivace_proto::vivace::v1::job::Work;
 use vivace_proto::vivace::v1::job_result::Outcome;
 
 use crate::error::QueryError;
 use crate::queue::{Done, Pending, Queue};
+
+/// Traces that a job has left to others.
+#[derive(Debug, Default)]
+pub(crate) struct Named {
+    /// Those that may match or count and are in several places, 16 bytes each.
+    pub(crate) split: Bytes,
+    /// Of blocks, those that are live too.
+    pub(crate) live_in_blocks: Vec<BlockTraces>,
+    /// meta.json of blocks that ingesters have written and that the query did not know.
+    pub(crate) served: Vec<Bytes>,
+}
 
 /// The jobs of one query. Dropping it cancels those that have not ended.
 pub(crate) struct Run {
@@ -28,7 +40,7 @@ pub(crate) struct Run {
     _cancel_when_dropped: DropGuard,
     /// What jobs that ended well could not look at.
     warnings: Vec<String>,
-    split: Vec<TracePart>,
+    named: Named,
 }
 
 impl Run {
@@ -49,7 +61,7 @@ impl Run {
             _cancel_when_dropped: cancel.clone().drop_guard(),
             cancel,
             warnings: Vec::new(),
-            split: Vec::new(),
+            named: Named::default(),
         }
     }
 
@@ -62,10 +74,13 @@ impl Run {
         self
     }
 
-    /// Adds a job behind all others by its place, and before them by its turn.
-    pub(crate) fn add(&mut self, tenant: TenantId, work: Work) {
-        self.jobs.push_front((self.next_index, (tenant, work)));
-        self.next_index += 1;
+    /// Adds jobs behind all others by their places, and before them by their turn.
+    pub(crate) fn add(&mut self, jobs: Vec<(TenantId, Work)>) {
+        let first = self.next_index;
+        self.next_index += jobs.len();
+        for (place, job) in jobs.into_iter().enumerate().rev() {
+            self.jobs.push_front((first + place, job));
+        }
     }
 
     /// Whether all jobs have ended.
@@ -73,9 +88,20 @@ impl Run {
         self.outstanding == 0 && self.jobs.is_empty()
     }
 
-    /// The traces that the job that ended last could not judge.
-    pub(crate) fn take_split(&mut self) -> Vec<TracePart> {
-        std::mem::take(&mut self.split)
+    /// The traces that the job that ended last has left to others.
+    pub(crate) fn take_named(&mut self) -> Named {
+        std::mem::take(&mut self.named)
+    }
+
+    /// Ends all jobs that have been added and not ended: what they would say is not wanted any more.
+    pub(crate) fn forget_rest(&mut self) {
+        self.jobs.clear();
+        self.outstanding = 0;
+        // Answers that are on their way go to the old channel.
+        (self.reply, self.done) = mpsc::unbounded_channel();
+        let cancel = CancellationToken::new();
+        self._cancel_when_dropped = cancel.clone().drop_guard();
+        self.cancel = cancel;
     }
 
     /// The next job that has ended, by its place among the jobs; none when all have.
@@ -96,7 +122,7 @@ impl Run {
                 self.warnings.push(warning);
             }
         }
-        self.split = result.split;
+        self.named = Named { split: result.split, live_in_blocks: result.live_in_blocks, served: result.served };
         match result.outcome {
             Some(outcome) => Ok(Some((index, outcome))),
             None => Err(QueryError::Job("a querier sent an empty result".to_owned())),

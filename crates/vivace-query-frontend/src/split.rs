@@ -56,7 +56,7 @@ impl Request {
             Self::Search(request) => Work::SearchBlock(SearchBlock { request: Some(request), part, places: None }),
             Self::Tags(request) => Work::TagsBlock(TagsBlock { request: Some(request), part }),
             Self::TagValues(request) => Work::TagValuesBlock(TagValuesBlock { request: Some(request), part }),
-            Self::Series(request) => Work::SeriesBlock(SeriesBlock { request: Some(request), part, places: None }),
+            Self::Series(request) => Work::SeriesBlock(SeriesBlock { request: Some(request), part, ..SeriesBlock::default() }),
         }
     }
 }
@@ -75,15 +75,21 @@ pub(crate) struct SplitRules {
 /// Both sides are asked for the whole range. They overlap, and what is found twice is combined: data that arrived late,
 /// or that a block's writer has forgotten already, is found in either place.
 pub(crate) fn by_range(request: &Request, range: TimeRange, live: &[BlockMeta], rules: SplitRules) -> Split {
-    let mut split = Split::default();
+    let mut split = of_blocks(request, range, live, rules.target_bytes_per_job);
     if u64::from(range.end) >= rules.ingesters_since {
-        split.jobs.push(SplitJob { work: request.recent(), newest_unix_nanos: u64::MAX });
+        split.jobs.insert(0, SplitJob { work: request.recent(), newest_unix_nanos: u64::MAX });
     }
+    split
+}
+
+/// The part of [`by_range`] that is about blocks.
+pub(crate) fn of_blocks(request: &Request, range: TimeRange, live: &[BlockMeta], target_bytes_per_job: u64) -> Split {
+    let mut split = Split::default();
     for meta in overlapping(live, range) {
         split.blocks += 1;
         split.block_bytes += meta.size_bytes;
         let meta_json = Bytes::from(meta.to_json());
-        for (first, count) in parts(meta, rules.target_bytes_per_job) {
+        for (first, count) in parts(meta, target_bytes_per_job) {
             let part = BlockPart { meta_json: meta_json.clone(), first_row_group: first, row_groups: count };
             let newest = if meta.end_unix_nanos == 0 { u64::MAX } else { meta.end_unix_nanos };
             split.jobs.push(SplitJob { work: request.block(part), newest_unix_nanos: newest });
@@ -220,6 +226,11 @@ mod tests {
         assert_eq!(block_parts(&split), [(2, 0, 2), (2, 2, 2), (2, 4, 2), (2, 6, 0), (1, 0, 0)]);
         assert!(matches!(split.jobs[0].work, Work::SearchRecent(_)));
         assert_eq!((split.blocks, split.block_bytes), (2, 450));
+    }
+
+    #[test]
+    fn a_block_that_does_not_know_its_times_is_looked_into() {
+        assert_eq!(block_parts(&search((18, 30), &[meta(1, 0, 0, 50, 1), meta(2, 50, 60, 50, 1)], 0)), [(1, 0, 0)]);
     }
 
     #[test]

@@ -1020,7 +1020,7 @@ pub mod handover_server {
     }
 }
 /// A metrics query over a range of time, as every place that counts for it is told.
-#[derive(Clone, PartialEq, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SeriesRequest {
     #[prost(string, tag = "1")]
     pub query: ::prost::alloc::string::String,
@@ -1047,45 +1047,9 @@ pub struct SeriesRequest {
     /// See TraceByIDRequest.answering.
     #[prost(string, repeated, tag = "9")]
     pub answering: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// What is held for others alone counts, segments and blocks, without what others count; else it is left out.
-    #[prost(bool, tag = "10")]
-    pub only_held: bool,
-    #[prost(message, repeated, tag = "11")]
-    pub known_segments: ::prost::alloc::vec::Vec<SequenceRanges>,
     /// By the rules of Tempo 3.x where they differ from those of 2.10.
     #[prost(bool, tag = "13")]
     pub v3: bool,
-    /// Traces that are counted elsewhere, 16 bytes each.
-    #[prost(bytes = "bytes", tag = "12")]
-    pub known_traces: ::prost::bytes::Bytes,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct RecentTraces {
-    /// 16 bytes each; one that is in several places of the ingester, such as live and in a block that it serves, is there as often.
-    #[prost(bytes = "bytes", tag = "1")]
-    pub trace_ids: ::prost::bytes::Bytes,
-    /// Traces in segments that are held for others.
-    #[prost(bytes = "bytes", tag = "4")]
-    pub held_trace_ids: ::prost::bytes::Bytes,
-    /// Blocks that are answered from for others.
-    #[prost(message, repeated, tag = "6")]
-    pub held_blocks: ::prost::alloc::vec::Vec<HeldBlock>,
-    /// Unix nanoseconds of their first start and last end.
-    #[prost(fixed64, tag = "2")]
-    pub start: u64,
-    #[prost(fixed64, tag = "3")]
-    pub end: u64,
-    /// How often the ingester had taken segments over when it looked: what it counts fits what it named as long as that is the same.
-    #[prost(uint64, tag = "5")]
-    pub takeovers: u64,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct HeldBlock {
-    #[prost(bytes = "bytes", tag = "1")]
-    pub block_id: ::prost::bytes::Bytes,
-    /// 16 bytes each.
-    #[prost(bytes = "bytes", tag = "2")]
-    pub trace_ids: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SeriesResponse {
@@ -1093,18 +1057,9 @@ pub struct SeriesResponse {
     pub partial: ::core::option::Option<SeriesPartial>,
     #[prost(message, optional, tag = "2")]
     pub metrics: ::core::option::Option<super::super::tempopb::SearchMetrics>,
-    /// Held segments that were counted.
-    #[prost(message, repeated, tag = "3")]
-    pub held: ::prost::alloc::vec::Vec<SequenceRanges>,
-    /// Blocks of others that were counted, 16 bytes each.
-    #[prost(bytes = "bytes", tag = "6")]
-    pub held_blocks: ::prost::bytes::Bytes,
-    /// There is more that was not counted, of primaries that do not answer for themselves.
-    #[prost(bool, tag = "4")]
-    pub holds_more: bool,
-    /// See RecentTraces.takeovers.
-    #[prost(uint64, tag = "5")]
-    pub takeovers: u64,
+    /// Of the traces that are brought together, those that may count by what is here, 16 bytes each.
+    #[prost(bytes = "bytes", tag = "7")]
+    pub split: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SeriesPartial {
@@ -1358,11 +1313,15 @@ pub struct SearchRecentTraces {
 pub struct SearchTraces {
     #[prost(message, optional, tag = "1")]
     pub request: ::core::option::Option<super::super::tempopb::SearchRequest>,
-    #[prost(message, repeated, tag = "2")]
-    pub traces: ::prost::alloc::vec::Vec<TracePart>,
-    /// Ingesters may have spans of them.
-    #[prost(bool, tag = "3")]
-    pub ingesters: bool,
+    /// 16 bytes each, ascending.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub trace_ids: ::prost::bytes::Bytes,
+    /// Where their spans may be.
+    #[prost(message, optional, tag = "5")]
+    pub places: ::core::option::Option<Places>,
+    /// They have been judged by a part of them that matches: those that are in one place only are left out of the answer.
+    #[prost(bool, tag = "6")]
+    pub only_split: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TagsBlock {
@@ -1378,34 +1337,54 @@ pub struct TagValuesBlock {
     #[prost(message, optional, tag = "2")]
     pub part: ::core::option::Option<BlockPart>,
 }
-/// Counts everything that the ingesters hold. Traces that are in several places are not counted but named in the result.
-#[derive(Clone, PartialEq, ::prost::Message)]
+/// Counts what is live. Traces that are in several places, such as live and in one of the blocks, are not counted but named in the
+/// result; and the result says of each block which of its traces these are.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SeriesRecent {
     #[prost(message, optional, tag = "1")]
     pub request: ::core::option::Option<SeriesRequest>,
     #[prost(message, optional, tag = "2")]
     pub places: ::core::option::Option<Places>,
 }
-#[derive(Clone, PartialEq, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SeriesBlock {
     #[prost(message, optional, tag = "1")]
     pub request: ::core::option::Option<SeriesRequest>,
     #[prost(message, optional, tag = "2")]
     pub part: ::core::option::Option<BlockPart>,
-    /// Traces that are elsewhere too are not counted but named in the result.
+    /// Traces that one of these blocks has too are not counted but named in the result. Ingesters are not asked.
     #[prost(message, optional, tag = "3")]
     pub places: ::core::option::Option<Places>,
+    /// Traces of this block that are counted together with live spans, 16 bytes each: not counted either.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub live_traces: ::prost::bytes::Bytes,
 }
-/// Brings these traces together from all places, and counts them.
+/// Brings these traces together from the places that have not counted them, and counts them.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SeriesTraces {
     #[prost(message, optional, tag = "1")]
     pub request: ::core::option::Option<SeriesRequest>,
-    #[prost(message, repeated, tag = "2")]
-    pub traces: ::prost::alloc::vec::Vec<TracePart>,
-    /// Ingesters may have spans too.
-    #[prost(bool, tag = "3")]
-    pub ingesters: bool,
+    /// 16 bytes each, ascending.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub trace_ids: ::prost::bytes::Bytes,
+    /// Of these blocks, those have not counted a trace that have another of them near that has it too.
+    #[prost(message, optional, tag = "5")]
+    pub places: ::core::option::Option<Places>,
+    /// Those that are live too, 16 bytes each, ascending.
+    #[prost(bytes = "bytes", tag = "6")]
+    pub live_traces: ::prost::bytes::Bytes,
+    /// Blocks that have not counted these since they are live too.
+    #[prost(message, repeated, tag = "7")]
+    pub live_in_blocks: ::prost::alloc::vec::Vec<BlockTraces>,
+}
+/// Some traces of a block.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BlockTraces {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub block_id: ::prost::bytes::Bytes,
+    /// 16 bytes each, ascending.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub trace_ids: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct JobResult {
@@ -1414,9 +1393,15 @@ pub struct JobResult {
     /// Parts of the answer that are missing although the job ended well, such as a block that could not be read.
     #[prost(string, repeated, tag = "7")]
     pub warnings: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// Traces that may match and are in several places: still to be brought together.
-    #[prost(message, repeated, tag = "20")]
-    pub split: ::prost::alloc::vec::Vec<TracePart>,
+    /// Traces that may match and are in several places, 16 bytes each: still to be brought together.
+    #[prost(bytes = "bytes", tag = "21")]
+    pub split: ::prost::bytes::Bytes,
+    /// Of blocks, the traces that are live too.
+    #[prost(message, repeated, tag = "22")]
+    pub live_in_blocks: ::prost::alloc::vec::Vec<BlockTraces>,
+    /// meta.json of blocks that ingesters have written and that the query did not know.
+    #[prost(bytes = "bytes", repeated, tag = "23")]
+    pub served: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
     #[prost(oneof = "job_result::Outcome", tags = "2, 3, 4, 5, 6, 30")]
     pub outcome: ::core::option::Option<job_result::Outcome>,
 }
@@ -1790,6 +1775,103 @@ pub struct CountPlacesResponse {
     #[prost(bytes = "bytes", tag = "1")]
     pub counts: ::prost::bytes::Bytes,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SeriesToIngester {
+    #[prost(oneof = "series_to_ingester::Message", tags = "1, 2")]
+    pub message: ::core::option::Option<series_to_ingester::Message>,
+}
+/// Nested message and enum types in `SeriesToIngester`.
+pub mod series_to_ingester {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Message {
+        /// First.
+        #[prost(message, tag = "1")]
+        Begin(super::SeriesRequest),
+        /// Once all have named their traces, in any number of pieces.
+        #[prost(message, tag = "2")]
+        LeaveOut(super::LeaveOut),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LeaveOut {
+    /// Traces that are brought together elsewhere, 16 bytes each. Those that may count are named in the answer.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub split: ::prost::bytes::Bytes,
+    /// Traces that another ingester counts, 16 bytes each.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub of_others: ::prost::bytes::Bytes,
+    /// There is no more.
+    #[prost(bool, tag = "3")]
+    pub is_last: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SeriesFromIngester {
+    #[prost(oneof = "series_from_ingester::Message", tags = "1, 2, 3")]
+    pub message: ::core::option::Option<series_from_ingester::Message>,
+}
+/// Nested message and enum types in `SeriesFromIngester`.
+pub mod series_from_ingester {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Message {
+        /// In any number of pieces.
+        #[prost(message, tag = "1")]
+        Named(super::NamedTraces),
+        /// That was all.
+        #[prost(message, tag = "2")]
+        AllNamed(super::AllNamed),
+        #[prost(message, tag = "3")]
+        Counted(super::SeriesResponse),
+    }
+}
+/// Traces that start at about the same time.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NamedTraces {
+    /// 16 bytes each.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub trace_ids: ::prost::bytes::Bytes,
+    /// For each a number that says which segments it is in, where they are held for others: equal where those are the same. None:
+    /// the traces are this ingester's own.
+    #[prost(fixed64, repeated, tag = "2")]
+    pub held_segments: ::prost::alloc::vec::Vec<u64>,
+    /// Unix nanoseconds of their first start and last end.
+    #[prost(fixed64, tag = "3")]
+    pub start: u64,
+    #[prost(fixed64, tag = "4")]
+    pub end: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AllNamed {
+    /// When the oldest of the segments arrived, Unix seconds.
+    #[prost(uint64, tag = "1")]
+    pub oldest_arrival: u64,
+    /// meta.json of blocks that are answered from and not known.
+    #[prost(bytes = "bytes", repeated, tag = "2")]
+    pub served: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SpansRequest {
+    /// 16 bytes each.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub trace_ids: ::prost::bytes::Bytes,
+    /// See Places.known_blocks.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub known_blocks: ::prost::bytes::Bytes,
+    /// See TraceByIDRequest.answering.
+    #[prost(string, repeated, tag = "3")]
+    pub answering: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SpansResponse {
+    /// A serialised opentelemetry.proto.trace.v1.TracesData.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub spans: ::prost::bytes::Bytes,
+    /// In the first: meta.json of blocks that are answered from and not known.
+    #[prost(bytes = "bytes", repeated, tag = "2")]
+    pub served: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+    /// Bytes that were read.
+    #[prost(uint64, tag = "3")]
+    pub inspected_bytes: u64,
+}
 /// Generated client implementations.
 pub mod recent_client {
     #![allow(
@@ -1932,11 +2014,15 @@ pub mod recent_client {
                 .insert(GrpcMethod::new("vivace.v1.Recent", "CountPlaces"));
             self.inner.unary(req, path, codec).await
         }
-        /// The traces of this ingester in the time of a metrics query.
-        pub async fn traces(
+        /// Counts what is live here for a metrics query: names its traces, is told which of them are not for it to count, and counts the
+        /// others. All of it is about the spans that are here when the call begins.
+        pub async fn series(
             &mut self,
-            request: impl tonic::IntoRequest<super::SeriesRequest>,
-        ) -> std::result::Result<tonic::Response<super::RecentTraces>, tonic::Status> {
+            request: impl tonic::IntoStreamingRequest<Message = super::SeriesToIngester>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::SeriesFromIngester>>,
+            tonic::Status,
+        > {
             self.inner
                 .ready()
                 .await
@@ -1946,16 +2032,19 @@ pub mod recent_client {
                     )
                 })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/vivace.v1.Recent/Traces");
-            let mut req = request.into_request();
-            req.extensions_mut().insert(GrpcMethod::new("vivace.v1.Recent", "Traces"));
-            self.inner.unary(req, path, codec).await
+            let path = http::uri::PathAndQuery::from_static("/vivace.v1.Recent/Series");
+            let mut req = request.into_streaming_request();
+            req.extensions_mut().insert(GrpcMethod::new("vivace.v1.Recent", "Series"));
+            self.inner.streaming(req, path, codec).await
         }
-        /// Counts the spans of this ingester for a metrics query.
-        pub async fn count(
+        /// All live spans of some traces.
+        pub async fn spans(
             &mut self,
-            request: impl tonic::IntoRequest<super::SeriesRequest>,
-        ) -> std::result::Result<tonic::Response<super::SeriesResponse>, tonic::Status> {
+            request: impl tonic::IntoRequest<super::SpansRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::SpansResponse>>,
+            tonic::Status,
+        > {
             self.inner
                 .ready()
                 .await
@@ -1965,10 +2054,10 @@ pub mod recent_client {
                     )
                 })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/vivace.v1.Recent/Count");
+            let path = http::uri::PathAndQuery::from_static("/vivace.v1.Recent/Spans");
             let mut req = request.into_request();
-            req.extensions_mut().insert(GrpcMethod::new("vivace.v1.Recent", "Count"));
-            self.inner.unary(req, path, codec).await
+            req.extensions_mut().insert(GrpcMethod::new("vivace.v1.Recent", "Spans"));
+            self.inner.server_streaming(req, path, codec).await
         }
     }
 }
@@ -2001,16 +2090,29 @@ pub mod recent_server {
             tonic::Response<super::CountPlacesResponse>,
             tonic::Status,
         >;
-        /// The traces of this ingester in the time of a metrics query.
-        async fn traces(
+        /// Server streaming response type for the Series method.
+        type SeriesStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::SeriesFromIngester, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Counts what is live here for a metrics query: names its traces, is told which of them are not for it to count, and counts the
+        /// others. All of it is about the spans that are here when the call begins.
+        async fn series(
             &self,
-            request: tonic::Request<super::SeriesRequest>,
-        ) -> std::result::Result<tonic::Response<super::RecentTraces>, tonic::Status>;
-        /// Counts the spans of this ingester for a metrics query.
-        async fn count(
+            request: tonic::Request<tonic::Streaming<super::SeriesToIngester>>,
+        ) -> std::result::Result<tonic::Response<Self::SeriesStream>, tonic::Status>;
+        /// Server streaming response type for the Spans method.
+        type SpansStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::SpansResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// All live spans of some traces.
+        async fn spans(
             &self,
-            request: tonic::Request<super::SeriesRequest>,
-        ) -> std::result::Result<tonic::Response<super::SeriesResponse>, tonic::Status>;
+            request: tonic::Request<super::SpansRequest>,
+        ) -> std::result::Result<tonic::Response<Self::SpansStream>, tonic::Status>;
     }
     /// Served by ingesters.
     #[derive(Debug)]
@@ -2179,23 +2281,28 @@ pub mod recent_server {
                     };
                     Box::pin(fut)
                 }
-                "/vivace.v1.Recent/Traces" => {
+                "/vivace.v1.Recent/Series" => {
                     #[allow(non_camel_case_types)]
-                    struct TracesSvc<T: Recent>(pub Arc<T>);
-                    impl<T: Recent> tonic::server::UnaryService<super::SeriesRequest>
-                    for TracesSvc<T> {
-                        type Response = super::RecentTraces;
+                    struct SeriesSvc<T: Recent>(pub Arc<T>);
+                    impl<
+                        T: Recent,
+                    > tonic::server::StreamingService<super::SeriesToIngester>
+                    for SeriesSvc<T> {
+                        type Response = super::SeriesFromIngester;
+                        type ResponseStream = T::SeriesStream;
                         type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
+                            tonic::Response<Self::ResponseStream>,
                             tonic::Status,
                         >;
                         fn call(
                             &mut self,
-                            request: tonic::Request<super::SeriesRequest>,
+                            request: tonic::Request<
+                                tonic::Streaming<super::SeriesToIngester>,
+                            >,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
                             let fut = async move {
-                                <T as Recent>::traces(&inner, request).await
+                                <T as Recent>::series(&inner, request).await
                             };
                             Box::pin(fut)
                         }
@@ -2206,7 +2313,7 @@ pub mod recent_server {
                     let max_encoding_message_size = self.max_encoding_message_size;
                     let inner = self.inner.clone();
                     let fut = async move {
-                        let method = TracesSvc(inner);
+                        let method = SeriesSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
@@ -2217,28 +2324,31 @@ pub mod recent_server {
                                 max_decoding_message_size,
                                 max_encoding_message_size,
                             );
-                        let res = grpc.unary(method, req).await;
+                        let res = grpc.streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)
                 }
-                "/vivace.v1.Recent/Count" => {
+                "/vivace.v1.Recent/Spans" => {
                     #[allow(non_camel_case_types)]
-                    struct CountSvc<T: Recent>(pub Arc<T>);
-                    impl<T: Recent> tonic::server::UnaryService<super::SeriesRequest>
-                    for CountSvc<T> {
-                        type Response = super::SeriesResponse;
+                    struct SpansSvc<T: Recent>(pub Arc<T>);
+                    impl<
+                        T: Recent,
+                    > tonic::server::ServerStreamingService<super::SpansRequest>
+                    for SpansSvc<T> {
+                        type Response = super::SpansResponse;
+                        type ResponseStream = T::SpansStream;
                         type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
+                            tonic::Response<Self::ResponseStream>,
                             tonic::Status,
                         >;
                         fn call(
                             &mut self,
-                            request: tonic::Request<super::SeriesRequest>,
+                            request: tonic::Request<super::SpansRequest>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
                             let fut = async move {
-                                <T as Recent>::count(&inner, request).await
+                                <T as Recent>::spans(&inner, request).await
                             };
                             Box::pin(fut)
                         }
@@ -2249,7 +2359,7 @@ pub mod recent_server {
                     let max_encoding_message_size = self.max_encoding_message_size;
                     let inner = self.inner.clone();
                     let fut = async move {
-                        let method = CountSvc(inner);
+                        let method = SpansSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
@@ -2260,7 +2370,7 @@ pub mod recent_server {
                                 max_decoding_message_size,
                                 max_encoding_message_size,
                             );
-                        let res = grpc.unary(method, req).await;
+                        let res = grpc.server_streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

@@ -135,6 +135,6 @@ async fn a_result_that_cannot_be_sent_is_a_failure_that_says_so() {
     cluster.ingesters[0].0.lock().own = vec![trace(1, 0, 50)];
     let failed = failure(cluster.frontend.run(find(1)).await);
     assert_eq!((failed.code, failed.retryable), (Code::ResourceExhausted as i32, false));
-    assert!(failed.message.contains("more than the 500 of querier.frontend_worker"), "{}", failed.message);
+    assert!(failed.message.contains("querier.frontend_worker.grpc_client_config.max_send_msg_size"), "{}", failed.message);
     cluster.stop().await;
 }

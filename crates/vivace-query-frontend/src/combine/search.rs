@@ -1,48 +1,81 @@
 //! The answers of a search.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
-use vivace_core::TenantId;
 use vivace_core::budget::{Budget, Charge};
+use vivace_core::{TenantId, TraceId};
 use vivace_proto::tempopb::{SearchMetrics, SearchResponse, TraceSearchMetadata};
-use vivace_proto::vivace::v1::TracePart;
 use vivace_proto::vivace::v1::job::Work;
 use vivace_traceql::{ROOT_NOT_YET_RECEIVED, SearchCombiner};
 
-use crate::whole::Together;
+use crate::run::Named;
+use crate::whole::{Together, TogetherJob};
+
+/// Traces that are looked at as a whole before the search is over: a stream can show them then.
+const COMPLETED_AT_ONCE: usize = 20;
 
 /// A search's traces so far, and how far it is.
+///
+/// Where one span decides, a trace is found by what one place has of it. Before it is answered it is looked at as a whole: what is
+/// said of its root, its time and its spans is said of all of it.
 pub(crate) struct SearchResult {
     combiner: SearchCombiner,
     limit: usize,
     most_recent: bool,
     metrics: SearchMetrics,
-    /// Per job whether it has ended, and the start of the newest trace it can have.
     jobs: Vec<SearchJob>,
     /// What jobs that ran on could have found when this was last looked at.
     newest_possible: u64,
-    /// Where traces are judged as a whole.
-    together: Option<Together>,
+    together: Together,
+    /// Where traces were found by a part, by their ids in the answer. Empty where they are judged as a whole.
+    parts: HashMap<String, Vec<Part>>,
+    /// Those of them that have been looked at as a whole; none where a trace is in one place only.
+    completed: HashMap<String, Option<TraceSearchMetadata>>,
+    /// How many of them have been asked for.
+    asked: usize,
+    /// Enough has been found; what is left is to look at it as a whole.
+    has_enough: bool,
     sent: HashSet<String>,
+}
+
+/// A place that has found a trace.
+struct Part {
+    tenant: TenantId,
+    /// The place of the block; none of what is live.
+    block: Option<usize>,
+    start_unix_nanos: u64,
+    duration_ms: u32,
 }
 
 struct SearchJob {
     tenant: TenantId,
+    block: Option<usize>,
     has_ended: bool,
+    /// The start of the newest trace that it can have.
     newest_unix_nanos: u64,
+    /// The traces that it looks at as a whole.
+    completes: Vec<TraceId>,
+    is_together: bool,
 }
 
 impl SearchResult {
-    /// `jobs`: of each its tenant and the start of the newest trace it can have. `together`: where traces are judged as a whole.
+    /// `jobs`: of each its tenant, the place of its block, and the start of the newest trace it can have.
     pub(crate) fn new(
         budget: &Budget,
         limit: usize,
         most_recent: bool,
         metrics: SearchMetrics,
-        jobs: impl Iterator<Item = (TenantId, u64)>,
-        together: Option<Together>,
+        jobs: impl Iterator<Item = ((TenantId, Option<usize>), u64)>,
+        together: Together,
     ) -> Self {
-        let job = |(tenant, newest_unix_nanos)| SearchJob { tenant, has_ended: false, newest_unix_nanos };
+        let job = |((tenant, block), newest_unix_nanos)| SearchJob {
+            tenant,
+            block,
+            has_ended: false,
+            newest_unix_nanos,
+            completes: Vec::new(),
+            is_together: false,
+        };
         Self {
             combiner: SearchCombiner::within(budget, limit, most_recent),
             limit,
@@ -51,31 +84,57 @@ impl SearchResult {
             jobs: jobs.map(job).collect(),
             newest_possible: u64::MAX,
             together,
+            parts: HashMap::new(),
+            completed: HashMap::new(),
+            asked: 0,
+            has_enough: false,
             sent: HashSet::new(),
         }
     }
 
     /// Adds a job's answer.
     pub(crate) fn add(&mut self, job: usize, answer: SearchResponse) {
-        self.metrics.completed_jobs += 1;
         if let Some(metrics) = answer.metrics {
             self.metrics.inspected_traces += metrics.inspected_traces;
             self.metrics.inspected_bytes += metrics.inspected_bytes;
             self.metrics.inspected_spans += metrics.inspected_spans;
         }
+        let SearchJob { tenant, block, has_ended, is_together, completes, .. } = &mut self.jobs[job];
+        *has_ended = true;
+        if *is_together && !self.together.whole {
+            for id in completes.drain(..) {
+                self.completed.entry(id.trimmed_hex()).or_default();
+            }
+            for trace in answer.traces {
+                let known = self.completed.entry(trace.trace_id.clone()).or_default();
+                // Another tenant may have one of that id.
+                *known = merged(known.take().into_iter().chain([trace]));
+            }
+            return;
+        }
+        self.metrics.completed_jobs += 1;
         for trace in answer.traces {
+            if !self.together.whole {
+                let (start_unix_nanos, duration_ms) = (trace.start_time_unix_nano, trace.duration_ms);
+                let part = Part { tenant: tenant.clone(), block: *block, start_unix_nanos, duration_ms };
+                self.parts.entry(trace.trace_id.clone()).or_default().push(part);
+            }
             self.combiner.add(trace);
         }
-        self.jobs[job].has_ended = true;
+    }
+
+    /// Whether jobs that still run cannot change the answer.
+    pub(crate) fn is_complete(&mut self) -> bool {
+        (self.has_enough || self.is_found()) && (self.together.whole || self.uncompleted().is_empty())
     }
 
     /// Whether jobs that still run cannot change which traces are returned.
-    pub(crate) fn is_complete(&mut self) -> bool {
+    fn is_found(&mut self) -> bool {
         if !self.most_recent || self.combiner.is_complete() {
             return self.combiner.is_complete();
         }
-        let running = self.jobs.iter().filter(|job| !job.has_ended).map(|job| job.newest_unix_nanos);
-        let waiting = self.together.iter().filter_map(Together::newest_unix_nanos);
+        let running = self.jobs.iter().filter(|job| !job.has_ended && job.completes.is_empty()).map(|job| job.newest_unix_nanos);
+        let waiting = self.together.newest_unix_nanos().filter(|_| self.together.whole);
         let Some(newest_possible) = running.chain(waiting).max() else { return true };
         if newest_possible == self.newest_possible || self.combiner.len() < self.limit {
             return false;
@@ -85,20 +144,77 @@ impl SearchResult {
         self.combiner.iter().filter(|trace| trace.start_time_unix_nano > newest_possible).count() >= self.limit
     }
 
+    /// Where enough has been found, all other jobs are to be forgotten, and what was found is to be looked at as a whole. True once.
+    pub(crate) fn begin_completing(&mut self) -> bool {
+        if self.together.whole || self.has_enough || !self.is_found() {
+            return false;
+        }
+        self.has_enough = true;
+        for job in &mut self.jobs {
+            job.has_ended = true;
+            job.completes.drain(..).for_each(|id| self.together.forget(&job.tenant, id));
+        }
+        true
+    }
+
+    /// Traces of the answer that have not been looked at as a whole.
+    fn uncompleted(&self) -> Vec<String> {
+        if self.parts.keys().all(|id| self.completed.contains_key(id)) {
+            return Vec::new();
+        }
+        let mut newest: Vec<(u64, &String)> = self.combiner.iter().map(|trace| (trace.start_time_unix_nano, &trace.trace_id)).collect();
+        newest.sort_unstable_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(b.1)));
+        newest.truncate(self.limit.max(1));
+        newest.into_iter().map(|(_, id)| id).filter(|id| !self.completed.contains_key(*id)).cloned().collect()
+    }
+
     /// Takes traces that a job could not judge.
-    pub(crate) fn add_split(&mut self, job: usize, traces: Vec<TracePart>) {
-        if let Some(together) = &mut self.together {
-            together.add(&self.jobs[job].tenant, traces);
+    pub(crate) fn add_named(&mut self, job: usize, named: Named) {
+        let SearchJob { tenant, block, newest_unix_nanos, .. } = &self.jobs[job];
+        let mut blocks: HashMap<TraceId, Vec<usize>> = HashMap::new();
+        for in_block in &named.live_in_blocks {
+            let Some(place) = self.together.place(tenant, &in_block.block_id) else { continue };
+            in_block.trace_ids.as_chunks().0.iter().for_each(|id| blocks.entry(TraceId(*id)).or_default().push(place));
+        }
+        for id in named.split.as_chunks().0.iter().map(|id| TraceId(*id)) {
+            let mut of_trace = blocks.remove(&id).unwrap_or_default();
+            of_trace.extend(*block);
+            self.together.add(tenant, id, of_trace, *newest_unix_nanos);
         }
     }
 
     /// Jobs for traces that wait to be brought together; all of them when all other jobs have ended.
     pub(crate) fn jobs_together(&mut self, all: bool) -> Vec<(TenantId, Work)> {
-        let Some(together) = &mut self.together else { return Vec::new() };
+        if !self.together.whole {
+            // More and more at a time, so that long answers are not looked through again and again.
+            if !all && (self.most_recent || self.parts.len() < self.asked + self.asked.max(COMPLETED_AT_ONCE)) {
+                return Vec::new();
+            }
+            self.asked = self.parts.len();
+            for text in self.uncompleted() {
+                let Ok(id) = text.parse::<TraceId>() else { continue };
+                let mut blocks: HashMap<&TenantId, Vec<usize>> = HashMap::new();
+                for part in self.parts.get(&text).into_iter().flatten() {
+                    let end = part.start_unix_nanos.saturating_add((u64::from(part.duration_ms) + 1) * 1_000_000);
+                    let near = || self.together.near_live(&part.tenant, part.start_unix_nanos, end);
+                    blocks.entry(&part.tenant).or_default().extend(part.block.map_or_else(near, |block| vec![block]));
+                }
+                blocks.into_iter().for_each(|(tenant, blocks)| self.together.add(tenant, id, blocks, u64::MAX));
+            }
+        }
         let mut jobs = Vec::new();
-        for (tenant, work, newest_unix_nanos) in together.take_jobs(all) {
-            self.jobs.push(SearchJob { tenant: tenant.clone(), has_ended: false, newest_unix_nanos });
-            self.metrics.total_jobs += 1;
+        for TogetherJob { tenant, work, ids, newest } in self.together.take_jobs(all || !self.together.whole) {
+            let completes = if self.together.whole { Vec::new() } else { ids };
+            self.jobs.push(SearchJob {
+                tenant: tenant.clone(),
+                block: None,
+                has_ended: false,
+                newest_unix_nanos: newest,
+                completes,
+                is_together: true,
+            });
+            // What only looks once more at what was found is no part of the search that its client is told of.
+            self.metrics.total_jobs += u32::from(self.together.whole);
             jobs.push((tenant, work));
         }
         jobs
@@ -108,8 +224,8 @@ impl SearchResult {
         self.metrics
     }
 
-    /// Traces that a stream can show before the search is over: clients keep the first copy they get, so only those whose root
-    /// is known, once each; of the newest only none, since which ones those are is known at the end.
+    /// Traces that a stream can show before the search is over: clients keep the first copy they get, so only those that are known
+    /// as a whole and whose root is known, once each; of the newest only none, since which ones those are is known at the end.
     ///
     /// Source: client facts, trap 6.
     pub(crate) fn take_presentable(&mut self) -> Vec<TraceSearchMetadata> {
@@ -117,7 +233,9 @@ impl SearchResult {
             return Vec::new();
         }
         let has_root = |trace: &&TraceSearchMetadata| !matches!(&*trace.root_service_name, "" | ROOT_NOT_YET_RECEIVED);
-        let unsent = self.combiner.iter().filter(has_root).filter(|trace| !self.sent.contains(&trace.trace_id));
+        let known = self.combiner.iter().filter(|trace| self.together.whole || self.completed.contains_key(&trace.trace_id));
+        let known = known.map(|trace| self.completed.get(&trace.trace_id).and_then(Option::as_ref).unwrap_or(trace));
+        let unsent = known.filter(has_root).filter(|trace| !self.sent.contains(&trace.trace_id));
         let mut traces: Vec<TraceSearchMetadata> = unsent.cloned().collect();
         traces.sort_unstable_by_key(|trace| std::cmp::Reverse(trace.start_time_unix_nano));
         self.sent.extend(traces.iter().map(|trace| trace.trace_id.clone()));
@@ -131,12 +249,27 @@ impl SearchResult {
 
     /// All traces, newest first, and what is charged for them.
     pub(crate) fn finish(self) -> (SearchResponse, Charge) {
+        let completed = self.completed;
         let (mut traces, held) = self.combiner.finish_charged();
+        // What is known of the whole in place of what is known of a part.
+        for trace in &mut traces {
+            if let Some(Some(whole)) = completed.get(&trace.trace_id) {
+                *trace = whole.clone();
+            }
+        }
+        traces.sort_by(|a, b| b.start_time_unix_nano.cmp(&a.start_time_unix_nano).then_with(|| a.trace_id.cmp(&b.trace_id)));
         for trace in &mut traces {
             trace.span_set = trace.span_sets.first().cloned();
         }
         (SearchResponse { traces, metrics: Some(self.metrics) }, held)
     }
+}
+
+/// One trace of what several say of it.
+fn merged(parts: impl IntoIterator<Item = TraceSearchMetadata>) -> Option<TraceSearchMetadata> {
+    let mut combiner = SearchCombiner::new(1, false);
+    parts.into_iter().for_each(|part| combiner.add(part));
+    combiner.finish().pop()
 }
 
 #[cfg(test)]
@@ -155,13 +288,18 @@ mod tests {
         SearchResponse { traces: traces.iter().map(trace).collect(), metrics: None }
     }
 
-    fn jobs(newest_unix_nanos: &[u64]) -> impl Iterator<Item = (TenantId, u64)> {
-        newest_unix_nanos.iter().map(|newest| (TenantId::single(), *newest))
+    fn jobs(newest_unix_nanos: &[u64]) -> impl Iterator<Item = ((TenantId, Option<usize>), u64)> {
+        newest_unix_nanos.iter().map(|newest| ((TenantId::single(), None), *newest))
+    }
+
+    fn together(whole: bool) -> Together {
+        let blocklist = vivace_storage::Blocklist::new(std::time::Duration::from_secs(300), || 0);
+        Together::new(SearchRequest::default(), whole, &[], &blocklist, &[TenantId::single()], 0)
     }
 
     #[test]
     fn a_trace_without_root_is_held_back_until_the_end() {
-        let mut result = SearchResult::new(&Budget::unlimited(), 10, false, SearchMetrics::default(), jobs(&[u64::MAX, 5]), None);
+        let mut result = SearchResult::new(&Budget::unlimited(), 10, false, SearchMetrics::default(), jobs(&[u64::MAX, 5]), together(true));
         result.add(0, answer(&[("a", 1, ""), ("b", 2, "shop")]));
         let ids = |traces: Vec<TraceSearchMetadata>| traces.into_iter().map(|t| t.trace_id).collect::<Vec<_>>();
         assert_eq!(ids(result.take_presentable()), ["b"]);
@@ -173,7 +311,8 @@ mod tests {
 
     #[test]
     fn the_most_recent_are_known_once_older_jobs_cannot_beat_them() {
-        let mut result = SearchResult::new(&Budget::unlimited(), 1, true, SearchMetrics::default(), jobs(&[u64::MAX, 50, 40]), None);
+        let mut result =
+            SearchResult::new(&Budget::unlimited(), 1, true, SearchMetrics::default(), jobs(&[u64::MAX, 50, 40]), together(true));
         result.add(1, answer(&[("b", 45, "x")]));
         assert!(!result.is_complete());
         result.add(0, answer(&[("a", 44, "x")]));
@@ -183,10 +322,8 @@ mod tests {
 
     #[test]
     fn traces_that_wait_may_be_among_the_most_recent() {
-        let together = Together::of_search(SearchRequest::default(), false);
-        let mut result = SearchResult::new(&Budget::unlimited(), 1, true, SearchMetrics::default(), jobs(&[50, 40]), Some(together));
-        let part = TracePart { trace_id: vec![1; 16].into(), start_unix_nanos: 46, end_unix_nanos: 46 };
-        result.add_split(1, vec![part]);
+        let mut result = SearchResult::new(&Budget::unlimited(), 1, true, SearchMetrics::default(), jobs(&[50, 46]), together(true));
+        result.add_named(1, Named { split: vec![1; 16].into(), ..Named::default() });
         result.add(1, answer(&[]));
         result.add(0, answer(&[("b", 45, "x")]));
         assert!(!result.is_complete());
@@ -196,5 +333,24 @@ mod tests {
         assert!(result.is_complete());
         assert_eq!(result.metrics().total_jobs, 1);
         assert_eq!(result.finish().0.traces[0].trace_id, "a");
+    }
+
+    #[test]
+    fn what_a_part_has_found_is_shown_as_a_whole() {
+        let hex = |n: u8| TraceId([n; 16]).trimmed_hex();
+        let mut result = SearchResult::new(&Budget::unlimited(), 2, false, SearchMetrics::default(), jobs(&[50, 40, 30]), together(false));
+        result.add(0, answer(&[(&hex(1), 5, "part"), (&hex(2), 6, "alone")]));
+        assert!(!result.is_complete() && result.take_presentable().is_empty(), "found, and not yet known as a whole");
+        assert!(result.begin_completing() && !result.begin_completing(), "the other jobs are not needed");
+        let jobs = result.jobs_together(true);
+        assert_eq!(jobs.len(), 1);
+        result.add(3, answer(&[(&hex(1), 2, "whole")]));
+        assert!(result.is_complete() && result.jobs_together(true).is_empty());
+        let shown = |traces: Vec<TraceSearchMetadata>| -> Vec<(u64, String)> {
+            traces.into_iter().map(|trace| (trace.start_time_unix_nano, trace.root_service_name)).collect()
+        };
+        let want = [(6, "alone".to_owned()), (2, "whole".to_owned())];
+        assert_eq!(shown(result.take_presentable()), want);
+        assert_eq!(shown(result.finish().0.traces), want);
     }
 }

@@ -5,7 +5,7 @@ use serde_json::json;
 use vivace_config::Config;
 use vivace_proto::tempopb::{SearchTagValuesV2Response, SearchTagsV2Response, SearchTagsV2Scope, TagValue, TraceByIdResponse};
 use vivace_proto::vivace::v1::job::Work;
-use vivace_proto::vivace::v1::{Job, TracePart, job_result};
+use vivace_proto::vivace::v1::{Job, job_result};
 
 use crate::client::{get, get_with};
 use crate::querier::{self, Outcome, Querier, nothing};
@@ -109,15 +109,16 @@ async fn a_search_asks_ingesters_and_blocks_newest_first_and_merges() {
     let Some(Work::SearchRecent(request)) = &jobs[0].work else { panic!("{:?}", jobs[0]) };
     assert_eq!((request.query.as_str(), request.limit, request.spans_per_span_set), (r#"{ name = "x" }"#, 7, 2));
     assert_eq!(request.end - request.start, 901, "15 minutes, rounded outwards");
-    let parts: Vec<(u8, u32, u32)> = jobs[1..].iter().map(block_part).collect();
+    let parts: Vec<(u8, u32, u32)> = jobs[1..5].iter().map(block_part).collect();
     assert_eq!(parts, [(2, 0, 1), (2, 1, 1), (2, 2, 0), (1, 0, 0)]);
+    let Some(Work::SearchTraces(whole)) = &jobs[5].work else { panic!("{:?}", jobs[5]) };
+    assert_eq!((whole.trace_ids.len(), whole.only_split), (32, true), "what parts have found is looked at as a whole");
 }
 
 #[tokio::test]
 async fn traces_in_several_places_are_judged_once_by_jobs_of_their_own() {
-    let part = |id: u8| TracePart { trace_id: vec![id; 16].into(), start_unix_nanos: u64::from(id), end_unix_nanos: u64::from(id) };
-    let of_jobs = move |ids: &[u8], found: &[(&str, u64, &str)]| match querier::found(found) {
-        querier::Outcome::Result(outcome) => querier::Outcome::Split(outcome, ids.iter().map(|id| part(*id)).collect()),
+    let of_jobs = |ids: &[u8], found: &[(&str, u64, &str)]| match querier::found(found) {
+        querier::Outcome::Result(outcome) => querier::Outcome::Split(outcome, ids.to_vec()),
         other => other,
     };
     let (frontend, querier) = Frontend::with(&Config::default(), move |job| match job.work.as_ref().unwrap() {
@@ -140,8 +141,8 @@ async fn traces_in_several_places_are_judged_once_by_jobs_of_their_own() {
     let Some(Work::SearchBlock(search)) = &jobs[1].work else { panic!("{:?}", jobs[1]) };
     assert_eq!(ids(&search.places.as_ref().unwrap().blocks), [1], "what is left beside block 2");
     let Some(Work::SearchTraces(together)) = &jobs[3].work else { panic!("{:?}", jobs[3]) };
-    let judged: Vec<u8> = together.traces.iter().map(|part| part.trace_id[0]).collect();
-    assert_eq!((judged, together.ingesters), (vec![7, 6, 5], true));
+    let places = together.places.as_ref().unwrap();
+    assert_eq!((ids(&together.trace_ids), ids(&places.blocks), places.ingesters), (vec![5, 6, 7], vec![1, 2], true));
 }
 
 fn block_part(job: &Job) -> (u8, u32, u32) {
@@ -254,7 +255,9 @@ async fn tenants_are_asked_for_and_several_are_merged() {
     let both = get_with(&frontend.http, "/api/search", &[("x-scope-orgid", "b|a")]).await.json();
     assert_eq!(both["traces"].as_array().unwrap().len(), 2);
     assert_eq!(both["metrics"]["totalJobs"], json!(2));
-    assert_eq!(querier.jobs.lock().len(), 2);
+    let is_whole = |job: &&Job| matches!(job.work, Some(Work::SearchTraces(_)));
+    let jobs = querier.jobs.lock().clone();
+    assert_eq!((jobs.len(), jobs.iter().filter(is_whole).count()), (4, 2));
 
     config.query_frontend.multi_tenant_queries_enabled = false;
     let frontend = Frontend::start(&config).await;

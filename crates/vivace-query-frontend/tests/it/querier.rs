@@ -11,8 +11,7 @@ use vivace_proto::tempopb::{SearchResponse, Trace, TraceByIdResponse, TraceSearc
 use vivace_proto::vivace::v1::job::Work;
 use vivace_proto::vivace::v1::job_queue_client::JobQueueClient;
 use vivace_proto::vivace::v1::{
-    Failure, FromQuerier, Hello, Job, JobResult, SeriesPartial, SeriesResponse, StagePartial, TracePart, from_querier, job_result,
-    to_querier,
+    Failure, FromQuerier, Hello, Job, JobResult, SeriesPartial, SeriesResponse, StagePartial, from_querier, job_result, to_querier,
 };
 
 /// What becomes of a job.
@@ -21,7 +20,7 @@ pub(crate) enum Outcome {
     /// Well done, but something could not be looked at.
     Incomplete(job_result::Outcome, &'static str),
     /// Well done, but these traces are in several places.
-    Split(job_result::Outcome, Vec<TracePart>),
+    Split(job_result::Outcome, Vec<u8>),
     /// Never answered.
     Hang,
     /// The stream breaks.
@@ -65,11 +64,11 @@ impl Querier {
                 let (outcome, warnings, split) = match answered {
                     Outcome::Result(outcome) => (outcome, Vec::new(), Vec::new()),
                     Outcome::Incomplete(outcome, warning) => (outcome, vec![warning.to_owned()], Vec::new()),
-                    Outcome::Split(outcome, split) => (outcome, Vec::new(), split),
+                    Outcome::Split(outcome, split) => (outcome, Vec::new(), split.iter().flat_map(|id| [*id; 16]).collect()),
                     Outcome::Hang => continue,
                     Outcome::Break => return,
                 };
-                let result = JobResult { id: job.id, outcome: Some(outcome), warnings, split };
+                let result = JobResult { id: job.id, outcome: Some(outcome), warnings, split: split.into(), ..Default::default() };
                 sender.send(FromQuerier { message: Some(from_querier::Message::Result(result)) }).await.unwrap();
             }
         });

@@ -1,0 +1,304 @@
+//! Brings traces together that lie in several places: many at a time, in the order of their ids, block beside block, and what is
+//! live of them.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rustc_hash::{FxHashMap, FxHashSet};
+use tokio_util::sync::CancellationToken;
+use vivace_block::{BlockMeta, BlockReader, JoinedFetch, ReadError, SpanRef, live};
+use vivace_core::budget::{Account, Budget};
+use vivace_core::otlp::walk_spans;
+use vivace_core::{BlockId, TenantId, TraceId};
+use vivace_proto::vivace::v1::{Places, SpansRequest};
+use vivace_traceql::{Attribute, Batch, Fetch, Scope, SpanFilter, SpanRow, Value};
+
+use crate::JobError;
+use crate::blocks::{Found, skipped};
+use crate::error::BlockFault;
+use crate::party::packed;
+use crate::querier::Querier;
+use crate::recent::LiveSpans;
+use crate::whole::add_new;
+
+/// Traces that are brought together first; then as many as have about so many spans, so that what is held does not depend on how
+/// large the traces are.
+const TRACES_FIRST: usize = 128;
+const TRACES_MAX: usize = 4096;
+const SPANS_AT_ONCE: usize = 100_000;
+
+/// Where the parts of some traces are.
+pub(crate) struct Wanted {
+    /// Ascending.
+    pub(crate) ids: Vec<TraceId>,
+    /// Those of them that ingesters are asked for, ascending.
+    pub(crate) live: Vec<TraceId>,
+    /// Blocks, each with those of the traces that are taken from it, ascending.
+    pub(crate) blocks: Vec<(BlockMeta, Vec<TraceId>)>,
+    pub(crate) known_blocks: Bytes,
+    /// Traces that turn out to be in one place only are left out.
+    pub(crate) only_split: bool,
+}
+
+/// What bringing traces together took.
+#[derive(Debug, Default)]
+pub(crate) struct Took {
+    pub(crate) traces: u32,
+    pub(crate) bytes: u64,
+}
+
+/// What is asked of traces that are brought together.
+pub(crate) trait Question: Send + Sync + Sized + 'static {
+    /// What the answer is made in.
+    type State: Send + 'static;
+
+    fn fetch(&self) -> &Fetch;
+
+    /// Takes whole traces in; breaks when it has enough.
+    fn take(&self, state: &mut Self::State, batch: &Batch, stop: &dyn Fn() -> bool) -> ControlFlow<()>;
+
+    /// The same question about all attributes that there are, where it is about all.
+    fn with_attributes(&self, _names: &dyn Fn() -> Vec<Attribute>) -> Option<Self> {
+        None
+    }
+}
+
+/// One of several pieces.
+struct Piece {
+    live: Vec<LiveSpans>,
+    blocks: Vec<(Arc<BlockReader>, Vec<TraceId>)>,
+    only_split: bool,
+}
+
+impl Querier {
+    /// Asks the question about the traces, whole, and gives back what it has made of `state`.
+    pub(crate) async fn bring_together<Q: Question>(
+        &self,
+        tenant: &TenantId,
+        mut wanted: Wanted,
+        question: Arc<Q>,
+        mut state: Q::State,
+        call: Duration,
+    ) -> Result<Found<(Q::State, Took)>, JobError> {
+        let (mut took, mut warnings) = (Took::default(), Vec::new());
+        let mut opened: FxHashMap<BlockId, Option<Arc<BlockReader>>> = FxHashMap::default();
+        let (mut next, mut at_once) = (0, TRACES_FIRST);
+        while next < wanted.ids.len() {
+            let ids = wanted.ids[next..wanted.ids.len().min(next + at_once)].to_vec();
+            next += ids.len();
+            let within =
+                |all: &[TraceId]| all[all.partition_point(|id| *id < ids[0])..all.partition_point(|id| *id <= ids[ids.len() - 1])].to_vec();
+            let mut live = Vec::new();
+            let asked = within(&wanted.live);
+            if !asked.is_empty() {
+                let request =
+                    SpansRequest { trace_ids: packed(&asked).into(), known_blocks: wanted.known_blocks.clone(), answering: Vec::new() };
+                let answers = self.ingesters.spans(tenant, request, call).await?;
+                add_new(&mut warnings, answers.warning.into_iter().collect());
+                live = answers.parts;
+                took.bytes += live.iter().map(|spans| spans.inspected_bytes).sum::<u64>();
+                // What was live a moment ago may be in a block by now that nobody has listed.
+                for meta in served(tenant, live.iter().flat_map(|spans| &spans.served))? {
+                    if wanted.blocks.iter().any(|(known, _)| known.block_id == meta.block_id) {
+                        continue;
+                    }
+                    let held = self.blocks.holding(meta.clone(), wanted.live.clone().into(), &mut took.bytes).await?;
+                    wanted.blocks.push((meta, held));
+                }
+            }
+            let mut blocks = Vec::new();
+            for (meta, held) in &wanted.blocks {
+                let held = within(held);
+                if held.is_empty() {
+                    continue;
+                }
+                let reader = match opened.get(&meta.block_id) {
+                    Some(reader) => reader.clone(),
+                    None => {
+                        let reader = match self.blocks.with_block(meta.clone(), |block, _| Ok(block.clone())).await? {
+                            Ok((reader, bytes)) => {
+                                took.bytes += bytes;
+                                Some(reader)
+                            }
+                            Err(fault) => {
+                                warnings.push(skipped(meta, fault)?);
+                                None
+                            }
+                        };
+                        opened.insert(meta.block_id, reader.clone());
+                        reader
+                    }
+                };
+                blocks.extend(reader.map(|reader| (reader, held)));
+            }
+            let piece = Piece { live, blocks, only_split: wanted.only_split };
+            let (question, budget) = (question.clone(), self.budget.clone());
+            let brought = self.blocks.work(move |stop| {
+                let names = || piece.attributes(stop);
+                let about_all = question.with_attributes(&names);
+                let question = about_all.as_ref().unwrap_or(&*question);
+                let brought = piece.bring_together(&JoinedFetch::new(question.fetch()), &budget, stop);
+                let is_over =
+                    brought.as_ref().is_ok_and(|brought| question.take(&mut state, &brought.batch, &|| stop.is_cancelled()).is_break());
+                (state, brought, is_over)
+            });
+            let (taken, brought, is_over) = brought.await?;
+            state = taken;
+            let brought: Brought = brought?;
+            took.bytes += brought.bytes;
+            took.traces = took.traces.saturating_add(u32::try_from(brought.batch.traces.len()).unwrap_or(u32::MAX));
+            for (meta, error) in brought.faults {
+                add_new(&mut warnings, vec![skipped(&meta, BlockFault::from(error))?]);
+            }
+            let spans = brought.spans.max(1);
+            at_once = (at_once * SPANS_AT_ONCE / spans).clamp(1, (at_once * 4).min(TRACES_MAX));
+            if is_over {
+                break;
+            }
+        }
+        Ok(Found { result: (state, took), warnings })
+    }
+
+    /// All places of these traces.
+    pub(crate) async fn all_places(
+        &self,
+        tenant: &TenantId,
+        ids: Vec<TraceId>,
+        places: &Places,
+        bytes: &mut u64,
+    ) -> Result<Wanted, JobError> {
+        let metas = self.blocks.metas(tenant, &places.blocks).await?;
+        let blocks = self.blocks.all_holding(metas, &ids, bytes).await?;
+        let live = if places.ingesters { ids.clone() } else { Vec::new() };
+        Ok(Wanted { ids, live, blocks, known_blocks: places.known_blocks.clone(), only_split: false })
+    }
+}
+
+/// What a piece came to.
+struct Brought {
+    batch: Batch,
+    /// Spans that were read, copies included.
+    spans: usize,
+    bytes: u64,
+    faults: Vec<(BlockMeta, ReadError)>,
+}
+
+impl Piece {
+    /// The attributes of spans, resources and scopes that there are. Of blocks, those of the row groups that are read.
+    fn attributes(&self, stop: &CancellationToken) -> Vec<Attribute> {
+        let mut known: FxHashSet<(Scope, Box<str>)> = FxHashSet::default();
+        let mut add = |scope, name: &str| {
+            if matches!(scope, Scope::Span | Scope::Resource | Scope::Instrumentation) && !known.contains(&(scope, name.into())) {
+                known.insert((scope, name.into()));
+            }
+            if stop.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        for message in self.live.iter().flat_map(|spans| &spans.messages) {
+            let mut spans = Vec::new();
+            // What is no message is said to be when the spans are read.
+            let _ = walk_spans(message, |at, span| spans.push(SpanRef { resource: at.resource, scope: at.scope, span: span.bytes }));
+            live::tag_names(&spans, None, &SpanFilter::And(Vec::new()), &mut add);
+        }
+        for (reader, held) in &self.blocks {
+            for (group, wanted) in groups_of(reader, held) {
+                if !wanted.is_empty() && !stop.is_cancelled() {
+                    // A block that cannot be read is left out when its rows are.
+                    let _ = reader.tag_names(None, None, group..group + 1, &mut add);
+                }
+            }
+        }
+        known.into_iter().map(|(scope, key)| Attribute::Named { scope, key: key.into() }).collect()
+    }
+
+    /// Reads all parts and joins them. Burns CPU.
+    fn bring_together(&self, joining: &JoinedFetch, budget: &Budget, stop: &CancellationToken) -> Result<Brought, JobError> {
+        let live_bytes = self.live.iter().flat_map(|spans| &spans.messages).map(|message| message.len() as u64).sum();
+        let mut held = budget.charge(Account::Queries, live_bytes)?;
+        let mut brought = Brought { batch: Batch::default(), spans: 0, bytes: 0, faults: Vec::new() };
+        let mut live_spans: BTreeMap<TraceId, Vec<SpanRef<'_>>> = BTreeMap::new();
+        let mut places: FxHashMap<TraceId, u32> = FxHashMap::default();
+        for spans in &self.live {
+            let mut here: FxHashSet<TraceId> = FxHashSet::default();
+            for message in &spans.messages {
+                let walked = walk_spans(message, |at, span| {
+                    let id = span.trace();
+                    here.insert(id);
+                    live_spans.entry(id).or_default().push(SpanRef { resource: at.resource, scope: at.scope, span: span.bytes });
+                });
+                walked.map_err(|error| JobError::Internal(format!("an ingester's spans: {error}")))?;
+            }
+            here.into_iter().for_each(|id| *places.entry(id).or_default() += 1);
+        }
+        self.blocks.iter().flat_map(|(_, held)| held).for_each(|id| *places.entry(*id).or_default() += 1);
+        let is_wanted = |id: &TraceId| !self.only_split || places.get(id).is_some_and(|places| *places > 1);
+        let live_spans: Vec<(TraceId, Vec<SpanRef<'_>>)> = live_spans.into_iter().filter(|(id, _)| is_wanted(id)).collect();
+        let mut parts = vec![live::batch(joining.of_parts(), &live_spans)];
+        held.grow(parts.iter().map(bytes_of).sum())?;
+        for (reader, ids) in &self.blocks {
+            if stop.is_cancelled() {
+                break;
+            }
+            let ids: Vec<TraceId> = ids.iter().copied().filter(is_wanted).collect();
+            match rows(reader, joining.of_parts(), &ids, stop) {
+                Ok((batches, bytes)) => {
+                    held.grow(batches.iter().map(bytes_of).sum())?;
+                    parts.extend(batches);
+                    brought.bytes += bytes;
+                }
+                // Nothing of it counts: a part of a block looks like all of it.
+                Err(error) => brought.faults.push((reader.meta().clone(), error)),
+            }
+        }
+        brought.spans = parts.iter().map(|part| part.spans.len()).sum();
+        brought.batch = joining.join(parts);
+        Ok(brought)
+    }
+}
+
+/// About what a batch takes; texts are mostly shared.
+fn bytes_of(batch: &Batch) -> u64 {
+    let columns = batch.columns.iter().chain(&batch.events.columns).chain(&batch.links.columns);
+    let values: usize = columns.map(Vec::len).sum();
+    (batch.traces.len() * 256 + batch.spans.len() * size_of::<SpanRow>() + values * 2 * size_of::<Value>()) as u64
+}
+
+/// The row groups of a block, each with those of the ids, ascending, that it may have.
+fn groups_of<'i>(reader: &BlockReader, ids: &'i [TraceId]) -> impl Iterator<Item = (usize, &'i [TraceId])> {
+    reader.id_bounds().into_iter().enumerate().map(move |(group, bounds)| match bounds {
+        Some((first, last)) => (group, &ids[ids.partition_point(|id| *id < first)..ids.partition_point(|id| *id <= last)]),
+        None => (group, ids),
+    })
+}
+
+/// The rows of some traces, ascending by id.
+fn rows(reader: &BlockReader, fetch: &Fetch, ids: &[TraceId], stop: &CancellationToken) -> Result<(Vec<Batch>, u64), ReadError> {
+    let (mut batches, mut bytes) = (Vec::new(), 0);
+    for (group, wanted) in groups_of(reader, ids) {
+        if wanted.is_empty() || stop.is_cancelled() {
+            continue;
+        }
+        let parts = reader.parts(fetch, &fetch.filter, group..group + 1)?;
+        let stats = reader.search_parts(fetch, &parts, &|id| wanted.binary_search(id).is_ok(), &mut |batch| {
+            batches.push(batch);
+            if stop.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        bytes += parts.stats.bytes + stats.bytes;
+    }
+    Ok((batches, bytes))
+}
+
+/// The metas of blocks that ingesters answer from, each once.
+pub(crate) fn served<'m>(tenant: &TenantId, metas: impl Iterator<Item = &'m Bytes>) -> Result<Vec<BlockMeta>, JobError> {
+    let mut known: FxHashSet<BlockId> = FxHashSet::default();
+    let mut served = Vec::new();
+    for json in metas {
+        let meta = BlockMeta::from_json(json, "an ingester's answer").map_err(|error| JobError::Internal(error.to_string()))?;
+        if meta.tenant_id == *tenant && known.insert(meta.block_id) {
+            served.push(meta);
+        }
+    }
+    Ok(served)
+}
