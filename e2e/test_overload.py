@@ -46,6 +46,11 @@ def running_threads(one):
     return running
 
 
+def cpu_seconds(one):
+    fields = Path(f"/proc/{one.program.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def is_idle(one):
     samples = []
     for _ in range(10):
@@ -92,8 +97,9 @@ def test_nobody_works_for_a_client_that_has_left(all_in_one):
         time.sleep(0.4)
         for client in clients:
             client.close()
-        left = time.monotonic()
-        eventually(f"it is idle after the clients of {path} have left", lambda: is_idle(one), 10)
-        idle_after = time.monotonic() - left
-        print(f"{path}: idle {idle_after:.2f} s after the clients left")
-        assert idle_after < 1.5, f"{path}: {idle_after:.1f} s"
+        left, worked = time.monotonic(), cpu_seconds(one)
+        eventually(f"it is idle after the clients of {path} have left", lambda: is_idle(one), 30)
+        idle_after, worked = time.monotonic() - left, cpu_seconds(one) - worked
+        print(f"{path}: idle {idle_after:.2f} s and {worked:.2f} CPU-seconds after the clients left")
+        # The machine may be busy with other things.
+        assert idle_after < 1.5 or worked < os.cpu_count(), f"{path}: {idle_after:.1f} s, {worked:.1f} CPU-seconds"
