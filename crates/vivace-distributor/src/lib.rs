@@ -26,7 +26,7 @@ use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 use vivace_config::{Config, GrpcReceiver, OtlpHttpReceiver};
 use vivace_ring::{ClientPool, Membership, PoolOptions, Registration, Role, State};
-use vivace_server::{ConnectionOptions, Overrides, Process, Timeouts, host_name};
+use vivace_server::{ConnectionOptions, Overrides, Process, RequestBudget, Timeouts, host_name};
 
 use crate::forward::GeneratorForwarder;
 use crate::limit::RateLimiter;
@@ -126,6 +126,7 @@ fn distributor(config: &Config, membership: &Membership, overrides: Arc<Override
         distributors: membership.ring(Role::Distributor),
         limiter: RateLimiter::default(),
         requests: process.request_budget(),
+        work: RequestBudget::whole(&process.budget()),
         replicator: Arc::new(replicator),
         forwarder: Arc::new(forwarder),
         retry_after: config.distributor.retry_after_on_resource_exhausted,

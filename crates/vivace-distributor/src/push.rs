@@ -27,6 +27,8 @@ pub(crate) struct Distributor {
     pub(crate) limiter: RateLimiter,
     /// What requests may take, of memory that is shared with everything else.
     pub(crate) requests: RequestBudget,
+    /// What may be taken to store them, once they are here.
+    pub(crate) work: RequestBudget,
     pub(crate) replicator: Arc<Replicator>,
     pub(crate) forwarder: Arc<GeneratorForwarder>,
     /// `distributor.retry_after_on_resource_exhausted`; zero gives no hint.
@@ -69,7 +71,7 @@ impl Distributor {
     }
 
     async fn push_inner(&self, incoming: Incoming) -> Result<Accepted, PushError> {
-        let Incoming { receiver, tenant, body, skip_metrics, charge: mut hold } = incoming;
+        let Incoming { receiver, tenant, body, skip_metrics, charge } = incoming;
         let tenant = match tenant {
             Ok(tenant) => tenant,
             Err(_) if count_spans(&body) == Ok(0) => return Ok(Accepted::default()),
@@ -82,6 +84,9 @@ impl Distributor {
             return Ok(Accepted::default());
         }
         self.check_rate(&tenant, &body, &limits.ingestion)?;
+        // What has arrived may use what is kept from those that are still sending.
+        let mut hold = self.work.open();
+        hold.absorb(charge);
         // The body outlives the answer where metrics are made of it.
         let wants_metrics = !limits.metrics_generator.processors.is_empty();
         let kept = hold.bytes() + if wants_metrics { bytes } else { 0 };

@@ -15,6 +15,7 @@ use vivace_core::budget::Budget;
 
 use crate::build::{self, BuildInfo};
 use crate::memory;
+use crate::outgoing::AlwaysSent;
 use crate::ready::Readiness;
 
 pub(crate) type RuntimeConfig = Arc<dyn Fn(bool) -> String + Send + Sync>;
@@ -126,7 +127,7 @@ async fn ready(State(pages): State<Pages>) -> Response {
 async fn metrics(State(pages): State<Pages>) -> Response {
     let mut text = pages.recorder.render();
     text.push_str(&memory::render(&pages.budget));
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+    always_sent(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
 }
 
 #[derive(Deserialize)]
@@ -154,7 +155,13 @@ async fn page(State(pages): State<Pages>, Path(page): Path<String>, Query(Mode {
 }
 
 fn plain(status: StatusCode, text: String) -> Response {
-    (status, [(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response()
+    always_sent((status, [(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response())
+}
+
+/// What tells how a process is doing is told most of all when it has no memory left.
+fn always_sent(mut response: Response) -> Response {
+    response.extensions_mut().insert(AlwaysSent);
+    response
 }
 
 /// Columns as wide as their widest cell.

@@ -99,7 +99,7 @@ impl Encoding {
         let mut window = charge.another();
         loop {
             let before = out.capacity() as u64;
-            let wanted = (before * 2).max(FIRST_BYTES).min(limit + 1);
+            let wanted = (before * 2).max(FIRST_BYTES).min(limit.saturating_add(1));
             // While it grows, there are both.
             charge.grow(wanted)?;
             out.reserve_exact(usize::try_from(wanted).unwrap_or(usize::MAX) - out.len());

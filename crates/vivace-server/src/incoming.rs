@@ -111,15 +111,15 @@ impl HttpBody for PlainBody {
         let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(context)? else {
             return this.deadline.wait(this.received_bytes, context).map(|error| Some(Err(error)));
         };
-        this.received_bytes += frame.as_ref().and_then(Frame::data_ref).map_or(0, |data| data.len() as u64);
-        if let Some(frame) = &frame
-            && let Some(data) = frame.data_ref()
-            && !this.is_waste
-            && let Err(over) = this.held.lock().grow(data.len() as u64)
-        {
-            this.is_waste = true;
-            this.held.lock().clear();
-            return Poll::Ready(Some(Err(over.into())));
+        let bytes = frame.as_ref().and_then(Frame::data_ref).map_or(0, |data| data.len() as u64);
+        this.received_bytes += bytes;
+        if !this.is_waste {
+            let mut held = this.held.lock();
+            if let Err(over) = held.grow(bytes) {
+                this.is_waste = true;
+                held.clear();
+                return Poll::Ready(Some(Err(over.into())));
+            }
         }
         Poll::Ready(frame.map(Ok))
     }

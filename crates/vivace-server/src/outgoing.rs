@@ -18,8 +18,14 @@ use vivace_core::budget::{Account, Budget, Charge, OverBudget};
 use crate::activity::InFlight;
 use crate::request_budget::{RETRY_AFTER, count_refusal, over_budget_status};
 
-/// Larger pieces of an answer are cut, so that little of it waits where it cannot be given up any more, bytes.
+/// Larger pieces of an answer are cut, so that little of it waits where it cannot be given up any more, bytes. Up to this size
+/// answers are never refused: what tells of a write that it is stored, or of this process that it is well, is small, and a
+/// client holds no more of them than it has requests in flight.
 const PIECE_BYTES: usize = 32 << 10;
+
+/// Marks an answer of any size that is never refused.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct AlwaysSent;
 
 /// Why an answer ends too early.
 #[derive(Debug, thiserror::Error)]
@@ -67,8 +73,9 @@ impl AsRef<[u8]> for Piece {
 impl Answer {
     /// Pays for an answer. One whose size is known and does not fit is refused as a whole.
     pub(crate) fn of(response: Response, is_grpc: bool, budget: &Budget, in_flight: InFlight) -> http::Response<Self> {
+        let is_always_sent = response.extensions().get::<AlwaysSent>().is_some();
         let known_bytes = response.body().size_hint().exact().filter(|bytes| *bytes > 0);
-        let (response, prepaid) = match known_bytes.map(|bytes| budget.charge(Account::Answers, bytes)) {
+        let (response, prepaid) = match known_bytes.map(|bytes| pay(budget, bytes, is_always_sent)) {
             None => (response, None),
             Some(Ok(charge)) => (response, Some(charge)),
             Some(Err(over)) => (refusal(&over, is_grpc), None),
@@ -83,6 +90,15 @@ impl Answer {
     pub(crate) fn watched(&self) -> Weak<Mutex<Unsent>> {
         Arc::downgrade(&self.unsent)
     }
+}
+
+fn pay(budget: &Budget, bytes: u64, is_always_sent: bool) -> Result<Charge, OverBudget> {
+    if !is_always_sent && bytes > PIECE_BYTES as u64 {
+        return budget.charge(Account::Answers, bytes);
+    }
+    let mut charge = budget.open(Account::Answers);
+    charge.set_held(bytes);
+    Ok(charge)
 }
 
 /// The answer in place of one that does not fit.
@@ -132,7 +148,7 @@ impl Unsent {
         let bytes = data.len() as u64;
         let charge = match self.prepaid.take().filter(|charge| charge.bytes() >= bytes) {
             Some(charge) => Ok(charge),
-            None => self.budget.charge(Account::Answers, bytes),
+            None => pay(&self.budget, bytes, false),
         };
         let charge = match charge {
             Ok(charge) => charge,
@@ -247,6 +263,21 @@ mod tests {
         assert_eq!(trailers["grpc-status"], "8");
         drop((held, text, never, streamed));
         assert_eq!(budget.used(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_is_small_or_tells_how_the_process_is_doing_is_always_sent() {
+        let budget = Budget::new(500_000); // a fifth for answers
+        let _held = budget.charge(Account::Answers, 100_000).expect("fits");
+        assert_eq!(answer(Body::from("ready"), false, &budget).status(), StatusCode::OK);
+        let mut streamed = answer(stream(vec![vec![7; 1000].into()]), true, &budget).into_body();
+        assert!(streamed.frame().await.expect("more").expect("small").is_data());
+        let mut page = Response::new(Body::from(vec![7; 50_000]));
+        assert_eq!(answer(Body::from(vec![7; 50_000]), false, &budget).status(), StatusCode::TOO_MANY_REQUESTS);
+        page.extensions_mut().insert(AlwaysSent);
+        let page = Answer::of(page, false, &budget, Activity::new(Instant::now()).enter());
+        assert_eq!(page.status(), StatusCode::OK);
+        assert!(budget.used_by(Account::Answers) >= 150_000, "it is in the books all the same");
     }
 
     #[tokio::test]

@@ -1,6 +1,8 @@
+use std::io::Write as _;
 use std::time::Duration;
 
 use prost::Message;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tonic::Code;
 use vivace_proto::vivace::v1::RefusedTrace;
 use vivace_proto::vivace::v1::refused_trace::Reason;
@@ -76,4 +78,40 @@ async fn tenants_that_want_metrics_have_their_spans_copied_to_generators() {
     eventually("all spans are copied", || copied() == (1..=20).collect::<Vec<u8>>()).await;
     assert!(cluster.instances.iter().all(|i| i.copies().iter().all(|c| c.skip_metrics_generation)));
     assert!(cluster.instances.iter().all(|i| i.copies().len() <= 1), "one request per generator");
+}
+
+/// A distributor whose senders may hold 2.1 MiB of requests together.
+async fn small() -> Cluster {
+    Cluster::start(1, 1, |c| c.memory.limit = vivace_config::ByteString(16 << 20)).await
+}
+
+#[tokio::test]
+async fn what_never_fits_into_memory_is_no_use_to_send_again() {
+    let cluster = small().await;
+    let plain = cluster.post("application/x-protobuf", vec![0; 3 << 20]).await;
+    assert_eq!((plain.status, plain.headers.get("retry-after")), (413, None), "{plain:?}");
+    let mut chunked = tokio::net::TcpStream::connect(cluster.http).await.expect("listens");
+    let head = "POST /v1/traces HTTP/1.1\r\nhost: test\r\ncontent-type: application/x-protobuf\r\ntransfer-encoding: chunked\r\n\r\n";
+    chunked.write_all(head.as_bytes()).await.expect("open");
+    for _ in 0..48 {
+        let chunk = [&b"10000\r\n"[..], &[0; 65_536], b"\r\n"].concat();
+        chunked.write_all(&chunk).await.expect("what does not fit is read to its end, so that the client hears of it");
+    }
+    chunked.write_all(b"0\r\n\r\n").await.expect("open");
+    let mut answer = [0; 12];
+    tokio::time::timeout(Duration::from_secs(20), chunked.read_exact(&mut answer)).await.expect("in time").expect("an answer");
+    assert_eq!(&answer, b"HTTP/1.1 413", "{}", String::from_utf8_lossy(&answer));
+    let mut large = traces(&[(1, 1)]);
+    large.resource_spans[0].scope_spans[0].spans[0].name = "x".repeat(3 << 20);
+    // Compressed, it is told by its size while it is decompressed.
+    let error = cluster.export(&large, &[]).await.expect_err("no memory");
+    assert_eq!(error.code(), Code::ResourceExhausted, "{error}");
+    let objects = format!("{{\"unknown\":[{}{{}}]}}", "{},".repeat(3 << 20));
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packed.write_all(objects.as_bytes()).expect("writes to memory");
+    let headers = [("content-type", "application/json"), ("content-encoding", "gzip")];
+    let bomb = cluster.http("POST", &headers, packed.finish().expect("ends")).await;
+    assert!(matches!(bomb.status, 413 | 429), "{bomb:?}");
+    assert!(bomb.json()["message"].as_str().is_some_and(|text| text.contains("out of memory for requests")), "{bomb:?}");
+    assert_eq!(cluster.post("application/x-protobuf", traces(&[(1, 1)]).encode_to_vec()).await.status, 200);
 }
