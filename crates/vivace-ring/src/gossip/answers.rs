@@ -136,10 +136,8 @@ impl Gossip {
         let Some(rumor) = peer.rumor.filter(|rumor| rumor.digest == told.item.digest && rumor.is_unanswered(interval, now)) else {
             return;
         };
-        let is_better = match &peer.said {
-            None => told.item.lasting,
-            Some(said) => rumor.at > said.at,
-        };
+        // What does not last must not get a new term by being told.
+        let is_better = told.item.lasting && peer.said.as_ref().is_none_or(|said| rumor.at > said.at);
         if !is_better || self.forgotten.contains_key(&told.item.run) {
             return;
         }

@@ -1,6 +1,7 @@
 //! Over real sockets: clocks that are wrong, and a network that damages what it carries.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -132,9 +133,9 @@ impl Wire {
             let mut buffer = vec![0; 1 << 16];
             loop {
                 let Ok((len, client)) = front.recv_from(&mut buffer).await else { continue };
-                if !backs.contains_key(&client) {
+                if let Entry::Vacant(vacant) = backs.entry(client) {
                     let back = Arc::new(UdpSocket::bind(LOOPBACK).await.expect("a port"));
-                    backs.insert(client, back.clone());
+                    vacant.insert(back.clone());
                     let (front, weather) = (front.clone(), weather.clone());
                     returning.spawn(async move {
                         let mut buffer = vec![0; 1 << 16];
