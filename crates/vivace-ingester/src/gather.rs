@@ -2,13 +2,11 @@ use std::hash::Hasher;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use prost::Message;
 use rustc_hash::{FxHashMap, FxHasher};
 use tokio_util::sync::CancellationToken;
 use vivace_block::SpanRef;
 use vivace_core::TraceId;
 use vivace_core::otlp::{Regroup, SpanContext, walk_spans};
-use vivace_proto::otlp::{InstrumentationScope, Resource, ResourceSpans, ScopeSpans, Span};
 
 use crate::segment::{Segment, SegmentError};
 
@@ -136,35 +134,6 @@ impl Gathered {
 
     fn span_ref(&self, place: &Place) -> SpanRef<'_> {
         SpanRef { resource: self.text(place.resource), scope: self.text(place.scope), span: self.text(place.span) }
-    }
-
-    /// All spans as messages, neighbours with the same resource and scope together. Those that are none, since a text is
-    /// not UTF-8, say, are counted and left out.
-    pub(crate) fn decode(&self) -> (Vec<ResourceSpans>, usize) {
-        let mut result: Vec<ResourceSpans> = Vec::new();
-        let mut last: Option<(Text, Text)> = None;
-        let mut invalid = 0;
-        for place in &self.spans {
-            let decoded = Span::decode(self.text(place.span)).and_then(|span| {
-                let resource = Resource::decode(self.text(place.resource))?;
-                Ok((span, resource, InstrumentationScope::decode(self.text(place.scope))?))
-            });
-            let Ok((span, resource, scope)) = decoded else {
-                invalid += 1;
-                continue;
-            };
-            if last.is_none_or(|(resource, _)| resource != place.resource) {
-                result.push(ResourceSpans { resource: Some(resource), ..ResourceSpans::default() });
-                last = None;
-            }
-            let scopes = &mut result.last_mut().expect("one was pushed").scope_spans;
-            if last.is_none_or(|(_, scope)| scope != place.scope) {
-                scopes.push(ScopeSpans { scope: Some(scope), ..ScopeSpans::default() });
-            }
-            scopes.last_mut().expect("one was pushed").spans.push(span);
-            last = Some((place.resource, place.scope));
-        }
-        (result, invalid)
     }
 
     /// All spans as serialised `TracesData`, each of about so many bytes; neighbours with the same resource and scope together.

@@ -3,7 +3,7 @@ use std::sync::{Arc, LazyLock};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
-use vivace_block::{BlockReader, ReadError};
+use vivace_block::{BlockReader, ReadError, live};
 use vivace_core::combine::combine;
 use vivace_core::{TenantId, TraceId};
 use vivace_proto::otlp::ResourceSpans;
@@ -87,8 +87,8 @@ impl Ingester {
             let mut inspected: u64 = segments.iter().map(|s| u64::from(s.header.uncompressed_bytes)).sum();
             let gathered = gather_readable(&segments, |id| *id == trace, &stop);
             let mut parts = Vec::new();
-            if !gathered.is_empty() {
-                let (part, invalid) = gathered.decode();
+            for (id, spans) in gathered.traces() {
+                let (part, invalid) = live::trace(id, &spans);
                 if invalid > 0 {
                     tracing::warn!(trace_id = %trace, invalid, "spans that are no messages left out of an answer");
                 }

@@ -273,21 +273,14 @@ fn groups_of<'i>(reader: &BlockReader, ids: &'i [TraceId]) -> impl Iterator<Item
     })
 }
 
-/// The rows of some traces, ascending by id.
+/// The rows of some traces.
 fn rows(reader: &BlockReader, fetch: &Fetch, ids: &[TraceId], stop: &CancellationToken) -> Result<(Vec<Batch>, u64), ReadError> {
-    let (mut batches, mut bytes) = (Vec::new(), 0);
-    for (group, wanted) in groups_of(reader, ids) {
-        if wanted.is_empty() || stop.is_cancelled() {
-            continue;
-        }
-        let parts = reader.parts(fetch, &fetch.filter, group..group + 1)?;
-        let stats = reader.search_parts(fetch, &parts, &|id| wanted.binary_search(id).is_ok(), &mut |batch| {
-            batches.push(batch);
-            if stop.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })?;
-        bytes += parts.stats.bytes + stats.bytes;
-    }
-    Ok((batches, bytes))
+    let mut batches = Vec::new();
+    let stats = reader.batches_of(ids, fetch, &mut |batch| {
+        batches.push(batch);
+        if stop.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })?;
+    Ok((batches, stats.bytes))
 }
 
 /// The metas of blocks that ingesters answer from, each once.
