@@ -32,6 +32,10 @@ PLACES = {
 # Which shapes match.
 BOTH, NONE = {"chain", "flat"}, set()
 QUERIES = {
+    # One span decides; what is said of the trace is said of all of it.
+    '{ name = "mid" }': BOTH,
+    '{ name = "mid" || name = "leaf" }': BOTH,
+    '{ name = "nothing" }': NONE,
     '{ name = "root" } >> { name = "leaf" }': BOTH,
     '{ name = "mid" } >> { name = "leaf" }': {"chain"},
     '{ name = "mid" } > { name = "leaf" }': {"chain"},
@@ -175,3 +179,40 @@ def test_split_traces_stay_right_while_blocks_are_compacted(all_in_one, seconds)
     traces.check(one.query, 2)
     eventually("the block list has it", lambda: one.program.metric("tempodb_blocklist_length") == 1)
     traces.check(one.query, 2)
+
+
+def test_late_spans_count_once_at_every_moment(all_in_one):
+    one = all_in_one.with_config("compactor: {compaction: {compaction_cycle: 1h}} # the blocks stay apart").start()
+    start = time.time_ns() - 600 * 10**9
+    traces = [random.randbytes(16) for _ in range(100)]
+    sent = 0
+
+    def send(ids, offset):
+        nonlocal sent
+        message = ExportTraceServiceRequest()
+        for trace_id in ids:
+            span = message.resource_spans.add().scope_spans.add().spans.add(trace_id=trace_id, span_id=random.randbytes(8), name="x")
+            span.start_time_unix_nano = start + offset * 10**9
+            span.end_time_unix_nano = span.start_time_unix_nano + 10**6
+        assert http(one.otlp_http_url, data=message.SerializeToString(), content_type="application/x-protobuf").status == 200
+        sent += len(ids)
+
+    def counted():
+        times = {"start": start // 10**9 - 1000, "end": start // 10**9 + 700}
+        answer = one.query.get("/api/metrics/query", q="{ } | count_over_time()", **times)
+        assert answer.status == 200, answer
+        return sum(series["value"] for series in answer.json()["series"])
+
+    for blocks in range(1, 5):
+        send(random.sample(traces, 70), 60 * blocks)
+        assert counted() == sent
+        # Spans of traces that are in blocks already, of other minutes than those.
+        send(random.sample(traces, 30), -60 * blocks)
+        assert counted() == sent
+        assert http(f"{one.program.url}/flush", data=b"", method="POST").status == 204
+        eventually("the block is in the bucket", lambda: len(list(one.folder.glob("blocks/*/*/meta.json"))) == blocks)  # noqa: B023
+        assert counted() == sent
+        send(random.sample(traces, 30), -60 * blocks - 20)
+        assert counted() == sent
+        eventually("the block list has it", lambda: one.program.metric("tempodb_blocklist_length") == blocks)  # noqa: B023
+        assert counted() == sent

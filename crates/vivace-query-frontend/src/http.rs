@@ -113,9 +113,14 @@ async fn trace_v1(State(door): State<Door>, Path(id): Path<String>, asked: Asked
     match lookup(&door, &asked, &id).await {
         Err(error) => error.into_response(),
         Ok(CombinedTrace { too_large_for: Some(max_bytes), .. }) => QueryError::TraceTooLarge { max_bytes }.into_response(),
-        Ok(found) if found.trace.resource_spans.is_empty() => StatusCode::NOT_FOUND.into_response(),
+        Ok(found) if found.trace.resource_spans.is_empty() => {
+            let mut response = StatusCode::NOT_FOUND.into_response();
+            // It may be in what could not be looked at.
+            crate::render::warn(response.headers_mut(), &said(&found.message));
+            response
+        }
         Ok(found) => {
-            let warnings: Vec<String> = Some(found.message).filter(|message| !message.is_empty()).into_iter().collect();
+            let warnings = said(&found.message);
             door.respond(Answer::TraceV1(found.trace), Some(found.held), asked.accepts, &warnings).await
         }
     }
@@ -127,11 +132,17 @@ async fn trace_v2(State(door): State<Door>, Path(id): Path<String>, asked: Asked
         Ok(found) => {
             let status = if found.message.is_empty() { PartialStatus::Complete } else { PartialStatus::Partial };
             let metrics = Some(TraceByIdMetrics { inspected_bytes: found.inspected_bytes });
+            let warnings = said(&found.message);
             // Not found is an empty trace, not 404: clients would ask the first version again.
             let answer = TraceByIdResponse { trace: Some(found.trace), metrics, status: status as i32, message: found.message };
-            door.respond(Answer::Trace(answer), Some(found.held), asked.accepts, &[]).await
+            door.respond(Answer::Trace(answer), Some(found.held), asked.accepts, &warnings).await
         }
     }
+}
+
+/// What a look-up could not look at.
+fn said(message: &str) -> Vec<String> {
+    Some(message).filter(|message| !message.is_empty()).map(str::to_owned).into_iter().collect()
 }
 
 async fn lookup(door: &Door, asked: &Asked, id: &str) -> Result<CombinedTrace, QueryError> {

@@ -77,13 +77,19 @@ pub(crate) async fn respond(budget: &Budget, answer: Answer, held: Option<Charge
     if is_gzip {
         headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }
-    if !warnings.is_empty() {
-        let text: String = warnings.join("; ").chars().map(|c| if c == ' ' || c.is_ascii_graphic() { c } else { '?' }).take(1000).collect();
-        if let Ok(value) = HeaderValue::from_str(&text) {
-            headers.insert(WARNINGS_HEADER, value);
-        }
-    }
+    warn(headers, warnings);
     response
+}
+
+/// Says what an answer lacks.
+pub(crate) fn warn(headers: &mut HeaderMap, warnings: &[String]) {
+    if warnings.is_empty() {
+        return;
+    }
+    let text: String = warnings.join("; ").chars().map(|c| if c == ' ' || c.is_ascii_graphic() { c } else { '?' }).take(1000).collect();
+    if let Ok(value) = HeaderValue::from_str(&text) {
+        headers.insert(WARNINGS_HEADER, value);
+    }
 }
 
 fn written(budget: &Budget, stop: CancellationToken, answer: &Answer, accepts: Accepts) -> Result<Written, QueryError> {

@@ -228,3 +228,41 @@ async fn plain_searches_speak_of_the_whole_trace() {
     }
     system.stop().await;
 }
+
+/// CPU seconds of this process, from the kernel's ticks of a hundredth.
+fn cpu_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").expect("Linux");
+    let fields: Vec<&str> = stat.rsplit(") ").next().expect("fields").split(' ').collect();
+    (fields[11].parse::<f64>().expect("ticks") + fields[12].parse::<f64>().expect("ticks")) / 100.0
+}
+
+/// `cargo test -p vivace-querier --test it -- --ignored --nocapture split_traces_cost`
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement"]
+async fn split_traces_cost_little_more_than_whole_ones() {
+    let start = clock::unix_nanos() - 600_000_000_000;
+    let traces: Vec<TracesData> = (1..=7500)
+        .map(|number| {
+            let trace = vivace_testkit::TraceBuilder::new(number, "shop", start + number * 1000);
+            let trace = (0..5).fold(trace, |trace, n| trace.span(&format!("span {n}"), &[vivace_testkit::attribute("n", &n.to_string())]));
+            if number % 3 == 0 { trace.failed("no") } else { trace }.build()
+        })
+        .collect();
+    let mut first: Option<[f64; 2]> = None;
+    for blocks in [1, 2, 10] {
+        let system = System::start().await;
+        for block in 1..=blocks {
+            crate::store(&system.bucket, block, &traces).await;
+        }
+        system.list().await;
+        let before = cpu_seconds();
+        assert_eq!(system.count("{ } | count_over_time()").await, 37_500);
+        let counted = cpu_seconds() - before;
+        let before = cpu_seconds();
+        assert_eq!(system.search("{ status = error } | count() > 2", "&limit=20").await.len(), 0);
+        let searched = cpu_seconds() - before;
+        let [count, search] = *first.get_or_insert([counted, searched]);
+        println!("{blocks} blocks: count {counted:.2} s ({:.1}), search {searched:.2} s ({:.1})", counted / count, searched / search);
+        system.stop().await;
+    }
+}

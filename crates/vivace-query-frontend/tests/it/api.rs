@@ -71,6 +71,17 @@ async fn a_trace_above_the_limit_is_422_in_version_1_and_partial_in_version_2() 
 }
 
 #[tokio::test]
+async fn a_trace_that_is_not_found_may_be_in_what_could_not_be_looked_at() {
+    let (frontend, _querier) = Frontend::with(&Config::default(), |job| match job.work.as_ref().unwrap() {
+        Work::FindInBlocks(_) => Outcome::Incomplete(querier::part(&[]), "block 1 is broken"),
+        _ => nothing(job),
+    })
+    .await;
+    let trace = get(&frontend.http, "/api/traces/1").await;
+    assert_eq!((trace.status, &trace.headers["x-vivace-warnings"]), (404, &"block 1 is broken".parse().unwrap()));
+}
+
+#[tokio::test]
 async fn what_could_not_be_looked_at_is_said() {
     let (frontend, _querier) = Frontend::with(&Config::default(), |job| match job.work.as_ref().unwrap() {
         Work::FindRecent(_) => Outcome::Result(querier::part(&[1])),
@@ -81,6 +92,9 @@ async fn what_could_not_be_looked_at_is_said() {
         },
     })
     .await;
+    for path in ["/api/traces/1", "/api/v2/traces/1"] {
+        assert_eq!(get(&frontend.http, path).await.headers["x-vivace-warnings"], "block 1 is broken", "{path}");
+    }
     let trace = get(&frontend.http, "/api/v2/traces/1").await.json();
     assert_eq!((&trace["status"], &trace["message"]), (&json!("PARTIAL"), &json!("block 1 is broken")));
     let search = get(&frontend.http, "/api/search?q=%7B%7D").await;
