@@ -85,7 +85,7 @@ impl Ingester {
             let mut segments: Vec<Arc<Segment>> = view.heads.iter().flat_map(|head| head.segments_of(&trace)).collect();
             segments.extend(held);
             let mut inspected: u64 = segments.iter().map(|s| u64::from(s.header.uncompressed_bytes)).sum();
-            let gathered = gather_readable(&segments, |id| *id == trace, &stop);
+            let mut gathered = gather_readable(&segments, |id| *id == trace, &stop);
             let mut parts = Vec::new();
             for (id, spans) in gathered.traces() {
                 let (part, invalid) = live::trace(id, &spans);
