@@ -165,10 +165,6 @@ impl Gathered {
         }
         messages
     }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.spans.is_empty()
-    }
 }
 
 /// Gathers from many segments; those that cannot be read are logged and left out, and so is the rest when the client has gone away.
