@@ -15,8 +15,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer, Registry};
 
 /// Libraries that tell at info what is none of an operator's business.
-const QUIET: &[&str] =
-    &["h2", "hyper", "hyper_util", "tower", "tonic", "rustls", "aws_config", "aws_smithy_runtime", "aws_sdk_s3"];
+const QUIET: &[&str] = &["h2", "hyper", "hyper_util", "tower", "tonic", "rustls", "aws_config", "aws_smithy_runtime", "aws_sdk_s3"];
 
 /// How lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -19,8 +19,8 @@ mod poller;
 mod probe;
 mod reader;
 mod s3;
-mod tenant_index;
 mod stream;
+mod tenant_index;
 mod times;
 mod upload;
 
@@ -32,6 +32,6 @@ pub use listing::{ListedBlock, Listing};
 pub use near::{near, near_range};
 pub use open::Environment;
 pub use poller::{PollError, PollOptions, PollReport, Poller};
-pub use tenant_index::{CompactedBlock, TenantIndex};
 pub use stream::{DataUpload, DataWriter};
+pub use tenant_index::{CompactedBlock, TenantIndex};
 pub use times::overlaps;

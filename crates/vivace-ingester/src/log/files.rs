@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use parking_lot::Mutex;
 
@@ -142,18 +143,19 @@ impl Files {
 
     /// Removes the oldest files that were set aside while they are larger than the limit together.
     fn prune(&self) -> std::io::Result<()> {
-        let mut kept: Vec<(PathBuf, u64)> = Vec::new();
+        let mut kept: Vec<(SystemTime, PathBuf, u64)> = Vec::new();
         for entry in fs::read_dir(&self.folder)? {
             let entry = entry?;
             let is_kept = entry.path().extension().is_some_and(|extension| extension == SET_ASIDE);
             if is_kept && entry.file_type()?.is_file() {
-                kept.push((entry.path(), entry.metadata()?.len()));
+                let metadata = entry.metadata()?;
+                kept.push((metadata.modified()?, entry.path(), metadata.len()));
             }
         }
-        // By number.
+        // By the time they were written last: numbers begin anew when no file is left.
         kept.sort();
-        let mut bytes: u64 = kept.iter().map(|(_, len)| len).sum();
-        for (path, len) in kept {
+        let mut bytes: u64 = kept.iter().map(|(_, _, len)| len).sum();
+        for (_, path, len) in kept {
             if bytes <= self.set_aside_bytes_max {
                 break;
             }
