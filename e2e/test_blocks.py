@@ -102,7 +102,7 @@ def assert_same_span(span, want):
     assert span["ParentSpanID"].hex() == want.get("parentSpanId", "")
     assert (span["Name"], span["Kind"]) == (want.get("name", ""), want.get("kind", 0))
     start, end = int(want.get("startTimeUnixNano", 0)), int(want.get("endTimeUnixNano", 0))
-    assert (span["StartTimeUnixNano"], span["DurationNano"]) == (start, end - start)
+    assert (span["StartTimeUnixNano"], span["DurationNano"]) == (start, (end - start) % 2**64)
     assert span["StatusCode"] == want["status"].get("code", 0)
     for event, want_event in zip(span["Events"], want.get("events", []), strict=True):
         assert event["Name"] == want_event.get("name", "")
@@ -186,5 +186,6 @@ def test_a_reader_of_a_dump_may_stop_early(tmp_path):
         first = process.stdout.readline()
         process.stdout.close()
         errors = process.stderr.read()
-        assert process.wait(timeout=60) == 0, errors
+        # As after SIGPIPE.
+        assert process.wait(timeout=60) == 141, errors
     assert json.loads(first) and errors == b""
