@@ -13,6 +13,9 @@ use super::group::Group;
 use super::layout::LeafId;
 use super::shape::{Node, part};
 
+/// Attributes by the numbers of their names.
+type Entries = Vec<(u32, Value)>;
+
 /// Gives the attributes of spans, of their resources and of their scopes.
 pub(crate) struct Every {
     service_name: Rc<Column>,
@@ -78,7 +81,7 @@ impl Every {
     pub(crate) fn of(&mut self, spans: impl Iterator<Item = (usize, usize, usize)>) -> SpanAttributes {
         let mut found = SpanAttributes::default();
         // Neighbours share their resource and scope.
-        let mut shared: Option<((usize, usize), Vec<(u32, Value)>)> = None;
+        let mut shared: Option<((usize, usize), Entries)> = None;
         for (resource, scope, span) in spans {
             found.offsets.push(found.entries.len() as u32);
             if shared.as_ref().is_none_or(|(of, _)| *of != (resource, scope)) {
@@ -96,7 +99,7 @@ impl Every {
     }
 
     /// Of several attributes with one key the first counts.
-    fn add(&mut self, element: usize, of: fn(&mut Self) -> &mut OfNode, entries: &mut Vec<(u32, Value)>) {
+    fn add(&mut self, element: usize, of: fn(&mut Self) -> &mut OfNode, entries: &mut Entries) {
         self.elements += 1;
         let this = self.elements;
         let mut node = mem::replace(of(self), OfNode { of: Scope::Span, own: Vec::new(), others: None });

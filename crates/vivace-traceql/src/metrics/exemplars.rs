@@ -111,14 +111,13 @@ impl Slots {
     pub(crate) fn offer(&mut self, slot: usize, candidate: Candidate, room: &mut Held) {
         let Some(held) = self.slots.get_mut(slot) else { return };
         match held.iter_mut().find(|other| other.rank.trace == candidate.rank.trace) {
-            Some(same_trace) => {
-                if same_trace.order(&candidate) == Ordering::Greater {
-                    room.remove(same_trace.bytes());
-                    if room.add(candidate.bytes()) {
-                        *same_trace = candidate;
-                    }
+            Some(same_trace) if same_trace.order(&candidate) == Ordering::Greater => {
+                room.remove(same_trace.bytes());
+                if room.add(candidate.bytes()) {
+                    *same_trace = candidate;
                 }
             }
+            Some(_) => {}
             None if room.add(candidate.bytes()) => {
                 held.push(candidate);
                 held.sort_by(Candidate::order);
