@@ -22,8 +22,10 @@ def small_volume(tmp_path):
 
 
 def send(one):
-    """A trace of about 150 KB that does not compress; its id, or the status with which it was refused."""
-    message, (trace_id,) = spans.request(attributes={"noise": random.randbytes(25_000).hex()})
+    """A trace of about 150 KB that hardly compresses; its id, or the status with which it was refused."""
+    # Longer values would be cut to `distributor.max_attribute_bytes`.
+    noise = {f"noise {number}": random.randbytes(1000).hex() for number in range(25)}
+    message, (trace_id,) = spans.request(attributes=noise)
     answer = http(one.otlp_http_url, data=message.SerializeToString(), content_type="application/x-protobuf")
     return (trace_id, None) if answer.status == 200 else (None, answer.status)
 
