@@ -24,6 +24,9 @@ const KEPT_BYTES_MAX: usize = 64 << 20;
 /// decompressed. Larger pieces of memory would be given back to the system and taken anew each time.
 const WINDOW_BYTES: u64 = 4 << 20;
 
+/// A trace that may match together with spans from elsewhere, and whether it may by itself.
+pub(crate) type Candidate = (TraceId, bool);
+
 /// The last segments that a query has read, decompressed: candidates are looked for and then gathered in the same ones.
 #[derive(Default)]
 pub(crate) struct Reader {
@@ -149,7 +152,7 @@ impl View {
         fetch: &Fetch,
         stop: &CancellationToken,
         reader: &mut Reader,
-        each: &mut dyn FnMut(&mut Reader, Vec<(TraceId, bool)>) -> ControlFlow<()>,
+        each: &mut dyn FnMut(&mut Reader, Vec<Candidate>) -> ControlFlow<()>,
     ) {
         let mut give = |reader: &mut Reader, traces| if stop.is_cancelled() { ControlFlow::Break(()) } else { each(reader, traces) };
         if fetch.filter == TraceFilter::All {

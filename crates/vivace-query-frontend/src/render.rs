@@ -245,7 +245,7 @@ mod tests {
 
     fn text(answer: &Answer) -> String {
         let mut bytes = Vec::new();
-        json(&answer, &mut bytes).unwrap();
+        json(answer, &mut bytes).unwrap();
         String::from_utf8(bytes).unwrap()
     }
 
@@ -385,7 +385,7 @@ mod tests {
             let status = Some(Status { code: kind, message: String::new() });
             scope.spans.push(Span { kind, status, flags: 257, end_time_unix_nano: u64::MAX, ..Default::default() });
         }
-        trace.resource_spans[0].resource = Some(Resource { attributes, dropped_attributes_count: u32::MAX, ..Default::default() });
+        trace.resource_spans[0].resource = Some(Resource { attributes, dropped_attributes_count: u32::MAX });
         trace
     }
 

@@ -1,6 +1,8 @@
 //! What tenants cost that are many and small. The figures are printed by
 //! `cargo test -p vivace-storage --test it thousands -- --ignored --nocapture`.
 
+#![allow(clippy::print_stdout, clippy::disallowed_methods, reason = "prints figures; its tasks are waited for")]
+
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
