@@ -7,7 +7,7 @@ use futures::StreamExt;
 use rustc_hash::{FxHashMap, FxHashSet};
 use vivace_block::{BlockMeta, TracePart};
 use vivace_core::{BlockId, TenantId, TraceId};
-use vivace_proto::vivace::v1::{self as proto, CountPlacesRequest, Places};
+use vivace_proto::vivace::v1::{self as proto, BlockTraces, CountPlacesRequest, Places};
 use vivace_storage::{BucketError, near_range};
 
 use crate::JobError;
@@ -46,6 +46,8 @@ pub(crate) enum Here {
 pub(crate) struct Split {
     /// Traces that are in other places too.
     pub(crate) traces: FxHashSet<TraceId>,
+    /// Which of them each of the blocks has.
+    pub(crate) in_blocks: Vec<BlockTraces>,
     pub(crate) warnings: Vec<String>,
     pub(crate) inspected_bytes: u64,
 }
@@ -64,7 +66,10 @@ impl Elsewhere<'_> {
         metas.retain(|meta| near_range(meta, start.max(1), end.max(1)));
         let in_blocks = self.blocks.all_holding(metas, &ids, &mut split.inspected_bytes);
         let (found, (in_ingesters, warnings)) = futures::try_join!(in_blocks, self.in_ingesters(&ids, here))?;
-        split.traces.extend(found.into_iter().flat_map(|(_, ids)| ids));
+        for (meta, ids) in found {
+            split.in_blocks.push(BlockTraces { block_id: meta.block_id.0.to_vec().into(), trace_ids: packed(&ids).into() });
+            split.traces.extend(ids);
+        }
         split.traces.extend(in_ingesters);
         split.warnings = warnings;
         Ok(split)

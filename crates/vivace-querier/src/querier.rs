@@ -97,7 +97,7 @@ impl Querier {
             Work::SearchRecentTraces(job) => {
                 let places = job.places.unwrap_or_default();
                 let judged = self.search_recent_parts(tenant, job.request.unwrap_or_default(), &places, call).await?;
-                split = judged.split;
+                (split, live_in_blocks) = (judged.split, judged.live_in_blocks);
                 (Outcome::Search(judged.found.result), judged.found.warnings)
             }
             Work::SearchTraces(job) => {

@@ -9,7 +9,7 @@ use rustc_hash::FxHashSet;
 use vivace_block::{BlockMeta, part_filter};
 use vivace_core::{TenantId, TraceId};
 use vivace_proto::tempopb::{SearchMetrics, SearchRequest, SearchResponse};
-use vivace_proto::vivace::v1::{Places, SearchPartsRequest, SearchTraces};
+use vivace_proto::vivace::v1::{BlockTraces, Places, SearchPartsRequest, SearchTraces};
 use vivace_traceql::{Batch, Fetch, SearchCombiner, SearchPlan};
 
 use crate::JobError;
@@ -27,6 +27,8 @@ pub(crate) struct Judged {
     pub(crate) found: Found<SearchResponse>,
     /// Traces that may match and are in several places, ascending.
     pub(crate) split: Vec<TraceId>,
+    /// Which of them, if they are live, blocks have.
+    pub(crate) live_in_blocks: Vec<BlockTraces>,
 }
 
 impl Querier {
@@ -47,7 +49,7 @@ impl Querier {
         let weaker = part_filter(&plan.fetch().filter);
         let (limit, spans_per_spanset) = (request.limit as usize, request.spans_per_span_set as usize);
         let mut combiner = SearchCombiner::within(&self.budget, limit, plan.most_recent());
-        let mut judged = Judged { found: Found { result: SearchResponse::default(), warnings: Vec::new() }, split: Vec::new() };
+        let mut judged = Judged { found: Found { result: SearchResponse::default(), warnings: Vec::new() }, split: Vec::new(), live_in_blocks: Vec::new() };
         let mut metrics = SearchMetrics::default();
         let opened = self.blocks.with_block(meta.clone(), |block, _| Ok(block.clone())).await?;
         let block = match opened {
@@ -144,8 +146,8 @@ impl Querier {
                 asked = asked.saturating_mul(8);
                 continue;
             }
-            let split = candidates.into_iter().map(|part| part.trace_id).filter(|id| split.traces.contains(id)).collect();
-            return Ok(Judged { found: Found { result, warnings }, split });
+            let named = candidates.into_iter().map(|part| part.trace_id).filter(|id| split.traces.contains(id)).collect();
+            return Ok(Judged { found: Found { result, warnings }, split: named, live_in_blocks: split.in_blocks });
         }
     }
 
