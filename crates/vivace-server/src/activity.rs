@@ -60,8 +60,11 @@ pub(crate) struct Activity {
     may_be_http2: AtomicBool,
     requests: AtomicU64,
     in_flight: AtomicUsize,
+    /// Requests whose body has not come to its end.
+    unfinished_bodies: AtomicUsize,
     /// Times are milliseconds since it was opened, plus one; zero is not now.
     idle_since: AtomicU64,
+    last_read: AtomicU64,
     head_since: AtomicU64,
     write_blocked_since: AtomicU64,
     told_to_move: AtomicU64,
@@ -70,6 +73,9 @@ pub(crate) struct Activity {
 
 /// A request from its head to the end of its answer.
 pub(crate) struct InFlight(Arc<Activity>);
+
+/// A body that is still coming.
+pub(crate) struct UnfinishedBody(Arc<Activity>);
 
 /// What is to be done with a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,7 +95,9 @@ impl Activity {
             may_be_http2: AtomicBool::new(true),
             requests: AtomicU64::new(0),
             in_flight: AtomicUsize::new(0),
+            unfinished_bodies: AtomicUsize::new(0),
             idle_since: AtomicU64::new(1),
+            last_read: AtomicU64::new(1),
             head_since: AtomicU64::new(0),
             write_blocked_since: AtomicU64::new(0),
             told_to_move: AtomicU64::new(0),
@@ -106,8 +114,15 @@ impl Activity {
         InFlight(self.clone())
     }
 
+    /// The body of a request has begun.
+    pub(crate) fn begin_body(self: &Arc<Self>) -> UnfinishedBody {
+        self.unfinished_bodies.fetch_add(1, Ordering::Relaxed);
+        UnfinishedBody(self.clone())
+    }
+
     /// Bytes have arrived.
     pub(crate) fn has_read(&self, bytes: &[u8], now: Instant) {
+        self.last_read.store(self.stamp(now), Ordering::Relaxed);
         let before = self.read_bytes.fetch_add(bytes.len(), Ordering::Relaxed);
         if let Some(preface) = PREFACE.get(before..)
             && !bytes.iter().zip(preface).all(|(byte, expected)| byte == expected)
@@ -152,6 +167,12 @@ impl Activity {
     /// Since when there is no request, if there is none.
     pub(crate) fn idle_since(&self) -> Option<Instant> {
         self.time(&self.idle_since).filter(|_| self.in_flight.load(Ordering::Relaxed) == 0)
+    }
+
+    /// Since when it is the client that is waited for: without a request, or for more of a body.
+    pub(crate) fn waits_since(&self) -> Option<Instant> {
+        let awaits_body = self.unfinished_bodies.load(Ordering::Relaxed) > 0;
+        self.idle_since().or_else(|| self.time(&self.last_read).filter(|_| awaits_body))
     }
 
     pub(crate) fn opened(&self) -> Instant {
@@ -212,6 +233,12 @@ impl Drop for InFlight {
         if self.0.in_flight.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.0.idle_since.store(self.0.stamp(Instant::now()), Ordering::Relaxed);
         }
+    }
+}
+
+impl Drop for UnfinishedBody {
+    fn drop(&mut self) {
+        self.0.unfinished_bodies.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

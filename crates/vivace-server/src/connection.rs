@@ -120,7 +120,7 @@ impl Connection {
         let body = if is_grpc {
             Body::new(Messages::new(body, &mut head.headers, options.message_bytes_max, requests.clone(), held.clone()))
         } else {
-            Body::new(PlainBody::new(body, requests, held.clone(), options.timeouts.body))
+            Body::new(PlainBody::new(body, requests, held.clone(), options.timeouts.body, &self.activity))
         };
         let mut response = services.now().call(Request::from_parts(head, body)).await?;
         drop(held);

@@ -14,6 +14,7 @@ use tokio::time::{Instant, Sleep};
 use tonic::Status;
 use vivace_core::budget::OverBudget;
 
+use crate::activity::{Activity, UnfinishedBody};
 use crate::request_budget::{RequestBudget, RequestCharge, over_budget_status};
 
 /// How slowly something may come where no time is set for the whole of it: this long, and a second more for so many bytes that
@@ -88,13 +89,16 @@ pub(crate) struct PlainBody {
     is_waste: bool,
     received_bytes: u64,
     deadline: Deadline,
+    /// Until the end has come.
+    unfinished: Option<UnfinishedBody>,
 }
 
 impl PlainBody {
     /// `timeout`: for the whole body; zero is no limit.
-    pub(crate) fn new(inner: Incoming, budget: &RequestBudget, held: Held, timeout: Duration) -> Self {
+    pub(crate) fn new(inner: Incoming, budget: &RequestBudget, held: Held, timeout: Duration, activity: &Arc<Activity>) -> Self {
         let refused = inner.size_hint().exact().and_then(|announced| budget.check(announced).err());
-        Self { inner, held, refused, is_waste: false, received_bytes: 0, deadline: Deadline::new(timeout) }
+        let unfinished = (!inner.is_end_stream()).then(|| activity.begin_body());
+        Self { inner, held, refused, is_waste: false, received_bytes: 0, deadline: Deadline::new(timeout), unfinished }
     }
 }
 
@@ -111,6 +115,9 @@ impl HttpBody for PlainBody {
         let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(context)? else {
             return this.deadline.wait(this.received_bytes, context).map(|error| Some(Err(error)));
         };
+        if frame.is_none() || this.inner.is_end_stream() {
+            this.unfinished = None;
+        }
         let bytes = frame.as_ref().and_then(Frame::data_ref).map_or(0, |data| data.len() as u64);
         this.received_bytes += bytes;
         if !this.is_waste {

@@ -54,7 +54,8 @@ pub(crate) struct Place {
 struct Candidate {
     number: u64,
     listener: Listener,
-    idle_since: Option<Instant>,
+    /// Since when its client is waited for.
+    waits_since: Option<Instant>,
     opened: Instant,
 }
 
@@ -100,7 +101,7 @@ impl Taken {
             .map(|(number, connection)| Candidate {
                 number: *number,
                 listener: connection.listener,
-                idle_since: connection.activity.idle_since(),
+                waits_since: connection.activity.waits_since(),
                 opened: connection.activity.opened(),
             })
             .collect();
@@ -114,8 +115,8 @@ impl Taken {
     }
 }
 
-/// Whose place a newcomer gets. A listener with its fair share of the places makes room among its own idle connections. One
-/// with less takes from those with more: what idles there longest, and else what is oldest.
+/// Whose place a newcomer gets. A listener with its fair share of the places makes room among its own connections whose
+/// client is waited for. One with less takes from those with more: what waits there longest, and else what is oldest.
 fn who_leaves(candidates: &[Candidate], newcomer: Listener, max: usize) -> Option<u64> {
     let mut counts: FxHashMap<Listener, usize> = FxHashMap::default();
     counts.insert(newcomer, 0);
@@ -124,7 +125,7 @@ fn who_leaves(candidates: &[Candidate], newcomer: Listener, max: usize) -> Optio
     }
     let fair = max / counts.len();
     let longest_idle = |listener: Listener| {
-        let idle = candidates.iter().filter(|c| c.listener == listener).filter_map(|c| Some((c.idle_since?, c.number)));
+        let idle = candidates.iter().filter(|c| c.listener == listener).filter_map(|c| Some((c.waits_since?, c.number)));
         idle.min().map(|(_, number)| number)
     };
     if counts[&newcomer] >= fair.max(1) {
@@ -160,7 +161,7 @@ mod tests {
             .map(|(number, (listener, idle))| Candidate {
                 number,
                 listener: Listener(*listener),
-                idle_since: idle.map(|seconds| hour - Duration::from_secs(seconds)),
+                waits_since: idle.map(|seconds| hour - Duration::from_secs(seconds)),
                 opened: start + Duration::from_secs(number),
             })
             .collect();
@@ -194,7 +195,11 @@ mod tests {
         let busy = idle();
         let _request = busy.enter();
         drop(third);
-        let _fifth = places.take(a, &busy).expect("free again");
+        let fifth = places.take(a, &busy).expect("free again");
         assert!(places.take(a, &idle()).is_none(), "the other listener's is no more than its share, and its own is at work");
+        let body = busy.begin_body();
+        let _sixth = places.take(a, &idle()).expect("a client that owes the rest of a body makes room");
+        assert!(fifth.leave.is_cancelled());
+        drop(body);
     }
 }
