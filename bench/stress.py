@@ -293,9 +293,12 @@ def memory(binary):
             fill(one, 10, 1000, 10)
             filled = peak_mib(one.program)
             found = attack(one)
-            alive = one.program.running()
-            after = send(one, template(1, 1)).status if alive else "-"
-            rows.append([name, filled, peak_mib(one.program) if alive else "killed", dict(found), after])
+            try:
+                after, peak = send(one, template(1, 1)).status, peak_mib(one.program)
+            except OSError as error:
+                after, peak = type(error).__name__, peak_mib(one.program) if one.program.running() else "killed"
+            rows.append([name, filled, peak, dict(found), after])
+            print(f"  {name}: {peak}", flush=True)
     table("512 MiB: peak of resident memory", ["what", "before, MiB", "peak, MiB", "answers", "a request after it"], rows)
 
 
