@@ -49,7 +49,11 @@ impl Querier {
         let weaker = part_filter(&plan.fetch().filter);
         let (limit, spans_per_spanset) = (request.limit as usize, request.spans_per_span_set as usize);
         let mut combiner = SearchCombiner::within(&self.budget, limit, plan.most_recent());
-        let mut judged = Judged { found: Found { result: SearchResponse::default(), warnings: Vec::new() }, split: Vec::new(), live_in_blocks: Vec::new() };
+        let mut judged = Judged {
+            found: Found { result: SearchResponse::default(), warnings: Vec::new() },
+            split: Vec::new(),
+            live_in_blocks: Vec::new(),
+        };
         let mut metrics = SearchMetrics::default();
         let opened = self.blocks.with_block(meta.clone(), |block, _| Ok(block.clone())).await?;
         let block = match opened {

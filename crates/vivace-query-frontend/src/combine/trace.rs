@@ -4,15 +4,13 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use vivace_core::SpanId;
 use vivace_core::budget::{Account, Budget, Charge};
 use vivace_core::combine::combine;
-use vivace_proto::otlp::{AnyValue, KeyValue, ResourceSpans, Span, any_value, span::SpanKind};
+use vivace_proto::otlp::{ResourceSpans, Span, span::SpanKind};
 use vivace_proto::tempopb::{PartialStatus, Trace, TraceByIdResponse};
 
 use crate::error::QueryError;
 
 /// Memory of a decoded trace for each byte of its message, about.
 const DECODED_PER_BYTE: u64 = 4;
-/// OpenTelemetry's name for a service that has none.
-const NAMELESS: &str = "unknown_service";
 
 /// Collects the parts of a trace up to a number of bytes.
 pub(crate) struct TraceCombiner {
@@ -107,17 +105,12 @@ fn size(resource_spans: &[ResourceSpans]) -> u64 {
     resource_spans.iter().map(|resource| resource.encoded_len() as u64).sum()
 }
 
-/// Grafana reads these submessages without a look whether they are there, drops all spans of a resource without attributes, and
-/// subtracts start from end without sign.
+/// Grafana reads these submessages without a look whether they are there, and subtracts start from end without sign.
 ///
-/// Source: client facts, traps 2 to 4.
+/// Source: client facts, traps 2 and 4.
 fn complete(resource_spans: &mut [ResourceSpans]) {
     for resource in resource_spans {
-        let attributes = &mut resource.resource.get_or_insert_default().attributes;
-        if attributes.is_empty() {
-            let value = Some(AnyValue { value: Some(any_value::Value::StringValue(NAMELESS.to_owned())) });
-            attributes.push(KeyValue { key: "service.name".to_owned(), value });
-        }
+        resource.resource.get_or_insert_default();
         for scope in &mut resource.scope_spans {
             scope.scope.get_or_insert_default();
             for span in &mut scope.spans {
@@ -198,9 +191,7 @@ mod tests {
         combiner.add(part(vec![Span { start_time_unix_nano: 10, end_time_unix_nano: 3, ..span(1, 0, SpanKind::Server) }])).unwrap();
         let trace = combiner.finish().trace;
         let resource = &trace.resource_spans[0];
-        let attribute = &resource.resource.as_ref().unwrap().attributes[0];
-        assert_eq!(attribute.key, "service.name");
-        assert_eq!(attribute.value.as_ref().unwrap().value, Some(any_value::Value::StringValue(NAMELESS.to_owned())));
+        assert!(resource.resource.as_ref().unwrap().attributes.is_empty(), "nothing is made up");
         assert!(resource.scope_spans[0].scope.is_some());
         let span = &resource.scope_spans[0].spans[0];
         assert!(span.status.is_some());
