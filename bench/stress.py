@@ -3,9 +3,8 @@
 
     bench/stress.py [--binary PATH] [split] [memory] [tenants] [overload]
 
-Prints a table per part: CPU seconds of the process, its peak of resident memory, and how requests were answered. It needs what
-`make e2e` installs, and is run with that Python: `$(python3 scripts/tools.py python) bench/stress.py`. Everything is on
-loopback, in a temporary folder.
+Prints a table per part: CPU seconds of the process, its peak of resident memory, and how requests were answered. It runs with
+the Python of the end-to-end tests, which it installs where it is missing. Everything is on loopback, in a temporary folder.
 """
 
 import argparse
@@ -23,6 +22,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "e2e"), str(ROOT / "scripts")]
+
+import tools  # noqa: E402
+
+if Path(sys.executable).parent != tools.venv_python().parent:
+    os.execv(tools.venv_python(), [str(tools.venv_python()), *sys.argv])
 
 import grpc  # noqa: E402
 import harness  # noqa: E402
