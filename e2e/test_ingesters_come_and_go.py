@@ -149,7 +149,8 @@ def test_one_dies_and_comes_back_without_its_disk(cluster):
     sent = Sent(cluster)
     sent.send(10)
     cluster.flush()
-    eventually("blocks are in the bucket", lambda: len(cluster.blocks()) == 3)
+    # Not every ingester need have been given one of so few.
+    eventually("all is in the bucket", lambda: cluster.stored_traces() == len(sent.traces))
     sent.send(10)
     with whole_meanwhile(sent):
         ingester = cluster.programs["ingester-1"]

@@ -22,11 +22,14 @@ pub enum Account {
     Answers,
     /// What is kept in case it is asked for again.
     Caches,
+    /// What the allocator has given out beyond all that is charged: working memory of what runs, and what is too small to be
+    /// charged. Entered by [`Budget::reconcile`].
+    Uncharged,
 }
 
 impl Account {
     /// All of them, in the order of their declaration.
-    pub const ALL: [Self; 6] = [Self::Requests, Self::Live, Self::Builds, Self::Queries, Self::Answers, Self::Caches];
+    pub const ALL: [Self; 7] = [Self::Requests, Self::Live, Self::Builds, Self::Queries, Self::Answers, Self::Caches, Self::Uncharged];
 
     /// As metrics and errors spell it.
     #[must_use]
@@ -38,6 +41,7 @@ impl Account {
             Self::Queries => "queries",
             Self::Answers => "answers",
             Self::Caches => "caches",
+            Self::Uncharged => "uncharged",
         }
     }
 
@@ -47,6 +51,7 @@ impl Account {
             Self::Requests => 25,
             Self::Live | Self::Queries => 40,
             Self::Builds | Self::Answers | Self::Caches => 20,
+            Self::Uncharged => 100,
         }
     }
 }
@@ -143,6 +148,19 @@ impl Budget {
     #[must_use]
     pub fn open(&self, account: Account) -> Charge {
         Charge { budget: self.clone(), account, bytes: 0 }
+    }
+
+    /// Holds the books against what the allocator has given out, bytes: what no account has been charged with is entered as
+    /// [`Account::Uncharged`], over the limit if it must be. Nobody is then given more until some of it is free.
+    pub fn reconcile(&self, allocated: u64) {
+        let entered = &self.0.accounts[Account::Uncharged as usize];
+        let before = entered.load(Ordering::Relaxed);
+        let charged = self.used().saturating_sub(before);
+        let now = allocated.saturating_sub(charged);
+        entered.store(now, Ordering::Relaxed);
+        // Each of the two operations keeps the sum right for itself, whoever charges in between.
+        self.0.used.fetch_add(now.saturating_sub(before), Ordering::Relaxed);
+        self.0.used.fetch_sub(before.saturating_sub(now), Ordering::Relaxed);
     }
 
     fn take(&self, account: Account, asked: u64, limit: u64) -> Result<(), OverBudget> {
@@ -291,6 +309,24 @@ mod tests {
         budget.charge(Account::Requests, 11).expect_err("others are refused");
         live.set_held(10);
         assert_eq!((live.bytes(), budget.used()), (10, 10));
+    }
+
+    #[test]
+    fn what_nobody_was_charged_with_counts_too() {
+        let budget = Budget::new(1000);
+        let held = budget.charge(Account::Live, 300).expect("fits");
+        budget.reconcile(950);
+        assert_eq!((budget.used_by(Account::Uncharged), budget.used()), (650, 950));
+        let over = budget.charge(Account::Queries, 51).expect_err("1001 of 1000");
+        assert_eq!((over.used, over.limit), (950, 1000));
+        budget.reconcile(5000);
+        budget.charge(Account::Requests, 1).expect_err("all are refused");
+        drop(held);
+        budget.reconcile(200);
+        assert_eq!((budget.used_by(Account::Uncharged), budget.used()), (200, 200));
+        let _held = budget.charge(Account::Live, 400).expect("fits");
+        budget.reconcile(100);
+        assert_eq!((budget.used_by(Account::Uncharged), budget.used()), (0, 400), "charges may be estimates that are too high");
     }
 
     #[test]

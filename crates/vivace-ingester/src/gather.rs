@@ -40,6 +40,11 @@ impl Gathered {
         Self { bytes: Vec::with_capacity(bytes), ..Self::default() }
     }
 
+    /// Bytes that it holds, but for what is small.
+    pub(crate) fn capacity(&self) -> usize {
+        self.bytes.capacity() + self.spans.capacity() * size_of::<Place>()
+    }
+
     /// Forgets all spans and keeps their memory, with room for this many bytes.
     pub(crate) fn clear(&mut self, bytes: usize) {
         self.bytes.clear();

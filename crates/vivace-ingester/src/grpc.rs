@@ -20,13 +20,13 @@ use vivace_proto::vivace::v1::{
     ResumeRequest, ResumeResponse, SearchPartsRequest, SearchPartsResponse, SequenceRanges, SeriesFromIngester, SeriesToIngester,
     ServeRequest, ServeResponse, SpansRequest, SpansResponse,
 };
-use vivace_server::{Tenancy, clock, tenant};
+use vivace_server::{Tenancy, clock, over_budget_status, tenant, warning};
 
 use crate::handover::Started;
 use crate::ingester::{Ingester, covered_response};
 use crate::log::LogError;
 use crate::push::PushError;
-use crate::query::QueryError;
+use crate::query::{Found, QueryError};
 use crate::ranges::SegmentSet;
 
 /// What a call gives piece by piece.
@@ -103,7 +103,7 @@ impl Querier for Service {
 
     async fn search_recent(&self, request: Request<SearchRequest>) -> Result<Response<SearchResponse>, Status> {
         let tenant = self.tenant(&request)?;
-        self.ingester.search(&tenant, request.into_inner()).await.map(Response::new).map_err(|e| query_status(&e))
+        self.ingester.search(&tenant, request.into_inner()).await.map(response).map_err(|e| query_status(&e))
     }
 
     async fn search_tags_v2(&self, request: Request<SearchTagsRequest>) -> Result<Response<SearchTagsV2Response>, Status> {
@@ -121,7 +121,7 @@ impl Querier for Service {
 impl Recent for Service {
     async fn search_parts(&self, request: Request<SearchPartsRequest>) -> Result<Response<SearchPartsResponse>, Status> {
         let tenant = self.tenant(&request)?;
-        self.ingester.search_parts(&tenant, request.into_inner()).await.map(Response::new).map_err(|e| query_status(&e))
+        self.ingester.search_parts(&tenant, request.into_inner()).await.map(response).map_err(|e| query_status(&e))
     }
 
     async fn count_places(&self, request: Request<CountPlacesRequest>) -> Result<Response<CountPlacesResponse>, Status> {
@@ -167,9 +167,19 @@ fn push_status(error: &PushError) -> Status {
     }
 }
 
+/// The message of an answer has no place for what is missing in it.
+fn response<T>(found: Found<T>) -> Response<T> {
+    let mut response = Response::new(found.result);
+    if let Some(warning) = found.warning {
+        warning::insert(response.metadata_mut(), &warning);
+    }
+    response
+}
+
 fn query_status(error: &QueryError) -> Status {
     let message = chain(error);
     match error {
+        QueryError::TooLarge(too_large) if !too_large.never_fits() => over_budget_status(&too_large.over),
         QueryError::Invalid(_) => Status::invalid_argument(message),
         QueryError::Joining | QueryError::Unavailable(_) => Status::unavailable(message),
         QueryError::TooLarge(_) => Status::resource_exhausted(message),

@@ -14,7 +14,7 @@ use vivace_traceql::{Batch, SearchCombiner, SearchPlan, TraceFilter};
 
 use crate::ingester::Ingester;
 use crate::live::{ServedBlock, View};
-use crate::query::{QueryError, Sources, blocking, read_failed};
+use crate::query::{Found, QueryError, Sources, blocking, read_failed};
 use crate::scan::Reader;
 use crate::search::{AtOnce, LIMIT_DEFAULT, plan};
 
@@ -27,7 +27,7 @@ impl Ingester {
         self: &Arc<Self>,
         tenant: &TenantId,
         request: SearchPartsRequest,
-    ) -> Result<SearchPartsResponse, QueryError> {
+    ) -> Result<Found<SearchPartsResponse>, QueryError> {
         let SearchPartsRequest { request, known_blocks } = request;
         let request = request.unwrap_or_default();
         let plan = plan(&request)?;
@@ -38,7 +38,7 @@ impl Ingester {
         blocking(move || {
             let limit = if request.limit == 0 { LIMIT_DEFAULT } else { request.limit as usize };
             let mut search = PartsSearch {
-                combiner: SearchCombiner::new(limit, plan.most_recent()),
+                combiner: SearchCombiner::within(&ingester.settings.budget, limit, plan.most_recent()),
                 plan,
                 limit,
                 spans_per_spanset: request.spans_per_span_set as usize,
@@ -49,7 +49,7 @@ impl Ingester {
                 more: false,
             };
             let Sources { mut view, held } = sources;
-            let mut reader = Reader::default();
+            let mut reader = Reader::within(&ingester.settings.budget)?;
             if !held.is_empty() {
                 view.add_held(&held, &mut reader, &search.stop);
             }
@@ -82,7 +82,7 @@ impl Ingester {
         let counts = blocking(move || {
             let Sources { mut view, held } = sources;
             if !held.is_empty() {
-                view.add_held(&held, &mut Reader::default(), &stop);
+                view.add_held(&held, &mut Reader::within(&ingester.settings.budget)?, &stop);
             }
             let mut counts = vec![0u8; ids.len()];
             let mut is_live = vec![false; ids.len()];
@@ -177,7 +177,7 @@ impl PartsSearch {
         let range = widened(fetch.start_unix_nanos, fetch.end_unix_nanos);
         let parts = newest_parts(view, may_match_alone.keys().copied(), range);
         let (mut rest, mut at_once) = (&parts[..], AtOnce::few());
-        while let Some(parts) = at_once.next_of(&mut rest) {
+        while let Some(parts) = at_once.next_of(view, &mut rest, |part| part.trace_id) {
             if self.is_over() {
                 self.more = true;
                 return;
@@ -237,18 +237,20 @@ impl PartsSearch {
         }
     }
 
-    fn finish(self, places: u32) -> SearchPartsResponse {
+    fn finish(self, places: u32) -> Found<SearchPartsResponse> {
         let part = |part: TracePart| proto::TracePart {
             trace_id: part.trace_id.0.to_vec().into(),
             start_unix_nanos: part.start_unix_nanos,
             end_unix_nanos: part.end_unix_nanos,
         };
-        SearchPartsResponse {
+        let warning = self.combiner.warning();
+        let result = SearchPartsResponse {
             more: self.more || self.matched > self.limit,
             found: Some(SearchResponse { traces: self.combiner.finish(), metrics: Some(self.metrics) }),
             candidates: self.candidates.into_values().map(part).collect(),
             places,
-        }
+        };
+        Found { result, warning }
     }
 }
 

@@ -10,16 +10,18 @@ use tokio_util::sync::CancellationToken;
 use vivace_block::SpanRef;
 use vivace_block::live::Candidates;
 use vivace_core::TraceId;
+use vivace_core::budget::{Account, Budget, Charge};
 use vivace_core::otlp::walk_spans;
-use vivace_traceql::{Fetch, TraceFilter};
+use vivace_traceql::{Fetch, TooLarge, TraceFilter};
 
 use crate::gather::Gathered;
 use crate::live::{Contents, Head, TraceEntry, View};
 use crate::segment::Segment;
 use crate::summary::summarize;
 
-/// Decompressed segments that one query keeps at a time, bytes.
+/// Decompressed segments that one query keeps at a time, bytes, at most, and as a part of what all queries may hold.
 const KEPT_BYTES_MAX: usize = 64 << 20;
+const KEPT_PART: u64 = 16;
 /// Segments that a query looks at before it says what it has found, and traces that it brings together at once, in bytes once
 /// decompressed. Larger pieces of memory would be given back to the system and taken anew each time.
 const WINDOW_BYTES: u64 = 4 << 20;
@@ -28,8 +30,10 @@ const WINDOW_BYTES: u64 = 4 << 20;
 pub(crate) type Candidate = (TraceId, bool);
 
 /// The last segments that a query has read, decompressed: candidates are looked for and then gathered in the same ones.
-#[derive(Default)]
 pub(crate) struct Reader {
+    /// For what is kept and gathered.
+    charge: Charge,
+    kept_bytes_max: usize,
     kept: FxHashMap<usize, (Arc<Segment>, Bytes)>,
     /// Oldest first.
     order: VecDeque<usize>,
@@ -44,6 +48,42 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
+    /// One that has read nothing yet. Room for its first pieces is taken at once; what a large trace takes beyond that is entered
+    /// in the budget as it comes.
+    ///
+    /// # Errors
+    /// There is no such room.
+    pub(crate) fn within(budget: &Budget) -> Result<Self, TooLarge> {
+        let part = budget.limit_of(Account::Queries) / KEPT_PART;
+        let first = (2 * WINDOW_BYTES).min(part);
+        let charge = budget.charge(Account::Queries, first).map_err(|over| TooLarge { held: 0, over })?;
+        Ok(Self {
+            charge,
+            kept_bytes_max: usize::try_from(part).unwrap_or(usize::MAX).min(KEPT_BYTES_MAX),
+            kept: FxHashMap::default(),
+            order: VecDeque::new(),
+            kept_bytes: 0,
+            used: Vec::new(),
+            gathered: Gathered::default(),
+            until: FxHashMap::default(),
+            inspected_bytes: 0,
+        })
+    }
+
+    /// Keeps nothing of what was read, as long as nothing more is asked of it.
+    pub(crate) fn pause(&mut self) {
+        (self.kept, self.order, self.kept_bytes) = (FxHashMap::default(), VecDeque::new(), 0);
+        (self.used, self.gathered) = (Vec::new(), Gathered::default());
+        self.charge.set_held(0);
+    }
+
+    fn enter_held(&mut self) {
+        let held = (self.kept_bytes + self.gathered.capacity()) as u64;
+        if held > self.charge.bytes() || held < self.charge.bytes() / 2 {
+            self.charge.set_held(held);
+        }
+    }
+
     /// A segment's `TracesData`. None for one that cannot be read: it is logged and left out of the answer.
     pub(crate) fn read(&mut self, segment: &Arc<Segment>) -> Option<Bytes> {
         let key = Arc::as_ptr(segment) as usize;
@@ -61,7 +101,7 @@ impl Reader {
         self.kept_bytes += data.len();
         self.kept.insert(key, (Arc::clone(segment), data.clone()));
         self.order.push_back(key);
-        while self.kept_bytes > KEPT_BYTES_MAX
+        while self.kept_bytes > self.kept_bytes_max
             && let Some(oldest) = self.order.pop_front()
         {
             let Some((_, data)) = self.kept.remove(&oldest) else { continue };
@@ -70,6 +110,7 @@ impl Reader {
                 self.used = data.into();
             }
         }
+        self.enter_held();
         Some(data)
     }
 
@@ -114,6 +155,7 @@ impl Reader {
             }
         }
         self.gathered = gathered;
+        self.enter_held();
         &mut self.gathered
     }
 
@@ -131,6 +173,20 @@ impl Reader {
 }
 
 impl View {
+    /// How many of these traces, the first ones, are brought together at once: as many as have about a window's bytes here, at most
+    /// `most`, at least one.
+    pub(crate) fn at_once(&self, traces: impl IntoIterator<Item = TraceId>, most: usize) -> usize {
+        let bytes_of = |id: &TraceId| -> u64 {
+            self.heads.iter().map(|head| head.read(|contents| contents.index.get(id).map_or(0, |entry| entry.bytes))).sum()
+        };
+        let mut bytes = 0;
+        let fits = |id: &TraceId| {
+            bytes += bytes_of(id);
+            bytes <= WINDOW_BYTES
+        };
+        traces.into_iter().take(most).take_while(fits).count().max(1)
+    }
+
     /// Takes held segments into the view, as one more head. Some of them, when the client has gone away.
     pub(crate) fn add_held(&mut self, held: &[Arc<Segment>], reader: &mut Reader, stop: &CancellationToken) {
         let head = Head::default();

@@ -11,7 +11,7 @@ use vivace_traceql::{Batch, LegacySearch, SearchCombiner, SearchPlan, parse};
 
 use crate::ingester::Ingester;
 use crate::live::View;
-use crate::query::{QueryError, Sources, blocking, read_failed};
+use crate::query::{Found, QueryError, Sources, blocking, read_failed};
 use crate::scan::Reader;
 
 /// Traces returned when a request names no limit.
@@ -28,9 +28,10 @@ impl AtOnce {
     }
 
     /// Takes the next ones; none at the end.
-    pub(crate) fn next_of<'t, T>(&mut self, traces: &mut &'t [T]) -> Option<&'t [T]> {
-        let (chunk, rest) = traces.split_at(self.0.min(traces.len()));
-        (*traces, self.0) = (rest, (2 * self.0).min(Self::MAX));
+    pub(crate) fn next_of<'t, T>(&mut self, view: &View, traces: &mut &'t [T], id: impl Fn(&T) -> TraceId) -> Option<&'t [T]> {
+        let chunk;
+        (chunk, *traces) = traces.split_at(view.at_once(traces.iter().map(id), self.0).min(traces.len()));
+        self.0 = (2 * self.0).min(Self::MAX);
         (!chunk.is_empty()).then_some(chunk)
     }
 }
@@ -41,8 +42,9 @@ impl Ingester {
     /// Searches everything there is of a tenant, newest first. Stops when the client has gone away.
     ///
     /// # Errors
-    /// [`QueryError::Invalid`] for a query that makes no sense, [`QueryError::Unavailable`] where a flushed block cannot be read.
-    pub(crate) async fn search(self: &Arc<Self>, tenant: &TenantId, request: SearchRequest) -> Result<SearchResponse, QueryError> {
+    /// [`QueryError::Invalid`] for a query that makes no sense, [`QueryError::Unavailable`] where a flushed block cannot be read,
+    /// [`QueryError::TooLarge`].
+    pub(crate) async fn search(self: &Arc<Self>, tenant: &TenantId, request: SearchRequest) -> Result<Found<SearchResponse>, QueryError> {
         let plan = plan(&request)?;
         let sources = self.sources(tenant, &request.answering)?;
         let stop = CancellationToken::new();
@@ -51,7 +53,7 @@ impl Ingester {
         blocking(move || {
             let limit = if request.limit == 0 { LIMIT_DEFAULT } else { request.limit as usize };
             let mut search = Search {
-                combiner: SearchCombiner::new(limit, plan.most_recent()),
+                combiner: SearchCombiner::within(&ingester.settings.budget, limit, plan.most_recent()),
                 plan,
                 spans_per_spanset: request.spans_per_span_set as usize,
                 at_once: AtOnce::few(),
@@ -59,7 +61,7 @@ impl Ingester {
                 metrics: SearchMetrics::default(),
             };
             let Sources { mut view, held } = sources;
-            let mut reader = Reader::default();
+            let mut reader = Reader::within(&ingester.settings.budget)?;
             if !held.is_empty() {
                 view.add_held(&held, &mut reader, &search.stop);
             }
@@ -67,7 +69,8 @@ impl Ingester {
             search.metrics.inspected_bytes += reader.inspected_bytes;
             drop(reader);
             search.blocks(&ingester, &view)?;
-            Ok(SearchResponse { traces: search.combiner.finish(), metrics: Some(search.metrics) })
+            let warning = search.combiner.warning();
+            Ok(Found { result: SearchResponse { traces: search.combiner.finish(), metrics: Some(search.metrics) }, warning })
         })
         .await?
     }
@@ -117,7 +120,7 @@ impl Search {
         let fetch = self.plan.fetch().clone();
         let ids = newest_first(view, ids, fetch.start_unix_nanos, fetch.end_unix_nanos);
         let mut rest = &ids[..];
-        while let Some(chunk) = self.at_once.next_of(&mut rest) {
+        while let Some(chunk) = self.at_once.next_of(view, &mut rest, |id| *id) {
             if self.is_over() {
                 return;
             }

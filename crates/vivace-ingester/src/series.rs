@@ -106,11 +106,12 @@ impl Ingester {
         let served = served.iter().filter(|block| near_range(&block.meta, start, end)).map(|block| block.meta.to_json().into()).collect();
         let stop = CancellationToken::new();
         let guard = stop.clone().drop_guard();
+        let budget = self.settings.budget.clone();
         let named = blocking(move || {
             // A trace of which a part is out of the range is named too where the whole decides.
             let spread = if plan.needs_whole_traces() { TRACE_SPREAD_NANOS } else { 0 };
             let range = (start.saturating_sub(spread), if end == 0 { 0 } else { end.saturating_add(spread) });
-            let mut reader = Reader::default();
+            let mut reader = Reader::within(&budget)?;
             let mut named = named(&view, range, None);
             if !held.is_empty() {
                 let mut of_others = View::default();
@@ -127,9 +128,11 @@ impl Ingester {
             let messages = named.into_iter().map(series_from_ingester::Message::Named);
             let messages = messages.chain([series_from_ingester::Message::AllNamed(all_named)]);
             let messages = messages.map(|message| SeriesFromIngester { message: Some(message) }).collect();
-            (messages, plan, view, reader, stop)
+            // It may take a while until it is said what is counted here.
+            reader.pause();
+            Ok::<_, QueryError>((messages, plan, view, reader, stop))
         });
-        let (messages, plan, view, reader, stop) = named.await?;
+        let (messages, plan, view, reader, stop) = named.await??;
         Ok((messages, Session { plan, view, reader, stop, budget: self.settings.budget.clone(), _stops_with_the_client: guard }))
     }
 }
@@ -262,12 +265,15 @@ impl Count {
         let fetch = self.plan.fetch();
         let ids = in_time(view, ids, fetch.start_unix_nanos, fetch.end_unix_nanos);
         let ids: Vec<TraceId> = ids.into_iter().map(|(_, _, id)| id).collect();
-        let gathered = reader.gather(&view.heads, &ids);
-        let stop = || self.stop.is_cancelled();
-        if live::observe(&self.plan, &mut self.partial, &gathered.traces(), &stop).is_break() {
-            return ControlFlow::Break(());
+        let mut rest = &ids[..];
+        while !rest.is_empty() {
+            let some;
+            (some, rest) = rest.split_at(view.at_once(rest.iter().copied(), usize::MAX));
+            let gathered = reader.gather(&view.heads, some);
+            let stop = || self.stop.is_cancelled();
+            live::observe(&self.plan, &mut self.partial, &gathered.traces(), &stop)?;
+            self.metrics.inspected_traces += u32::try_from(some.len()).unwrap_or(u32::MAX);
         }
-        self.metrics.inspected_traces += u32::try_from(ids.len()).unwrap_or(u32::MAX);
         ControlFlow::Continue(())
     }
 }

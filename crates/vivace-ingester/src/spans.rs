@@ -47,7 +47,8 @@ impl Ingester {
         let served = std::mem::take(&mut view.served).iter().map(|block| block.meta.to_json().into()).collect();
         let stop = CancellationToken::new();
         let guard = stop.clone().drop_guard();
-        let look_up = Some((LookUp { view, reader: Reader::default(), ids, next: 0, served, stop }, held));
+        let reader = Reader::within(&self.settings.budget)?;
+        let look_up = Some((LookUp { view, reader, ids, next: 0, served, stop }, held));
         let messages = futures::stream::try_unfold((look_up, guard, status), |(look_up, guard, status)| async move {
             let Some((mut look_up, held)) = look_up else { return Ok::<_, Status>(None) };
             let read = blocking(move || {
@@ -69,7 +70,8 @@ impl Ingester {
 impl LookUp {
     /// Looks for the next traces.
     fn some(&mut self) -> Vec<SpansResponse> {
-        let ids = &self.ids[self.next..self.ids.len().min(self.next + TRACES_AT_ONCE)];
+        let rest = &self.ids[self.next..];
+        let ids = &rest[..self.view.at_once(rest.iter().copied(), TRACES_AT_ONCE).min(rest.len())];
         self.next += ids.len();
         let before = self.reader.inspected_bytes;
         let gathered = self.reader.gather(&self.view.heads, ids);

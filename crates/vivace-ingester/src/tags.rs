@@ -229,7 +229,7 @@ impl Ingester {
         let _stops_with_the_client = stop.clone().drop_guard();
         let ingester = Arc::clone(self);
         blocking(move || {
-            let mut reader = Reader::default();
+            let mut reader = Reader::within(&ingester.settings.budget)?;
             if !held.is_empty() {
                 view.add_held(&held, &mut reader, &stop);
             }
@@ -289,10 +289,13 @@ impl TagSearch {
         let ids: FxHashSet<TraceId> =
             self.view.heads.iter().flat_map(|head| head.read(|contents| contents.index.keys().copied().collect::<Vec<_>>())).collect();
         let ids: Vec<TraceId> = ids.into_iter().collect();
-        for chunk in ids.chunks(TRACES_AT_ONCE) {
+        let mut rest = &ids[..];
+        while !rest.is_empty() {
             if self.is_over() {
                 return;
             }
+            let chunk;
+            (chunk, rest) = rest.split_at(self.view.at_once(rest.iter().copied(), TRACES_AT_ONCE));
             let gathered = self.reader.gather(&self.view.heads, chunk);
             for trace in live::batch(fetch, &gathered.traces()).traces {
                 let root = if of_trace == Intrinsic::RootName { trace.root_name } else { trace.root_service };

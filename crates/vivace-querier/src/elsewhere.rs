@@ -15,6 +15,7 @@ use crate::blocks::Blocks;
 use crate::error::BlockFault;
 use crate::party::packed;
 use crate::recent::Ingesters;
+use crate::whole::add_new;
 
 /// Blocks whose ids are compared at the same time.
 const BLOCKS_AT_ONCE: usize = 8;
@@ -94,7 +95,7 @@ impl Elsewhere<'_> {
                 sums.iter_mut().zip(part.counts).for_each(|(sum, count)| *sum += u32::from(count));
             }
             found.extend(ids.iter().zip(sums).filter(|(_, sum)| *sum >= enough).map(|(id, _)| *id));
-            warnings.extend(counted.warning.filter(|warning| !warnings.contains(warning)));
+            add_new(&mut warnings, counted.warnings);
         }
         Ok((found, warnings))
     }

@@ -192,7 +192,9 @@ impl Ingesters {
         match status.code() {
             Code::InvalidArgument => Some(JobError::Invalid(status.message().to_owned())),
             Code::ResourceExhausted => {
-                Some(JobError::TooMuch { why: format!("ingester {}: {}", instance.id, status.message()), retryable: false })
+                // Only what may fit later comes with details: when to try again.
+                let retryable = !status.details().is_empty();
+                Some(JobError::TooMuch { why: format!("ingester {}: {}", instance.id, status.message()), retryable })
             }
             // The client's own word about a message that it has not taken.
             Code::OutOfRange => {

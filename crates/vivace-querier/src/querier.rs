@@ -14,6 +14,7 @@ use crate::JobError;
 use crate::blocks::{self, Blocks, Found};
 use crate::party::packed;
 use crate::recent::Ingesters;
+use crate::whole::add_new;
 
 /// How long jobs may take.
 #[derive(Debug, Clone, Copy)]
@@ -79,13 +80,15 @@ impl Querier {
             Work::SearchRecent(request) => {
                 let limit = request.limit as usize;
                 let answers = self.ingesters.ask(tenant, request, call, |mut c, r| async move { c.search_recent(r).await }).await?;
-                (Outcome::Search(crate::search::combined(answers.parts, limit)), answers.warning.into_iter().collect())
+                let Found { result, mut warnings } = self.combined(answers.parts, limit);
+                add_new(&mut warnings, answers.warnings);
+                (Outcome::Search(result), warnings)
             }
             Work::SearchBlock(job) => {
                 let (meta, row_groups) = blocks::part(tenant, job.part.as_ref())?;
                 let request = job.request.unwrap_or_default();
                 let Found { result, warnings } = match &job.places {
-                    None => self.blocks.search(meta, row_groups, &request).await?,
+                    None => self.blocks.search(meta, row_groups, &request, &self.budget).await?,
                     Some(places) => {
                         let judged = self.search_block_parts(meta, row_groups, &request, places, call).await?;
                         split = judged.split;
@@ -106,7 +109,7 @@ impl Querier {
             }
             Work::TagsRecent(request) => {
                 let answers = self.ingesters.ask(tenant, request, call, |mut c, r| async move { c.search_tags_v2(r).await }).await?;
-                (Outcome::Tags(combined_tags(answers.parts)), answers.warning.into_iter().collect())
+                (Outcome::Tags(combined_tags(answers.parts)), answers.warnings)
             }
             Work::TagsBlock(job) => {
                 let (meta, row_groups) = blocks::part(tenant, job.part.as_ref())?;
@@ -116,7 +119,7 @@ impl Querier {
             }
             Work::TagValuesRecent(request) => {
                 let answers = self.ingesters.ask(tenant, request, call, |mut c, r| async move { c.search_tag_values_v2(r).await }).await?;
-                (Outcome::TagValues(combined_tag_values(answers.parts)), answers.warning.into_iter().collect())
+                (Outcome::TagValues(combined_tag_values(answers.parts)), answers.warnings)
             }
             Work::TagValuesBlock(job) => {
                 let (meta, row_groups) = blocks::part(tenant, job.part.as_ref())?;
@@ -153,7 +156,7 @@ impl Querier {
     ) -> Result<Found<TraceByIdResponse>, JobError> {
         blocks::trace_id(&request.trace_id)?;
         let answers = self.ingesters.ask(tenant, request, call, |mut c, r| async move { c.find_trace_by_id(r).await }).await?;
-        let mut messages: BTreeSet<String> = answers.warning.iter().cloned().collect();
+        let mut messages: BTreeSet<String> = answers.warnings.iter().cloned().collect();
         let mut inspected_bytes = 0;
         let mut parts = Vec::with_capacity(answers.parts.len());
         for answer in answers.parts {
@@ -170,7 +173,7 @@ impl Querier {
             status: status.into(),
             message: messages.into_iter().collect::<Vec<_>>().join("; "),
         };
-        Ok(Found { result, warnings: answers.warning.into_iter().collect() })
+        Ok(Found { result, warnings: answers.warnings })
     }
 }
 

@@ -12,6 +12,7 @@ use vivace_proto::tempopb::{SearchRequest, SearchTagValuesRequest, SearchTagsReq
 use vivace_proto::vivace::v1::recent_client::RecentClient;
 use vivace_proto::vivace::v1::{CountPlacesRequest, SearchPartsRequest, SpansRequest};
 use vivace_ring::{ClientPool, Instance, Ring, Snapshot, State};
+use vivace_server::warning;
 
 use crate::JobError;
 
@@ -28,8 +29,8 @@ pub(crate) struct Ingesters {
 #[derive(Debug)]
 pub(crate) struct Answers<T> {
     pub(crate) parts: Vec<T>,
-    /// Whose data may be missing, and why.
-    pub(crate) warning: Option<String>,
+    /// Whose data may be missing, and why; what they did not look at.
+    pub(crate) warnings: Vec<String>,
 }
 
 /// What one ingester has of some traces.
@@ -126,6 +127,7 @@ impl Ingesters {
     {
         let snapshot = self.ring.snapshot();
         let mut missing = not_answering(&snapshot);
+        let mut warnings = Vec::new();
         let answering = answering(&snapshot, &missing)?;
         let (answered, mut parts, failed) = self.round(&answering, tenant, &request, &answering, timeout, &call).await?;
         if !failed.is_empty() && !answered.is_empty() {
@@ -137,7 +139,14 @@ impl Ingesters {
         if parts.is_empty() {
             return Err(JobError::Unavailable(format!("no ingester answers{}", listed(&missing))));
         }
-        Ok(Answers { parts, warning: self.warning(&missing) })
+        warnings.extend(self.warning(&missing));
+        let parts = parts.into_iter().map(|part| {
+            if let Some(warning) = warning::of(part.metadata()).filter(|warning| !warnings.contains(warning)) {
+                warnings.push(warning);
+            }
+            part.into_inner()
+        });
+        Ok(Answers { parts: parts.collect(), warnings })
     }
 
     /// All live spans of some traces.
@@ -169,7 +178,7 @@ impl Ingesters {
         answering: &[&Instance],
         timeout: Duration,
         call: &F,
-    ) -> Result<(Vec<&'a Instance>, Vec<Resp>, Vec<Missing>), JobError>
+    ) -> Result<(Vec<&'a Instance>, Vec<Response<Resp>>, Vec<Missing>), JobError>
     where
         Req: Answering,
         F: Fn(Channel, Request<Req>) -> Fut,
@@ -205,7 +214,7 @@ impl Ingesters {
             match result {
                 Ok(response) => {
                     answered.push(instance);
-                    parts.push(response.into_inner());
+                    parts.push(response);
                 }
                 Err(status) => failed.push(self.missing_for(instance, &status)?),
             }

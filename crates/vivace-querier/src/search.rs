@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{ControlFlow, Range};
 
 use vivace_block::BlockMeta;
+use vivace_core::budget::Budget;
 use vivace_proto::tempopb::{
     MetadataMetrics, SearchMetrics, SearchRequest, SearchResponse, SearchTagValuesRequest, SearchTagValuesV2Response, SearchTagsRequest,
     SearchTagsV2Response, SearchTagsV2Scope, TagValue,
@@ -12,6 +13,7 @@ use vivace_traceql::{LegacySearch, QueryError, Scope, SearchCombiner, SearchPlan
 
 use crate::JobError;
 use crate::blocks::{Blocks, Found, skipped};
+use crate::querier::Querier;
 
 /// The names of scopes in requests and answers.
 const SCOPES: [(&str, Scope); 5] = [
@@ -24,6 +26,23 @@ const SCOPES: [(&str, Scope); 5] = [
 
 const SECOND: u64 = 1_000_000_000;
 
+impl Querier {
+    /// What several ingesters found, the newest traces of it.
+    pub(crate) fn combined(&self, parts: Vec<SearchResponse>, limit: usize) -> Found<SearchResponse> {
+        let mut combiner = SearchCombiner::within(&self.budget, limit, true);
+        let mut sum = SearchMetrics::default();
+        for part in parts {
+            part.traces.into_iter().for_each(|trace| combiner.add(trace));
+            let metrics = part.metrics.unwrap_or_default();
+            sum.inspected_traces = sum.inspected_traces.saturating_add(metrics.inspected_traces);
+            sum.inspected_spans += metrics.inspected_spans;
+            sum.inspected_bytes += metrics.inspected_bytes;
+        }
+        let warnings = combiner.warning().into_iter().collect();
+        Found { result: SearchResponse { traces: combiner.finish(), metrics: Some(sum) }, warnings }
+    }
+}
+
 impl Blocks {
     /// The matching traces of some row groups.
     pub(crate) async fn search(
@@ -31,28 +50,30 @@ impl Blocks {
         meta: BlockMeta,
         row_groups: Range<usize>,
         request: &SearchRequest,
+        budget: &Budget,
     ) -> Result<Found<SearchResponse>, JobError> {
         let plan = plan(request)?;
         let (limit, spans_per_spanset) = (request.limit as usize, request.spans_per_span_set as usize);
+        let mut combiner = SearchCombiner::within(budget, limit, plan.most_recent());
         let searched = self
             .with_block(meta.clone(), move |block, cancelled| {
-                let mut combiner = SearchCombiner::new(limit, plan.most_recent());
                 let stats = block.search(plan.fetch(), row_groups, &mut |batch| {
                     plan.evaluate(&batch, spans_per_spanset).into_iter().for_each(|trace| combiner.add(trace));
                     stop_if(cancelled.is_cancelled() || combiner.is_complete())
                 })?;
-                Ok((combiner.finish(), stats))
+                let warning = combiner.warning();
+                Ok((combiner.finish(), warning, stats))
             })
             .await?;
         match searched {
-            Ok(((traces, stats), inspected_bytes)) => {
+            Ok(((traces, warning, stats), inspected_bytes)) => {
                 let metrics = SearchMetrics {
                     inspected_traces: u32::try_from(stats.traces).unwrap_or(u32::MAX),
                     inspected_spans: stats.spans,
                     inspected_bytes,
                     ..Default::default()
                 };
-                Ok(Found { result: SearchResponse { traces, metrics: Some(metrics) }, warnings: Vec::new() })
+                Ok(Found { result: SearchResponse { traces, metrics: Some(metrics) }, warnings: warning.into_iter().collect() })
             }
             Err(fault) => Ok(Found { result: SearchResponse::default(), warnings: vec![skipped(&meta, fault)?] }),
         }
@@ -161,20 +182,6 @@ pub(crate) fn plan(request: &SearchRequest) -> Result<SearchPlan, JobError> {
         vivace_traceql::parse(&request.query).and_then(|query| query.search_plan(start, end))
     };
     planned.map_err(invalid)
-}
-
-/// What several ingesters found, the newest traces of it.
-pub(crate) fn combined(parts: Vec<SearchResponse>, limit: usize) -> SearchResponse {
-    let mut combiner = SearchCombiner::new(limit, true);
-    let mut sum = SearchMetrics::default();
-    for part in parts {
-        part.traces.into_iter().for_each(|trace| combiner.add(trace));
-        let metrics = part.metrics.unwrap_or_default();
-        sum.inspected_traces = sum.inspected_traces.saturating_add(metrics.inspected_traces);
-        sum.inspected_spans += metrics.inspected_spans;
-        sum.inspected_bytes += metrics.inspected_bytes;
-    }
-    SearchResponse { traces: combiner.finish(), metrics: Some(sum) }
 }
 
 fn response(values: BTreeSet<vivace_traceql::TagValue>, inspected_bytes: u64) -> SearchTagValuesV2Response {

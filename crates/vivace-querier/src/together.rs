@@ -97,7 +97,7 @@ impl Querier {
                 let request =
                     SpansRequest { trace_ids: packed(&asked).into(), known_blocks: wanted.known_blocks.clone(), answering: Vec::new() };
                 let answers = self.ingesters.spans(tenant, request, call).await?;
-                add_new(&mut warnings, answers.warning.into_iter().collect());
+                add_new(&mut warnings, answers.warnings);
                 live = answers.parts;
                 took.bytes += live.iter().map(|spans| spans.inspected_bytes).sum::<u64>();
                 // What was live a moment ago may be in a block by now that nobody has listed.

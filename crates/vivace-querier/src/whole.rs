@@ -129,7 +129,7 @@ impl Querier {
                 known_blocks: places.known_blocks.clone(),
             };
             let answers = self.ingesters.ask_recent(tenant, parts_request, call, |mut c, r| async move { c.search_parts(r).await }).await?;
-            let mut warnings: Vec<String> = answers.warning.into_iter().collect();
+            let mut warnings = answers.warnings;
             let candidates = united(answers.parts.iter().flat_map(|part| &part.candidates).map(from_message));
             // One ingester that has all in one place need not be asked again.
             let ingesters = answers.parts.iter().map(|part| part.places).sum::<u32>() > 1;
@@ -141,7 +141,8 @@ impl Querier {
             let not_judged: FxHashSet<String> = split.traces.iter().map(TraceId::trimmed_hex).collect();
             let mut found: Vec<SearchResponse> = answers.parts.into_iter().filter_map(|part| part.found).collect();
             found.iter_mut().for_each(|part| part.traces.retain(|trace| !not_judged.contains(&trace.trace_id)));
-            let mut result = crate::search::combined(found, limit as usize);
+            let Found { mut result, warnings: more } = self.combined(found, limit as usize);
+            add_new(&mut warnings, more);
             if let Some(metrics) = &mut result.metrics {
                 metrics.inspected_bytes += split.inspected_bytes;
             }

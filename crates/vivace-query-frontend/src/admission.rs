@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -43,6 +44,10 @@ struct Inner {
     max_outstanding_per_tenant: usize,
     max_wait: Duration,
     lanes: [Mutex<State>; 2],
+    /// Queries of all lanes that run.
+    running: AtomicUsize,
+    /// Queries that have begun so far.
+    begun: AtomicU64,
 }
 
 struct State {
@@ -66,6 +71,8 @@ pub(crate) struct Permit {
     /// None once it is given back.
     of: Option<(Admission, Lane)>,
     begun: Instant,
+    /// Which of all queries it is, if no other one ran when it began.
+    began_alone: Option<u64>,
 }
 
 impl Admission {
@@ -83,7 +90,9 @@ impl Admission {
             })
         };
         let max_outstanding_per_tenant = max_outstanding_per_tenant.max(1);
-        Self(Arc::new(Inner { queue, max_outstanding_per_tenant, max_wait, lanes: [lane(), lane()] }))
+        let lanes = [lane(), lane()];
+        let (running, begun) = (AtomicUsize::new(0), AtomicU64::new(0));
+        Self(Arc::new(Inner { queue, max_outstanding_per_tenant, max_wait, lanes, running, begun }))
     }
 
     fn lane(&self, lane: Lane) -> &Mutex<State> {
@@ -128,11 +137,14 @@ impl Admission {
     }
 
     fn permit(&self, lane: Lane) -> Permit {
-        Permit { of: Some((self.clone(), lane)), begun: Instant::now() }
+        let number = self.0.begun.fetch_add(1, Ordering::SeqCst) + 1;
+        let is_alone = self.0.running.fetch_add(1, Ordering::SeqCst) == 0;
+        Permit { of: Some((self.clone(), lane)), begun: Instant::now(), began_alone: is_alone.then_some(number) }
     }
 
     /// A query has ended after so long: the next ones begin.
     fn leave(&self, lane: Lane, took: Duration) {
+        self.0.running.fetch_sub(1, Ordering::SeqCst);
         let slots = self.0.queue.slots();
         let mut state = self.lane(lane).lock();
         state.running = state.running.saturating_sub(1);
@@ -145,6 +157,7 @@ impl Admission {
             if let Err(Ok(mut permit)) = waiter.send(Ok(self.permit(lane))) {
                 // It left meanwhile. The lock is held, which dropping a permit takes.
                 permit.of = None;
+                self.0.running.fetch_sub(1, Ordering::SeqCst);
                 state.running -= 1;
             }
         }
@@ -251,6 +264,14 @@ impl State {
     }
 }
 
+impl Permit {
+    /// Whether no other query of this query-frontend has run since it began.
+    pub(crate) fn has_run_alone(&self) -> bool {
+        let begun = self.of.as_ref().map(|(admission, _)| admission.0.begun.load(Ordering::SeqCst));
+        begun.is_some() && begun == self.began_alone
+    }
+}
+
 impl Drop for Permit {
     fn drop(&mut self) {
         if let Some((admission, lane)) = self.of.take() {
@@ -346,6 +367,20 @@ mod tests {
         let _begun = waiting.remove(0).now_or_never().expect("its turn").unwrap();
         let refused = waiting.iter_mut().filter_map(|enter| enter.as_mut().now_or_never()).filter(Result::is_err).count();
         assert_eq!(refused, 9 - 3, "two can be begun within 20 s, and some slack");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_known_whether_others_have_run_meanwhile() {
+        let line = admission(10, 100);
+        let of = tenant("a");
+        let first = line.enter(&of, Lane::Scan).await.unwrap();
+        assert!(first.has_run_alone());
+        let second = line.enter(&of, Lane::Lookup).await.unwrap();
+        assert!(!first.has_run_alone() && !second.has_run_alone());
+        drop(second);
+        assert!(!first.has_run_alone(), "it may have taken what was missing");
+        drop(first);
+        assert!(line.enter(&of, Lane::Scan).await.unwrap().has_run_alone());
     }
 
     #[tokio::test(start_paused = true)]

@@ -28,6 +28,9 @@ pub(crate) enum QueryError {
         /// When to come back.
         retry_after_seconds: u64,
     },
+    /// There is too little memory free just now for what the query holds.
+    #[error("{0}")]
+    OutOfMemory(String),
     /// The query asks for more than is allowed or fits; the text says for less of what to ask.
     #[error("{0}")]
     TooLarge(String),
@@ -58,16 +61,12 @@ pub(crate) enum QueryError {
 }
 
 impl QueryError {
-    pub(crate) fn busy(reason: String) -> Self {
-        Self::Busy { reason, retry_after_seconds: RETRY_AFTER_SECONDS }
-    }
-
     /// What a querier says of a job.
     pub(crate) fn of_failure(failure: &Failure) -> Self {
         let message = failure.message.clone();
         match Code::from(failure.code) {
             Code::InvalidArgument => Self::Invalid(message),
-            Code::ResourceExhausted if failure.retryable => Self::busy(message),
+            Code::ResourceExhausted if failure.retryable => Self::OutOfMemory(message),
             Code::ResourceExhausted => Self::TooLarge(message),
             Code::DeadlineExceeded => Self::JobTimeout(message),
             Code::Unavailable => Self::Unavailable(message),
@@ -91,7 +90,7 @@ impl QueryError {
     pub(crate) fn http_status(&self) -> StatusCode {
         match self {
             Self::Invalid(_) => StatusCode::BAD_REQUEST,
-            Self::QueueFull | Self::Busy { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::QueueFull | Self::Busy { .. } | Self::OutOfMemory(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::TooLarge(_) | Self::TraceTooLarge { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Timeout | Self::Unavailable(_) | Self::ShuttingDown | Self::Gone(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::JobTimeout(_) => StatusCode::GATEWAY_TIMEOUT,
@@ -103,7 +102,7 @@ impl QueryError {
     fn retry_after_seconds(&self) -> Option<u64> {
         match self {
             Self::Busy { retry_after_seconds, .. } => Some(*retry_after_seconds),
-            Self::QueueFull | Self::Unavailable(_) | Self::ShuttingDown => Some(RETRY_AFTER_SECONDS),
+            Self::QueueFull | Self::OutOfMemory(_) | Self::Unavailable(_) | Self::ShuttingDown => Some(RETRY_AFTER_SECONDS),
             Self::Invalid(_)
             | Self::TooLarge(_)
             | Self::TraceTooLarge { .. }
@@ -119,7 +118,9 @@ impl QueryError {
         let text = self.to_string();
         let mut status = match self {
             Self::Invalid(_) => Status::invalid_argument(text),
-            Self::QueueFull | Self::Busy { .. } | Self::TooLarge(_) | Self::TraceTooLarge { .. } => Status::resource_exhausted(text),
+            Self::QueueFull | Self::Busy { .. } | Self::OutOfMemory(_) | Self::TooLarge(_) | Self::TraceTooLarge { .. } => {
+                Status::resource_exhausted(text)
+            }
             Self::ShuttingDown | Self::Unavailable(_) => Status::unavailable(text),
             Self::Timeout | Self::JobTimeout(_) => Status::deadline_exceeded(text),
             Self::Gone(_) => Status::cancelled(text),
@@ -134,7 +135,7 @@ impl QueryError {
 
 impl From<TooLarge> for QueryError {
     fn from(error: TooLarge) -> Self {
-        if error.never_fits() { Self::TooLarge(error.to_string()) } else { Self::busy(error.to_string()) }
+        if error.never_fits() { Self::TooLarge(error.to_string()) } else { Self::OutOfMemory(error.to_string()) }
     }
 }
 
@@ -152,7 +153,7 @@ impl From<OverBudget> for QueryError {
         if error.never_fits() {
             Self::TooLarge(format!("{error}: ask for less, such as fewer results, series or attributes"))
         } else {
-            Self::busy(format!("{error}: try again later, or ask for less"))
+            Self::OutOfMemory(format!("{error}: try again later, or ask for less"))
         }
     }
 }

@@ -71,6 +71,16 @@ impl Place {
         }
         Ok(())
     }
+
+    /// Where no other query ran it is not others that hold the memory: trying again is no use.
+    fn blame(&self, error: QueryError) -> QueryError {
+        match error {
+            QueryError::OutOfMemory(reason) if self.permit.as_ref().is_some_and(Permit::has_run_alone) => {
+                QueryError::TooLarge(format!("{reason} (no other query ran: ask for less)"))
+            }
+            error => error,
+        }
+    }
 }
 
 impl Drop for Place {
@@ -121,6 +131,11 @@ impl<R: Collect> Running<R> {
     /// # Errors
     /// A job failed for good, there is too much to do to begin the query, or no room for its first job.
     pub(crate) async fn step(&mut self) -> Result<bool, QueryError> {
+        let stepped = self.one_step().await;
+        stepped.map_err(|error| self.place.blame(error))
+    }
+
+    async fn one_step(&mut self) -> Result<bool, QueryError> {
         // What needs no job needs not wait.
         if !self.run.is_idle() {
             self.place.begin().await?;

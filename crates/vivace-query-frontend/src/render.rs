@@ -13,12 +13,10 @@ use vivace_proto::tempopb::{
     SearchTagValuesV2Response, SearchTagsResponse, SearchTagsV2Response, SearchTagsV2Scope, Trace, TraceByIdMetrics, TraceByIdResponse,
     TraceSearchMetadata,
 };
+use vivace_server::warning;
 
 use crate::body::{WriteError, Writer, Written};
 use crate::error::QueryError;
-
-/// Says what a client did not get, where the body has no place for it: unknown members break strict clients.
-const WARNINGS_HEADER: &str = "x-vivace-warnings";
 
 /// How a client wants its answer.
 #[derive(Debug, Clone, Copy)]
@@ -88,7 +86,8 @@ pub(crate) fn warn(headers: &mut HeaderMap, warnings: &[String]) {
     }
     let text: String = warnings.join("; ").chars().map(|c| if c == ' ' || c.is_ascii_graphic() { c } else { '?' }).take(1000).collect();
     if let Ok(value) = HeaderValue::from_str(&text) {
-        headers.insert(WARNINGS_HEADER, value);
+        // The body has no place for it: unknown members break strict clients.
+        headers.insert(warning::HEADER, value);
     }
 }
 

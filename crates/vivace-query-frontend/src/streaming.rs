@@ -222,7 +222,7 @@ async fn run_search(mut search: Search, mut outlet: Outlet<SearchResponse>) -> R
     outlet.finish().await?;
     // No message has a place for it.
     match warning {
-        Some(warning) => Err(QueryError::busy(warning)),
+        Some(warning) => Err(QueryError::OutOfMemory(warning)),
         None => Ok(metrics.map_or(0, |metrics| metrics.inspected_bytes)),
     }
 }

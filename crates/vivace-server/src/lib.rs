@@ -50,6 +50,7 @@ mod request_budget;
 mod settings;
 mod socket;
 pub mod tenant;
+pub mod warning;
 
 pub use activity::Timeouts;
 pub use build::VERSION;

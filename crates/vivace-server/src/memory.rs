@@ -3,8 +3,10 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::sync::OnceLock;
+use std::time::Duration;
 
-use tikv_jemalloc_ctl::{background_thread, epoch, stats};
+use tikv_jemalloc_ctl::{Access, AsName, Name, arenas, background_thread, epoch, stats};
+use tokio_util::sync::CancellationToken;
 use vivace_core::budget::{Account, Budget};
 
 /// Ticks of `/proc/*/stat` per second: fixed at 100 in Linux's interface to programs.
@@ -14,6 +16,45 @@ const TICKS_PER_SECOND: f64 = 100.0;
 pub(crate) fn return_unused_pages() {
     if let Err(error) = background_thread::write(true) {
         tracing::debug!(%error, "the allocator has no background thread");
+    }
+}
+
+/// How often the books are held against the allocator's: seldom as long as there is much room, often when it gets close. Two
+/// cores that only take new memory take some 50 MB in the shorter one.
+const CALM_PERIOD: Duration = Duration::from_millis(200);
+const CLOSE_PERIOD: Duration = Duration::from_millis(20);
+/// Lets the budget know what is held that nobody was charged with, and keeps pages that nobody uses from taking its room.
+pub(crate) async fn watch(budget: Budget, stop: CancellationToken) {
+    let mut is_close = false;
+    loop {
+        let period = if is_close { CLOSE_PERIOD } else { CALM_PERIOD };
+        tokio::select! {
+            () = tokio::time::sleep(period) => {}
+            () = stop.cancelled() => return,
+        }
+        let Some(heap) = Heap::read() else { return };
+        budget.reconcile(heap.active as u64);
+        let limit = budget.limit() as f64;
+        // Free pages of one arena are no use to threads of another.
+        if heap.resident > limit && heap.resident - heap.active > limit / 16.0 {
+            purge();
+        }
+        is_close = heap.resident > limit / 2.0;
+    }
+}
+
+/// Gives what is free in all arenas back to the system. Source: jemalloc's manual, `arena.<i>.dirty_decay_ms`, which purges at
+/// once when it becomes 0.
+fn purge() {
+    for arena in 0..arenas::narenas::read().unwrap_or(0) {
+        let name = format!("arena.{arena}.dirty_decay_ms\0");
+        // One that no thread has used yet has nothing to give and says so.
+        let key: &Name = name.as_str().name();
+        let usual: Result<isize, _> = key.read();
+        if let Ok(usual) = usual {
+            let _ = key.write(0_isize);
+            let _ = key.write(usual);
+        }
     }
 }
 

@@ -174,6 +174,11 @@ impl Process {
             process.name
         );
         process.keep_metrics_small();
+        let watch = memory::watch(process.budget(), process.stop.clone());
+        process.spawn("memory watch", async move {
+            watch.await;
+            Ok(())
+        });
         Ok(process)
     }
 
