@@ -224,7 +224,7 @@ impl Config {
     }
 
     fn read_text(&mut self, yaml: &str, reader: &mut Reader) {
-        let node = node::parse(yaml, &mut reader.problems);
+        let node = node::parse(yaml, reader);
         self.read(&node, reader);
         check::values(self, reader);
     }

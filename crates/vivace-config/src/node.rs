@@ -3,7 +3,8 @@ use std::rc::Rc;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 
-use crate::error::{Problem, Problems, quoted};
+use crate::error::{Problem, Problems, WarningKind, quoted};
+use crate::reader::Reader;
 
 /// Deepest nesting of a file.
 const DEPTH_MAX: usize = 64;
@@ -80,12 +81,18 @@ pub(crate) fn is_secret(key: &str) -> bool {
     SECRETS.iter().any(|word| key.contains(word))
 }
 
-/// Reads the first document of a YAML text. Aliases and merge keys (`<<`) are resolved, duplicate keys are problems.
-pub(crate) fn parse(text: &str, problems: &mut Problems) -> Node {
-    let mut builder = Builder { stack: vec![], anchors: HashMap::new(), root: None, values: 0, problems };
-    for event in Parser::new_from_str(text) {
+/// Reads the first document of a YAML text. Aliases and merge keys (`<<`) are resolved, duplicate keys are problems; further
+/// documents are warned of.
+pub(crate) fn parse(text: &str, reader: &mut Reader) -> Node {
+    let mut builder = Builder { stack: vec![], anchors: HashMap::new(), root: None, values: 0, problems: &mut reader.problems };
+    let mut parser = Parser::new_from_str(text);
+    let mut further = None;
+    while let Some(event) = parser.next() {
         match event {
-            Ok((Event::DocumentEnd, _)) => break,
+            Ok((Event::DocumentEnd, _)) => {
+                further = parser.next().and_then(Result::ok).filter(|(event, _)| matches!(event, Event::DocumentStart(_)));
+                break;
+            }
             Ok((event, span)) => {
                 if !builder.event(event, span) {
                     break;
@@ -98,7 +105,12 @@ pub(crate) fn parse(text: &str, problems: &mut Problems) -> Node {
             }
         }
     }
-    builder.root.map_or_else(Node::null, |root| Rc::try_unwrap(root).unwrap_or_else(|root| (*root).clone()))
+    let root = builder.root;
+    if let Some((_, span)) = further {
+        let at = Position { line: span.start.line(), column: span.start.col() + 1 };
+        reader.warn(WarningKind::NoEffect, at, "a further YAML document begins here: only the first one is read".to_owned());
+    }
+    root.map_or_else(Node::null, |root| Rc::try_unwrap(root).unwrap_or_else(|root| (*root).clone()))
 }
 
 /// A list or block that is not complete yet.

@@ -3,7 +3,9 @@
 //! No IO, no clock, no runtime. Start with [`TenantId`], [`TraceId`] and [`otlp::walk_spans`].
 
 pub mod budget;
+pub mod cache;
 pub mod combine;
+pub mod files;
 mod id;
 pub mod otlp;
 mod tenant;

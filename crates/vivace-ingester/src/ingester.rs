@@ -7,7 +7,7 @@ use tokio::sync::{Notify, RwLock, watch};
 use tokio_util::sync::CancellationToken;
 use vivace_block::{BlockOptions, DedicatedColumn, DedicatedOption, DedicatedScope, DedicatedType};
 use vivace_config::{ColumnOption, ColumnScope, ColumnType, Limits};
-use vivace_core::TenantId;
+use vivace_core::{TenantId, files};
 use vivace_proto::vivace::v1::{CoveredRequest, CoveredResponse, ReleaseRequest};
 use vivace_ring::Ring;
 use vivace_server::clock;
@@ -308,7 +308,7 @@ impl Ingester {
 /// former ids cannot be read or written, what was logged under another name is held, and taken over when that name does not come.
 fn remember_id(wal: &Path, id: &str) -> Vec<String> {
     let path = wal.join(FORMER_IDS);
-    let text = match std::fs::read(&path) {
+    let text = match files::check(&path).and_then(|()| std::fs::read(&path)) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
         Err(error) => {
             let aside = set_aside(&path);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::{Buf, BufMut};
 use parking_lot::Mutex;
 use prost::Message;
-use vivace_core::BlockId;
+use vivace_core::{BlockId, files};
 use vivace_proto::vivace::v1::{self as proto, ReleaseRequest};
 
 use crate::aside::set_aside;
@@ -309,7 +309,7 @@ fn is_journal(bytes: &[u8]) -> bool {
 
 /// The journal's bytes, none where there is no journal.
 fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let file = match File::open(path) {
+    let file = match files::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         file => file?,
     };

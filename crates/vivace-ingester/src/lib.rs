@@ -67,6 +67,7 @@ pub async fn start(
     process: &mut Process,
 ) -> anyhow::Result<()> {
     let settings = Settings::of(config, process.budget());
+    bucket.charge_caches(&settings.budget);
     let registration = Registration::of_ingester(&config.ingester.lifecycler, membership, &host_name(), process.grpc_addr());
     membership.register(Role::Ingester, registration.clone(), State::Joining).await;
     let ring = membership.ring(Role::Ingester);

@@ -5,6 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use vivace_core::files;
+
 use crate::aside::set_aside;
 
 /// Name of the locked file in the log's parent folder.
@@ -39,7 +41,10 @@ impl Lock {
             tracing::warn!(path = %path.display(), %error, "write-ahead log cannot be locked against a second process");
             Ok(Self { _file: None })
         };
-        let open = || OpenOptions::new().write(true).create(true).truncate(false).open(&path);
+        let open = || match files::check(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => OpenOptions::new().write(true).create(true).truncate(false).open(&path),
+        };
         let file = match open() {
             Ok(file) => file,
             Err(_) if fs::symlink_metadata(&path).is_ok() => match set_aside(&path).and_then(|_| open()) {

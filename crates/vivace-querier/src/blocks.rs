@@ -10,6 +10,7 @@ use rustc_hash::FxHashSet;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use vivace_block::{BlockMeta, BlockReader, ReadAt};
+use vivace_core::budget::Budget;
 use vivace_core::{BlockId, TenantId, TraceId};
 use vivace_proto::otlp::ResourceSpans;
 use vivace_proto::tempopb::{Trace, TraceByIdMetrics, TraceByIdResponse};
@@ -44,8 +45,10 @@ pub(crate) struct Found<T> {
 }
 
 impl Blocks {
-    pub(crate) fn new(bucket: Bucket, poller: Poller, threads: usize) -> Self {
-        Self { bucket, blocklist: poller.blocklist(), poller, ids: Arc::default(), cpu: Arc::new(Semaphore::new(threads.max(1))) }
+    pub(crate) fn new(bucket: Bucket, poller: Poller, threads: usize, budget: &Budget) -> Self {
+        bucket.charge_caches(budget);
+        let ids = Arc::new(TraceIds::within(budget));
+        Self { bucket, blocklist: poller.blocklist(), poller, ids, cpu: Arc::new(Semaphore::new(threads.max(1))) }
     }
 
     /// The parts of a trace in the live and lately compacted blocks of a range of ids.

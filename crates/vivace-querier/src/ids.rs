@@ -5,10 +5,12 @@ use std::sync::Arc;
 use lru::LruCache;
 use parking_lot::Mutex;
 use vivace_block::{BlockReader, ReadError};
+use vivace_core::budget::Budget;
+use vivace_core::cache::ByteCache;
 use vivace_core::{BlockId, TenantId, TraceId};
 
 /// Ids kept in memory, bytes: those of four million traces.
-const CACHE_BYTES: usize = 64 << 20;
+const CACHE_BYTES: u64 = 64 << 20;
 /// Blocks of which first and last id of each row group are kept.
 const CACHE_BLOCKS: usize = 4096;
 
@@ -18,26 +20,17 @@ type Bounds = Arc<[Option<(TraceId, TraceId)>]>;
 
 /// Trace ids by row group, the least recently used forgotten first.
 pub(crate) struct TraceIds {
-    groups: Mutex<Groups>,
+    groups: ByteCache<GroupKey, Arc<[TraceId]>>,
     bounds: Mutex<LruCache<(TenantId, BlockId), Bounds>>,
-    max_bytes: usize,
-}
-
-struct Groups {
-    map: LruCache<GroupKey, Arc<[TraceId]>>,
-    bytes: usize,
-}
-
-impl Default for TraceIds {
-    fn default() -> Self {
-        Self::new(CACHE_BYTES)
-    }
 }
 
 impl TraceIds {
-    fn new(max_bytes: usize) -> Self {
+    /// None yet; what is kept is charged to the budget.
+    pub(crate) fn within(budget: &Budget) -> Self {
         let blocks = std::num::NonZeroUsize::new(CACHE_BLOCKS).expect("some");
-        Self { groups: Mutex::new(Groups { map: LruCache::unbounded(), bytes: 0 }), bounds: Mutex::new(LruCache::new(blocks)), max_bytes }
+        let groups = ByteCache::new(CACHE_BYTES);
+        groups.charge_to(budget);
+        Self { groups, bounds: Mutex::new(LruCache::new(blocks)) }
     }
 
     /// Those of `ids`, which ascend, that a block has, ascending. Reads the ids of the row groups where they could be, unless they are
@@ -69,7 +62,7 @@ impl TraceIds {
                 continue;
             }
             let key = (tenant.clone(), block, u32::try_from(group).unwrap_or(u32::MAX));
-            let kept = self.groups.lock().map.get(&key).cloned();
+            let kept = self.groups.get(&key);
             let held = match kept {
                 Some(held) => held,
                 None => {
@@ -78,7 +71,8 @@ impl TraceIds {
                         None => reader.insert(open()?),
                     };
                     let held: Arc<[TraceId]> = reader.ids_of(group)?.into();
-                    self.keep(key, held.clone());
+                    let bytes = self.groups.put(key, held.clone(), size_of_val(&*held));
+                    metrics::gauge!("vivace_querier_trace_ids_cache_bytes").set(bytes as f64);
                     held
                 }
             };
@@ -92,25 +86,11 @@ impl TraceIds {
         Ok(found)
     }
 
-    fn keep(&self, key: GroupKey, ids: Arc<[TraceId]>) {
-        let mut groups = self.groups.lock();
-        groups.bytes += size_of_val(&*ids);
-        if let Some(old) = groups.map.put(key, ids) {
-            groups.bytes -= size_of_val(&*old);
-        }
-        while groups.bytes > self.max_bytes {
-            let Some((_, oldest)) = groups.map.pop_lru() else { break };
-            groups.bytes -= size_of_val(&*oldest);
-        }
-        metrics::gauge!("vivace_querier_trace_ids_cache_bytes").set(groups.bytes as f64);
-    }
-
     /// Whether all that [`TraceIds::find`] needs is kept already, so that a filter saves nothing.
     pub(crate) fn knows(&self, tenant: &TenantId, block: BlockId) -> bool {
         let kept = self.bounds.lock().get(&(tenant.clone(), block)).cloned();
         let Some(bounds) = kept else { return false };
-        let groups = self.groups.lock();
-        (0..bounds.len()).all(|group| groups.map.contains(&(tenant.clone(), block, u32::try_from(group).unwrap_or(u32::MAX))))
+        (0..bounds.len()).all(|group| self.groups.contains(&(tenant.clone(), block, u32::try_from(group).unwrap_or(u32::MAX))))
     }
 }
 
@@ -178,7 +158,7 @@ mod tests {
             opened.set(opened.get() + 1);
             BlockReader::open(block.meta.clone(), data.clone())
         };
-        let ids = TraceIds::default();
+        let ids = TraceIds::within(&Budget::unlimited());
         let find = |wanted: &[u32]| {
             let wanted: Vec<TraceId> = wanted.iter().map(|n| id(*n)).collect();
             ids.find(&wanted, &tenant, block.meta.block_id, open).expect("reads")
@@ -186,20 +166,9 @@ mod tests {
         assert!(block.meta.row_groups > 4);
         assert_eq!(find(&[3, 4, 5]), [id(4)]);
         assert!(!ids.knows(&tenant, block.meta.block_id));
-        assert_eq!(ids.groups.lock().map.len(), 1, "one row group was read");
         assert_eq!((find(&[2, 4]), opened.get()), (vec![id(2), id(4)], 1));
         assert_eq!(find(&(0..500).collect::<Vec<_>>()).len(), 100);
         assert!(ids.knows(&tenant, block.meta.block_id));
         assert_eq!((find(&(0..500).collect::<Vec<_>>()).len(), opened.get()), (100, 2));
-    }
-
-    #[test]
-    fn memory_is_bounded() {
-        let ids = TraceIds::new(1000);
-        for group in 0..100 {
-            ids.keep((TenantId::single(), BlockId([1; 16]), group), vec![id(1); 10].into());
-        }
-        assert!(ids.groups.lock().bytes <= 1000);
-        assert_eq!(ids.groups.lock().map.len(), 6);
     }
 }

@@ -47,7 +47,7 @@ pub fn start(config: &Config, name: &str, ingesters: Ring, bucket: Bucket, polle
     let known = enough_ingesters(ingesters.clone(), replication_factor / 2 + 1);
     let querier = Querier {
         ingesters: Ingesters::new(ingesters, pool, replication_factor, bytes(client.grpc_client_config.max_recv_msg_size)),
-        blocks: Blocks::new(bucket, poller, settings.max_concurrent_queries),
+        blocks: Blocks::new(bucket, poller, settings.max_concurrent_queries, &process.budget()),
         timeouts: Timeouts {
             trace_by_id: settings.trace_by_id.query_timeout,
             search: settings.search.query_timeout,

@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 
 use vivace_config::flags::Flags;
 use vivace_config::{Config, Target, Warning, WarningKind};
+use vivace_core::files;
 
 use crate::build;
 
@@ -94,6 +95,8 @@ const OVERRIDES_BYTES_MAX: u64 = 64 << 20;
 /// # Errors
 /// What is wrong, for people.
 pub(crate) fn read_overrides(file: &str) -> Result<String, String> {
+    // It is read again and again, by nobody who could wait for a pipe.
+    files::check(Path::new(file)).map_err(|reason| format!("failed to read configFile {file}: {reason}"))?;
     read_expanded(file, OVERRIDES_BYTES_MAX, EXPAND_ENV.get().copied().unwrap_or(false))
 }
 

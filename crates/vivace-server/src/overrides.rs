@@ -204,6 +204,9 @@ mod tests {
         }
         std::fs::remove_file(&path).expect("removed");
         assert!(overrides.reload(&path).expect_err("it is gone").contains("No such file"));
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().expect("it runs").success());
+        assert!(overrides.reload(&path).expect_err("nobody writes to it").contains("no regular file"));
+        std::fs::remove_file(&path).expect("removed");
         assert_eq!(traces(), 7);
         // Whether it is what it was or new, a file that is right is taken.
         write("overrides: {a: {ingestion: {max_traces_per_user: 7}}}");

@@ -10,6 +10,7 @@ use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 use tokio::io::AsyncReadExt;
 use tokio::runtime::Handle;
 use vivace_block::{BlockMeta, ReadAt, bloom, objects};
+use vivace_core::budget::Budget;
 use vivace_core::{BlockId, TenantId, TraceId};
 
 use crate::bad_objects::report_bad_object;
@@ -22,9 +23,9 @@ use crate::reader::{DataFile, Source};
 use crate::upload::Upload;
 
 /// Bloom filter shards kept in memory, bytes. A shard is at most 100 KiB with default settings.
-const BLOOM_CACHE_BYTES: usize = 64 << 20;
+const BLOOM_CACHE_BYTES: u64 = 64 << 20;
 /// Parquet footers kept in memory, bytes. A footer is some tens of KiB.
-const FOOTER_CACHE_BYTES: usize = 64 << 20;
+const FOOTER_CACHE_BYTES: u64 = 64 << 20;
 /// Size of an upload's part unless the file is so large that it would need more than S3's 10 000 parts.
 const PART_BYTES: u64 = 8 << 20;
 /// S3 refuses more; a few are left over for rounding.
@@ -77,6 +78,12 @@ impl Bucket {
             runtime: Handle::current(),
         };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// Charges what is kept of small objects to the process' account for caches.
+    pub fn charge_caches(&self, budget: &Budget) {
+        self.inner.blooms.charge_to(budget);
+        self.inner.footers.charge_to(budget);
     }
 
     pub(crate) fn store(&self) -> &Arc<dyn ObjectStore> {

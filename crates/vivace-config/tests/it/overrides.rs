@@ -55,6 +55,19 @@ fn a_file_without_tenants_is_fine() {
 }
 
 #[test]
+fn further_documents_are_warned_of() {
+    let yaml = "overrides: {a: {ingestion: {max_traces_per_user: 3}}}\n---\noverrides: {b: {}}\n";
+    let (overrides, warnings) = Overrides::parse(&Config::default().overrides.defaults, yaml, "o").expect("the first is right");
+    assert_eq!(overrides.tenants(), ["a"].map(tenant));
+    assert_eq!(
+        warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["line 2: a further YAML document begins here: only the first one is read"]
+    );
+    let (_, warnings) = Overrides::parse(&Config::default().overrides.defaults, "---\noverrides: {}\n...\n", "o").expect("it is right");
+    assert_eq!(warnings, []);
+}
+
+#[test]
 fn a_wrong_file_says_everything() {
     let yaml = "overrides:\n  a:\n    ingestion: {rate_limit: 1}\n    max_traces_per_usr: 1\n  b/c:\n    metrics_generator: {native_histogram_bucket_factor: 1}\nother: 1\n";
     let errors = Overrides::parse(&Config::default().overrides.defaults, yaml, "overrides.yaml").expect_err("it is wrong");

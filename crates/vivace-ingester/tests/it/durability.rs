@@ -1,4 +1,5 @@
 use std::fs;
+use std::process::Command;
 
 use crate::running::{Place, segment, spans, until};
 
@@ -143,11 +144,12 @@ async fn a_damaged_head_costs_nothing_and_a_damaged_file_is_set_aside_once_it_is
     ingester.stop().await;
 }
 
-/// A file becomes a folder with something in it, a folder becomes a file, a file becomes garbage that is no text.
+/// A file becomes a folder with something in it, a folder becomes a file, a file becomes garbage that is no text, or a pipe that
+/// nobody writes to.
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_lies_in_the_place_of_what_can_be_made_anew_does_not_keep_it_from_starting() {
     for name in ["ledger.journal", "instance-ids", "lock", "log"] {
-        for garbage in [true, false] {
+        for garbage in ["bytes", "folder", "pipe"] {
             let place = Place::new();
             let ingester = place.start().await;
             ingester.push(segment(1, &spans(&[(1, 1)]))).await.expect("taken");
@@ -161,10 +163,10 @@ async fn whatever_lies_in_the_place_of_what_can_be_made_anew_does_not_keep_it_fr
             } else {
                 fs::remove_file(&path).expect("removed");
             }
-            if garbage {
-                fs::write(&path, [0xff, 0xfe, 0, 200, b'\n', 7]).expect("written");
-            } else {
-                fs::create_dir_all(path.join("something")).expect("made");
+            match garbage {
+                "bytes" => fs::write(&path, [0xff, 0xfe, 0, 200, b'\n', 7]).expect("written"),
+                "folder" => fs::create_dir_all(path.join("something")).expect("made"),
+                _ => assert!(Command::new("mkfifo").arg(&path).status().expect("it runs").success()),
             }
             let ingester = place.start().await;
             let want: &[u64] = match name {
