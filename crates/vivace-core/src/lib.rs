@@ -8,6 +8,7 @@ pub mod combine;
 pub mod files;
 mod id;
 pub mod otlp;
+pub mod pieces;
 mod tenant;
 pub mod wire;
 

@@ -26,7 +26,7 @@ use crate::handover::Started;
 use crate::ingester::{Ingester, covered_response};
 use crate::log::LogError;
 use crate::push::PushError;
-use crate::query::{Found, QueryError};
+use crate::query::QueryError;
 use crate::ranges::SegmentSet;
 
 /// What a call gives piece by piece.
@@ -103,7 +103,9 @@ impl Querier for Service {
 
     async fn search_recent(&self, request: Request<SearchRequest>) -> Result<Response<SearchResponse>, Status> {
         let tenant = self.tenant(&request)?;
-        self.ingester.search(&tenant, request.into_inner()).await.map(response).map_err(|e| query_status(&e))
+        let found = self.ingester.search(&tenant, request.into_inner()).await.map_err(|e| query_status(&e))?;
+        let warning = found.warning;
+        Ok(warned(Response::new(SearchResponse { traces: found.traces, metrics: Some(found.metrics) }), warning))
     }
 
     async fn search_tags_v2(&self, request: Request<SearchTagsRequest>) -> Result<Response<SearchTagsV2Response>, Status> {
@@ -119,9 +121,22 @@ impl Querier for Service {
 
 #[tonic::async_trait]
 impl Recent for Service {
-    async fn search_parts(&self, request: Request<SearchPartsRequest>) -> Result<Response<SearchPartsResponse>, Status> {
+    type SearchStream = Messages<SearchResponse>;
+
+    async fn search(&self, request: Request<SearchRequest>) -> Result<Response<Self::SearchStream>, Status> {
         let tenant = self.tenant(&request)?;
-        self.ingester.search_parts(&tenant, request.into_inner()).await.map(response).map_err(|e| query_status(&e))
+        let mut found = self.ingester.search(&tenant, request.into_inner()).await.map_err(|e| query_status(&e))?;
+        let warning = found.warning.take();
+        Ok(warned(Response::new(messages(found.into_messages())), warning))
+    }
+
+    type SearchPartsStream = Messages<SearchPartsResponse>;
+
+    async fn search_parts(&self, request: Request<SearchPartsRequest>) -> Result<Response<Self::SearchPartsStream>, Status> {
+        let tenant = self.tenant(&request)?;
+        let mut parts = self.ingester.search_parts(&tenant, request.into_inner()).await.map_err(|e| query_status(&e))?;
+        let warning = parts.found.warning.take();
+        Ok(warned(Response::new(messages(parts.into_messages())), warning))
     }
 
     async fn count_places(&self, request: Request<CountPlacesRequest>) -> Result<Response<CountPlacesResponse>, Status> {
@@ -167,13 +182,17 @@ fn push_status(error: &PushError) -> Status {
     }
 }
 
-/// The message of an answer has no place for what is missing in it.
-fn response<T>(found: Found<T>) -> Response<T> {
-    let mut response = Response::new(found.result);
-    if let Some(warning) = found.warning {
+/// The messages of answers have no place for what is missing in them.
+fn warned<T>(mut response: Response<T>, warning: Option<String>) -> Response<T> {
+    if let Some(warning) = warning {
         warning::insert(response.metadata_mut(), &warning);
     }
     response
+}
+
+/// One after another, as they are asked for.
+fn messages<T: Send + 'static>(messages: impl Iterator<Item = T> + Send + 'static) -> Messages<T> {
+    Box::pin(futures::stream::iter(messages.map(Ok)))
 }
 
 fn query_status(error: &QueryError) -> Status {

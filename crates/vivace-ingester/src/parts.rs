@@ -7,27 +7,24 @@ use std::sync::Arc;
 use rustc_hash::{FxHashMap, FxHashSet};
 use tokio_util::sync::CancellationToken;
 use vivace_block::{BlockReader, ReadError, TRACE_SPREAD_NANOS, TracePart, live, part_filter};
+use vivace_core::pieces::{PIECE_BYTES, Pieces};
 use vivace_core::{BlockId, TenantId, TraceId};
-use vivace_proto::tempopb::{SearchMetrics, SearchResponse};
+use vivace_proto::tempopb::SearchMetrics;
 use vivace_proto::vivace::v1::{self as proto, CountPlacesRequest, CountPlacesResponse, SearchPartsRequest, SearchPartsResponse};
 use vivace_traceql::{Batch, SearchCombiner, SearchPlan, TraceFilter};
 
 use crate::ingester::Ingester;
 use crate::live::{ServedBlock, View};
-use crate::query::{Found, QueryError, Sources, blocking, read_failed};
+use crate::query::{QueryError, Sources, blocking, read_failed};
 use crate::scan::Reader;
-use crate::search::{AtOnce, LIMIT_DEFAULT, plan};
+use crate::search::{AtOnce, Found, LIMIT_DEFAULT, plan};
 
 impl Ingester {
     /// Judges traces by what is here of them, newest first, and names all that may match together with spans from elsewhere.
     ///
     /// # Errors
     /// As for [`Ingester::search`].
-    pub(crate) async fn search_parts(
-        self: &Arc<Self>,
-        tenant: &TenantId,
-        request: SearchPartsRequest,
-    ) -> Result<Found<SearchPartsResponse>, QueryError> {
+    pub(crate) async fn search_parts(self: &Arc<Self>, tenant: &TenantId, request: SearchPartsRequest) -> Result<FoundParts, QueryError> {
         let SearchPartsRequest { request, known_blocks } = request;
         let request = request.unwrap_or_default();
         let plan = plan(&request)?;
@@ -144,6 +141,28 @@ fn ids_in(ingester: &Ingester, block: &ServedBlock, ids: &[TraceId]) -> Result<F
     Ok(found)
 }
 
+/// What was found, and what was looked at.
+pub(crate) struct FoundParts {
+    pub(crate) found: Found,
+    candidates: Vec<proto::TracePart>,
+    more: bool,
+    places: u32,
+}
+
+impl FoundParts {
+    /// In pieces, as [`SearchPartsResponse`] has it.
+    pub(crate) fn into_messages(self) -> impl Iterator<Item = SearchPartsResponse> {
+        let Self { found, candidates, more, places } = self;
+        let candidates = Pieces::of(candidates, PIECE_BYTES);
+        let candidates = candidates.map(|candidates| SearchPartsResponse { candidates, ..SearchPartsResponse::default() });
+        let found = found.into_messages().map(move |found| match found.metrics {
+            Some(_) => SearchPartsResponse { found: Some(found), more, places, ..SearchPartsResponse::default() },
+            None => SearchPartsResponse { found: Some(found), ..SearchPartsResponse::default() },
+        });
+        candidates.chain(found)
+    }
+}
+
 /// A search of parts under way.
 struct PartsSearch {
     plan: SearchPlan,
@@ -177,7 +196,7 @@ impl PartsSearch {
         let range = widened(fetch.start_unix_nanos, fetch.end_unix_nanos);
         let parts = newest_parts(view, may_match_alone.keys().copied(), range);
         let (mut rest, mut at_once) = (&parts[..], AtOnce::few());
-        while let Some(parts) = at_once.next_of(view, &mut rest, |part| part.trace_id) {
+        while let Some(parts) = at_once.next_of(reader, view, &mut rest, |part| part.trace_id) {
             if self.is_over() {
                 self.more = true;
                 return;
@@ -237,20 +256,18 @@ impl PartsSearch {
         }
     }
 
-    fn finish(self, places: u32) -> Found<SearchPartsResponse> {
+    fn finish(self, places: u32) -> FoundParts {
         let part = |part: TracePart| proto::TracePart {
             trace_id: part.trace_id.0.to_vec().into(),
             start_unix_nanos: part.start_unix_nanos,
             end_unix_nanos: part.end_unix_nanos,
         };
-        let warning = self.combiner.warning();
-        let result = SearchPartsResponse {
+        FoundParts {
             more: self.more || self.matched > self.limit,
-            found: Some(SearchResponse { traces: self.combiner.finish(), metrics: Some(self.metrics) }),
+            found: Found::of(self.combiner, self.metrics),
             candidates: self.candidates.into_values().map(part).collect(),
             places,
-        };
-        Found { result, warning }
+        }
     }
 }
 

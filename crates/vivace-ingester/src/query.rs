@@ -35,13 +35,6 @@ pub(crate) enum QueryError {
     Internal(String),
 }
 
-/// An answer, and what is missing in it.
-#[derive(Debug)]
-pub(crate) struct Found<T> {
-    pub(crate) result: T,
-    pub(crate) warning: Option<String>,
-}
-
 /// What a query of one tenant looks at.
 pub(crate) struct Sources {
     pub(crate) view: View,

@@ -34,6 +34,7 @@ pub(crate) struct Reader {
     /// For what is kept and gathered.
     charge: Charge,
     kept_bytes_max: usize,
+    gathered_bytes_max: u64,
     kept: FxHashMap<usize, (Arc<Segment>, Bytes)>,
     /// Oldest first.
     order: VecDeque<usize>,
@@ -60,6 +61,7 @@ impl Reader {
         Ok(Self {
             charge,
             kept_bytes_max: usize::try_from(part).unwrap_or(usize::MAX).min(KEPT_BYTES_MAX),
+            gathered_bytes_max: WINDOW_BYTES.min(part),
             kept: FxHashMap::default(),
             order: VecDeque::new(),
             kept_bytes: 0,
@@ -82,6 +84,20 @@ impl Reader {
         if held > self.charge.bytes() || held < self.charge.bytes() / 2 {
             self.charge.set_held(held);
         }
+    }
+
+    /// How many of these traces, the first ones, are brought together at once: as many as have about a window's bytes here, at most
+    /// `most`, at least one.
+    pub(crate) fn at_once(&self, view: &View, traces: impl IntoIterator<Item = TraceId>, most: usize) -> usize {
+        let bytes_of = |id: &TraceId| -> u64 {
+            view.heads.iter().map(|head| head.read(|contents| contents.index.get(id).map_or(0, |entry| entry.bytes))).sum()
+        };
+        let mut bytes = 0;
+        let fits = |id: &TraceId| {
+            bytes += bytes_of(id);
+            bytes <= self.gathered_bytes_max
+        };
+        traces.into_iter().take(most).take_while(fits).count().max(1)
     }
 
     /// A segment's `TracesData`. None for one that cannot be read: it is logged and left out of the answer.
@@ -173,20 +189,6 @@ impl Reader {
 }
 
 impl View {
-    /// How many of these traces, the first ones, are brought together at once: as many as have about a window's bytes here, at most
-    /// `most`, at least one.
-    pub(crate) fn at_once(&self, traces: impl IntoIterator<Item = TraceId>, most: usize) -> usize {
-        let bytes_of = |id: &TraceId| -> u64 {
-            self.heads.iter().map(|head| head.read(|contents| contents.index.get(id).map_or(0, |entry| entry.bytes))).sum()
-        };
-        let mut bytes = 0;
-        let fits = |id: &TraceId| {
-            bytes += bytes_of(id);
-            bytes <= WINDOW_BYTES
-        };
-        traces.into_iter().take(most).take_while(fits).count().max(1)
-    }
-
     /// Takes held segments into the view, as one more head. Some of them, when the client has gone away.
     pub(crate) fn add_held(&mut self, held: &[Arc<Segment>], reader: &mut Reader, stop: &CancellationToken) {
         let head = Head::default();

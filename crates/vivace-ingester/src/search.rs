@@ -4,14 +4,16 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 use tokio_util::sync::CancellationToken;
 use vivace_block::{BlockReader, live};
+use vivace_core::budget::Charge;
+use vivace_core::pieces::{PIECE_BYTES, Pieces};
 use vivace_core::{TenantId, TraceId};
-use vivace_proto::tempopb::{SearchMetrics, SearchRequest, SearchResponse};
+use vivace_proto::tempopb::{SearchMetrics, SearchRequest, SearchResponse, TraceSearchMetadata};
 use vivace_storage::overlaps;
 use vivace_traceql::{Batch, LegacySearch, SearchCombiner, SearchPlan, parse};
 
 use crate::ingester::Ingester;
 use crate::live::View;
-use crate::query::{Found, QueryError, Sources, blocking, read_failed};
+use crate::query::{QueryError, Sources, blocking, read_failed};
 use crate::scan::Reader;
 
 /// Traces returned when a request names no limit.
@@ -28,9 +30,15 @@ impl AtOnce {
     }
 
     /// Takes the next ones; none at the end.
-    pub(crate) fn next_of<'t, T>(&mut self, view: &View, traces: &mut &'t [T], id: impl Fn(&T) -> TraceId) -> Option<&'t [T]> {
+    pub(crate) fn next_of<'t, T>(
+        &mut self,
+        reader: &Reader,
+        view: &View,
+        traces: &mut &'t [T],
+        id: impl Fn(&T) -> TraceId,
+    ) -> Option<&'t [T]> {
         let chunk;
-        (chunk, *traces) = traces.split_at(view.at_once(traces.iter().map(id), self.0).min(traces.len()));
+        (chunk, *traces) = traces.split_at(reader.at_once(view, traces.iter().map(id), self.0).min(traces.len()));
         self.0 = (2 * self.0).min(Self::MAX);
         (!chunk.is_empty()).then_some(chunk)
     }
@@ -38,13 +46,42 @@ impl AtOnce {
 
 pub(crate) const SECOND: u64 = 1_000_000_000;
 
+/// What was found, charged until all of it has been sent.
+pub(crate) struct Found {
+    pub(crate) traces: Vec<TraceSearchMetadata>,
+    pub(crate) metrics: SearchMetrics,
+    /// What is missing.
+    pub(crate) warning: Option<String>,
+    held: Charge,
+}
+
+impl Found {
+    pub(crate) fn of(combiner: SearchCombiner, metrics: SearchMetrics) -> Self {
+        let warning = combiner.warning();
+        let (traces, held) = combiner.finish_charged();
+        Self { traces, metrics, warning, held }
+    }
+
+    /// In pieces, at least one; the metrics stand in the last.
+    pub(crate) fn into_messages(self) -> impl Iterator<Item = SearchResponse> {
+        let (mut pieces, mut metrics, held) = (Pieces::of(self.traces, PIECE_BYTES), Some(self.metrics), self.held);
+        std::iter::from_fn(move || {
+            let _held_until_the_last = &held;
+            metrics?;
+            let traces = pieces.next().unwrap_or_default();
+            let with_the_last = if pieces.is_over() { metrics.take() } else { None };
+            Some(SearchResponse { traces, metrics: with_the_last })
+        })
+    }
+}
+
 impl Ingester {
     /// Searches everything there is of a tenant, newest first. Stops when the client has gone away.
     ///
     /// # Errors
     /// [`QueryError::Invalid`] for a query that makes no sense, [`QueryError::Unavailable`] where a flushed block cannot be read,
     /// [`QueryError::TooLarge`].
-    pub(crate) async fn search(self: &Arc<Self>, tenant: &TenantId, request: SearchRequest) -> Result<Found<SearchResponse>, QueryError> {
+    pub(crate) async fn search(self: &Arc<Self>, tenant: &TenantId, request: SearchRequest) -> Result<Found, QueryError> {
         let plan = plan(&request)?;
         let sources = self.sources(tenant, &request.answering)?;
         let stop = CancellationToken::new();
@@ -69,8 +106,7 @@ impl Ingester {
             search.metrics.inspected_bytes += reader.inspected_bytes;
             drop(reader);
             search.blocks(&ingester, &view)?;
-            let warning = search.combiner.warning();
-            Ok(Found { result: SearchResponse { traces: search.combiner.finish(), metrics: Some(search.metrics) }, warning })
+            Ok(Found::of(search.combiner, search.metrics))
         })
         .await?
     }
@@ -120,7 +156,7 @@ impl Search {
         let fetch = self.plan.fetch().clone();
         let ids = newest_first(view, ids, fetch.start_unix_nanos, fetch.end_unix_nanos);
         let mut rest = &ids[..];
-        while let Some(chunk) = self.at_once.next_of(view, &mut rest, |id| *id) {
+        while let Some(chunk) = self.at_once.next_of(reader, view, &mut rest, |id| *id) {
             if self.is_over() {
                 return;
             }

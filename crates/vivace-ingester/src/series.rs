@@ -268,7 +268,7 @@ impl Count {
         let mut rest = &ids[..];
         while !rest.is_empty() {
             let some;
-            (some, rest) = rest.split_at(view.at_once(rest.iter().copied(), usize::MAX));
+            (some, rest) = rest.split_at(reader.at_once(view, rest.iter().copied(), usize::MAX));
             let gathered = reader.gather(&view.heads, some);
             let stop = || self.stop.is_cancelled();
             live::observe(&self.plan, &mut self.partial, &gathered.traces(), &stop)?;

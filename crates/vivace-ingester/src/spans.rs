@@ -71,7 +71,7 @@ impl LookUp {
     /// Looks for the next traces.
     fn some(&mut self) -> Vec<SpansResponse> {
         let rest = &self.ids[self.next..];
-        let ids = &rest[..self.view.at_once(rest.iter().copied(), TRACES_AT_ONCE).min(rest.len())];
+        let ids = &rest[..self.reader.at_once(&self.view, rest.iter().copied(), TRACES_AT_ONCE).min(rest.len())];
         self.next += ids.len();
         let before = self.reader.inspected_bytes;
         let gathered = self.reader.gather(&self.view.heads, ids);

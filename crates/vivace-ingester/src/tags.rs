@@ -295,7 +295,7 @@ impl TagSearch {
                 return;
             }
             let chunk;
-            (chunk, rest) = rest.split_at(self.view.at_once(rest.iter().copied(), TRACES_AT_ONCE));
+            (chunk, rest) = rest.split_at(self.reader.at_once(&self.view, rest.iter().copied(), TRACES_AT_ONCE));
             let gathered = self.reader.gather(&self.view.heads, chunk);
             for trace in live::batch(fetch, &gathered.traces()).traces {
                 let root = if of_trace == Intrinsic::RootName { trace.root_name } else { trace.root_service };

@@ -15,8 +15,8 @@ pub enum JobError {
     Invalid(String),
     /// What is asked for is larger than what may be sent.
     #[error(
-        "a part of the answer has {bytes} bytes, more than the {max_bytes} that querier.frontend_worker.grpc_client_config.max_send_msg_size \
-         and the query-frontend's server.grpc_server_max_recv_msg_size allow: narrow the query, or ask for fewer results or attributes"
+        "a part of the answer has {bytes} bytes, more than the {max_bytes} that querier.frontend_worker.grpc_client_config.max_send_msg_size, \
+         the query-frontend's server.grpc_server_max_recv_msg_size and its memory allow: narrow the query, or ask for fewer results or attributes"
     )]
     TooLarge {
         /// Of the result.

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 use vivace_core::TenantId;
 use vivace_core::budget::Budget;
 use vivace_proto::tempopb::{
-    MetadataMetrics, PartialStatus, SearchTagValuesV2Response, SearchTagsV2Response, SearchTagsV2Scope, TagValue, Trace, TraceByIdMetrics,
-    TraceByIdRequest, TraceByIdResponse,
+    MetadataMetrics, PartialStatus, SearchResponse, SearchTagValuesV2Response, SearchTagsV2Response, SearchTagsV2Scope, TagValue, Trace,
+    TraceByIdMetrics, TraceByIdRequest, TraceByIdResponse,
 };
 use vivace_proto::vivace::v1::job::Work;
 use vivace_proto::vivace::v1::{Job, JobResult, job_result::Outcome};
@@ -14,7 +14,7 @@ use crate::JobError;
 use crate::blocks::{self, Blocks, Found};
 use crate::party::packed;
 use crate::recent::Ingesters;
-use crate::whole::add_new;
+use crate::search::Matches;
 
 /// How long jobs may take.
 #[derive(Debug, Clone, Copy)]
@@ -25,6 +25,14 @@ pub(crate) struct Timeouts {
     pub(crate) search: Duration,
     /// `ingester_client.remote_timeout`
     pub(crate) ingester: Duration,
+}
+
+/// What a job came to.
+pub(crate) struct Ran {
+    /// Without its id, and without the traces.
+    pub(crate) result: JobResult,
+    /// Of a search, to be sent in pieces.
+    pub(crate) matches: Option<Matches>,
 }
 
 /// Runs jobs, one call each.
@@ -38,7 +46,7 @@ pub(crate) struct Querier {
 
 impl Querier {
     /// Runs one job to its end. Dropping the future stops it.
-    pub(crate) async fn run(&self, job: Job) -> Result<JobResult, JobError> {
+    pub(crate) async fn run(&self, job: Job) -> Result<Ran, JobError> {
         let begun = Instant::now();
         let tenant = TenantId::new(&job.tenant).map_err(|e| JobError::Invalid(e.to_string()))?;
         let work = job.work.ok_or_else(|| JobError::Invalid("the job has no work that this version knows".to_owned()))?;
@@ -66,7 +74,13 @@ impl Querier {
         result
     }
 
-    async fn work(&self, tenant: &TenantId, work: Work, call: Duration) -> Result<JobResult, JobError> {
+    async fn work(&self, tenant: &TenantId, work: Work, call: Duration) -> Result<Ran, JobError> {
+        let mut matches = None;
+        let mut outcome_of = |found: Matches| {
+            let metrics = Some(found.metrics);
+            matches = Some(found);
+            Outcome::Search(SearchResponse { traces: Vec::new(), metrics })
+        };
         let (mut split, mut live_in_blocks, mut served) = (Vec::new(), Vec::new(), Vec::new());
         let (outcome, warnings) = match work {
             Work::FindRecent(request) => {
@@ -78,11 +92,8 @@ impl Querier {
                 (Outcome::Trace(result), warnings)
             }
             Work::SearchRecent(request) => {
-                let limit = request.limit as usize;
-                let answers = self.ingesters.ask(tenant, request, call, |mut c, r| async move { c.search_recent(r).await }).await?;
-                let Found { result, mut warnings } = self.combined(answers.parts, limit);
-                add_new(&mut warnings, answers.warnings);
-                (Outcome::Search(result), warnings)
+                let Found { result, warnings } = self.search_recent(tenant, request, call).await?;
+                (outcome_of(result), warnings)
             }
             Work::SearchBlock(job) => {
                 let (meta, row_groups) = blocks::part(tenant, job.part.as_ref())?;
@@ -95,17 +106,17 @@ impl Querier {
                         judged.found
                     }
                 };
-                (Outcome::Search(result), warnings)
+                (outcome_of(result), warnings)
             }
             Work::SearchRecentTraces(job) => {
                 let places = job.places.unwrap_or_default();
                 let judged = self.search_recent_parts(tenant, job.request.unwrap_or_default(), &places, call).await?;
                 (split, live_in_blocks) = (judged.split, judged.live_in_blocks);
-                (Outcome::Search(judged.found.result), judged.found.warnings)
+                (outcome_of(judged.found.result), judged.found.warnings)
             }
             Work::SearchTraces(job) => {
                 let Found { result, warnings } = self.search_traces(tenant, job, call).await?;
-                (Outcome::Search(result), warnings)
+                (outcome_of(result), warnings)
             }
             Work::TagsRecent(request) => {
                 let answers = self.ingesters.ask(tenant, request, call, |mut c, r| async move { c.search_tags_v2(r).await }).await?;
@@ -145,7 +156,9 @@ impl Querier {
                 (Outcome::Series(result), warnings)
             }
         };
-        Ok(JobResult { id: 0, outcome: Some(outcome), warnings, split: packed(&split).into(), live_in_blocks, served })
+        let split = packed(&split).into();
+        let result = JobResult { outcome: Some(outcome), warnings, split, live_in_blocks, served, ..JobResult::default() };
+        Ok(Ran { result, matches })
     }
 
     pub(crate) async fn find_recent(

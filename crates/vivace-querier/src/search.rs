@@ -2,18 +2,24 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{ControlFlow, Range};
+use std::sync::Arc;
+use std::time::Duration;
 
+use parking_lot::Mutex;
+use tonic::Response;
 use vivace_block::BlockMeta;
-use vivace_core::budget::Budget;
+use vivace_core::TenantId;
+use vivace_core::budget::{Budget, Charge};
 use vivace_proto::tempopb::{
     MetadataMetrics, SearchMetrics, SearchRequest, SearchResponse, SearchTagValuesRequest, SearchTagValuesV2Response, SearchTagsRequest,
-    SearchTagsV2Response, SearchTagsV2Scope, TagValue,
+    SearchTagsV2Response, SearchTagsV2Scope, TagValue, TraceSearchMetadata,
 };
 use vivace_traceql::{LegacySearch, QueryError, Scope, SearchCombiner, SearchPlan, TagFilter, Value};
 
 use crate::JobError;
 use crate::blocks::{Blocks, Found, skipped};
 use crate::querier::Querier;
+use crate::whole::add_new;
 
 /// The names of scopes in requests and answers.
 const SCOPES: [(&str, Scope); 5] = [
@@ -26,20 +32,71 @@ const SCOPES: [(&str, Scope); 5] = [
 
 const SECOND: u64 = 1_000_000_000;
 
+/// Matching traces, charged until they have been sent.
+#[derive(Debug)]
+pub(crate) struct Matches {
+    pub(crate) traces: Vec<TraceSearchMetadata>,
+    pub(crate) metrics: SearchMetrics,
+    pub(crate) held: Charge,
+}
+
+/// Matching traces as several say of them, bit by bit.
+pub(crate) struct Matching {
+    pub(crate) combiner: SearchCombiner,
+    pub(crate) metrics: SearchMetrics,
+}
+
+impl Matching {
+    /// Keeps the newest `limit` (0: all).
+    pub(crate) fn within(budget: &Budget, limit: usize) -> Self {
+        Self { combiner: SearchCombiner::within(budget, limit, true), metrics: SearchMetrics::default() }
+    }
+
+    pub(crate) fn add(&mut self, some: SearchResponse) {
+        some.traces.into_iter().for_each(|trace| self.combiner.add(trace));
+        let (sum, metrics) = (&mut self.metrics, some.metrics.unwrap_or_default());
+        sum.inspected_traces = sum.inspected_traces.saturating_add(metrics.inspected_traces);
+        sum.inspected_spans += metrics.inspected_spans;
+        sum.inspected_bytes += metrics.inspected_bytes;
+    }
+
+    pub(crate) fn finish(self) -> Found<Matches> {
+        Found::of(self.combiner, self.metrics, Vec::new())
+    }
+}
+
+impl Found<Matches> {
+    pub(crate) fn of(combiner: SearchCombiner, metrics: SearchMetrics, mut warnings: Vec<String>) -> Self {
+        add_new(&mut warnings, combiner.warning().into_iter().collect());
+        let (traces, held) = combiner.finish_charged();
+        Self { result: Matches { traces, metrics, held }, warnings }
+    }
+}
+
 impl Querier {
-    /// What several ingesters found, the newest traces of it.
-    pub(crate) fn combined(&self, parts: Vec<SearchResponse>, limit: usize) -> Found<SearchResponse> {
-        let mut combiner = SearchCombiner::within(&self.budget, limit, true);
-        let mut sum = SearchMetrics::default();
-        for part in parts {
-            part.traces.into_iter().for_each(|trace| combiner.add(trace));
-            let metrics = part.metrics.unwrap_or_default();
-            sum.inspected_traces = sum.inspected_traces.saturating_add(metrics.inspected_traces);
-            sum.inspected_spans += metrics.inspected_spans;
-            sum.inspected_bytes += metrics.inspected_bytes;
-        }
-        let warnings = combiner.warning().into_iter().collect();
-        Found { result: SearchResponse { traces: combiner.finish(), metrics: Some(sum) }, warnings }
+    /// What the ingesters have that matches, the newest traces of it.
+    pub(crate) async fn search_recent(
+        &self,
+        tenant: &TenantId,
+        request: SearchRequest,
+        call: Duration,
+    ) -> Result<Found<Matches>, JobError> {
+        let matching = Arc::new(Mutex::new(Matching::within(&self.budget, request.limit as usize)));
+        let answers = self.ingesters.ask_recent(tenant, request, call, |mut client, request| {
+            let matching = matching.clone();
+            async move {
+                let response = client.search(request).await?;
+                let (metadata, mut messages, extensions) = response.into_parts();
+                while let Some(message) = messages.message().await? {
+                    matching.lock().add(message);
+                }
+                Ok(Response::from_parts(metadata, (), extensions))
+            }
+        });
+        let warnings = answers.await?.warnings;
+        let mut found = std::mem::replace(&mut *matching.lock(), Matching::within(&self.budget, 1)).finish();
+        add_new(&mut found.warnings, warnings);
+        Ok(found)
     }
 }
 
@@ -51,7 +108,7 @@ impl Blocks {
         row_groups: Range<usize>,
         request: &SearchRequest,
         budget: &Budget,
-    ) -> Result<Found<SearchResponse>, JobError> {
+    ) -> Result<Found<Matches>, JobError> {
         let plan = plan(request)?;
         let (limit, spans_per_spanset) = (request.limit as usize, request.spans_per_span_set as usize);
         let mut combiner = SearchCombiner::within(budget, limit, plan.most_recent());
@@ -61,21 +118,22 @@ impl Blocks {
                     plan.evaluate(&batch, spans_per_spanset).into_iter().for_each(|trace| combiner.add(trace));
                     stop_if(cancelled.is_cancelled() || combiner.is_complete())
                 })?;
-                let warning = combiner.warning();
-                Ok((combiner.finish(), warning, stats))
+                Ok((combiner, stats))
             })
             .await?;
         match searched {
-            Ok(((traces, warning, stats), inspected_bytes)) => {
+            Ok(((combiner, stats), inspected_bytes)) => {
                 let metrics = SearchMetrics {
                     inspected_traces: u32::try_from(stats.traces).unwrap_or(u32::MAX),
                     inspected_spans: stats.spans,
                     inspected_bytes,
                     ..Default::default()
                 };
-                Ok(Found { result: SearchResponse { traces, metrics: Some(metrics) }, warnings: warning.into_iter().collect() })
+                Ok(Found::of(combiner, metrics, Vec::new()))
             }
-            Err(fault) => Ok(Found { result: SearchResponse::default(), warnings: vec![skipped(&meta, fault)?] }),
+            Err(fault) => {
+                Ok(Found::of(SearchCombiner::within(budget, limit, true), SearchMetrics::default(), vec![skipped(&meta, fault)?]))
+            }
         }
     }
 

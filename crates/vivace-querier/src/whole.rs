@@ -5,18 +5,22 @@ use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rustc_hash::FxHashSet;
+use tonic::transport::Channel;
+use tonic::{Request, Response, Status};
 use vivace_block::{BlockMeta, part_filter};
 use vivace_core::{TenantId, TraceId};
-use vivace_proto::tempopb::{SearchMetrics, SearchRequest, SearchResponse};
-use vivace_proto::vivace::v1::{BlockTraces, Places, SearchPartsRequest, SearchTraces};
+use vivace_proto::tempopb::{SearchMetrics, SearchRequest};
+use vivace_proto::vivace::v1::recent_client::RecentClient;
+use vivace_proto::vivace::v1::{BlockTraces, Places, SearchPartsRequest, SearchPartsResponse, SearchTraces};
 use vivace_traceql::{Batch, Fetch, SearchCombiner, SearchPlan};
 
 use crate::JobError;
 use crate::blocks::{Found, skipped};
 use crate::elsewhere::{Elsewhere, Here, from_message, united};
 use crate::querier::Querier;
-use crate::search::{plan, stop_if};
+use crate::search::{Matches, Matching, plan, stop_if};
 use crate::together::{Question, Took};
 
 /// Once the ingesters gave so many matches, no more are asked for in place of those that are split.
@@ -24,7 +28,7 @@ const MATCHES_MAX: u32 = 20_000;
 
 /// What a job found, and the traces that it could not judge.
 pub(crate) struct Judged {
-    pub(crate) found: Found<SearchResponse>,
+    pub(crate) found: Found<Matches>,
     /// Traces that may match and are in several places, ascending.
     pub(crate) split: Vec<TraceId>,
     /// Which of them, if they are live, blocks have.
@@ -49,12 +53,12 @@ impl Querier {
         let weaker = part_filter(&plan.fetch().filter);
         let (limit, spans_per_spanset) = (request.limit as usize, request.spans_per_span_set as usize);
         let mut combiner = SearchCombiner::within(&self.budget, limit, plan.most_recent());
-        let mut judged = Judged {
-            found: Found { result: SearchResponse::default(), warnings: Vec::new() },
-            split: Vec::new(),
+        let (mut metrics, mut warnings, mut named) = (SearchMetrics::default(), Vec::new(), Vec::new());
+        let judged = |combiner, metrics, warnings, split| Judged {
+            found: Found::of(combiner, metrics, warnings),
+            split,
             live_in_blocks: Vec::new(),
         };
-        let mut metrics = SearchMetrics::default();
         let opened = self.blocks.with_block(meta.clone(), |block, _| Ok(block.clone())).await?;
         let block = match opened {
             Ok((block, bytes)) => {
@@ -62,8 +66,8 @@ impl Querier {
                 block
             }
             Err(fault) => {
-                judged.found.warnings.push(skipped(&meta, fault)?);
-                return Ok(judged);
+                warnings.push(skipped(&meta, fault)?);
+                return Ok(judged(combiner, metrics, warnings, named));
             }
         };
         let elsewhere = self.elsewhere(&meta.tenant_id, places, call);
@@ -74,15 +78,15 @@ impl Querier {
             let parts = match found {
                 Ok(parts) => parts,
                 Err(error) => {
-                    judged.found.warnings.push(skipped(&meta, error.into())?);
+                    warnings.push(skipped(&meta, error.into())?);
                     break;
                 }
             };
             let split = elsewhere.also_has(&parts.traces, Here::Block).await?;
-            add_new(&mut judged.found.warnings, split.warnings);
+            add_new(&mut warnings, split.warnings);
             metrics.inspected_traces = metrics.inspected_traces.saturating_add(u32::try_from(parts.stats.traces).unwrap_or(u32::MAX));
             metrics.inspected_bytes += parts.stats.bytes + split.inspected_bytes;
-            judged.split.extend(parts.traces.iter().map(|part| part.trace_id).filter(|id| split.traces.contains(id)));
+            named.extend(parts.traces.iter().map(|part| part.trace_id).filter(|id| split.traces.contains(id)));
             let (plan, mut taken) = (plan.clone(), combiner);
             let searched;
             (combiner, searched) = self
@@ -101,7 +105,7 @@ impl Querier {
                     metrics.inspected_bytes += stats.bytes;
                 }
                 Err(error) => {
-                    judged.found.warnings.push(skipped(&meta, error.into())?);
+                    warnings.push(skipped(&meta, error.into())?);
                     break;
                 }
             }
@@ -109,9 +113,7 @@ impl Querier {
                 break;
             }
         }
-        add_new(&mut judged.found.warnings, combiner.warning().into_iter().collect());
-        judged.found.result = SearchResponse { traces: combiner.finish(), metrics: Some(metrics) };
-        Ok(judged)
+        Ok(judged(combiner, metrics, warnings, named))
     }
 
     /// The same for everything that the ingesters hold.
@@ -128,7 +130,14 @@ impl Querier {
                 request: Some(SearchRequest { limit: asked, ..request.clone() }),
                 known_blocks: places.known_blocks.clone(),
             };
-            let answers = self.ingesters.ask_recent(tenant, parts_request, call, |mut c, r| async move { c.search_parts(r).await }).await?;
+            // Which of them are wanted is known at the end, so all are kept.
+            let matching = Arc::new(Mutex::new(Matching::within(&self.budget, 0)));
+            let answers = self.ingesters.ask_recent(tenant, parts_request, call, |client, request| {
+                let matching = matching.clone();
+                async move { parts(client, request, &matching).await }
+            });
+            let answers = answers.await?;
+            let mut matching = std::mem::replace(&mut *matching.lock(), Matching::within(&self.budget, 1));
             let mut warnings = answers.warnings;
             let candidates = united(answers.parts.iter().flat_map(|part| &part.candidates).map(from_message));
             // One ingester that has all in one place need not be asked again.
@@ -139,30 +148,22 @@ impl Querier {
             add_new(&mut warnings, split.warnings);
             let has_more = answers.parts.iter().any(|part| part.more);
             let not_judged: FxHashSet<String> = split.traces.iter().map(TraceId::trimmed_hex).collect();
-            let mut found: Vec<SearchResponse> = answers.parts.into_iter().filter_map(|part| part.found).collect();
-            found.iter_mut().for_each(|part| part.traces.retain(|trace| !not_judged.contains(&trace.trace_id)));
-            let Found { mut result, warnings: more } = self.combined(found, limit as usize);
-            add_new(&mut warnings, more);
-            if let Some(metrics) = &mut result.metrics {
-                metrics.inspected_bytes += split.inspected_bytes;
-            }
+            matching.combiner.retain(limit as usize, |trace| !not_judged.contains(&trace.trace_id));
+            matching.metrics.inspected_bytes += split.inspected_bytes;
             // Matches that are split may have stood in the way of others.
-            if has_more && result.traces.len() < limit as usize && asked < MATCHES_MAX {
+            if has_more && matching.combiner.len() < limit as usize && asked < MATCHES_MAX {
                 asked = asked.saturating_mul(8);
                 continue;
             }
+            let mut found = matching.finish();
+            add_new(&mut found.warnings, warnings);
             let named = candidates.into_iter().map(|part| part.trace_id).filter(|id| split.traces.contains(id)).collect();
-            return Ok(Judged { found: Found { result, warnings }, split: named, live_in_blocks: split.in_blocks });
+            return Ok(Judged { found, split: named, live_in_blocks: split.in_blocks });
         }
     }
 
     /// Brings traces together from all places and judges them.
-    pub(crate) async fn search_traces(
-        &self,
-        tenant: &TenantId,
-        job: SearchTraces,
-        call: Duration,
-    ) -> Result<Found<SearchResponse>, JobError> {
+    pub(crate) async fn search_traces(&self, tenant: &TenantId, job: SearchTraces, call: Duration) -> Result<Found<Matches>, JobError> {
         let request = job.request.unwrap_or_default();
         let plan = plan(&request)?;
         let combiner = SearchCombiner::within(&self.budget, request.limit as usize, plan.most_recent());
@@ -173,13 +174,27 @@ impl Querier {
         wanted.only_split = job.only_split;
         let brought = self.bring_together(tenant, wanted, question, (combiner, 0), call).await?;
         let ((combiner, spans), Took { traces, bytes }) = brought.result;
-        let mut warnings = brought.warnings;
-        add_new(&mut warnings, combiner.warning().into_iter().collect());
         metrics.inspected_traces = traces;
         metrics.inspected_spans = spans;
         metrics.inspected_bytes += bytes;
-        Ok(Found { result: SearchResponse { traces: combiner.finish(), metrics: Some(metrics) }, warnings })
+        Ok(Found::of(combiner, metrics, brought.warnings))
     }
+}
+
+/// What one ingester says beside the traces that match, which go to `matching`.
+async fn parts(
+    mut client: RecentClient<Channel>,
+    request: Request<SearchPartsRequest>,
+    matching: &Mutex<Matching>,
+) -> Result<Response<SearchPartsResponse>, Status> {
+    let (metadata, mut messages, extensions) = client.search_parts(request).await?.into_parts();
+    let mut all = SearchPartsResponse::default();
+    while let Some(SearchPartsResponse { found, candidates, more, places }) = messages.message().await? {
+        matching.lock().add(found.unwrap_or_default());
+        all.candidates.extend(candidates);
+        (all.more, all.places) = (all.more || more, all.places + places);
+    }
+    Ok(Response::from_parts(metadata, all, extensions))
 }
 
 /// A search, asked of whole traces.

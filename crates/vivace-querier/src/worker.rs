@@ -12,11 +12,17 @@ use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Endpoint;
+use vivace_core::pieces::{PIECE_BYTES, Pieces};
+use vivace_proto::tempopb::SearchResponse;
 use vivace_proto::vivace::v1::job_queue_client::JobQueueClient;
 use vivace_proto::vivace::v1::{FromQuerier, Hello, Job, JobResult, ToQuerier, from_querier, job_result, to_querier};
 
+use crate::querier::Ran;
+use crate::search::Matches;
 use crate::{JobError, Querier};
 
+/// Messages that wait for a stream to take them.
+const RESULTS_WAITING: usize = 4;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A frontend that is silent for twice this long is gone.
 const KEEPALIVE: Duration = Duration::from_secs(10);
@@ -130,8 +136,8 @@ impl Worker {
             .keep_alive_timeout(KEEPALIVE)
             .tcp_nodelay(true);
         let concurrency = self.options.max_concurrent_jobs.div_ceil(frontends.max(1)).max(1);
-        // Results wait here when the stream is slow; their number is bounded by the jobs in flight.
-        let (results, outgoing) = mpsc::channel::<FromQuerier>(concurrency + 1);
+        // When the stream is slow results wait with their jobs, where they are charged.
+        let (results, outgoing) = mpsc::channel::<FromQuerier>(RESULTS_WAITING);
         let hello = Hello { querier: self.options.name.clone(), concurrency: u32::try_from(concurrency).unwrap_or(u32::MAX) };
         results.send(FromQuerier { message: Some(from_querier::Message::Hello(hello)) }).await?;
         let connect = async {
@@ -147,7 +153,7 @@ impl Worker {
         };
         tracing::info!(frontend = address, concurrency, "pulling jobs");
         let _connected = Connected::new(&self.connected);
-        let mut jobs: JoinSet<JobResult> = JoinSet::new();
+        let mut jobs: JoinSet<u64> = JoinSet::new();
         let mut cancels: FxHashMap<u64, CancellationToken> = FxHashMap::default();
         // On every way out the set is dropped, which ends its jobs.
         loop {
@@ -157,7 +163,14 @@ impl Worker {
                         let cancel = stopped.child_token();
                         cancels.insert(job.id, cancel.clone());
                         let (querier, max_bytes) = (self.querier.clone(), max_result_bytes(&job, self.options.max_result_bytes));
-                        jobs.spawn(async move { run_job(&querier, job, &cancel, max_bytes).await });
+                        let (id, results) = (job.id, results.clone());
+                        jobs.spawn(async move {
+                            tokio::select! {
+                                () = run_job(&querier, job, max_bytes, &results) => {}
+                                () = cancel.cancelled() => {}
+                            }
+                            id
+                        });
                     }
                     Some(to_querier::Message::Cancel(id)) => {
                         if let Some(cancel) = cancels.remove(&id) {
@@ -166,12 +179,8 @@ impl Worker {
                     }
                     None => return Ok(()),
                 },
-                Some(result) = jobs.join_next() => {
-                    let result = result?;
-                    // A cancelled job was removed: its result is not wanted.
-                    if cancels.remove(&result.id).is_some() {
-                        results.send(FromQuerier { message: Some(from_querier::Message::Result(result)) }).await?;
-                    }
+                Some(id) = jobs.join_next() => {
+                    cancels.remove(&id?);
                 }
                 () = stopped.cancelled() => return Ok(()),
             }
@@ -179,25 +188,45 @@ impl Worker {
     }
 }
 
-/// Runs a job to its result, or to nothing when it is cancelled.
-async fn run_job(querier: &Querier, job: Job, cancel: &CancellationToken, max_bytes: usize) -> JobResult {
+/// Runs a job and sends what it comes to, in as many pieces as it takes.
+async fn run_job(querier: &Querier, job: Job, max_bytes: usize, results: &mpsc::Sender<FromQuerier>) {
     let id = job.id;
-    let result = tokio::select! {
-        result = querier.run(job) => result,
-        () = cancel.cancelled() => return JobResult { id, ..Default::default() },
+    let send = async |result: JobResult| {
+        let bytes = result.encoded_len();
+        let is_sent = bytes <= max_bytes;
+        let result = if is_sent { result } else { failed(id, &JobError::TooLarge { bytes, max_bytes }) };
+        // The stream has ended: then the job is not wanted either.
+        results.send(FromQuerier { message: Some(from_querier::Message::Result(result)) }).await.is_ok() && is_sent
     };
-    let failed = |error: &JobError| JobResult { id, outcome: Some(job_result::Outcome::Failure(error.failure())), ..Default::default() };
-    match result {
-        Ok(mut result) => {
+    match querier.run(job).await {
+        Ok(Ran { mut result, matches }) => {
             result.id = id;
-            let bytes = result.encoded_len();
-            if bytes > max_bytes { failed(&JobError::TooLarge { bytes, max_bytes }) } else { result }
+            if let Some(Matches { traces, metrics, held: _held_until_the_last }) = matches {
+                let mut pieces = Pieces::of(traces, PIECE_BYTES);
+                let mut last = SearchResponse { traces: Vec::new(), metrics: Some(metrics) };
+                while let Some(traces) = pieces.next() {
+                    if pieces.is_over() {
+                        last.traces = traces;
+                        break;
+                    }
+                    let outcome = Some(job_result::Outcome::Search(SearchResponse { traces, metrics: None }));
+                    if !send(JobResult { id, more: true, outcome, ..JobResult::default() }).await {
+                        return;
+                    }
+                }
+                result.outcome = Some(job_result::Outcome::Search(last));
+            }
+            send(result).await;
         }
         Err(error) => {
             tracing::debug!(job = id, %error, "a job failed");
-            failed(&error)
+            send(failed(id, &error)).await;
         }
     }
+}
+
+fn failed(id: u64, error: &JobError) -> JobResult {
+    JobResult { id, outcome: Some(job_result::Outcome::Failure(error.failure())), ..JobResult::default() }
 }
 
 /// What this querier may send and the query-frontend takes, without what the wire adds.

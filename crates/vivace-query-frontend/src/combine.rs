@@ -5,5 +5,5 @@ mod search;
 mod trace;
 
 pub(crate) use names::{Limits, TagCombiner, ValueCombiner, flat, untyped};
-pub(crate) use search::SearchResult;
+pub(crate) use search::{SearchResult, with_first_set};
 pub(crate) use trace::{CombinedTrace, TraceCombiner};

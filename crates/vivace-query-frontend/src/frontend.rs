@@ -18,7 +18,7 @@ use crate::combine::{CombinedTrace, Limits, SearchResult, TagCombiner, TraceComb
 use crate::error::QueryError;
 use crate::params::{RangeRules, TimeRange};
 use crate::queue::Queue;
-use crate::run::{Named, Run};
+use crate::run::{Arrived, Named, Run};
 use crate::split::{self, Lookup, Request, SplitRules};
 use crate::whole::{Together, judge_whole_traces};
 
@@ -100,6 +100,14 @@ pub(crate) type TagValues = Running<ValueCombiner>;
 
 /// Takes in what one job found.
 pub(crate) trait Collect {
+    /// Takes in some of what a job found that goes on.
+    ///
+    /// # Errors
+    /// The outcome is not of this query's kind, or is not sent in pieces.
+    fn collect_some(&mut self, _job: usize, outcome: Outcome) -> Result<(), QueryError> {
+        Err(unexpected(&outcome))
+    }
+
     /// Whether more jobs are needed.
     ///
     /// # Errors
@@ -141,7 +149,16 @@ impl<R: Collect> Running<R> {
             self.place.begin().await?;
         }
         match self.next().await? {
-            Some((job, outcome)) => {
+            Some(Arrived { job, outcome, is_last: false, _held }) => {
+                let result = &mut self.result;
+                if is_large(&outcome) {
+                    off_async(|| result.collect_some(job, outcome))?
+                } else {
+                    result.collect_some(job, outcome)?
+                }
+                Ok(true)
+            }
+            Some(Arrived { job, outcome, is_last: true, _held }) => {
                 self.result.take_named(job, self.run.take_named())?;
                 let result = &mut self.result;
                 let more = if is_large(&outcome) { off_async(|| result.collect(job, outcome))? } else { result.collect(job, outcome)? };
@@ -164,7 +181,7 @@ impl<R: Collect> Running<R> {
     }
 
     /// The next job's outcome. Jobs that nobody could take for a while fail.
-    async fn next(&mut self) -> Result<Option<(usize, Outcome)>, QueryError> {
+    async fn next(&mut self) -> Result<Option<Arrived>, QueryError> {
         let mut without_queriers = Duration::ZERO;
         loop {
             match tokio::time::timeout(QUERIERS_LOOK, self.run.next()).await {
@@ -215,6 +232,12 @@ fn off_async<T>(work: impl FnOnce() -> T) -> T {
 }
 
 impl Collect for SearchResult {
+    fn collect_some(&mut self, job: usize, outcome: Outcome) -> Result<(), QueryError> {
+        let Outcome::Search(answer) = outcome else { return Err(unexpected(&outcome)) };
+        self.add_traces(job, answer.traces);
+        Ok(())
+    }
+
     fn collect(&mut self, job: usize, outcome: Outcome) -> Result<bool, QueryError> {
         let Outcome::Search(answer) = outcome else { return Err(unexpected(&outcome)) };
         self.add(job, answer);

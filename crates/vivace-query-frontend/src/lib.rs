@@ -25,6 +25,7 @@ mod whole;
 use std::sync::Arc;
 
 use vivace_config::Config;
+use vivace_core::budget::Account;
 use vivace_proto::tempopb::streaming_querier_server::StreamingQuerierServer;
 use vivace_proto::vivace::v1::job_queue_server::JobQueueServer;
 use vivace_server::{Overrides, Process, add_grpc};
@@ -51,10 +52,13 @@ pub fn start(config: &Config, blocklist: Blocklist, overrides: Arc<Overrides>, p
     let door = http::Door { frontend: Arc::new(frontend), tenancy: process.tenancy(), max_message_bytes: limits.max_send_bytes };
     process.add_api(http::routes(door.clone()));
     add_grpc!(process, StreamingQuerierServer::new(door));
+    let of_memory = process.budget().limit_of(Account::Requests) / 4;
     let pull = pull::Pull {
         queue: queue.clone(),
         max_attempts: settings.max_retries,
-        max_message_bytes: limits.max_receive_bytes,
+        // One that took all the memory for requests would end the stream, and every job of it.
+        max_message_bytes: limits.max_receive_bytes.min(usize::try_from(of_memory).unwrap_or(usize::MAX)),
+        budget: process.budget(),
         stop: process.stop_token(),
     };
     add_grpc!(process, JobQueueServer::new(pull));

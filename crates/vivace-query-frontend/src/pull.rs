@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, Stream, StreamExt as _};
+use prost::Message as _;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
+use vivace_core::budget::{Account, Budget, Charge};
 use vivace_proto::vivace::v1::job_queue_server::JobQueue;
 use vivace_proto::vivace::v1::{FromQuerier, Job, JobResult, ToQuerier, from_querier, job_result, to_querier};
 
@@ -16,6 +18,8 @@ use crate::queue::{Done, Pending, Queue};
 
 /// How often a job may lose its querier. It need not be to blame: all jobs of a stream end with it.
 const LOST_MAX: usize = 5;
+/// Bytes that a result takes in memory for each on the wire, about.
+const RESULT_FACTOR: u64 = 2;
 /// What the wire adds to a result, at most.
 const RESULT_FRAME_BYTES: usize = 1024;
 
@@ -29,6 +33,8 @@ pub(crate) struct Pull {
     pub(crate) max_attempts: usize,
     /// Largest message that is taken from a querier, bytes.
     pub(crate) max_message_bytes: usize,
+    /// Results are charged to it until their queries have taken them in.
+    pub(crate) budget: Budget,
     /// Ends all streams.
     pub(crate) stop: CancellationToken,
 }
@@ -56,6 +62,7 @@ impl JobQueue for Pull {
             inbound,
             queue: self.queue.clone(),
             max_attempts: self.max_attempts.max(1),
+            budget: self.budget.clone(),
             max_result_bytes: self.max_message_bytes.saturating_sub(RESULT_FRAME_BYTES).max(1) as u64,
             stop: self.stop.clone(),
             running: HashMap::new(),
@@ -75,6 +82,7 @@ struct QuerierStream {
     queue: Queue,
     max_attempts: usize,
     max_result_bytes: u64,
+    budget: Budget,
     stop: CancellationToken,
     running: HashMap<u64, Pending>,
     /// Ids of running jobs whose result nobody wants any more.
@@ -123,13 +131,28 @@ impl QuerierStream {
     }
 
     fn take_result(&mut self, result: JobResult) {
+        let held = self.budget.charge(Account::Queries, RESULT_FACTOR * result.encoded_len() as u64);
+        if result.more {
+            // Where it does not fit the query ends, and with it the job, which is cancelled then.
+            if let Some(pending) = self.running.get(&result.id) {
+                let (result, held) = match held {
+                    Ok(held) => (Ok(result), Some(held)),
+                    Err(over) => (Err(over.into()), None),
+                };
+                let _ = pending.reply.send(Done { index: pending.index, result, held });
+            }
+            return;
+        }
         let Some(pending) = self.running.remove(&result.id) else { return }; // cancelled meanwhile
         match &result.outcome {
             Some(job_result::Outcome::Failure(failure)) => {
                 let error = QueryError::of_failure(failure);
                 self.failed(pending, error, failure.retryable);
             }
-            Some(_) => self.end(pending, Ok(result)),
+            Some(_) => match held {
+                Ok(held) => self.end(pending, Ok((result, held))),
+                Err(over) => self.end(pending, Err(over.into())),
+            },
             None => self.failed(pending, QueryError::Job("the querier sent an empty result".to_owned()), true),
         }
     }
@@ -159,12 +182,16 @@ impl QuerierStream {
         }
     }
 
-    fn end(&mut self, pending: Pending, result: Result<JobResult, QueryError>) {
+    fn end(&mut self, pending: Pending, result: Result<(JobResult, Charge), QueryError>) {
         let tries = pending.tried.len() + usize::from(result.is_ok());
         metrics::histogram!("tempo_query_frontend_retries").record(tries.saturating_sub(1) as f64);
         self.queue.ended();
         // The query may have ended meanwhile; then nobody wants the result.
-        let _ = pending.reply.send(Done { index: pending.index, result });
+        let (result, held) = match result {
+            Ok((result, held)) => (Ok(result), Some(held)),
+            Err(error) => (Err(error), None),
+        };
+        let _ = pending.reply.send(Done { index: pending.index, result, held });
     }
 }
 

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use vivace_core::TenantId;
+use vivace_core::budget::Charge;
 use vivace_proto::vivace::v1::JobResult;
 use vivace_proto::vivace::v1::job::Work;
 
@@ -68,10 +69,13 @@ pub(crate) struct Pending {
     pub(crate) since: Instant,
 }
 
-/// A job's end.
+/// What has come of a job.
 pub(crate) struct Done {
     pub(crate) index: usize,
+    /// With `more`, not all of it yet.
     pub(crate) result: Result<JobResult, QueryError>,
+    /// For the result, until it has been taken in.
+    pub(crate) held: Option<Charge>,
 }
 
 impl Queue {

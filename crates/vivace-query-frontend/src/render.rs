@@ -4,7 +4,8 @@ use std::io::Write;
 
 use axum::response::{IntoResponse as _, Response};
 use http::{HeaderMap, HeaderValue, header};
-use serde::Serialize;
+use prost::Message as _;
+use serde::{Serialize, Serializer};
 use tokio_util::sync::CancellationToken;
 use vivace_core::budget::{Budget, Charge};
 use vivace_proto::otlp::ResourceSpans;
@@ -16,6 +17,7 @@ use vivace_proto::tempopb::{
 use vivace_server::warning;
 
 use crate::body::{WriteError, Writer, Written};
+use crate::combine::with_first_set;
 use crate::error::QueryError;
 
 /// How a client wants its answer.
@@ -93,9 +95,9 @@ pub(crate) fn warn(headers: &mut HeaderMap, warnings: &[String]) {
 
 fn written(budget: &Budget, stop: CancellationToken, answer: &Answer, accepts: Accepts) -> Result<Written, QueryError> {
     let write = || -> Result<Written, WriteError> {
-        let mut writer = Writer::new(budget, stop, accepts.gzip);
+        let mut writer = Writer::new(budget, stop.clone(), accepts.gzip);
         if accepts.protobuf {
-            let message = protobuf(budget, answer)?;
+            let message = protobuf(budget, stop, answer)?;
             if !accepts.gzip {
                 return Ok(message);
             }
@@ -112,11 +114,11 @@ fn written(budget: &Budget, stop: CancellationToken, answer: &Answer, accepts: A
     })
 }
 
-fn protobuf(budget: &Budget, answer: &Answer) -> Result<Written, WriteError> {
+fn protobuf(budget: &Budget, stop: CancellationToken, answer: &Answer) -> Result<Written, WriteError> {
     match answer {
         Answer::TraceV1(trace) => Written::message(budget, trace),
         Answer::Trace(answer) => Written::message(budget, answer),
-        Answer::Search(answer) => Written::message(budget, answer),
+        Answer::Search(answer) => search_protobuf(budget, stop, answer),
         Answer::Tags(answer) => Written::message(budget, answer),
         Answer::TagsV2(answer) => Written::message(budget, answer),
         Answer::TagValues(answer) => Written::message(budget, answer),
@@ -124,6 +126,17 @@ fn protobuf(budget: &Budget, answer: &Answer) -> Result<Written, WriteError> {
         Answer::Range(answer) => Written::message(budget, answer),
         Answer::Instant(answer) => Written::message(budget, answer),
     }
+}
+
+/// Trace by trace: a message is what its parts are one after another.
+fn search_protobuf(budget: &Budget, stop: CancellationToken, answer: &SearchResponse) -> Result<Written, WriteError> {
+    let mut writer = Writer::new(budget, stop, false);
+    for trace in &answer.traces {
+        let one = SearchResponse { traces: vec![with_first_set(trace)], metrics: None };
+        writer.write_all(&one.encode_to_vec())?;
+    }
+    writer.write_all(&SearchResponse { traces: Vec::new(), metrics: answer.metrics }.encode_to_vec())?;
+    writer.finish()
 }
 
 fn json(answer: &Answer, to: &mut impl Write) -> serde_json::Result<()> {
@@ -194,8 +207,13 @@ struct ResourceSpansJson<'a> {
 
 #[derive(Serialize)]
 struct SearchJson<'a> {
+    #[serde(serialize_with = "traces_with_first_sets")]
     traces: &'a [TraceSearchMetadata],
     metrics: SearchMetrics,
+}
+
+fn traces_with_first_sets<S: Serializer>(traces: &[TraceSearchMetadata], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_seq(traces.iter().map(with_first_set))
 }
 
 #[derive(Serialize)]
@@ -238,7 +256,6 @@ impl<'a, T> SeriesJson<'a, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use prost::Message;
     use vivace_proto::otlp::{AnyValue, ArrayValue, KeyValue, KeyValueList, Resource, ScopeSpans, Span, Status, any_value, span};
     use vivace_proto::tempopb::{self, InstantSeries, Sample, TagValue, TimeSeries};
 
@@ -333,7 +350,7 @@ mod tests {
     }
 
     fn message(answer: &Answer) -> Vec<u8> {
-        let body = protobuf(&Budget::unlimited(), answer).unwrap().into_body();
+        let body = protobuf(&Budget::unlimited(), CancellationToken::new(), answer).unwrap().into_body();
         futures::FutureExt::now_or_never(http_body_util::BodyExt::collect(body)).unwrap().unwrap().to_bytes().to_vec()
     }
 

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use vivace_core::TenantId;
+use vivace_core::budget::Charge;
 use vivace_proto::vivace::v1::BlockTraces;
 use vivace_proto::vivace::v1::job::Work;
 use vivace_proto::vivace::v1::job_result::Outcome;
@@ -23,6 +24,17 @@ pub(crate) struct Named {
     pub(crate) live_in_blocks: Vec<BlockTraces>,
     /// meta.json of blocks that ingesters have written and that the query did not know.
     pub(crate) served: Vec<Bytes>,
+}
+
+/// What a job has found.
+pub(crate) struct Arrived {
+    /// Its place among the jobs.
+    pub(crate) job: usize,
+    pub(crate) outcome: Outcome,
+    /// The job has ended.
+    pub(crate) is_last: bool,
+    /// For the outcome, until it has been taken in.
+    pub(crate) _held: Option<Charge>,
 }
 
 /// The jobs of one query. Dropping it cancels those that have not ended.
@@ -104,17 +116,18 @@ impl Run {
         self.cancel = cancel;
     }
 
-    /// The next job that has ended, by its place among the jobs; none when all have.
+    /// The next that comes of a job; none when all have ended.
     ///
     /// # Errors
     /// A job failed for good, or the first of them finds no room in the queue.
-    pub(crate) async fn next(&mut self) -> Result<Option<(usize, Outcome)>, QueryError> {
+    pub(crate) async fn next(&mut self) -> Result<Option<Arrived>, QueryError> {
         self.fill()?;
         if self.outstanding == 0 {
             return Ok(None);
         }
-        let Some(Done { index, result }) = self.done.recv().await else { return Ok(None) };
-        self.outstanding -= 1;
+        let Some(Done { index: job, result, held }) = self.done.recv().await else { return Ok(None) };
+        let is_last = !result.as_ref().is_ok_and(|result| result.more);
+        self.outstanding -= usize::from(is_last);
         let result = result?;
         for warning in result.warnings {
             tracing::warn!(warning, "a query's answer is not complete");
@@ -124,7 +137,7 @@ impl Run {
         }
         self.named = Named { split: result.split, live_in_blocks: result.live_in_blocks, served: result.served };
         match result.outcome {
-            Some(outcome) => Ok(Some((index, outcome))),
+            Some(outcome) => Ok(Some(Arrived { job, outcome, is_last, _held: held })),
             None => Err(QueryError::Job("a querier sent an empty result".to_owned())),
         }
     }

@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use tonic::{Request, Response, Status};
 use vivace_core::TenantId;
 use vivace_core::budget::Charge;
+use vivace_core::pieces::Pieces;
 use vivace_proto::otlp::KeyValue;
 use vivace_proto::tempopb::streaming_querier_server::StreamingQuerier;
 use vivace_proto::tempopb::{
@@ -21,7 +22,7 @@ use vivace_proto::tempopb::{
 };
 use vivace_server::tenant;
 
-use crate::combine::{TagCombiner, ValueCombiner, flat, untyped};
+use crate::combine::{TagCombiner, ValueCombiner, flat, untyped, with_first_set};
 use crate::error::QueryError;
 use crate::frontend::{Search, TagValues, Tags, attribute_of_v1, intrinsics};
 use crate::http::Door;
@@ -218,7 +219,10 @@ async fn run_search(mut search: Search, mut outlet: Outlet<SearchResponse>) -> R
     let result = search.into_result();
     let warning = result.warning();
     let (SearchResponse { traces, metrics }, _held) = result.finish();
-    packets(traces).into_iter().try_for_each(|traces| outlet.add(SearchResponse { traces, metrics }))?;
+    for traces in packets(traces) {
+        let traces = traces.iter().map(with_first_set).collect();
+        outlet.add(SearchResponse { traces, metrics })?;
+    }
     outlet.finish().await?;
     // No message has a place for it.
     match warning {
@@ -229,18 +233,7 @@ async fn run_search(mut search: Search, mut outlet: Outlet<SearchResponse>) -> R
 
 /// Cuts results into messages that clients take; at least one message.
 fn packets<T: Message>(results: Vec<T>) -> Vec<Vec<T>> {
-    let mut packets = vec![Vec::new()];
-    let mut bytes = 0;
-    for result in results {
-        let size = result.encoded_len();
-        if bytes > 0 && bytes + size > MAX_MESSAGE_BYTES {
-            packets.push(Vec::new());
-            bytes = 0;
-        }
-        bytes += size;
-        packets.last_mut().expect("there is one from the start").push(result);
-    }
-    packets
+    if results.is_empty() { vec![Vec::new()] } else { Pieces::of(results, MAX_MESSAGE_BYTES).collect() }
 }
 
 /// The same for the names of scopes, each of which may be cut.

@@ -93,10 +93,17 @@ impl Process {
     /// # Errors
     /// An address that cannot be bound, with the keys it comes from.
     pub async fn start(config: &Config, name: &str) -> anyhow::Result<Self> {
-        Self::bind(config, name).await
+        let mut process = Self::bind(config, name).await?;
+        let watch = memory::watch(process.budget(), process.stop.clone());
+        process.spawn("memory watch", async move {
+            watch.await;
+            Ok(())
+        });
+        Ok(process)
     }
 
-    /// A process on free ports of the loopback interface, with Tempo's defaults, for tests.
+    /// A process on free ports of the loopback interface, with Tempo's defaults, for tests. What nobody is charged with is not held
+    /// against it: the allocator's books are those of all tests of a program.
     ///
     /// # Errors
     /// As [`Process::start`].
@@ -118,7 +125,7 @@ impl Process {
             "127.0.0.1".clone_into(address);
             *port = 0;
         }
-        Self::start(&config, name).await
+        Self::bind(&config, name).await
     }
 
     async fn bind(config: &Config, name: &str) -> anyhow::Result<Self> {
@@ -174,11 +181,6 @@ impl Process {
             process.name
         );
         process.keep_metrics_small();
-        let watch = memory::watch(process.budget(), process.stop.clone());
-        process.spawn("memory watch", async move {
-            watch.await;
-            Ok(())
-        });
         Ok(process)
     }
 

@@ -12,7 +12,8 @@ use crate::held::Held;
 /// Shown for a trace whose root is not known when the search is over.
 pub const ROOT_NOT_YET_RECEIVED: &str = "<root span not yet received>";
 
-/// Merges search results by trace; the order in which they come makes no difference to a trace.
+/// Merges search results by trace; the order in which they come makes no difference to a trace. The old member for the first of
+/// a trace's spansets is left to those who answer clients: it says nothing that the others do not.
 ///
 /// Source: TraceQL description, "How many, which, in what order".
 #[derive(Debug, Clone)]
@@ -77,6 +78,29 @@ impl SearchCombiner {
     #[must_use]
     pub fn warning(&self) -> Option<String> {
         self.held.check().err().map(|error| format!("the search ended early with {} traces: {error}", self.traces.len()))
+    }
+
+    /// What is known of a trace.
+    #[must_use]
+    pub fn get(&self, trace_id: &str) -> Option<&TraceSearchMetadata> {
+        self.traces.get(trace_id)
+    }
+
+    /// Takes out what is known of a trace.
+    pub fn remove(&mut self, trace_id: &str) -> Option<TraceSearchMetadata> {
+        let removed = self.traces.remove(trace_id)?;
+        self.held.remove(bytes(&removed));
+        Some(removed)
+    }
+
+    /// Forgets the traces that are not wanted, and of the others the older ones where there are more than `limit` (0: none).
+    pub fn retain(&mut self, limit: usize, wanted: impl Fn(&TraceSearchMetadata) -> bool) {
+        let unwanted: Vec<String> = self.traces.values().filter(|trace| !wanted(trace)).map(|trace| trace.trace_id.clone()).collect();
+        unwanted.iter().for_each(|id| drop(self.remove(id)));
+        self.limit = if limit == 0 { usize::MAX } else { limit };
+        if self.traces.len() > self.limit {
+            self.drop_older();
+        }
     }
 
     /// The traces known so far, in no order.
@@ -153,7 +177,6 @@ fn merge(known: &mut TraceSearchMetadata, other: TraceSearchMetadata) {
             None => known.span_sets.push(set),
         }
     }
-    known.span_set = known.span_sets.first().cloned();
 }
 
 /// Memory of a trace among the results.
@@ -174,7 +197,7 @@ fn bytes(trace: &TraceSearchMetadata) -> u64 {
     let set = |set: &SpanSet| size_of::<SpanSet>() + attributes(&set.attributes) + set.spans.iter().map(span).sum::<usize>();
     let stats = trace.service_stats.keys().map(|service| size_of::<(String, ServiceStats)>() + ENTRY_BYTES + service.len());
     let texts = 2 * trace.trace_id.len() + trace.root_service_name.len() + trace.root_trace_name.len();
-    let sets = trace.span_sets.iter().chain(&trace.span_set).map(set).sum::<usize>();
+    let sets = trace.span_sets.iter().map(set).sum::<usize>();
     (size_of::<TraceSearchMetadata>() + ENTRY_BYTES + texts + stats.sum::<usize>() + sets) as u64
 }
 

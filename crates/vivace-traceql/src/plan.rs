@@ -159,12 +159,7 @@ impl SearchPlan {
                     .services
                     .iter()
                     .map(|stat| (stat.service.to_string(), tempopb::ServiceStats { span_count: stat.spans, error_count: stat.errors }));
-                Some(tempopb::TraceSearchMetadata {
-                    span_set: span_sets.first().cloned(),
-                    span_sets,
-                    service_stats: service_stats.collect(),
-                    ..metadata(trace)
-                })
+                Some(tempopb::TraceSearchMetadata { span_sets, service_stats: service_stats.collect(), ..metadata(trace) })
             }
         }
     }

@@ -1,7 +1,9 @@
+use futures::StreamExt as _;
+use prost::Message as _;
 use tonic::{Code, Request};
 use vivace_core::{BlockId, TenantId};
 use vivace_proto::tempopb::{SearchRequest, SearchTagValuesRequest, SearchTagsRequest};
-use vivace_proto::vivace::v1::{CountPlacesRequest, SearchPartsRequest};
+use vivace_proto::vivace::v1::{CountPlacesRequest, SearchPartsRequest, SearchPartsResponse};
 
 use crate::running::{Place, Running, segment, spans, until};
 
@@ -16,6 +18,37 @@ async fn search_with(ingester: &Running, request: SearchRequest) -> Vec<u8> {
     let mut ids: Vec<u8> = found.traces.iter().map(|t| digits(&t.trace_id)).collect();
     ids.sort_unstable();
     ids
+}
+
+/// Large answers come in pieces, and what does not fit into memory is left out with a word.
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_are_sent_in_pieces_within_the_limit_of_memory() {
+    let query = "{ } | select(name)";
+    let found = async |limit_bytes: u64| {
+        let mut place = Place::new();
+        place.config.memory.limit = vivace_config::ByteString(limit_bytes);
+        let ingester = place.start().await;
+        for number in 1..=20 {
+            let mut data = spans(&[(number, 1)]);
+            data.resource_spans[0].scope_spans[0].spans[0].name = "x".repeat(300_000);
+            ingester.push(segment(number.into(), &data)).await.expect("taken");
+        }
+        let request = SearchRequest { query: query.to_owned(), limit: 100, ..SearchRequest::default() };
+        let answer = ingester.recent().search(Request::new(request)).await.expect("an answer");
+        let warning = vivace_server::warning::of(answer.metadata());
+        let pieces: Vec<_> = answer.into_inner().map(|piece| piece.expect("a piece")).collect().await;
+        let (last, before) = pieces.split_last().expect("there is one at least");
+        assert!(last.metrics.is_some() && before.iter().all(|piece| piece.metrics.is_none()));
+        assert!(pieces.iter().all(|piece| piece.encoded_len() < 1 << 21), "far below what anybody takes");
+        ingester.stop().await;
+        (pieces.iter().map(|piece| piece.traces.len()).sum::<usize>(), pieces.len(), warning)
+    };
+    let (traces, pieces, warning) = found(1 << 30).await;
+    assert!((traces, warning) == (20, None) && pieces > 4, "{traces} {pieces}");
+    // 40 of 75 percent of it for queries, 4.2 MB, of which the reader has its part.
+    let (traces, _, warning) = found(14 << 20).await;
+    assert!((1..20).contains(&traces), "{traces}");
+    assert!(warning.is_some_and(|warning| warning.contains("the search ended early with")));
 }
 
 async fn tag_values(ingester: &Running, tag: &str, query: &str) -> Vec<(String, String)> {
@@ -116,13 +149,15 @@ async fn search_parts(ingester: &Running, query: &str, known: &[BlockId]) -> (Ve
     let known_blocks = known.iter().flat_map(|id| id.0).collect::<Vec<u8>>().into();
     let request = SearchPartsRequest { request: Some(request), known_blocks };
     let answer = ingester.recent().search_parts(Request::new(request)).await.expect("an answer").into_inner();
-    assert!(!answer.more);
-    let found = answer.found.into_iter().flat_map(|found| found.traces);
+    let pieces: Vec<SearchPartsResponse> = answer.map(|piece| piece.expect("a piece")).collect().await;
+    let (last, before) = pieces.split_last().expect("there is one at least");
+    assert!(!last.more && before.iter().all(|piece| piece.places == 0));
+    let found = pieces.iter().filter_map(|piece| piece.found.as_ref()).flat_map(|found| &found.traces);
     let mut found: Vec<u8> = found.map(|t| u8::from_str_radix(&format!("{:0>32}", t.trace_id)[..2], 16).expect("hex")).collect();
-    let mut candidates: Vec<u8> = answer.candidates.iter().map(|part| part.trace_id[0]).collect();
+    let mut candidates: Vec<u8> = pieces.iter().flat_map(|piece| &piece.candidates).map(|part| part.trace_id[0]).collect();
     found.sort_unstable();
     candidates.sort_unstable();
-    (found, candidates, answer.places)
+    (found, candidates, last.places)
 }
 
 async fn count_places(ingester: &Running, traces: &[u8], known: &[BlockId]) -> Vec<u8> {

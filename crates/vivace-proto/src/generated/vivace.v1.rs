@@ -1390,6 +1390,9 @@ pub struct BlockTraces {
 pub struct JobResult {
     #[prost(uint64, tag = "1")]
     pub id: u64,
+    /// Of a search: more results of this job come. All else comes with the last ones.
+    #[prost(bool, tag = "8")]
+    pub more: bool,
     /// Parts of the answer that are missing although the job ended well, such as a block that could not be read.
     #[prost(string, repeated, tag = "7")]
     pub warnings: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
@@ -1964,12 +1967,37 @@ pub mod recent_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// Judges traces by what this ingester has of them, and says which it looked at.
+        /// Searches everything that is here. The traces come in pieces, in no order; metrics with the last one.
+        pub async fn search(
+            &mut self,
+            request: impl tonic::IntoRequest<super::super::super::tempopb::SearchRequest>,
+        ) -> std::result::Result<
+            tonic::Response<
+                tonic::codec::Streaming<super::super::super::tempopb::SearchResponse>,
+            >,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/vivace.v1.Recent/Search");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("vivace.v1.Recent", "Search"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// Judges traces by what this ingester has of them, and says which it looked at. In pieces: `more`, `places` and the metrics come
+        /// with the last one.
         pub async fn search_parts(
             &mut self,
             request: impl tonic::IntoRequest<super::SearchPartsRequest>,
         ) -> std::result::Result<
-            tonic::Response<super::SearchPartsResponse>,
+            tonic::Response<tonic::codec::Streaming<super::SearchPartsResponse>>,
             tonic::Status,
         > {
             self.inner
@@ -1987,7 +2015,7 @@ pub mod recent_client {
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("vivace.v1.Recent", "SearchParts"));
-            self.inner.unary(req, path, codec).await
+            self.inner.server_streaming(req, path, codec).await
         }
         /// In how many places of this ingester traces are.
         pub async fn count_places(
@@ -2074,12 +2102,33 @@ pub mod recent_server {
     /// Generated trait containing gRPC methods that should be implemented for use with RecentServer.
     #[async_trait]
     pub trait Recent: std::marker::Send + std::marker::Sync + 'static {
-        /// Judges traces by what this ingester has of them, and says which it looked at.
+        /// Server streaming response type for the Search method.
+        type SearchStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<
+                    super::super::super::tempopb::SearchResponse,
+                    tonic::Status,
+                >,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Searches everything that is here. The traces come in pieces, in no order; metrics with the last one.
+        async fn search(
+            &self,
+            request: tonic::Request<super::super::super::tempopb::SearchRequest>,
+        ) -> std::result::Result<tonic::Response<Self::SearchStream>, tonic::Status>;
+        /// Server streaming response type for the SearchParts method.
+        type SearchPartsStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::SearchPartsResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Judges traces by what this ingester has of them, and says which it looked at. In pieces: `more`, `places` and the metrics come
+        /// with the last one.
         async fn search_parts(
             &self,
             request: tonic::Request<super::SearchPartsRequest>,
         ) -> std::result::Result<
-            tonic::Response<super::SearchPartsResponse>,
+            tonic::Response<Self::SearchPartsStream>,
             tonic::Status,
         >;
         /// In how many places of this ingester traces are.
@@ -2191,16 +2240,66 @@ pub mod recent_server {
         }
         fn call(&mut self, req: http::Request<B>) -> Self::Future {
             match req.uri().path() {
+                "/vivace.v1.Recent/Search" => {
+                    #[allow(non_camel_case_types)]
+                    struct SearchSvc<T: Recent>(pub Arc<T>);
+                    impl<
+                        T: Recent,
+                    > tonic::server::ServerStreamingService<
+                        super::super::super::tempopb::SearchRequest,
+                    > for SearchSvc<T> {
+                        type Response = super::super::super::tempopb::SearchResponse;
+                        type ResponseStream = T::SearchStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                super::super::super::tempopb::SearchRequest,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Recent>::search(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SearchSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 "/vivace.v1.Recent/SearchParts" => {
                     #[allow(non_camel_case_types)]
                     struct SearchPartsSvc<T: Recent>(pub Arc<T>);
                     impl<
                         T: Recent,
-                    > tonic::server::UnaryService<super::SearchPartsRequest>
+                    > tonic::server::ServerStreamingService<super::SearchPartsRequest>
                     for SearchPartsSvc<T> {
                         type Response = super::SearchPartsResponse;
+                        type ResponseStream = T::SearchPartsStream;
                         type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
+                            tonic::Response<Self::ResponseStream>,
                             tonic::Status,
                         >;
                         fn call(
@@ -2231,7 +2330,7 @@ pub mod recent_server {
                                 max_decoding_message_size,
                                 max_encoding_message_size,
                             );
-                        let res = grpc.unary(method, req).await;
+                        let res = grpc.server_streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

@@ -122,6 +122,12 @@ struct Says {
     asked: Vec<Vec<String>>,
 }
 
+type Messages<T> = Pin<Box<dyn futures::Stream<Item = Result<T, Status>> + Send>>;
+
+fn messages<T: Send + 'static>(messages: impl Iterator<Item = T> + Send + 'static) -> Messages<T> {
+    Box::pin(futures::stream::iter(messages.map(Ok)))
+}
+
 #[derive(Clone, Default)]
 struct Ingester(Arc<Mutex<Says>>);
 
@@ -182,8 +188,20 @@ impl Querier for Ingester {
 
 #[tonic::async_trait]
 impl Recent for Ingester {
+    type SearchStream = Messages<SearchResponse>;
+
+    /// A message for each trace.
+    async fn search(&self, request: Request<SearchRequest>) -> Result<Response<Self::SearchStream>, Status> {
+        let SearchResponse { traces, metrics } = self.search_recent(request).await?.into_inner();
+        let last = SearchResponse { traces: Vec::new(), metrics };
+        let pieces = traces.into_iter().map(|trace| SearchResponse { traces: vec![trace], metrics: None });
+        Ok(Response::new(messages(pieces.chain([last]))))
+    }
+
+    type SearchPartsStream = Messages<SearchPartsResponse>;
+
     /// Takes every trace for one that matches.
-    async fn search_parts(&self, request: Request<SearchPartsRequest>) -> Result<Response<SearchPartsResponse>, Status> {
+    async fn search_parts(&self, request: Request<SearchPartsRequest>) -> Result<Response<Self::SearchPartsStream>, Status> {
         let data = self.answer(request.into_inner().request.unwrap_or_default().answering).await?;
         let spans = data.iter().flat_map(|d| &d.resource_spans).flat_map(|r| &r.scope_spans).flat_map(|s| &s.spans);
         let part = |span: &Span| TracePart {
@@ -197,8 +215,13 @@ impl Recent for Ingester {
             start_time_unix_nano: part.start_unix_nanos,
             ..Default::default()
         };
-        let found = SearchResponse { traces: candidates.iter().map(trace).collect(), metrics: None };
-        Ok(Response::new(SearchPartsResponse { found: Some(found), candidates, more: false, places: 1 }))
+        let found = candidates.iter().map(trace).map(|trace| SearchPartsResponse {
+            found: Some(SearchResponse { traces: vec![trace], metrics: None }),
+            ..SearchPartsResponse::default()
+        });
+        let found: Vec<_> = found.collect();
+        let last = SearchPartsResponse { candidates, places: 1, ..SearchPartsResponse::default() };
+        Ok(Response::new(messages(found.into_iter().chain([last]))))
     }
 
     async fn count_places(&self, request: Request<CountPlacesRequest>) -> Result<Response<CountPlacesResponse>, Status> {
@@ -210,21 +233,20 @@ impl Recent for Ingester {
         Ok(Response::new(CountPlacesResponse { counts: counts.into() }))
     }
 
-    type SeriesStream = Pin<Box<dyn futures::Stream<Item = Result<SeriesFromIngester, Status>> + Send>>;
+    type SeriesStream = Messages<SeriesFromIngester>;
 
     async fn series(&self, _: Request<Streaming<SeriesToIngester>>) -> Result<Response<Self::SeriesStream>, Status> {
         Err(Status::unimplemented("no test asks a made up ingester to count"))
     }
 
-    type SpansStream = Pin<Box<dyn futures::Stream<Item = Result<SpansResponse, Status>> + Send>>;
+    type SpansStream = Messages<SpansResponse>;
 
     async fn spans(&self, request: Request<SpansRequest>) -> Result<Response<Self::SpansStream>, Status> {
         let SpansRequest { trace_ids, answering, .. } = request.into_inner();
         let mut data = self.answer(answering).await?;
         let scopes = data.iter_mut().flat_map(|d| &mut d.resource_spans).flat_map(|r| &mut r.scope_spans);
         scopes.for_each(|scope| scope.spans.retain(|span| trace_ids.chunks(16).any(|id| id == &span.trace_id[..])));
-        let messages = data.into_iter().map(|data| Ok(SpansResponse { spans: data.encode_to_vec().into(), ..Default::default() }));
-        Ok(Response::new(Box::pin(futures::stream::iter(messages.collect::<Vec<_>>()))))
+        Ok(Response::new(messages(data.into_iter().map(|data| SpansResponse { spans: data.encode_to_vec().into(), ..Default::default() }))))
     }
 }
 

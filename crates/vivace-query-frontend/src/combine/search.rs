@@ -29,8 +29,10 @@ pub(crate) struct SearchResult {
     together: Together,
     /// Where traces were found by a part, by their ids in the answer. Empty where they are judged as a whole.
     parts: HashMap<String, Vec<Part>>,
-    /// Those of them that have been looked at as a whole; none where a trace is in one place only.
-    completed: HashMap<String, Option<TraceSearchMetadata>>,
+    /// Those of them that have been looked at as a whole.
+    completed: HashSet<String>,
+    /// What was seen of those that are in several places.
+    wholes: SearchCombiner,
     /// How many of them have been asked for.
     asked: usize,
     /// Enough has been found; what is left is to look at it as a whole.
@@ -85,35 +87,40 @@ impl SearchResult {
             newest_possible: u64::MAX,
             together,
             parts: HashMap::new(),
-            completed: HashMap::new(),
+            completed: HashSet::new(),
+            wholes: SearchCombiner::within(budget, 0, false),
             asked: 0,
             has_enough: false,
             sent: HashSet::new(),
         }
     }
 
-    /// Adds a job's answer.
+    /// Adds the last of a job's answer.
     pub(crate) fn add(&mut self, job: usize, answer: SearchResponse) {
+        self.add_traces(job, answer.traces);
         if let Some(metrics) = answer.metrics {
             self.metrics.inspected_traces += metrics.inspected_traces;
             self.metrics.inspected_bytes += metrics.inspected_bytes;
             self.metrics.inspected_spans += metrics.inspected_spans;
         }
-        let SearchJob { tenant, block, has_ended, is_together, completes, .. } = &mut self.jobs[job];
-        *has_ended = true;
+        let job = &mut self.jobs[job];
+        job.has_ended = true;
+        if job.is_together && !self.together.whole {
+            self.completed.extend(job.completes.drain(..).map(|id| id.trimmed_hex()));
+        } else {
+            self.metrics.completed_jobs += 1;
+        }
+    }
+
+    /// Adds traces that a job has found.
+    pub(crate) fn add_traces(&mut self, job: usize, traces: Vec<TraceSearchMetadata>) {
+        let SearchJob { tenant, block, is_together, .. } = &self.jobs[job];
         if *is_together && !self.together.whole {
-            for id in completes.drain(..) {
-                self.completed.entry(id.trimmed_hex()).or_default();
-            }
-            for trace in answer.traces {
-                let known = self.completed.entry(trace.trace_id.clone()).or_default();
-                // Another tenant may have one of that id.
-                *known = merged(known.take().into_iter().chain([trace]));
-            }
+            // Another tenant may have one of that id.
+            traces.into_iter().for_each(|trace| self.wholes.add(trace));
             return;
         }
-        self.metrics.completed_jobs += 1;
-        for trace in answer.traces {
+        for trace in traces {
             if !self.together.whole {
                 let (start_unix_nanos, duration_ms) = (trace.start_time_unix_nano, trace.duration_ms);
                 let part = Part { tenant: tenant.clone(), block: *block, start_unix_nanos, duration_ms };
@@ -159,13 +166,13 @@ impl SearchResult {
 
     /// Traces of the answer that have not been looked at as a whole.
     fn uncompleted(&self) -> Vec<String> {
-        if self.parts.keys().all(|id| self.completed.contains_key(id)) {
+        if self.parts.keys().all(|id| self.completed.contains(id)) {
             return Vec::new();
         }
         let mut newest: Vec<(u64, &String)> = self.combiner.iter().map(|trace| (trace.start_time_unix_nano, &trace.trace_id)).collect();
         newest.sort_unstable_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(b.1)));
         newest.truncate(self.limit.max(1));
-        newest.into_iter().map(|(_, id)| id).filter(|id| !self.completed.contains_key(*id)).cloned().collect()
+        newest.into_iter().map(|(_, id)| id).filter(|id| !self.completed.contains(*id)).cloned().collect()
     }
 
     /// Takes traces that a job could not judge.
@@ -233,10 +240,10 @@ impl SearchResult {
             return Vec::new();
         }
         let has_root = |trace: &&TraceSearchMetadata| !matches!(&*trace.root_service_name, "" | ROOT_NOT_YET_RECEIVED);
-        let known = self.combiner.iter().filter(|trace| self.together.whole || self.completed.contains_key(&trace.trace_id));
-        let known = known.map(|trace| self.completed.get(&trace.trace_id).and_then(Option::as_ref).unwrap_or(trace));
+        let known = self.combiner.iter().filter(|trace| self.together.whole || self.completed.contains(&trace.trace_id));
+        let known = known.map(|trace| self.wholes.get(&trace.trace_id).unwrap_or(trace));
         let unsent = known.filter(has_root).filter(|trace| !self.sent.contains(&trace.trace_id));
-        let mut traces: Vec<TraceSearchMetadata> = unsent.cloned().collect();
+        let mut traces: Vec<TraceSearchMetadata> = unsent.map(with_first_set).collect();
         traces.sort_unstable_by_key(|trace| std::cmp::Reverse(trace.start_time_unix_nano));
         self.sent.extend(traces.iter().map(|trace| trace.trace_id.clone()));
         traces
@@ -244,32 +251,31 @@ impl SearchResult {
 
     /// What is missing because it did not fit into memory.
     pub(crate) fn warning(&self) -> Option<String> {
-        self.combiner.warning()
+        self.combiner.warning().or_else(|| self.wholes.warning())
     }
 
-    /// All traces, newest first, and what is charged for them.
+    /// All traces, newest first, and what is charged for them. Without the old member for the first spanset: see
+    /// [`with_first_set`].
     pub(crate) fn finish(self) -> (SearchResponse, Charge) {
-        let completed = self.completed;
+        let mut wholes = self.wholes;
         let (mut traces, held) = self.combiner.finish_charged();
         // What is known of the whole in place of what is known of a part.
         for trace in &mut traces {
-            if let Some(Some(whole)) = completed.get(&trace.trace_id) {
-                *trace = whole.clone();
+            if let Some(mut whole) = wholes.remove(&trace.trace_id) {
+                if whole.root_service_name.is_empty() {
+                    ROOT_NOT_YET_RECEIVED.clone_into(&mut whole.root_service_name);
+                }
+                *trace = whole;
             }
         }
         traces.sort_by(|a, b| b.start_time_unix_nano.cmp(&a.start_time_unix_nano).then_with(|| a.trace_id.cmp(&b.trace_id)));
-        for trace in &mut traces {
-            trace.span_set = trace.span_sets.first().cloned();
-        }
         (SearchResponse { traces, metrics: Some(self.metrics) }, held)
     }
 }
 
-/// One trace of what several say of it.
-fn merged(parts: impl IntoIterator<Item = TraceSearchMetadata>) -> Option<TraceSearchMetadata> {
-    let mut combiner = SearchCombiner::new(1, false);
-    parts.into_iter().for_each(|part| combiner.add(part));
-    combiner.finish().pop()
+/// As clients get it: the first spanset stands in a member of its own too, for the older ones of them.
+pub(crate) fn with_first_set(trace: &TraceSearchMetadata) -> TraceSearchMetadata {
+    TraceSearchMetadata { span_set: trace.span_sets.first().cloned(), ..trace.clone() }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use vivace_config::Config;
 use vivace_proto::vivace::v1::job::Work;
-use vivace_proto::vivace::v1::{Failure, job_result};
+use vivace_proto::vivace::v1::{Failure, Job, SearchRecentTraces, job_result};
 use vivace_storage::Blocklist;
 
 use crate::client::{Reply, get};
@@ -94,7 +94,7 @@ async fn what_a_job_says_decides_what_the_client_is_told() {
     for (code, retryable, status, tries, hint) in [
         (3, false, 400, 1, false),
         (8, false, 422, 1, false),
-        (8, true, 429, 2, true),
+        (8, true, 422, 2, false), // no other query holds the memory that is missing
         (4, true, 504, 1, false), // there is no other querier
         (14, true, 503, 2, true),
         (13, true, 500, 2, false),
@@ -103,7 +103,8 @@ async fn what_a_job_says_decides_what_the_client_is_told() {
         let fails = move |_: &_| Outcome::Result(job_result::Outcome::Failure(Failure { code, message: "why".to_owned(), retryable }));
         let (frontend, querier) = Frontend::with(&Config::default(), fails).await;
         let reply = get(&frontend.http, "/api/search?q=%7B%7D").await;
-        assert_eq!((reply.status, reply.text(), reply.headers.contains_key("retry-after")), (status, "why", hint), "{code} {retryable}");
+        assert_eq!((reply.status, reply.headers.contains_key("retry-after")), (status, hint), "{code} {retryable}");
+        assert!(reply.text().starts_with("why"), "{}", reply.text());
         assert_eq!(querier.jobs.lock().len(), tries, "{code} {retryable}");
     }
 }
@@ -266,4 +267,42 @@ async fn a_shutdown_waits_for_the_queries_it_has() {
     let reply = tokio::time::timeout(Duration::from_secs(20), search.join_next()).await.expect("an answer").unwrap().unwrap();
     assert_eq!(reply.status, 200);
     tokio::time::timeout(Duration::from_secs(20), frontend.run.join_next()).await.expect("it ends").unwrap().unwrap().unwrap();
+}
+
+/// The first query hangs; memory is missing for the second one.
+#[tokio::test]
+async fn memory_that_others_hold_is_worth_another_try() {
+    let (frontend, querier) = Frontend::with(&Config::default(), |job: &Job| match &job.work {
+        Some(Work::TagsRecent(_)) => Outcome::Hang,
+        _ => Outcome::Result(job_result::Outcome::Failure(Failure { code: 8, message: "memory".to_owned(), retryable: true })),
+    })
+    .await;
+    let _first = request(&frontend, "/api/v2/search/tags?scope=span");
+    while querier.jobs.lock().is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let reply = get(&frontend.http, "/api/search?q=%7B%7D").await;
+    assert_eq!((reply.status, reply.text(), reply.headers.contains_key("retry-after")), (429, "memory", true));
+}
+
+#[tokio::test]
+async fn a_result_that_does_not_fit_ends_its_query_and_no_other() {
+    // It may be received, but not be held: 9.6 MiB are for queries.
+    let large = "x".repeat(5_100_000);
+    let mut config = Config::default();
+    config.memory.limit = vivace_config::ByteString(32 << 20);
+    let (frontend, querier) = Frontend::with(&config, move |job: &Job| match &job.work {
+        Some(Work::SearchRecent(request) | Work::SearchRecentTraces(SearchRecentTraces { request: Some(request), .. }))
+            if request.query == "{}" =>
+        {
+            querier::found(&[("1", 1, &large)])
+        }
+        _ => querier::nothing(job),
+    })
+    .await;
+    let reply = get(&frontend.http, "/api/search?q=%7B%7D").await;
+    assert_eq!(reply.status, 422, "{}", reply.text());
+    assert!(reply.text().starts_with("out of memory for queries"), "{}", reply.text());
+    assert_eq!(get(&frontend.http, "/api/search?q=%7B%20kind%20%3D%20server%20%7D").await.status, 200);
+    assert_eq!(querier.cancelled.lock().len(), 0);
 }
