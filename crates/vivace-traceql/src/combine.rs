@@ -14,7 +14,7 @@ pub const ROOT_NOT_YET_RECEIVED: &str = "<root span not yet received>";
 
 /// Merges search results by trace; the order in which they come makes no difference to a trace.
 ///
-/// Source: TraceQL description, "How many, which, in what order".
+/// Source: docs/facts/traceql.md, "How many, which, in what order".
 #[derive(Debug, Clone)]
 pub struct SearchCombiner {
     limit: usize,
