@@ -1,6 +1,6 @@
 //! The bloom filter of a block's trace ids, cut into shards so that a lookup reads one small object.
 //!
-//! Source: block format description, "Bloom filters".
+//! Source: docs/facts/blocks.md, "Bloom filters".
 
 use vivace_core::TraceId;
 
@@ -183,7 +183,7 @@ mod tests {
         text.parse().expect("an id")
     }
 
-    /// Vectors of the block format description, "Test vectors".
+    /// Source: docs/facts/blocks.md, "Test vectors".
     #[test]
     fn positions_are_the_originals() {
         type Row = (&'static str, [u64; 4], [u64; 7], [u64; 7]);

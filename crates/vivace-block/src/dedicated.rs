@@ -115,7 +115,7 @@ impl DedicatedColumn {
 
 /// What is configured when nothing is.
 ///
-/// Source: block format description, "Dedicated columns".
+/// Source: docs/facts/blocks.md, "Dedicated columns".
 #[must_use]
 pub fn default_columns() -> Vec<DedicatedColumn> {
     use DedicatedScope::{Resource, Span};
@@ -183,7 +183,7 @@ pub fn hash(columns: &[DedicatedColumn]) -> u64 {
 mod tests {
     use super::*;
 
-    /// Vectors of the block format description, "Test vectors".
+    /// Source: docs/facts/blocks.md, "Test vectors".
     #[test]
     fn hashes_are_the_originals() {
         assert_eq!(hash(&[]), 0);

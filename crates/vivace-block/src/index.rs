@@ -1,6 +1,6 @@
 //! The `index` object: which row group holds a trace.
 //!
-//! Source: block format description, "`index` object".
+//! Source: docs/facts/blocks.md, "`index` object".
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;

@@ -60,7 +60,7 @@ impl JoinedFetch {
     /// A trace that is in one part only keeps the order of its spans; those of others are sorted by start and id. Resources of
     /// different parts count as different.
     ///
-    /// Source: block format description, "Combining rows and compaction".
+    /// Source: docs/facts/blocks.md, "Combining rows and compaction".
     #[must_use]
     pub fn join(&self, mut parts: Vec<Batch>) -> Batch {
         let mut rows: Vec<At> =

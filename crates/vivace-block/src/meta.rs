@@ -7,7 +7,7 @@ use crate::DedicatedColumn;
 
 /// `meta.json`: what is known of a block without opening it. Written last; without it there is no block.
 ///
-/// Source: block format description, "`meta.json`".
+/// Source: docs/facts/blocks.md, "`meta.json`".
 #[derive(Debug, Clone, PartialEq)]
 pub struct BlockMeta {
     /// Layout of `data.parquet`.

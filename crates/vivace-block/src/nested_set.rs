@@ -1,6 +1,6 @@
 //! The position of every span in its trace's tree, as numbers that structural queries compare.
 //!
-//! Source: block format description, "Nested set numbering".
+//! Source: docs/facts/blocks.md, "Nested set numbering".
 
 use rustc_hash::FxHashMap;
 use vivace_core::SpanId;
@@ -169,7 +169,7 @@ mod tests {
         assert_eq!(positions[199_999].left, 200_000);
     }
 
-    /// The rules of the description word by word, as slow as they are plain: every question is a walk over all spans.
+    /// The rules word by word, as slow as they are plain: every question is a walk over all spans.
     struct Model<'n> {
         nodes: &'n [Node],
         counter: i32,

@@ -1,6 +1,6 @@
 //! One trace as a row: OTLP bytes regrouped, rooted, numbered and sorted into columns. Blocks store it, live search reads it.
 //!
-//! Source: block format description, "OTLP to row rules".
+//! Source: docs/facts/blocks.md, "OTLP to row rules".
 
 mod any_value;
 mod parse;

@@ -1,6 +1,6 @@
 //! The columns of vParquet4: 103 leaves whose order, names and levels are the format.
 //!
-//! Source: block format description, "vParquet4 schema".
+//! Source: docs/facts/blocks.md, "vParquet4 schema".
 
 use std::sync::{Arc, LazyLock};
 

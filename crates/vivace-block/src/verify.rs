@@ -4,7 +4,8 @@
 //! Rows are read twice, by [`BlockReader`] and by the Parquet library. What real blocks of Tempo are known to get wrong is
 //! a note, not a failure.
 //!
-//! Source: block format description, sections 2 to 5, 8.2 to 8.7, 17 and 18.
+//! Source: docs/facts/blocks.md, "`meta.json`", "Bloom filters", "`index` object", "OTLP to row rules", "What a foreign writer must keep to",
+//! "What is wrong in real blocks".
 
 mod columns;
 mod objects;

@@ -342,7 +342,7 @@ impl<W: Write + Send> BlockWriter<W> {
 
 /// A row's size in the unit of `parquet_row_group_size_bytes`.
 ///
-/// Source: block format description, "Row order, row groups, pages".
+/// Source: docs/facts/blocks.md, "Row order, row groups, pages".
 fn estimate(row: &Row<'_>) -> u64 {
     let sum = 7
         + 10 * row.resources.len()

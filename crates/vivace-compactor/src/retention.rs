@@ -45,7 +45,7 @@ impl Action {
 /// What has become due. `written` says when the metas of [`undecided`] blocks were written to the bucket, unix nanoseconds;
 /// where it does not, nothing is due.
 ///
-/// Source: component behaviour of the reference, "Retention and deletion".
+/// Source: docs/facts/components.md, "Retention and deletion".
 #[must_use]
 pub fn plan(blocks: &TenantBlocks, retention: Retention, now_unix_nanos: u64, written: &FxHashMap<BlockId, u64>) -> Vec<Action> {
     let (live, compacted) = (nanos(retention.live), nanos(retention.compacted));

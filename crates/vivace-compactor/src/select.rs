@@ -1,6 +1,6 @@
 //! Which blocks are merged. Pure: blocks and the time in, jobs out.
 //!
-//! Source: component behaviour of the reference, "Selecting work".
+//! Source: docs/facts/components.md, "Selecting work".
 
 use std::collections::BTreeMap;
 use std::time::Duration;

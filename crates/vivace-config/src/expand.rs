@@ -26,7 +26,7 @@ const DEPTH_MAX: usize = 16;
 /// # Errors
 /// For a `${` that is not closed, or that names nothing.
 ///
-/// Source: config.md section 1.1 (the rules of drone/envsubst).
+/// Source: docs/facts/configuration.md, "Variables in the file".
 pub fn expand(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<String, ExpandError> {
     expand_at(text, 1, DEPTH_MAX, lookup)
 }

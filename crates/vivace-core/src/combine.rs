@@ -10,7 +10,7 @@ use crate::SpanId;
 /// Spans are the same when id and kind are equal; the first copy stays. When several parts had spans, spans are
 /// sorted by start and id within their scope, and scopes and resources by their first span.
 ///
-/// Source: block format description, "Combining rows and compaction".
+/// Source: docs/facts/blocks.md, "Combining rows and compaction".
 #[must_use]
 pub fn combine(parts: impl IntoIterator<Item = Vec<ResourceSpans>>) -> Vec<ResourceSpans> {
     let mut seen = FxHashSet::default();

@@ -77,7 +77,7 @@ impl TraceId {
 
     /// The place of a tenant's trace on the ring: 32-bit FNV-1 over tenant and trace id.
     ///
-    /// Source: component behaviour of the reference, "Regrouping".
+    /// Source: docs/facts/components.md, "Regrouping".
     #[must_use]
     pub fn token(&self, tenant: &crate::TenantId) -> Token {
         Token(fnv1_32(fnv1_32(FNV_OFFSET, tenant.as_str().as_bytes()), &self.0))
@@ -202,7 +202,7 @@ mod tests {
         assert!("4c6fb1a2".parse::<BlockId>().is_err());
     }
 
-    /// Vectors of the block format description, "Test vectors".
+    /// Source: docs/facts/blocks.md, "Test vectors".
     #[test]
     fn shard_hash_is_fnv1() {
         let hash = |text: &str| text.parse::<TraceId>().expect("an id").fnv1_32();

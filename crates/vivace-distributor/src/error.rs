@@ -99,7 +99,7 @@ impl PushError {
         }
     }
 
-    /// The gRPC status. Source: HTTP API facts 3.1 and its "worth improving".
+    /// The gRPC status. Source: docs/facts/http-api.md, "OTLP over HTTP".
     pub(crate) fn code(&self) -> Code {
         match self {
             Self::Tenant(TenantError::Missing) => Code::Unauthenticated,

@@ -17,7 +17,7 @@ use vivace_server::RequestCharge;
 
 use crate::plan::plan;
 
-/// Where a limit is not set. Source: component behaviour of the reference, "Metrics-generator tee".
+/// Where a limit is not set. Source: docs/facts/components.md, "Metrics-generator tee".
 const QUEUE_SIZE: usize = 100;
 const WORKERS: usize = 2;
 /// Longest time that shutdown waits for what is queued.

@@ -7,7 +7,7 @@ use vivace_core::TenantId;
 /// is full.
 const BUCKETS_BEFORE_CLEANING: usize = 10_000;
 
-/// What a tenant may send. Source: component behaviour of the reference, "Rate limiting".
+/// What a tenant may send. Source: docs/facts/components.md, "Rate limiting".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Rate {
     /// Bytes per second that this process takes; 0 is no limit.

@@ -1,4 +1,4 @@
-//! What is counted. Source: metrics contract, "Distributor".
+//! What is counted. Source: docs/facts/metrics.md, "Distributor".
 
 use vivace_core::TenantId;
 

@@ -149,7 +149,7 @@ fn regroup<'r, F: Fn(Token) -> Option<&'r Instance>>(
 impl Survey {
     /// The trace of a span with valid ids; counts the others.
     ///
-    /// Source: component behaviour of the reference, "Regrouping"; all zeros are refused in both ids, as its receivers do.
+    /// Source: docs/facts/components.md, "Regrouping".
     fn check(&mut self, span: &SpanHead<'_>) -> Option<TraceId> {
         let valid = |id: &[u8], len: usize| id.len() == len && id.iter().any(|byte| *byte != 0);
         let (bad, id) = match (valid(span.trace_id, 16), valid(span.span_id, 8)) {

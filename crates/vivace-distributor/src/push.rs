@@ -1,4 +1,4 @@
-//! What every receiver does with a request. Source: component behaviour of the reference, "Request sequence".
+//! What every receiver does with a request. Source: docs/facts/components.md, "Request sequence".
 
 use std::fmt::Write as _;
 use std::sync::Arc;

@@ -79,7 +79,7 @@ pub(crate) fn json(error: &PushError) -> serde_json::Value {
     status
 }
 
-/// The HTTP status of a gRPC code. Source: HTTP API facts, 3.1.
+/// The HTTP status of a gRPC code. Source: docs/facts/http-api.md, "HTTP status of a gRPC code".
 pub(crate) fn http(code: Code) -> u16 {
     match code {
         Code::Ok => 200,

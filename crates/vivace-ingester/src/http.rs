@@ -22,7 +22,7 @@ struct FlushQuery {
     tenant: Option<String>,
 }
 
-/// `/flush` and `/shutdown`. Source: HTTP API facts, 7.
+/// `/flush` and `/shutdown`. Source: docs/facts/http-api.md, "Operator's pages".
 pub(crate) fn router(ingester: Arc<Ingester>, shutdown: Shutdown) -> Router {
     Router::new().route("/flush", any(flush)).route("/shutdown", any(shut_down)).with_state(Parts { ingester, shutdown })
 }

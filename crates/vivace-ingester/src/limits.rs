@@ -22,7 +22,7 @@ pub(crate) struct TraceLimits {
 /// span makes it live again. Its bytes count on, so that a trace that was too large stays refused until it has been quiet
 /// for as long as a block takes.
 ///
-/// Source: component behaviour of the reference, "Push".
+/// Source: docs/facts/components.md, "Push to an ingester".
 #[derive(Debug, Default)]
 pub(crate) struct TraceTracker {
     traces: FxHashMap<TraceId, Tracked>,

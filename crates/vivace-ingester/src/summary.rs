@@ -27,7 +27,7 @@ pub(crate) struct TraceSummary {
 /// Retention counts from a block's end, and every search touches the blocks whose range it meets. So a time that is not near the
 /// arrival of its span does not count: it is told only that there is one, and counts as the time at which the block is written.
 ///
-/// Source: component behaviour of the reference, "Block time range".
+/// Source: docs/facts/components.md, "Block time range".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct BlockRange {
     /// Nanoseconds since the epoch; [`u64::MAX`] when no span says one.

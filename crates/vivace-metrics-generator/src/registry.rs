@@ -9,7 +9,7 @@ use vivace_proto::prometheus::{Exemplar, Label, Sample, TimeSeries};
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Labels(Vec<(String, String)>);
 
-/// Longer names and values are cut. Source: `registry.max_label_name_length` and `max_label_value_length` of the reference.
+/// Longer names and values are cut. Source: docs/facts/components.md, "Registry".
 const LABEL_NAME_BYTES_MAX: usize = 1024;
 const LABEL_VALUE_BYTES_MAX: usize = 2048;
 

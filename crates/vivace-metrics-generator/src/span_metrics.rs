@@ -1,6 +1,6 @@
 //! The span-metrics processor: calls, latency and size per service, span name, kind and status.
 //!
-//! Source: component behaviour of the reference, "Span metrics".
+//! Source: docs/facts/components.md, "Span metrics".
 
 use rustc_hash::FxHashMap;
 use vivace_core::wire::WireError;

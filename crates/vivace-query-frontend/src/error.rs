@@ -86,7 +86,7 @@ impl QueryError {
         }
     }
 
-    /// Of the HTTP API. Source: HTTP API facts, 2.7.
+    /// Of the HTTP API. Source: docs/facts/http-api.md, "Errors".
     pub(crate) fn http_status(&self) -> StatusCode {
         match self {
             Self::Invalid(_) => StatusCode::BAD_REQUEST,

@@ -531,7 +531,7 @@ pub(crate) fn intrinsics(scope: &str) -> Option<SearchTagsV2Scope> {
 
 /// The attribute that a bare tag name of the first version means, and values that are added to what is stored.
 ///
-/// Source: TraceQL description, 8.2.
+/// Source: docs/facts/traceql.md, "Tag names and values".
 pub(crate) fn attribute_of_v1(name: &str) -> (String, &'static [&'static str]) {
     let known: (&str, &[&str]) = match name {
         "name" => ("name", &[]),

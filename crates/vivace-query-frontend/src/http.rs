@@ -1,4 +1,4 @@
-//! The HTTP API: parameters in, answers out. Source: HTTP API facts, 4.
+//! The HTTP API: parameters in, answers out. Source: docs/facts/http-api.md, "Query API".
 
 use std::sync::Arc;
 

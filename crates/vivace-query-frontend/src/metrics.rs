@@ -1,4 +1,4 @@
-//! What the query-frontend counts. Source: metrics contract, 4 and 6.10.
+//! What the query-frontend counts. Source: docs/facts/metrics.md, "Queries"; docs/facts/components.md, "Counters of queries".
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! The parameters of the query API, with the errors that its clients know. Source: HTTP API facts, 4.
+//! The parameters of the query API, with the errors that its clients know. Source: docs/facts/http-api.md, "Query API".
 
 use std::time::Duration;
 

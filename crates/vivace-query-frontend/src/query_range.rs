@@ -1,4 +1,6 @@
-//! TraceQL metrics: series over a range of time, or one value each. Source: HTTP API facts, 4.9 and 4.10; TraceQL description, 7.
+//! TraceQL metrics: series over a range of time, or one value each.
+//!
+//! Source: docs/facts/http-api.md, "Range metrics" and "Instant metrics"; docs/facts/traceql.md, "Range of a metrics query".
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,7 +64,7 @@ impl Asked {
         Ok(Self { step: None, is_instant: true, exemplars: 0, ..range })
     }
 
-    /// A range query as a message. Source: gRPC API facts, 4.3.
+    /// A range query as a message. Source: docs/facts/grpc-api.md, "Metrics messages".
     pub(crate) fn range_message(request: QueryRangeRequest, now: u64) -> Result<Self, QueryError> {
         let (start, end) = message_range(request.start, request.end, now)?;
         Ok(Self {

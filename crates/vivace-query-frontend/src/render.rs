@@ -1,4 +1,4 @@
-//! Answers as JSON or protobuf, compressed where the client takes that. Source: HTTP API facts, 2.4 to 2.6.
+//! Answers as JSON or protobuf, compressed where the client takes that. Source: docs/facts/http-api.md, "Compression", "`Accept`", "JSON".
 
 use std::io::Write;
 
@@ -328,7 +328,7 @@ mod tests {
         assert_eq!(text(&Answer::TagValuesV2(SearchTagValuesV2Response::default())), r#"{"tagValues":[],"metrics":{}}"#);
     }
 
-    /// Client facts, trap 1: strict clients know these members and no others.
+    /// Strict clients know these members and no others. Source: docs/facts/clients.md, "JSON of searches is read strictly".
     #[test]
     fn search_has_no_member_that_clients_do_not_know() {
         let metrics = SearchMetrics {
@@ -354,7 +354,7 @@ mod tests {
         futures::FutureExt::now_or_never(http_body_util::BodyExt::collect(body)).unwrap().unwrap().to_bytes().to_vec()
     }
 
-    /// Client facts, trap 2.
+    /// Source: docs/facts/clients.md, "Messages must be there".
     #[test]
     fn protobuf_keeps_empty_messages() {
         let trace = TraceByIdResponse::decode(message(&Answer::Trace(found())).as_slice()).unwrap().trace.unwrap();

@@ -1,4 +1,4 @@
-//! `tempopb.StreamingQuerier`: the same queries, answered in steps. Source: gRPC API facts, 3.
+//! `tempopb.StreamingQuerier`: the same queries, answered in steps. Source: docs/facts/grpc-api.md, "Streaming queries".
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -396,7 +396,7 @@ mod tests {
 
     use super::*;
 
-    /// Client facts, trap 7.
+    /// Source: docs/facts/clients.md, "Streamed messages are small".
     #[test]
     fn messages_stay_far_below_what_clients_refuse() {
         let trace = |n: usize| TraceSearchMetadata { trace_id: n.to_string(), root_trace_name: "x".repeat(300_000), ..Default::default() };

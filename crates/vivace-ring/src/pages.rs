@@ -14,7 +14,7 @@ use crate::{Instance, Membership, Role};
 
 /// The status pages of these rings and of the gossip. A `POST` with `forget=<id>` drops a dead member.
 ///
-/// Source: HTTP API facts, "Operations".
+/// Source: docs/facts/http-api.md, "Operator's pages".
 pub fn router(membership: &Membership, roles: &[Role]) -> Router {
     let mut router = Router::new().route("/memberlist", get(memberlist).with_state(membership.clone()));
     for role in roles {

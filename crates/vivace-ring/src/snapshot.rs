@@ -62,7 +62,7 @@ impl Snapshot {
     ///
     /// None when no instance takes writes.
     ///
-    /// Source: component behaviour of the reference, "Ring, Model".
+    /// Source: docs/facts/components.md, "Ring".
     #[must_use]
     pub fn primary(&self, token: Token) -> Option<&Instance> {
         let at = self.position_after(token);

@@ -1,4 +1,4 @@
-//! What every process answers about itself. Source: HTTP API facts, 7.
+//! What every process answers about itself. Source: docs/facts/http-api.md, "Operator's pages".
 
 use std::fmt::Write as _;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! `tempo_request_duration_seconds`: every HTTP and gRPC request by route and outcome.
 //!
-//! Source: metrics contract, 1.1.
+//! Source: docs/facts/metrics.md, "Requests".
 
 use std::pin::Pin;
 use std::task::{Context, Poll};

@@ -22,7 +22,7 @@ static EXPAND_ENV: OnceLock<bool> = OnceLock::new();
 /// 1 for a file that is missing or wrong and a `-config.verify` with remarks, 2 for a flag that does not exist.
 /// Every problem is said on standard error, all at once. Warnings are said there too, and logged by nobody again.
 ///
-/// Source: configuration facts, 1 and 2.
+/// Source: docs/facts/configuration.md, "Loading" and "Flags".
 pub fn load(args: impl IntoIterator<Item = OsString>) -> Config {
     let mut args = args.into_iter().map(|arg| arg.to_string_lossy().into_owned());
     let program = args.next().unwrap_or_default();

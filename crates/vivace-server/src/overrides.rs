@@ -149,7 +149,7 @@ fn indent(out: &mut String, yaml: &str, spaces: usize) {
     }
 }
 
-/// `limit_name` of the Tenants dashboard. Source: metrics contract, 1.2.
+/// `limit_name` of the Tenants dashboard. Source: docs/facts/metrics.md, "Limits".
 fn publish(metric: &'static str, limits: &Limits, tenant: Option<&TenantId>) {
     let values = [
         ("max_local_traces_per_user", limits.ingestion.max_traces_per_user as f64),

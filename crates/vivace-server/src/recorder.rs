@@ -7,7 +7,7 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 /// Where a histogram's name says nothing else.
 const DEFAULT: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
-/// Buckets by histogram name. Source: metrics contract.
+/// Buckets by histogram name. Source: docs/facts/metrics.md, "Buckets".
 const BUCKETS: &[(&str, &[f64])] = &[
     ("tempo_request_duration_seconds", &[0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 1.5, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0]),
     ("tempo_spans_distance_in_past_seconds", &[300.0, 1800.0, 3600.0]),

@@ -61,7 +61,7 @@ pub fn insert(metadata: &mut MetadataMap, tenant: &TenantId) {
     metadata.insert(HEADER, value);
 }
 
-/// The answer of HTTP queries: 401 where no tenant is named, else 400. Source: HTTP API facts, 2.3.
+/// The answer of HTTP queries: 401 where no tenant is named, else 400. Source: docs/facts/http-api.md, "Tenants".
 #[must_use]
 pub fn http_error(error: &TenantError) -> Response {
     let status = match error {

@@ -122,7 +122,7 @@ impl Blocklist {
     /// Blocks that were compacted so lately that their successor may be missing from the live list: less than two poll
     /// intervals ago. A lookup by trace id reads them too.
     ///
-    /// Source: block format description, "Which blocks are asked".
+    /// Source: docs/facts/blocks.md, "Which blocks are asked".
     #[must_use]
     pub fn recently_compacted(&self, tenant: &TenantId) -> Vec<BlockMeta> {
         let now = (self.shared.clock)();

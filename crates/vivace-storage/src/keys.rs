@@ -1,6 +1,6 @@
 //! Where things lie in the bucket.
 //!
-//! Source: block format description, "Bucket layout".
+//! Source: docs/facts/blocks.md, "Bucket layout".
 
 use object_store::path::Path;
 use vivace_block::objects;

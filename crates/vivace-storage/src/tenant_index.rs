@@ -1,6 +1,6 @@
 //! A tenant's blocks in one object, so that readers need not list the bucket.
 //!
-//! Source: block format description, "Tenant index".
+//! Source: docs/facts/blocks.md, "Tenant index".
 
 use std::borrow::Cow;
 use std::fmt;

@@ -7,7 +7,7 @@ const SECOND: u64 = 1_000_000_000;
 /// Whether a block may hold something between two times, unix nanoseconds. Bounds are used only when both are given.
 /// A block whose times are unknown or contradict each other may hold anything.
 ///
-/// Source: block format description, "Which blocks are asked".
+/// Source: docs/facts/blocks.md, "Which blocks are asked".
 #[must_use]
 pub fn overlaps(meta: &BlockMeta, start_unix_nanos: u64, end_unix_nanos: u64) -> bool {
     if start_unix_nanos == 0 || end_unix_nanos == 0 || !are_times_known(meta) {

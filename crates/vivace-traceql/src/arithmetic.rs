@@ -1,6 +1,6 @@
 //! Arithmetic on values.
 //!
-//! Source: TraceQL description, "Arithmetic", "Evaluation errors".
+//! Source: docs/facts/traceql.md, "Arithmetic", "Evaluation errors".
 
 use crate::ast::Arithmetic;
 use crate::compare::Val;

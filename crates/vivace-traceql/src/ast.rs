@@ -1,6 +1,6 @@
 //! The parsed query.
 //!
-//! Source: TraceQL description, "Grammar".
+//! Source: docs/facts/traceql.md, "Grammar".
 
 use crate::compare::CompareOp;
 use crate::{Attribute, Value};

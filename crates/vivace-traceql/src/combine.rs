@@ -15,7 +15,7 @@ pub const ROOT_NOT_YET_RECEIVED: &str = "<root span not yet received>";
 /// Merges search results by trace; the order in which they come makes no difference to a trace. The old member for the first of
 /// a trace's spansets is left to those who answer clients: it says nothing that the others do not.
 ///
-/// Source: TraceQL description, "How many, which, in what order".
+/// Source: docs/facts/traceql.md, "How many, which, in what order".
 #[derive(Debug, Clone)]
 pub struct SearchCombiner {
     limit: usize,

@@ -215,7 +215,7 @@ fn array<'a>(op: CompareOp, elements: impl IntoIterator<Item = Val<'a>>, scalar:
 
 /// Compares any two values, numbers across types, arrays with scalars by their elements.
 ///
-/// Source: TraceQL description, "Comparison" and "Boolean operators and arrays".
+/// Source: docs/facts/traceql.md, "Comparison" and "Boolean operators and arrays".
 pub(crate) fn compare(op: CompareOp, a: Val<'_>, b: Val<'_>) -> bool {
     let is_array = |v: &Val<'_>| matches!(v, Val::Ints(_) | Val::Floats(_) | Val::Strs(_) | Val::Bools(_));
     match (is_array(&a), is_array(&b)) {
@@ -255,7 +255,7 @@ impl Comparison {
     /// element must satisfy the comparison; for `!=` and `!~` every element. Nil satisfies `NotExists` alone, an
     /// opaque value nothing at all.
     ///
-    /// Source: TraceQL description, "Comparison", "Nil", "Regular expressions", "Boolean operators and arrays".
+    /// Source: docs/facts/traceql.md, "Comparison", "Nil", "Regular expressions", "Boolean operators and arrays".
     #[must_use]
     pub fn matches(&self, value: &Value) -> bool {
         self.accepts(Val::from(value))

@@ -1,6 +1,6 @@
 /// Why a query is refused. All variants are the client's fault (HTTP 400).
 ///
-/// Source: TraceQL description, "Static rules".
+/// Source: docs/facts/traceql.md, "Static rules".
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum QueryError {
     /// The text is longer than [`crate::MAX_QUERY_BYTES`].

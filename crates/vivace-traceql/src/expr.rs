@@ -142,7 +142,7 @@ pub(crate) enum Literal {
 
 /// `attribute op literal`, with ids written as they are stored.
 ///
-/// Source: TraceQL description, "Typed literals", and its divergence D20.
+/// Source: docs/facts/traceql.md, "Typed literals" and "Ids as texts".
 pub(crate) fn literal(attribute: &Attribute, op: CompareOp, literal: &Value) -> Literal {
     match (attribute, literal) {
         (Attribute::Named { .. }, Value::Duration(_) | Value::Status(_) | Value::Kind(_)) => Literal::Never,
@@ -316,7 +316,7 @@ impl Filter {
 
     /// The first combination of an event and a link for which the filter holds.
     ///
-    /// Source: TraceQL description, "Events and links".
+    /// Source: docs/facts/traceql.md, "Events and links".
     pub(crate) fn find<'a>(&self, batch: &'a Batch, trace: &'a TraceRow, span: usize) -> Option<At<'a>> {
         fn rows(rows: std::ops::Range<usize>, used: bool) -> impl Iterator<Item = Option<usize>> + Clone {
             let none = (!used || rows.is_empty()).then_some(None);

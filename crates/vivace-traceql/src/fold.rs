@@ -1,6 +1,6 @@
 //! Constant folding while parsing.
 //!
-//! Source: TraceQL description, "Constant folding".
+//! Source: docs/facts/traceql.md, "Constant folding".
 
 use crate::arithmetic::{negated, not};
 use crate::ast::{Field, FieldOp, UnaryOp};

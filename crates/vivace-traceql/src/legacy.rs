@@ -1,6 +1,6 @@
 //! Search without TraceQL: tags and a range of durations.
 //!
-//! Source: TraceQL description, "Legacy search".
+//! Source: docs/facts/traceql.md, "Legacy search".
 
 use std::sync::Arc;
 

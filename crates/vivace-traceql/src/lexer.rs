@@ -1,6 +1,6 @@
 //! Text to tokens.
 //!
-//! Source: TraceQL description, "Lexical rules".
+//! Source: docs/facts/traceql.md, "Lexical rules".
 
 use std::sync::Arc;
 

@@ -1,6 +1,6 @@
 //! Tokens to a tree.
 //!
-//! Source: TraceQL description, "Grammar".
+//! Source: docs/facts/traceql.md, "Grammar".
 
 mod field;
 mod pipeline;

@@ -25,7 +25,7 @@ thread_local! {
 /// # Errors
 /// What is wrong with the pattern, or that it is larger than [`MAX_REGEX_BYTES`].
 ///
-/// Source: TraceQL description, "Regular expressions".
+/// Source: docs/facts/traceql.md, "Regular expressions".
 pub fn compile(pattern: &str) -> Result<Regex, regex::Error> {
     let translated = from_go(pattern);
     let anchored = format!("^(?s:{translated})$");

@@ -1,6 +1,6 @@
 //! A pipeline made ready to run, and running it on one trace.
 //!
-//! Source: TraceQL description, "Evaluation of a query on one trace".
+//! Source: docs/facts/traceql.md, "Evaluation of a query on one trace".
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! The canonical text of a query.
 //!
-//! Source: TraceQL description, "Canonical text".
+//! Source: docs/facts/traceql.md, "Canonical text".
 
 use std::fmt::{Display, Formatter, Result};
 

@@ -1,6 +1,6 @@
 //! Relations between spans of one trace, decided by nested set numbers.
 //!
-//! Source: TraceQL description, "Operators between sets of spans" and "The tree, roots and nested sets".
+//! Source: docs/facts/traceql.md, "Operators between sets of spans" and "The tree, roots and nested sets".
 
 use rustc_hash::{FxHashMap, FxHashSet};
 

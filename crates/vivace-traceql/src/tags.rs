@@ -1,6 +1,6 @@
 //! Tag names and values: the filter `q`, and what is answered without data.
 //!
-//! Source: TraceQL description, "Tag names and values".
+//! Source: docs/facts/traceql.md, "Tag names and values".
 
 use crate::ast::{Field, FieldOp, Spansets, Stage};
 use crate::compare::CompareOp;

@@ -1,6 +1,6 @@
 //! Static types: which operands an operator takes.
 //!
-//! Source: TraceQL description, "Static rules".
+//! Source: docs/facts/traceql.md, "Static rules".
 
 use crate::ast::{FieldOp, UnaryOp};
 use crate::compare::CompareOp;

@@ -1,6 +1,6 @@
 //! Queries that can be read and make no sense.
 //!
-//! Source: TraceQL description, "Checks".
+//! Source: docs/facts/traceql.md, "Checks".
 
 use crate::ast::{
     Aggregate, Field, FieldOp, FirstStage, LaterStage, Metrics, OverTime, Pipeline, Query, Root, Scalar, ScalarFilter, SpansetOp, Spansets,

@@ -35,7 +35,7 @@ pub enum Kind {
 
 /// A value of the language.
 ///
-/// Source: TraceQL description, "Values".
+/// Source: docs/facts/traceql.md, "Values".
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
     /// The attribute is absent.

@@ -1,6 +1,6 @@
 //! The value of an attribute or intrinsic on a span of a row.
 //!
-//! Source: TraceQL description, "Values", "Intrinsics", "Looking up an attribute".
+//! Source: docs/facts/traceql.md, "Values", "Intrinsics", "Looking up an attribute".
 
 use std::sync::Arc;
 

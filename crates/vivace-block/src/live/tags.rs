@@ -1,6 +1,6 @@
 //! Tag names and values of live spans.
 //!
-//! Source: TraceQL description, "Tag names and values".
+//! Source: docs/facts/traceql.md, "Tag names and values".
 
 use std::ops::ControlFlow;
 

@@ -15,7 +15,7 @@ use super::shape::part;
 
 /// Turns decoded rows back into OTLP.
 ///
-/// Source: block format description, "Row → OTLP".
+/// Source: docs/facts/blocks.md, "Row → OTLP".
 pub(crate) struct Assembler {
     rows: usize,
     keeps_unset: bool,

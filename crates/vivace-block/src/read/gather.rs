@@ -343,7 +343,7 @@ impl Gather {
 
     /// Direct children of the spans of one trace.
     ///
-    /// Source: block format description, "Nested set numbering"; TraceQL description, "The tree, roots and nested sets".
+    /// Source: docs/facts/blocks.md, "Nested set numbering"; docs/facts/traceql.md, "The tree, roots and nested sets".
     fn count_children(&self, spans: Range<usize>, rows: &mut [SpanRow]) {
         let Some(children) = &self.children else { return };
         // Without a root there is no tree; what vParquet5 blocks say then is left over from other traces.

@@ -15,7 +15,7 @@ pub(crate) struct Attr<'a> {
 
 /// A value in the shape of its columns.
 ///
-/// Source: block format description, "Attribute encoding".
+/// Source: docs/facts/blocks.md, "Attribute encoding".
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum AttrValue<'a> {
     Scalar(Scalar<'a>),

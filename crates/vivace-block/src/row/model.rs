@@ -1,4 +1,6 @@
-//! What a row derives from its spans, against a model: the rules of the description word by word, as slow as they are plain.
+//! What a row derives from its spans, against a model: the rules word by word, as slow as they are plain.
+//!
+//! Source: docs/facts/blocks.md, "OTLP to row rules".
 
 use std::collections::BTreeMap;
 

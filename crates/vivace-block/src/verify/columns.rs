@@ -43,7 +43,7 @@ fn of_vparquet4() -> Vec<Leaf> {
 
 /// The columns of a vParquet5 file depend on its meta. Releases differ in the number of slots, so the file decides that.
 ///
-/// Source: block format description, "vParquet5".
+/// Source: docs/facts/blocks.md, "vParquet5".
 fn of_vparquet5(dedicated: &[DedicatedColumn], found: &[Leaf]) -> Vec<Leaf> {
     let paths: BTreeSet<&str> = found.iter().map(|(path, _, _)| path.as_str()).collect();
     let mut leaves = Leaves { dedicated, paths, all: Vec::new() };

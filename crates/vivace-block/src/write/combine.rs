@@ -1,6 +1,6 @@
 //! Rows of one trace, from several blocks that are read, become one row, column by column.
 //!
-//! Source: block format description, "Combining rows and compaction".
+//! Source: docs/facts/blocks.md, "Combining rows and compaction".
 
 use std::collections::BTreeMap;
 use std::hash::BuildHasher;

@@ -258,7 +258,7 @@ impl Columns {
 
 /// What an element counts in the unit of `parquet_row_group_size_bytes`.
 ///
-/// Source: block format description, "Row order, row groups, pages".
+/// Source: docs/facts/blocks.md, "Row order, row groups, pages".
 pub(super) fn unit(list: List) -> u64 {
     match list {
         List::Resources => 10,

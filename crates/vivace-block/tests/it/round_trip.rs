@@ -1,6 +1,6 @@
 //! Any trace that a client can send comes back from a block as it went in, after the losses that the format has.
 //!
-//! Source: block format description, sections 8 and 14.1.
+//! Source: docs/facts/blocks.md, "OTLP to row rules" and "Row → OTLP".
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! What a foreign writer must get right for Tempo to find what it wrote, one test per trap.
 //!
-//! Source: block format description, sections 17 and 18.
+//! Source: docs/facts/blocks.md, "What a foreign writer must keep to" and "What is wrong in real blocks".
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! OTLP over gRPC. The request stays the bytes that it arrived in. Source: gRPC facts, "OTLP/gRPC receiver".
+//! OTLP over gRPC. The request stays the bytes that it arrived in. Source: docs/facts/grpc-api.md, "OTLP/gRPC receiver".
 
 use std::convert::Infallible;
 use std::sync::Arc;

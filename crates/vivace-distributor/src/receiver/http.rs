@@ -1,4 +1,4 @@
-//! OTLP over HTTP. Source: HTTP API facts 3.1, and its "worth improving".
+//! OTLP over HTTP. Source: docs/facts/http-api.md, "OTLP over HTTP".
 
 use std::sync::Arc;
 

@@ -234,7 +234,7 @@ impl SearchResult {
     /// Traces that a stream can show before the search is over: clients keep the first copy they get, so only those that are known
     /// as a whole and whose root is known, once each; of the newest only none, since which ones those are is known at the end.
     ///
-    /// Source: client facts, trap 6.
+    /// Source: docs/facts/clients.md, "A stream's first copy of a trace stays".
     pub(crate) fn take_presentable(&mut self) -> Vec<TraceSearchMetadata> {
         if self.most_recent {
             return Vec::new();

@@ -107,7 +107,7 @@ fn size(resource_spans: &[ResourceSpans]) -> u64 {
 
 /// Grafana reads these submessages without a look whether they are there, and subtracts start from end without sign.
 ///
-/// Source: client facts, traps 2 and 4.
+/// Source: docs/facts/clients.md, "Messages must be there" and "An end before its start".
 fn complete(resource_spans: &mut [ResourceSpans]) {
     for resource in resource_spans {
         resource.resource.get_or_insert_default();
@@ -128,7 +128,7 @@ fn spans(resource_spans: &mut [ResourceSpans]) -> impl Iterator<Item = &mut Span
 /// Zipkin's clients and servers share a span. The server's half gets an id of its own below the client's half, and the children
 /// move to the server's half.
 ///
-/// Source: component behaviour, 6.4.
+/// Source: docs/facts/components.md, "Trace by id".
 fn tell_shared_spans_apart(resource_spans: &mut [ResourceSpans]) {
     let mut kinds: FxHashMap<SpanId, (bool, bool)> = FxHashMap::default();
     for span in spans(resource_spans) {

@@ -11,7 +11,7 @@ use crate::client::{get, get_with};
 use crate::querier::{self, Outcome, Querier, nothing};
 use crate::{Frontend, block};
 
-/// Client facts, trap 5: only the first version answers with 404.
+/// Only the first version answers with 404. Source: docs/facts/clients.md, "A missing trace".
 #[tokio::test]
 async fn an_unknown_trace_is_404_in_version_1_and_an_empty_trace_in_version_2() {
     let (frontend, _querier) = Frontend::idle().await;
@@ -23,7 +23,10 @@ async fn an_unknown_trace_is_404_in_version_1_and_an_empty_trace_in_version_2() 
     assert!(TraceByIdResponse::decode(protobuf.body).unwrap().trace.is_some());
 }
 
-/// Parts from everywhere are one trace. Client facts, traps 2 to 4 and 10.
+/// Parts from everywhere are one trace.
+///
+/// Source: docs/facts/clients.md, "Messages must be there", "A resource without attributes is left out", "An end before its start",
+/// "Ids are loose".
 #[tokio::test]
 async fn a_trace_is_combined_from_all_jobs() {
     let (frontend, querier) = Frontend::with(&Config::default(), |job| match job.work.as_ref().unwrap() {
@@ -231,7 +234,7 @@ async fn tag_names_come_flat_or_by_scope() {
     assert!(querier.jobs.lock().is_empty(), "intrinsics need no data");
 }
 
-/// Client facts, trap 9 and 1.6: slashes are not escaped, and names arrive half typed.
+/// Source: docs/facts/clients.md, "Tags are sent half typed, and with slashes".
 #[tokio::test]
 async fn tag_values_take_any_name_in_the_path() {
     let (frontend, querier) = Frontend::with(&Config::default(), tags).await;

@@ -1,4 +1,6 @@
-//! `tempopb.StreamingQuerier`, also on the HTTP port. Client facts, traps 6 to 8.
+//! `tempopb.StreamingQuerier`, also on the HTTP port.
+//!
+//! Source: docs/facts/clients.md, "A stream's first copy of a trace stays", "Streamed messages are small", "gRPC comes to the HTTP port".
 
 use std::collections::HashSet;
 
@@ -77,7 +79,7 @@ async fn names_and_values_stream_too() {
     assert_eq!(values[0].tag_values.len(), 6);
 }
 
-/// Client facts, trap 7.
+/// Source: docs/facts/clients.md, "Streamed messages are small".
 #[tokio::test]
 async fn many_series_come_in_messages_that_clients_take() {
     use vivace_proto::tempopb::{QueryInstantRequest, QueryRangeRequest};

@@ -1,6 +1,6 @@
 //! `compare`: which values are more frequent among the spans of a selection than among the others.
 //!
-//! Source: TraceQL description, "compare".
+//! Source: docs/facts/traceql.md, "compare".
 
 use std::ops::ControlFlow;
 use std::sync::Arc;

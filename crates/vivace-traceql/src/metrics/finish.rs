@@ -1,6 +1,6 @@
 //! From counts to series.
 //!
-//! Source: TraceQL description, "First-stage functions", "Grouping and labels", "Exemplars" and "Output".
+//! Source: docs/facts/traceql.md, "First-stage functions", "Grouping and labels", "Exemplars" and "Output".
 
 use std::sync::Arc;
 

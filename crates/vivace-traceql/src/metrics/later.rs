@@ -1,6 +1,6 @@
 //! What is done with finished series: the largest, the smallest, and those that pass a comparison.
 //!
-//! Source: TraceQL description, "Later stages".
+//! Source: docs/facts/traceql.md, "Later stages".
 
 use std::cmp::Ordering;
 

@@ -1,6 +1,6 @@
 //! Arithmetic between series.
 //!
-//! Source: TraceQL description, "Later stages", arithmetic.
+//! Source: docs/facts/traceql.md, "Later stages".
 
 use std::sync::Arc;
 

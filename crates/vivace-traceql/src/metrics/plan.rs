@@ -409,7 +409,7 @@ impl Builder {
 
 /// Whether all filters were folded while parsing, to something that is not true.
 ///
-/// Source: TraceQL description, "Constant folding".
+/// Source: docs/facts/traceql.md, "Constant folding".
 fn folds_to_nothing(pipeline: &Pipeline) -> bool {
     fn spansets(of: &Spansets) -> bool {
         match of {

@@ -1,6 +1,6 @@
 //! Buckets that are powers of two, and quantiles of them.
 //!
-//! Source: TraceQL description, "Histogram buckets" and "Quantiles".
+//! Source: docs/facts/traceql.md, "Histogram buckets" and "Quantiles".
 
 /// The bucket of a number: the exponent of the smallest power of two that is not smaller. None below 2.
 #[inline]

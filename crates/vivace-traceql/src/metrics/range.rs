@@ -25,7 +25,7 @@ pub enum Release {
 
 /// The time of a metrics query, cut into intervals of one step, each open on the left and closed on the right.
 ///
-/// Source: TraceQL description, "Metrics", 7.1 to 7.4 and 7.10.
+/// Source: docs/facts/traceql.md, "Range of a metrics query", "Default step", "Instant queries".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MetricsRange {
     /// Unix nanoseconds; a span that starts here is not counted.
@@ -161,7 +161,7 @@ fn duration_text(nanos: u64) -> String {
 
 /// The step of a request that names none, nanoseconds.
 ///
-/// Source: TraceQL description, "Default step".
+/// Source: docs/facts/traceql.md, "Default step".
 fn default_step(length: u64, release: Release) -> u64 {
     let wanted = length / 240;
     let down_to = |unit: u64| (wanted / unit * unit).max(unit);

@@ -7,7 +7,7 @@ use crate::error::ParseError;
 use crate::fold;
 use crate::pattern::MAX_REGEXES;
 
-/// How tightly operators bind. Source: TraceQL description, "Precedence and associativity".
+/// How tightly operators bind. Source: docs/facts/traceql.md, "Precedence and associativity".
 pub(super) mod level {
     pub(crate) const BOOLEAN: u8 = 2;
     pub(crate) const COMPARISON: u8 = 3;

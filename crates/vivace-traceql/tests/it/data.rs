@@ -64,7 +64,7 @@ fn span(name: &'static str, id: u64, parent: u64, service: &'static str, start_m
     }
 }
 
-/// The three traces of the TraceQL description, "Data".
+/// The three traces of the worked examples. Source: docs/facts/traceql.md, "Worked examples".
 pub(crate) fn traces() -> Vec<Trace> {
     const A: u64 = 0xa100_0000_0000_0000;
     const B: u64 = 0xb200_0000_0000_0000;

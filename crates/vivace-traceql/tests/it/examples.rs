@@ -1,4 +1,4 @@
-//! The worked examples of the TraceQL description, by their numbers there.
+//! Queries and what they find in the traces of `data.rs`. Source: docs/facts/traceql.md, "Worked examples".
 
 /// Number, query, result: spans per trace, spanset attributes in braces, spansets joined by `&`.
 pub(crate) const EXAMPLES: &[(u32, &str, &str)] = &[

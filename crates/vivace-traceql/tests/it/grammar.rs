@@ -29,7 +29,7 @@ fn is_invalid(text: &str, message: &str) {
     }
 }
 
-/// Source: TraceQL description, "Precedence and associativity".
+/// Source: docs/facts/traceql.md, "Precedence and associativity".
 #[test]
 fn precedence() {
     for (text, want) in [
@@ -93,7 +93,7 @@ fn canonical_text() {
     }
 }
 
-/// Source: TraceQL description, "Accepted or refused".
+/// Source: docs/facts/traceql.md, "Accepted or refused".
 #[test]
 fn accepted_or_refused() {
     for accepted in [
@@ -168,7 +168,7 @@ fn accepted_or_refused() {
     assert!(refused("({} | by(span.n)) >> ({})").contains("consider using coalesce()"));
 }
 
-/// Source: TraceQL description, "Checks". One query for each reason that is not among the worked examples.
+/// Source: docs/facts/traceql.md, "Checks". One query for each reason that is not among the worked examples.
 #[test]
 fn checks() {
     let four = "by(.a,.b,.c,.d)";

@@ -22,7 +22,7 @@ pub(crate) struct Span {
     pub(crate) status: Status,
 }
 
-/// The seven spans of the TraceQL description, "Metrics" of the worked examples; each is a trace.
+/// The seven spans of the worked examples of metrics; each is a trace. Source: docs/facts/traceql.md, "Worked examples".
 pub(crate) fn spans() -> Vec<Span> {
     let span = |start_ms, duration_ms, service, g: &str, n| {
         let g = if g.is_empty() { Value::Nil } else { text(g) };
@@ -125,7 +125,7 @@ fn series(answer: &Answer, range: &MetricsRange) -> Vec<String> {
     answer.series.iter().map(line).collect()
 }
 
-/// By their numbers in the TraceQL description.
+/// By their numbers. Source: docs/facts/traceql.md, "Worked examples".
 const EXAMPLES: &[(u32, &str, &[&str])] = &[
     (124, "{} | count_over_time()", &["__name__=`count_over_time`: 1, 3, 3"]),
     (126, "{} | rate()", &["__name__=`rate`: 0.0167, 0.05, 0.05"]),
