@@ -8,6 +8,7 @@ use vivace_block::SpanRef;
 use vivace_core::TraceId;
 use vivace_core::otlp::{Regroup, SpanContext, walk_spans};
 
+use crate::left_out::LeftOut;
 use crate::segment::{Segment, SegmentError};
 
 /// Spans taken out of segments, in the client's own bytes, copied so that the segments need not stay decompressed.
@@ -172,11 +173,12 @@ impl Gathered {
     }
 }
 
-/// Gathers from many segments; those that cannot be read are logged and left out, and so is the rest when the client has gone away.
+/// Gathers from many segments; those that cannot be read are noted and left out, and so is the rest when the client has gone away.
 pub(crate) fn gather_readable<'a>(
     segments: impl IntoIterator<Item = &'a Arc<Segment>>,
     wanted: impl Fn(&TraceId) -> bool,
     stop: &CancellationToken,
+    left_out: &mut LeftOut,
 ) -> Gathered {
     let mut gathered = Gathered::default();
     for segment in segments {
@@ -184,7 +186,7 @@ pub(crate) fn gather_readable<'a>(
             break;
         }
         if let Err(error) = gathered.take(segment, &wanted) {
-            tracing::error!(tenant = %segment.header.tenant, segment = ?segment.header.id, %error, "segment left out of an answer");
+            left_out.segment(segment, &error);
         }
     }
     gathered

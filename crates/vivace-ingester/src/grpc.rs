@@ -110,12 +110,14 @@ impl Querier for Service {
 
     async fn search_tags_v2(&self, request: Request<SearchTagsRequest>) -> Result<Response<SearchTagsV2Response>, Status> {
         let tenant = self.tenant(&request)?;
-        self.ingester.tag_names(&tenant, request.into_inner()).await.map(Response::new).map_err(|e| query_status(&e))
+        let (names, left_out) = self.ingester.tag_names(&tenant, request.into_inner()).await.map_err(|e| query_status(&e))?;
+        Ok(warned(Response::new(names), left_out.warning()))
     }
 
     async fn search_tag_values_v2(&self, request: Request<SearchTagValuesRequest>) -> Result<Response<SearchTagValuesV2Response>, Status> {
         let tenant = self.tenant(&request)?;
-        self.ingester.tag_values(&tenant, request.into_inner()).await.map(Response::new).map_err(|e| query_status(&e))
+        let (values, left_out) = self.ingester.tag_values(&tenant, request.into_inner()).await.map_err(|e| query_status(&e))?;
+        Ok(warned(Response::new(values), left_out.warning()))
     }
 }
 
@@ -141,7 +143,8 @@ impl Recent for Service {
 
     async fn count_places(&self, request: Request<CountPlacesRequest>) -> Result<Response<CountPlacesResponse>, Status> {
         let tenant = self.tenant(&request)?;
-        self.ingester.count_places(&tenant, request.into_inner()).await.map(Response::new).map_err(|e| query_status(&e))
+        let (counts, left_out) = self.ingester.count_places(&tenant, request.into_inner()).await.map_err(|e| query_status(&e))?;
+        Ok(warned(Response::new(counts), left_out.warning()))
     }
 
     type SeriesStream = Messages<SeriesFromIngester>;

@@ -18,6 +18,7 @@ mod held;
 mod http;
 mod ingester;
 mod ledger;
+mod left_out;
 mod limits;
 mod live;
 mod lock;

@@ -14,8 +14,9 @@ use vivace_proto::vivace::v1::{self as proto, CountPlacesRequest, CountPlacesRes
 use vivace_traceql::{Batch, SearchCombiner, SearchPlan, TraceFilter};
 
 use crate::ingester::Ingester;
+use crate::left_out::LeftOut;
 use crate::live::{ServedBlock, View};
-use crate::query::{QueryError, Sources, blocking, read_failed};
+use crate::query::{QueryError, Sources, blocking};
 use crate::scan::Reader;
 use crate::search::{AtOnce, Found, LIMIT_DEFAULT, plan};
 
@@ -43,6 +44,7 @@ impl Ingester {
                 matched: 0,
                 candidates: FxHashMap::default(),
                 metrics: SearchMetrics::default(),
+                left_out: LeftOut::default(),
                 more: false,
             };
             let Sources { mut view, held } = sources;
@@ -52,6 +54,7 @@ impl Ingester {
             }
             search.live(&view, &mut reader);
             search.metrics.inspected_bytes += reader.inspected_bytes;
+            search.left_out = reader.left_out;
             drop(reader);
             for block in view.served.iter().rev() {
                 search.block(&ingester, block)?;
@@ -70,16 +73,19 @@ impl Ingester {
         self: &Arc<Self>,
         tenant: &TenantId,
         request: CountPlacesRequest,
-    ) -> Result<CountPlacesResponse, QueryError> {
+    ) -> Result<(CountPlacesResponse, LeftOut), QueryError> {
         let ids: Vec<TraceId> = ids_of(&request.trace_ids)?.map(TraceId).collect();
         let sources = self.sources_without(tenant, &request.answering, &request.known_blocks)?;
         let ingester = Arc::clone(self);
         let stop = CancellationToken::new();
         let _stops_with_the_client = stop.clone().drop_guard();
-        let counts = blocking(move || {
+        let (counts, left_out) = blocking(move || {
             let Sources { mut view, held } = sources;
+            let mut left_out = LeftOut::default();
             if !held.is_empty() {
-                view.add_held(&held, &mut Reader::within(&ingester.settings.budget)?, &stop);
+                let mut reader = Reader::within(&ingester.settings.budget)?;
+                view.add_held(&held, &mut reader, &stop);
+                left_out = reader.left_out;
             }
             let mut counts = vec![0u8; ids.len()];
             let mut is_live = vec![false; ids.len()];
@@ -100,13 +106,13 @@ impl Ingester {
                         let held = ids.iter().zip(&mut counts).filter(|(id, _)| found.contains(*id));
                         held.for_each(|(_, count)| *count = count.saturating_add(1));
                     }
-                    Err(error) => read_failed(block, error)?,
+                    Err(error) => left_out.block(block, error)?,
                 }
             }
-            Ok::<_, QueryError>(counts)
+            Ok::<_, QueryError>((counts, left_out))
         })
         .await??;
-        Ok(CountPlacesResponse { counts: counts.into() })
+        Ok((CountPlacesResponse { counts: counts.into() }, left_out))
     }
 
     /// What there is of a tenant without the blocks whose traces the asker finds in the bucket.
@@ -174,6 +180,7 @@ struct PartsSearch {
     /// What has been looked at.
     candidates: FxHashMap<TraceId, TracePart>,
     metrics: SearchMetrics,
+    left_out: LeftOut,
     /// Something was not looked at, or dropped.
     more: bool,
 }
@@ -216,7 +223,7 @@ impl PartsSearch {
         }
         match self.search_block(ingester, block) {
             Ok(()) => Ok(()),
-            Err(error) => read_failed(block, error),
+            Err(error) => self.left_out.block(block, error),
         }
     }
 
@@ -264,7 +271,7 @@ impl PartsSearch {
         };
         FoundParts {
             more: self.more || self.matched > self.limit,
-            found: Found::of(self.combiner, self.metrics),
+            found: Found::of(self.combiner, self.metrics, self.left_out),
             candidates: self.candidates.into_values().map(part).collect(),
             places,
         }

@@ -3,16 +3,16 @@ use std::sync::{Arc, LazyLock};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
-use vivace_block::{BlockReader, ReadError, live};
+use vivace_block::{BlockReader, live};
 use vivace_core::combine::combine;
 use vivace_core::{TenantId, TraceId};
 use vivace_proto::otlp::ResourceSpans;
-use vivace_proto::tempopb::{Trace, TraceByIdMetrics, TraceByIdResponse};
-use vivace_storage::BucketError;
+use vivace_proto::tempopb::{PartialStatus, Trace, TraceByIdMetrics, TraceByIdResponse};
 
 use crate::gather::gather_readable;
 use crate::ingester::Ingester;
-use crate::live::{ServedBlock, View};
+use crate::left_out::LeftOut;
+use crate::live::View;
 use crate::segment::Segment;
 
 /// Why a query has no answer.
@@ -70,12 +70,12 @@ impl Ingester {
         answering: &[String],
     ) -> Result<TraceByIdResponse, QueryError> {
         let Sources { view, held } = self.sources(tenant, answering)?;
-        let mut blocks = Vec::new();
+        let (mut blocks, mut left_out) = (Vec::new(), LeftOut::default());
         for block in view.served {
             match self.bucket.bloom_may_contain(&block.meta, trace).await {
                 Ok(true) => blocks.push(block),
                 Ok(false) => {}
-                Err(error) => unless_gone(&block, error)?,
+                Err(error) => left_out.object(&block, error)?,
             }
         }
         let ingester = Arc::clone(self);
@@ -85,7 +85,7 @@ impl Ingester {
             let mut segments: Vec<Arc<Segment>> = view.heads.iter().flat_map(|head| head.segments_of(&trace)).collect();
             segments.extend(held);
             let mut inspected: u64 = segments.iter().map(|s| u64::from(s.header.uncompressed_bytes)).sum();
-            let mut gathered = gather_readable(&segments, |id| *id == trace, &stop);
+            let mut gathered = gather_readable(&segments, |id| *id == trace, &stop, &mut left_out);
             let mut parts = Vec::new();
             for (id, spans) in gathered.traces() {
                 let (part, invalid) = live::trace(id, &spans);
@@ -101,20 +101,23 @@ impl Ingester {
                 let reader = ingester.bucket.reader(&block.meta);
                 match BlockReader::open(block.meta.clone(), reader).and_then(|b| b.find(trace, None)) {
                     Ok(part) => parts.extend(part),
-                    Err(error) => read_failed(&block, error)?,
+                    Err(error) => left_out.block(&block, error)?,
                 }
                 inspected += block.meta.size_bytes / u64::from(block.meta.row_groups.max(1));
             }
-            Ok((combine(parts), inspected))
+            Ok((combine(parts), inspected, left_out))
         };
         // Short, and not to wait for searches.
-        let found: Result<(Vec<ResourceSpans>, u64), QueryError> =
+        let found: Result<(Vec<ResourceSpans>, u64, LeftOut), QueryError> =
             spawn_blocking(find).await.map_err(|e| QueryError::Internal(e.to_string()))?;
-        let (resource_spans, inspected_bytes) = found?;
+        let (resource_spans, inspected_bytes, left_out) = found?;
+        let warning = left_out.warning();
+        let status = if warning.is_some() { PartialStatus::Partial } else { PartialStatus::Complete };
         Ok(TraceByIdResponse {
             trace: (!resource_spans.is_empty()).then_some(Trace { resource_spans }),
             metrics: Some(TraceByIdMetrics { inspected_bytes }),
-            ..TraceByIdResponse::default()
+            status: status.into(),
+            message: warning.unwrap_or_default(),
         })
     }
 }
@@ -134,28 +137,4 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
         work()
     });
     done.await.map_err(|e| QueryError::Internal(e.to_string()))
-}
-
-/// A served block that has been compacted away meanwhile is known to queriers: it is no loss.
-fn unless_gone(block: &ServedBlock, error: BucketError) -> Result<(), QueryError> {
-    match error {
-        BucketError::Gone { .. } => Ok(()),
-        BucketError::Corrupt { key, reason } => {
-            tracing::error!(block_id = %block.meta.block_id, key, reason, "flushed block is damaged, left out of an answer");
-            Ok(())
-        }
-        error @ (BucketError::Unavailable { .. } | BucketError::LocalFile { .. }) => Err(QueryError::Unavailable(error.into())),
-    }
-}
-
-/// As [`unless_gone`], for what reading columns says.
-pub(crate) fn read_failed(block: &ServedBlock, error: ReadError) -> Result<(), QueryError> {
-    match error {
-        ReadError::Io { ref source, .. } if source.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        ReadError::Io { .. } => Err(QueryError::Unavailable(error.into())),
-        error => {
-            tracing::error!(block_id = %block.meta.block_id, tenant = %block.meta.tenant_id, %error, "flushed block is damaged, left out of an answer");
-            Ok(())
-        }
-    }
 }

@@ -15,6 +15,7 @@ use vivace_core::otlp::walk_spans;
 use vivace_traceql::{Fetch, TooLarge, TraceFilter};
 
 use crate::gather::Gathered;
+use crate::left_out::LeftOut;
 use crate::live::{Contents, Head, TraceEntry, View};
 use crate::segment::Segment;
 use crate::summary::summarize;
@@ -46,6 +47,8 @@ pub(crate) struct Reader {
     until: FxHashMap<usize, usize>,
     /// Bytes decompressed so far.
     pub(crate) inspected_bytes: u64,
+    /// What could not be read so far.
+    pub(crate) left_out: LeftOut,
 }
 
 impl Reader {
@@ -69,6 +72,7 @@ impl Reader {
             gathered: Gathered::default(),
             until: FxHashMap::default(),
             inspected_bytes: 0,
+            left_out: LeftOut::default(),
         })
     }
 
@@ -100,7 +104,7 @@ impl Reader {
         traces.into_iter().take(most).take_while(fits).count().max(1)
     }
 
-    /// A segment's `TracesData`. None for one that cannot be read: it is logged and left out of the answer.
+    /// A segment's `TracesData`. None for one that cannot be read: it is noted and left out of the answer.
     pub(crate) fn read(&mut self, segment: &Arc<Segment>) -> Option<Bytes> {
         let key = Arc::as_ptr(segment) as usize;
         if let Some((_, data)) = self.kept.get(&key) {
@@ -109,7 +113,7 @@ impl Reader {
         let data = match segment.traces_data_in(std::mem::take(&mut self.used)) {
             Ok(data) => data,
             Err(error) => {
-                tracing::error!(tenant = %segment.header.tenant, segment = ?segment.header.id, %error, "segment left out of an answer");
+                self.left_out.segment(segment, &error);
                 return None;
             }
         };
@@ -135,7 +139,7 @@ impl Reader {
         if let Some(data) = self.read(segment)
             && let Err(error) = candidates.add(&data)
         {
-            tracing::error!(segment = ?segment.header.id, %error, "segment left out of an answer");
+            self.left_out.segment(segment, &error.into());
         }
     }
 
@@ -166,7 +170,7 @@ impl Reader {
                 if let Some(data) = self.read(&segment)
                     && let Err(error) = gathered.take_from(&segment, &data, |trace| wanted.contains(trace))
                 {
-                    tracing::error!(tenant = %segment.header.tenant, segment = ?segment.header.id, %error, "segment left out of an answer");
+                    self.left_out.segment(&segment, &error);
                 }
             }
         }

@@ -12,8 +12,9 @@ use vivace_storage::overlaps;
 use vivace_traceql::{Batch, LegacySearch, SearchCombiner, SearchPlan, parse};
 
 use crate::ingester::Ingester;
+use crate::left_out::LeftOut;
 use crate::live::View;
-use crate::query::{QueryError, Sources, blocking, read_failed};
+use crate::query::{QueryError, Sources, blocking};
 use crate::scan::Reader;
 
 /// Traces returned when a request names no limit.
@@ -56,8 +57,9 @@ pub(crate) struct Found {
 }
 
 impl Found {
-    pub(crate) fn of(combiner: SearchCombiner, metrics: SearchMetrics) -> Self {
-        let warning = combiner.warning();
+    pub(crate) fn of(combiner: SearchCombiner, metrics: SearchMetrics, left_out: LeftOut) -> Self {
+        let warnings: Vec<String> = combiner.warning().into_iter().chain(left_out.warning()).collect();
+        let warning = (!warnings.is_empty()).then(|| warnings.join("; "));
         let (traces, held) = combiner.finish_charged();
         Self { traces, metrics, warning, held }
     }
@@ -96,6 +98,7 @@ impl Ingester {
                 at_once: AtOnce::few(),
                 stop,
                 metrics: SearchMetrics::default(),
+                left_out: LeftOut::default(),
             };
             let Sources { mut view, held } = sources;
             let mut reader = Reader::within(&ingester.settings.budget)?;
@@ -104,9 +107,10 @@ impl Ingester {
             }
             search.live(&view, &mut reader);
             search.metrics.inspected_bytes += reader.inspected_bytes;
+            search.left_out = reader.left_out;
             drop(reader);
             search.blocks(&ingester, &view)?;
-            Ok(Found::of(search.combiner, search.metrics))
+            Ok(Found::of(search.combiner, search.metrics, search.left_out))
         })
         .await?
     }
@@ -134,6 +138,7 @@ struct Search {
     at_once: AtOnce,
     stop: CancellationToken,
     metrics: SearchMetrics,
+    left_out: LeftOut,
 }
 
 impl Search {
@@ -179,7 +184,7 @@ impl Search {
             let reader = match BlockReader::open(block.meta.clone(), ingester.bucket.reader(&block.meta)) {
                 Ok(reader) => reader,
                 Err(error) => {
-                    read_failed(block, error)?;
+                    self.left_out.block(block, error)?;
                     continue;
                 }
             };
@@ -192,7 +197,7 @@ impl Search {
                     self.metrics.inspected_bytes += stats.bytes;
                     self.metrics.inspected_traces += u32::try_from(stats.traces).unwrap_or(u32::MAX);
                 }
-                Err(error) => read_failed(block, error)?,
+                Err(error) => self.left_out.block(block, error)?,
             }
         }
         Ok(())

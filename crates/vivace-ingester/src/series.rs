@@ -221,7 +221,8 @@ impl Session {
             count.metrics.inspected_bytes += reader.inspected_bytes;
             let split = count.split.iter().flat_map(|id| id.0).collect::<Vec<u8>>().into();
             count.partial.check()?;
-            Ok(SeriesResponse { partial: Some(count.partial.to_message()), metrics: Some(count.metrics), split })
+            let warnings = reader.left_out.warning().into_iter().collect();
+            Ok(SeriesResponse { partial: Some(count.partial.to_message()), metrics: Some(count.metrics), split, warnings })
         });
         let counted = counted.await;
         drop(guard);

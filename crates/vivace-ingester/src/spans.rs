@@ -80,6 +80,7 @@ impl LookUp {
         let first = SpansResponse {
             served: std::mem::take(&mut self.served),
             inspected_bytes: self.reader.inspected_bytes - before,
+            warning: std::mem::take(&mut self.reader.left_out).warning().unwrap_or_default(),
             ..SpansResponse::default()
         };
         messages.insert(0, first);

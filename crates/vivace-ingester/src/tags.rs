@@ -12,8 +12,9 @@ use vivace_proto::tempopb::{
 use vivace_traceql::{Attribute, Fetch, Intrinsic, Scope, TagFilter, TagValue, Value, fixed_tag_values, parse_attribute};
 
 use crate::ingester::Ingester;
+use crate::left_out::LeftOut;
 use crate::live::View;
-use crate::query::{QueryError, Sources, blocking, read_failed};
+use crate::query::{QueryError, Sources, blocking};
 use crate::scan::Reader;
 use crate::search::SECOND;
 use crate::segment::Segment;
@@ -38,7 +39,7 @@ impl Ingester {
         self: &Arc<Self>,
         tenant: &TenantId,
         request: SearchTagsRequest,
-    ) -> Result<SearchTagsV2Response, QueryError> {
+    ) -> Result<(SearchTagsV2Response, LeftOut), QueryError> {
         let scope = match request.scope.as_str() {
             "" | "none" => None,
             name => match SCOPES.iter().find(|(known, _)| *known == name) {
@@ -49,7 +50,7 @@ impl Ingester {
         let filter = filter(&request.query, None, request.start, request.end)?;
         let mut names =
             Names { found: BTreeMap::new(), per_scope_max: max(request.max_tags_per_scope), bytes_left: self.tag_bytes(tenant) };
-        let (names, inspected_bytes) = self
+        let (names, inspected_bytes, left_out) = self
             .look_for_tags(tenant, &request.answering, move |search| {
                 if filter.passes_nothing() {
                     return Ok(names);
@@ -73,7 +74,8 @@ impl Ingester {
             .filter_map(|(name, scope)| Some((name, names.found.get(scope)?)))
             .map(|(name, tags)| SearchTagsV2Scope { name: (*name).to_owned(), tags: tags.iter().cloned().collect() })
             .collect();
-        Ok(SearchTagsV2Response { scopes, metrics: Some(MetadataMetrics { inspected_bytes, ..MetadataMetrics::default() }) })
+        let metrics = Some(MetadataMetrics { inspected_bytes, ..MetadataMetrics::default() });
+        Ok((SearchTagsV2Response { scopes, metrics }, left_out))
     }
 
     /// The values that an attribute or intrinsic has on a tenant's spans here.
@@ -84,17 +86,17 @@ impl Ingester {
         self: &Arc<Self>,
         tenant: &TenantId,
         request: SearchTagValuesRequest,
-    ) -> Result<SearchTagValuesV2Response, QueryError> {
+    ) -> Result<(SearchTagValuesV2Response, LeftOut), QueryError> {
         let attribute = parse_attribute(&request.tag_name).map_err(|e| QueryError::Invalid(e.to_string()))?;
         let mut values = Values { found: BTreeSet::new(), max: max(request.max_tag_values), bytes_left: self.tag_bytes(tenant) };
-        let mut inspected_bytes = 0;
+        let (mut inspected_bytes, mut left_out) = (0, LeftOut::default());
         if let Some(fixed) = fixed_tag_values(&attribute) {
             values.found.extend(fixed);
         } else {
             let filter = filter(&request.query, Some(&attribute), request.start, request.end)?;
             // What is pinned does not need to occur.
             let _ = filter.pinned().iter().try_for_each(|value| values.add(value));
-            (values, inspected_bytes) = self
+            (values, inspected_bytes, left_out) = self
                 .look_for_tags(tenant, &request.answering, move |search| {
                     if filter.passes_nothing() {
                         return Ok(values);
@@ -122,7 +124,7 @@ impl Ingester {
         }
         let tag_values = values.found.into_iter().map(|v| tempopb::TagValue { r#type: v.kind.to_owned(), value: v.value });
         let metrics = Some(MetadataMetrics { inspected_bytes, ..MetadataMetrics::default() });
-        Ok(SearchTagValuesV2Response { tag_values: tag_values.collect(), metrics })
+        Ok((SearchTagValuesV2Response { tag_values: tag_values.collect(), metrics }, left_out))
     }
 
     /// Bytes of names or values at which an answer ends: one more than is allowed, so that an answer that ended is over it.
@@ -207,19 +209,21 @@ struct TagSearch {
     /// Flushed blocks looked at, at most.
     blocks_max: usize,
     inspected_bytes: u64,
+    left_out: LeftOut,
     stop: CancellationToken,
     /// A limit was reached.
     is_full: bool,
 }
 
 impl Ingester {
-    /// Runs `look` off the async threads; stops when the client has gone away. Also tells how many bytes it read.
+    /// Runs `look` off the async threads; stops when the client has gone away. Also tells how many bytes it read, and what it could
+    /// not read.
     async fn look_for_tags<T: Send + 'static>(
         self: &Arc<Self>,
         tenant: &TenantId,
         answering: &[String],
         look: impl FnOnce(&mut TagSearch) -> Result<T, QueryError> + Send + 'static,
-    ) -> Result<(T, u64), QueryError> {
+    ) -> Result<(T, u64, LeftOut), QueryError> {
         let Sources { mut view, held } = self.sources(tenant, answering)?;
         let blocks_max = match (self.limits)(tenant).read.max_blocks_per_tag_values_query {
             0 => usize::MAX,
@@ -233,9 +237,11 @@ impl Ingester {
             if !held.is_empty() {
                 view.add_held(&held, &mut reader, &stop);
             }
-            let mut search = TagSearch { ingester, view, reader, blocks_max, inspected_bytes: 0, stop, is_full: false };
+            let mut search =
+                TagSearch { ingester, view, reader, blocks_max, inspected_bytes: 0, left_out: LeftOut::default(), stop, is_full: false };
             let found = look(&mut search)?;
-            Ok((found, search.inspected_bytes + search.reader.inspected_bytes))
+            search.left_out.add(search.reader.left_out);
+            Ok((found, search.inspected_bytes + search.reader.inspected_bytes, search.left_out))
         })
         .await?
     }
@@ -278,7 +284,7 @@ impl TagSearch {
             });
             match looked {
                 Ok(bytes) => self.inspected_bytes += bytes,
-                Err(error) => read_failed(block, error)?,
+                Err(error) => self.left_out.block(block, error)?,
             }
         }
         Ok(())

@@ -153,13 +153,16 @@ impl Ingesters {
     pub(crate) async fn spans(&self, tenant: &TenantId, request: SpansRequest, timeout: Duration) -> Result<Answers<LiveSpans>, JobError> {
         self.ask_recent(tenant, request, timeout, |mut client, request| async move {
             let mut spans = LiveSpans::default();
-            let mut messages = client.spans(request).await?.into_inner();
+            let (mut metadata, mut messages, extensions) = client.spans(request).await?.into_parts();
             while let Some(message) = messages.message().await? {
                 spans.served.extend(message.served);
                 spans.inspected_bytes += message.inspected_bytes;
+                if !message.warning.is_empty() {
+                    warning::insert(&mut metadata, &message.warning);
+                }
                 spans.messages.extend(Some(message.spans).filter(|spans| !spans.is_empty()));
             }
-            Ok(Response::new(spans))
+            Ok(Response::from_parts(metadata, spans, extensions))
         })
         .await
     }

@@ -173,7 +173,8 @@ impl Querier {
             let shares = share(&named, &in_blocks);
             let Some(counts) = self.ingesters.count(&mut party, round, shares, call).await? else { continue };
             add_new(&mut count.warnings, counts.warning.into_iter().collect());
-            for part in counts.parts {
+            for mut part in counts.parts {
+                add_new(&mut count.warnings, std::mem::take(&mut part.warnings));
                 count.add(part)?;
             }
             return Ok(Counted { live_in_blocks, served, ..count.finish()? });

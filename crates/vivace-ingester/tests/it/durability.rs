@@ -1,6 +1,11 @@
 use std::fs;
 use std::process::Command;
 
+use tonic::Request;
+use vivace_proto::tempopb::{PartialStatus, SearchRequest, SearchTagValuesRequest, TraceByIdRequest};
+use vivace_proto::vivace::v1::SearchPartsRequest;
+use vivace_server::warning;
+
 use crate::running::{Place, segment, spans, until};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -183,4 +188,36 @@ async fn whatever_lies_in_the_place_of_what_can_be_made_anew_does_not_keep_it_fr
             ingester.stop().await;
         }
     }
+}
+
+/// Silence would be taken for the whole answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_read_is_missing_with_a_word() {
+    let place = Place::new();
+    let ingester = place.start().await;
+    ingester.push(segment(1, &spans(&[(1, 1)]))).await.expect("taken");
+    // Under the feet of the process: what it knows of the segment is in memory.
+    let file = place.log_files().pop().expect("there is one");
+    let mut bytes = fs::read(&file).expect("readable");
+    let end = bytes.iter().rposition(|byte| *byte != 0).expect("something is in it");
+    bytes[end - 40..=end].fill(0x55);
+    let opened = fs::OpenOptions::new().write(true).open(&file).expect("opens");
+    std::os::unix::fs::FileExt::write_all_at(&opened, &bytes, 0).expect("written");
+    ingester.push(segment(2, &spans(&[(1, 2)]))).await.expect("taken");
+
+    let want = "recent spans are missing: 1 segment could not be read";
+    let request = || SearchRequest { query: "{ }".to_owned(), limit: 10, ..SearchRequest::default() };
+    let found = ingester.recent().search(Request::new(request())).await.expect("an answer");
+    assert_eq!(warning::of(found.metadata()).as_deref(), Some(want));
+    let parts = SearchPartsRequest { request: Some(request()), ..SearchPartsRequest::default() };
+    let parts = ingester.recent().search_parts(Request::new(parts)).await.expect("an answer");
+    assert_eq!(warning::of(parts.metadata()).as_deref(), Some(want));
+    let values = SearchTagValuesRequest { tag_name: "span.item".to_owned(), ..SearchTagValuesRequest::default() };
+    let values = ingester.querier().search_tag_values_v2(Request::new(values)).await.expect("an answer");
+    assert_eq!(warning::of(values.metadata()).as_deref(), Some(want));
+    assert_eq!(values.into_inner().tag_values.len(), 1, "what can be read is there");
+    let trace = TraceByIdRequest { trace_id: vec![1; 16].into(), ..TraceByIdRequest::default() };
+    let trace = ingester.querier().find_trace_by_id(Request::new(trace)).await.expect("an answer").into_inner();
+    assert_eq!((trace.status(), trace.message.as_str()), (PartialStatus::Partial, want));
+    ingester.stop().await;
 }

@@ -1060,6 +1060,9 @@ pub struct SeriesResponse {
     /// Of the traces that are brought together, those that may count by what is here, 16 bytes each.
     #[prost(bytes = "bytes", tag = "7")]
     pub split: ::prost::bytes::Bytes,
+    /// What an ingester could not read.
+    #[prost(string, repeated, tag = "8")]
+    pub warnings: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SeriesPartial {
@@ -1874,6 +1877,9 @@ pub struct SpansResponse {
     /// Bytes that were read.
     #[prost(uint64, tag = "3")]
     pub inspected_bytes: u64,
+    /// What could not be read, if anything.
+    #[prost(string, tag = "4")]
+    pub warning: ::prost::alloc::string::String,
 }
 /// Generated client implementations.
 pub mod recent_client {
