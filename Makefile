@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 export VIVACE_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/vivace
 
-.PHONY: help demo test fmt lint unit e2e rootfs images test-kubernetes conformance fuzz bench proto deny
+.PHONY: help demo test check fmt lint unit e2e rootfs images test-kubernetes conformance fuzz bench proto deny
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -12,6 +12,9 @@ demo: ## build, start, run a real application against it, show its traces
 
 test: ## everything CI runs: fmt, lint, unit, property and end-to-end tests; ends with one summary line
 	@python3 scripts/test.py
+
+check: ## the fast lane for the hand: formatting, clippy, unit tests; under two minutes once it is built
+	@python3 scripts/test.py quick
 
 fmt: ## format the Rust code
 	cargo fmt --all

@@ -35,7 +35,7 @@ def step(number, text):
 def main():
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--once", action="store_true", help="end after the trace was shown")
-    arguments.add_argument("--profile", default="release", choices=["release", "dev"], help="how to build")
+    arguments.add_argument("--profile", default="dev", choices=["release", "dev"], help="how to build")
     options = arguments.parse_args()
     children = []
     try:
@@ -56,7 +56,7 @@ def run(options, children):
     for port, use in PORTS.items():
         require_free(port, use)
 
-    step(2, f"building vivace and vivace-cli ({options.profile} profile; the first build takes several minutes)")
+    step(2, f"building vivace and vivace-cli ({options.profile} profile; the first build takes some minutes)")
     binaries = build(options.profile)
 
     step(3, "setting up the notes application: Django and OpenTelemetry in a virtual environment")

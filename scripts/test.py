@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Runs everything, or the steps named as arguments, and closes with one summary line.
 
-    scripts/test.py [fmt] [lint] [unit] [e2e] [kubernetes]
+    scripts/test.py [fmt] [lint] [unused] [doc] [unit] [e2e] [kubernetes]
+    scripts/test.py quick        for the hand: fmt, lint, and the tests of the crates that start no process
 """
 
 import json
@@ -57,6 +58,25 @@ def lint():
     count(status, "1 passed" if status == 0 else "", r"(\d+) passed", r"(\d+) failed")
 
 
+def unused():
+    """Dependencies that no source names."""
+    command = [tools.cargo_tool("cargo-machete"), "--skip-target-dir", "."]
+    status, _ = run("unused", command)
+    count(status, "1 passed" if status == 0 else "", r"(\d+) passed", r"(\d+) failed")
+
+
+def doc():
+    """Links of the documentation in the code lead somewhere."""
+    command = ["cargo", "doc", "--workspace", "--no-deps", "--document-private-items"]
+    status, _ = run("doc", command, env={**os.environ, "RUSTDOCFLAGS": "-D warnings"})
+    count(status, "1 passed" if status == 0 else "", r"(\d+) passed", r"(\d+) failed")
+
+
+def quick():
+    status, output = run("quick", ["cargo", "test", "--workspace", "--lib", "--no-fail-fast"])
+    count(status, output, r"test result: .*?(\d+) passed", r"test result: .*?(\d+) failed")
+
+
 def unit():
     status, output = run("unit", ["cargo", "test", "--workspace", "--no-fail-fast"])
     count(status, output, r"test result: .*?(\d+) passed", r"test result: .*?(\d+) failed")
@@ -90,8 +110,10 @@ def binaries():
 
 
 def main():
-    steps = {"fmt": fmt, "lint": lint, "unit": unit, "e2e": e2e, "kubernetes": kubernetes}
+    steps = {"fmt": fmt, "lint": lint, "unused": unused, "doc": doc, "unit": unit, "e2e": e2e, "kubernetes": kubernetes}
     chosen = sys.argv[1:] or list(steps)
+    if chosen == ["quick"]:
+        steps, chosen = {**steps, "quick": quick}, ["fmt", "lint", "quick"]
     for name in chosen:
         if name not in steps:
             sys.exit(f"there is no step {name!r}; the steps are {', '.join(steps)}")

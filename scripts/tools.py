@@ -23,6 +23,10 @@ GO_TOOLS = {
 }
 
 
+# Finds dependencies that no source names.
+CARGO_TOOLS = {"cargo-machete": "0.9.1"}
+
+
 def progress(text):
     print(f"  {text}", flush=True)
 
@@ -37,6 +41,19 @@ def go_tool(name):
         binary.parent.mkdir(parents=True, exist_ok=True)
         subprocess.run(["go", "install", GO_TOOLS[name]], check=True, env={**os.environ, "GOBIN": str(binary.parent)})
     return binary
+
+
+def cargo_tool(name):
+    """Path of a program from crates.io."""
+    version = CARGO_TOOLS[name]
+    folder = CACHE / f"{name}-{version}"
+    if not (folder / "bin" / name).exists():
+        progress(f"building {name} (once, about a minute)")
+        install = ["cargo", "install", "--quiet", "--locked", name, "--version", version, "--root", folder]
+        # Of its own, so that it does not wait for, or rebuild, anything of ours.
+        subprocess.run(install, check=True, env={**os.environ, "CARGO_TARGET_DIR": str(folder / "build")})
+        shutil.rmtree(folder / "build", ignore_errors=True)
+    return folder / "bin" / name
 
 
 def prometheus():
