@@ -1,3 +1,6 @@
+//! HTTP to one running process. A server that cannot be reached is an error, which names the option that its address came from; a
+//! refusal is a value, since what a 404 or 400 means depends on the question.
+
 use std::error::Error;
 use std::time::Duration;
 

@@ -1,3 +1,6 @@
+//! Checks files with the code that a process reads them with, so that both say the same. Nothing is started and no bucket is
+//! opened.
+
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 

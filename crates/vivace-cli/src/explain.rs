@@ -1,3 +1,5 @@
+//! Queries are parsed and planned by the library, so explaining one needs no server and knows nothing of anyone's data.
+
 use anyhow::bail;
 use clap::Args;
 use vivace_traceql::QueryError;

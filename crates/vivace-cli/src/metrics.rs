@@ -1,3 +1,6 @@
+//! Series drawn as text. The query is parsed here before the server is asked, so that a typing error is shown in its place at
+//! once.
+
 use std::fmt::Write as _;
 
 use anyhow::{Context, bail};

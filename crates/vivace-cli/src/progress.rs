@@ -1,3 +1,5 @@
+//! Shows people that a long command is still at work. It goes to terminals only, so that pipes and logs see nothing of it.
+
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 

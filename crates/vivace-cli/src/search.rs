@@ -1,3 +1,6 @@
+//! Searches, as a table of traces. What the server says against a query is shown below the query where it names a place; metrics
+//! queries do the same with [`place`].
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 

@@ -1,3 +1,5 @@
+//! What can be asked for: names of attributes, written as TraceQL takes them, and the values of one.
+
 use std::fmt::Write as _;
 
 use anyhow::Context;

@@ -1,3 +1,6 @@
+//! How the commands write for terminals: tables, sizes, durations, and a mark below what is wrong in a query. [`short`] also
+//! takes control characters out of texts that come from spans; a table does not.
+
 use std::fmt::Write as _;
 
 /// A table: columns as wide as their widest cell, two spaces between them, the last one ragged.

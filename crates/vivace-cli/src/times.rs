@@ -1,3 +1,6 @@
+//! The options that say which time a question is about, the same for all that have one. Where nothing is said it is the last
+//! hour, by this machine's clock.
+
 use anyhow::{Context, bail};
 use clap::Args;
 

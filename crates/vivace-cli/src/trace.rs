@@ -1,3 +1,6 @@
+//! A trace as a tree, with a bar that shows when each span ran. Whatever spans say of each other is drawn: parents that are
+//! missing, spans that are their own ancestors, and depths at which recursion would run out of stack.
+
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
 

@@ -1,3 +1,6 @@
+//! Shows what `vivace_block::analyse` finds, and writes its recommendation as the configuration it would be. Nothing is measured
+//! or decided here.
+
 use std::fmt::Write as _;
 
 use clap::Args;

@@ -1,3 +1,7 @@
+//! Reads every trace of a block and writes it as a new block would be written, so that what the old one derived wrongly is
+//! derived again. The block grows in a temporary file and is stored only when it is complete; if one span cannot be written,
+//! nothing is stored.
+
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;

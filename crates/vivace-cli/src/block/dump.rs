@@ -1,3 +1,6 @@
+//! Traces of a block as lines of JSON, written while they are read: a block need not fit into memory, and a reader that has had
+//! enough, such as `head`, ends the reading.
+
 use std::io::Write;
 use std::ops::ControlFlow;
 

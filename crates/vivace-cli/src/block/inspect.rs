@@ -1,3 +1,6 @@
+//! For whoever asks where the bytes of a block go. Sizes and encodings are what the footer says, read by the Parquet library;
+//! only dictionaries need Vivace's own reader, so that a format it does not know is shown too, without them.
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 

@@ -1,3 +1,6 @@
+//! Reads the meta of every block instead of the tenants' indexes: what is there is shown, not what somebody has written about it.
+//! A meta that cannot be read is named below the table and hides no other block.
+
 use std::fmt::Write as _;
 
 use clap::Args;

@@ -1,3 +1,6 @@
+//! How the commands come to their bucket and block: by a folder, an S3 address, or the bucket of a configuration file. Compacted
+//! blocks are found too, and one whose meta is wrong can be read by the lengths that the bucket gives.
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 

@@ -1,3 +1,5 @@
+//! Fetches a block's small objects, has `vivace_block::verify` check everything, and says what can be done about what is wrong.
+
 use std::fmt::Write as _;
 use std::io::Write;
 use std::sync::Arc;

@@ -1,3 +1,6 @@
+//! Whether what is sent can be found: writes a trace, reads it by its id, and searches for it, all under one deadline. What may
+//! pass is tried again and its reason shown at once; what will not pass ends the check, with a hint.
+
 use std::io::Write;
 use std::time::Duration;
 

@@ -1,3 +1,6 @@
+//! The three requests that the charts' jobs need, made with the token of the pod's service account: too few to be worth a client
+//! library.
+
 use std::path::PathBuf;
 use std::time::Duration;
 

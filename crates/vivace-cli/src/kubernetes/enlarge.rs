@@ -1,3 +1,6 @@
+//! The size in a StatefulSet's claim template cannot change, so the claims are enlarged one by one and the StatefulSet is deleted
+//! without its pods. The upgrade that follows makes it anew, with the new size. May be run again if it was cut short.
+
 use std::io::Write;
 use std::time::Duration;
 
