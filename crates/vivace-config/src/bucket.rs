@@ -1,3 +1,6 @@
+//! S3, Google Cloud Storage and Azure, each with Tempo's keys. They stand under `storage.trace`, and again where tenants' own
+//! limits are stored. The folder of a local bucket is in `storage`.
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 

@@ -1,3 +1,5 @@
+//! `cache`: read and checked so that Tempo's files load, but without effect as a whole. Vivace keeps its caches in its processes.
+
 use std::time::Duration;
 
 use crate::Secret;

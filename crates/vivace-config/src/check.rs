@@ -1,3 +1,6 @@
+//! What no value can know by itself: bounds, relations between keys, and what a process with this target cannot do without. Runs
+//! after everything has been read, so that one start names every problem.
+
 use std::collections::{BTreeMap, HashSet};
 
 use crate::reader::Reader;

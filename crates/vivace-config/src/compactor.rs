@@ -1,3 +1,5 @@
+//! `compactor`: what is merged, and when blocks are deleted. A tenant's limits may name another retention and window, which win.
+
 use std::time::Duration;
 
 use crate::ring::KvStore;

@@ -1,3 +1,6 @@
+//! Attributes that are to have columns of their own, as blocks and tenants' limits list them, and the list that Tempo has where
+//! none is configured. How many there may be is in `check`.
+
 use crate::section::{choice, section};
 use crate::value::default;
 

@@ -1,3 +1,6 @@
+//! `distributor`, except for its receivers, which have a file of their own. Forwarders, cost attribution and the logging of spans
+//! are read and have no effect.
+
 use std::time::Duration;
 
 use crate::ring::ServiceRing;

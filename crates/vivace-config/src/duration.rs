@@ -1,3 +1,6 @@
+//! Durations and sizes in the spellings of Go and Prometheus, computed in whole numbers. Requests' parameters and the command
+//! line are read with this too, not only the file.
+
 use std::time::Duration;
 
 /// Reads a duration in Go's or Prometheus' form: numbers with units `ns us ms s m h d w y`, `1h30m0.5s`, `14d`.

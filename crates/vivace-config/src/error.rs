@@ -1,3 +1,6 @@
+//! What is said of a configuration: problems, with which no process starts, and remarks. Only a number of each is kept, and
+//! foreign text in them is cut: somebody will one day name the wrong file.
+
 use std::fmt;
 
 use crate::node::Position;

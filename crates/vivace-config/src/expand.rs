@@ -1,3 +1,6 @@
+//! Variables in the file, replaced while it is still text: the forms that Tempo knows, without a shell. What a variable holds is
+//! asked of the caller; nothing here reads the environment.
+
 use crate::error::shortened;
 
 /// Why a text could not be expanded.

@@ -1,3 +1,6 @@
+//! How services call each other, and TLS in the form of the collector's receivers and forwarders. Most of the client's keys tune
+//! Go's library or TLS, and have no effect here.
+
 use std::time::Duration;
 
 use crate::Secret;

@@ -1,3 +1,6 @@
+//! `ingester`: when live spans become a block, and how long its writer answers from it. The ring that it takes part in is in
+//! `ring`.
+
 use std::time::Duration;
 
 use crate::section::section;

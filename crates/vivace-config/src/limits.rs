@@ -1,3 +1,6 @@
+//! What a tenant may do, and where each limit of Tempo's older, flat form has its place. How a tenant's limits are read over the
+//! defaults is in `overrides`.
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 

@@ -1,3 +1,6 @@
+//! `memberlist`: where to listen, whom to join, how often to gossip. Vivace's gossip is a protocol of its own over UDP, so most
+//! keys that tune Tempo's have no effect.
+
 use std::time::Duration;
 
 use crate::Ignored;

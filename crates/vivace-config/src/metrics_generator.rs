@@ -1,3 +1,6 @@
+//! `metrics_generator`: all processors of Tempo can be configured, span metrics are the one that Vivace has. Filters and mappings
+//! of labels are here for tenants' limits too.
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 

@@ -1,3 +1,6 @@
+//! YAML as a tree whose values know their line. Scalars stay text until a key says what it expects. Depth and number of values
+//! are bounded, and what an alias repeats counts each time: a few lines could else stand for more than memory holds.
+
 use std::collections::HashMap;
 use std::rc::Rc;
 

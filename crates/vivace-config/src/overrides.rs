@@ -1,3 +1,6 @@
+//! The `overrides` block and the file with limits per tenant, both in Tempo's newer form and in its flat one. What a tenant
+//! leaves out it has from the defaults; in Tempo it would be zero.
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,3 +1,6 @@
+//! `querier`: where jobs come from, how many run at once, and how long one may take. What becomes a job is decided by
+//! `query_frontend`.
+
 use std::time::Duration;
 
 use crate::section::section;

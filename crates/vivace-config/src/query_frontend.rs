@@ -1,3 +1,5 @@
+//! `query_frontend`: how queries are bounded, split into jobs and tried again. Where a tenant has a limit of its own, that wins.
+
 use std::time::Duration;
 
 use crate::section::{choice, section};

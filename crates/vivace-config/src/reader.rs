@@ -1,3 +1,6 @@
+//! Knows where in the file the reading is, and collects what there is to say of it. Reading goes on behind an error, so that all
+//! of them are told at once. What a value means is up to its `Value`.
+
 use std::collections::HashMap;
 
 use crate::error::{KEPT_MAX, Problem, Problems, Warning, WarningKind, quoted, shortened};

@@ -1,3 +1,6 @@
+//! `distributor.receivers`, in the collector's form. Vivace has OTLP; the other protocols are read and not started. Ids such as
+//! `otlp/2`, and protocols that their bare name switches on, are more than `section!` can do, so this block is read by hand.
+
 use std::time::Duration;
 
 use serde_yaml::Value as Yaml;

@@ -1,3 +1,6 @@
+//! A target of remote writes, with the keys and defaults that Prometheus has. Passwords, bearer tokens and headers are sent;
+//! other ways to authenticate, TLS, relabelling and the tuning of queues have no effect.
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 

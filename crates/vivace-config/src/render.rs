@@ -1,3 +1,6 @@
+//! The configuration as people see it: what is in effect, what differs from the defaults, and the reference page of all keys,
+//! which a test holds against `docs/configuration.md`.
+
 use std::fmt::Write as _;
 
 use serde_yaml::Value as Yaml;

@@ -1,3 +1,6 @@
+//! The rings, with Tempo's keys. A store such as Consul is accepted, with advice, and not used. Periods and timeouts of
+//! heartbeats have no effect: the gossip has its own.
+
 use std::time::Duration;
 
 use crate::Ignored;

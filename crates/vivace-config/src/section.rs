@@ -1,3 +1,6 @@
+//! The macros that declare the configuration. A list of keys becomes the struct, its defaults, its reader, its YAML and its part
+//! of the reference page, so that none of them can lack a key.
+
 /// Declares one block of the configuration: its struct, its defaults, and how it is read and shown.
 ///
 /// Each field is `used` (it has an effect) or `idle` (accepted; one warning says that it changes nothing).

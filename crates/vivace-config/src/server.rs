@@ -1,3 +1,6 @@
+//! `server` and `internal_server`: listeners, their limits and times, and the log. Listeners do not speak TLS yet: its keys have
+//! no effect.
+
 use std::time::Duration;
 
 use crate::section::{choice, section};

@@ -1,3 +1,6 @@
+//! `storage.trace`: the bucket that is used, how blocks are written, and how the list of them is kept. The keys of each kind of
+//! bucket but folders are in `bucket`.
+
 use std::time::Duration;
 
 use crate::section::{choice, section};

@@ -1,3 +1,6 @@
+//! What an unknown word was meant to be, or where else its key exists. Too slow for a file that is unknown in every line: the
+//! reader stops asking once it has enough problems to show.
+
 use crate::Config;
 use crate::value::Value;
 

@@ -1,3 +1,5 @@
+//! Which services a process runs. Ask [`Target::includes`], which knows of the targets that run them all.
+
 use crate::section::choice;
 
 choice! {

@@ -1,3 +1,6 @@
+//! The kinds of values: how each is read from a node, and written again without its secrets. Numbers and booleans are taken in
+//! the spellings of Go's YAML. A value that is refused stays what it was, and the reader has the problem.
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
