@@ -1,3 +1,7 @@
+//! The loops of compaction and retention, and everything that they change in the bucket. What is to be done is decided by
+//! `select` and `retention`, on a list of blocks that may be as old as the last poll: before blocks are merged, and before the
+//! merged one is stored, the bucket is asked whether they are still live.
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

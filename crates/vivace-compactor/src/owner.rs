@@ -1,3 +1,6 @@
+//! Who does a piece of work: the member whose place on the compactors' ring is next to the hash of its name. There is no lock, so
+//! members that see different rings may both do it, or none of them for a while.
+
 use vivace_core::Token;
 use vivace_ring::Ring;
 

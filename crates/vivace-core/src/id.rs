@@ -1,3 +1,6 @@
+//! Ids as bytes and as text, and the hashes that are made of them. Trace and span ids of the wrong length are not treated alike:
+//! a trace id keeps its end and is filled up in front, a span id keeps its beginning and is filled up behind.
+
 use std::fmt;
 use std::str::FromStr;
 

@@ -1,3 +1,6 @@
+//! Whose data something is. The id becomes the name of a folder in the bucket, so a text is checked where it comes in, and
+//! whoever has a [`TenantId`] need not check it again.
+
 use std::fmt;
 use std::sync::Arc;
 

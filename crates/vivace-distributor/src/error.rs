@@ -1,3 +1,6 @@
+//! Why a push is refused, and what the client is told. Clients go by it: the code says whether to send again or to drop the
+//! spans, and without a hint of when they do not send again what was refused for lack of room.
+
 use std::time::Duration;
 
 use tonic::Code;

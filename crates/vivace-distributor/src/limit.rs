@@ -1,3 +1,6 @@
+//! How fast a tenant may send: a token bucket of bytes for each, in this process alone. A limit on all distributors together
+//! comes here as this process' share of it.
+
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 use tokio::time::Instant;

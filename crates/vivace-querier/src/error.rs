@@ -1,3 +1,6 @@
+//! Why a job has no result, and whether the query-frontend is to try again. What is wrong with one block is kept apart: a broken
+//! one is left out, and the answer says so.
+
 use std::time::Duration;
 
 use tonic::Code;

@@ -1,3 +1,6 @@
+//! One job from its request to its result: each kind of work goes to the module that does it, under the deadline of its kind.
+//! What ingesters say of a trace or of tags is put together here.
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 

@@ -1,3 +1,5 @@
+//! Who this process is where the configuration gives it no name.
+
 /// The machine's name, which in a container is the pod's: the default id of an instance.
 #[must_use]
 pub fn host_name() -> String {

@@ -1,3 +1,6 @@
+//! A bucket that fails when it is told to, for what no real one does on demand: writes that are refused midway, listings that
+//! never end. It counts as well, for tests of how much a bucket is asked.
+
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -1,3 +1,6 @@
+//! Small traces as a client would send them. Ids follow from a number and times from the caller, so that a test can say what to
+//! expect.
+
 use vivace_proto::otlp::{
     AnyValue, InstrumentationScope, KeyValue, Resource, ResourceSpans, ScopeSpans, Span, Status, TracesData, any_value::Value,
 };
