@@ -1,3 +1,6 @@
+//! From a head to the bytes of one block. Segments are read back from the log once for each range of trace ids, so that memory is
+//! bounded by a range and not by the block. Where the bytes go, and what happens after a failure, is the business of `flush`.
+
 use std::io::Write;
 use std::sync::Arc;
 

@@ -1,3 +1,7 @@
+//! The way of live spans into the bucket: heads are cut, built and stored, then ledger and followers learn of it. Where there is
+//! a bucket to flush to, the log keeps a segment until its block is stored: every step may be cut short and done again. The same
+//! loop looks after whatever else is due now and then.
+
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;

@@ -1,3 +1,6 @@
+//! Brings together the spans of some traces from the segments that they are scattered over, for builds and for queries. Spans are
+//! copied, so that segments need not stay decompressed meanwhile.
+
 use std::hash::Hasher;
 use std::sync::Arc;
 

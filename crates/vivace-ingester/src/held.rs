@@ -1,3 +1,6 @@
+//! What this instance keeps for the day on which another is gone. Only headers are in memory, and nothing says which traces are
+//! in a segment: whoever looks for one reads them all.
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

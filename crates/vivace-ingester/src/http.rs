@@ -1,3 +1,6 @@
+//! What an operator can ask for: that heads are flushed now, or that the process ends once all of them are. Neither waits until
+//! it is done.
+
 use std::sync::Arc;
 
 use axum::Router;

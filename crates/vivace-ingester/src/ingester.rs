@@ -1,3 +1,6 @@
+//! What an ingester has, and how it comes back at a start: whose each logged segment is, and whether it is in the bucket already.
+//! What is done with it is in `push`, `flush`, `query`, `takeover` and `handover`.
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

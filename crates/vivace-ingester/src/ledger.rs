@@ -1,3 +1,6 @@
+//! Which logged segments are in the bucket already. The log cannot tell, since its files go only as a whole. Without the ledger
+//! nothing is lost, but work is done twice: one that is damaged, or that cannot be written, keeps no ingester from starting.
+
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};

@@ -1,3 +1,6 @@
+//! How many traces of a tenant may be live, and how large one may become. Decided once, before a segment is logged: the log
+//! remembers what was refused, so that a replay does not decide anew.
+
 use std::time::Duration;
 
 use rustc_hash::FxHashMap;

@@ -1,3 +1,6 @@
+//! The index of what is not in the bucket yet: which traces are in which segments. The spans themselves are in the log only. A
+//! segment is in a growing head, then in a sealed one, then in a served block, and a query finds it in exactly one of them.
+
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;

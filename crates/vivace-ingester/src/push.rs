@@ -1,3 +1,6 @@
+//! A segment arrives: it is checked, counted against the tenant's limits by its primary, logged, and then made visible or held
+//! for another. That last step is done by the log's writer, so that a client that goes away leaves nothing half done.
+
 use std::sync::Arc;
 
 use tokio::sync::oneshot;

@@ -1,3 +1,6 @@
+//! What all queries begin with: what there is of a tenant at that moment, and a place among the few that may work at once.
+//! Look-ups of a trace by its id are here as well; they take no such place.
+
 use std::sync::{Arc, LazyLock};
 
 use tokio::sync::Semaphore;

@@ -1,3 +1,6 @@
+//! Sets of segment ids. A distributor counts its segments, so millions of ids are a few ranges: small enough to be sent to other
+//! instances and kept in the ledger.
+
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 

@@ -1,3 +1,6 @@
+//! Searches in what is live and in blocks that are still served. Traces are judged by the spans that are here; where those of
+//! other places count too, `parts` is asked instead.
+
 use std::ops::ControlFlow;
 use std::sync::Arc;
 

@@ -1,3 +1,6 @@
+//! A segment: what a distributor sends and a record of the log holds. The layout of its header on disk is decided here, and a
+//! payload's claim about its size is checked here before memory is taken for it.
+
 use std::fmt;
 use std::sync::Arc;
 

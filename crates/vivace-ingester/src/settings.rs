@@ -1,3 +1,6 @@
+//! The configuration in the form that the ingester uses, and the names of what lies in its folder. Limits of tenants are not
+//! among it, since they change while the process runs.
+
 use std::path::PathBuf;
 use std::time::Duration;
 

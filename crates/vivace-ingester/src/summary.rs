@@ -1,3 +1,6 @@
+//! What one walk over a segment's spans tells: its traces, their sizes and times, and which of those times the range of a block
+//! may take over. Retention and searches go by that range, and clients' clocks are not always right.
+
 use rustc_hash::FxHashMap;
 use vivace_core::TraceId;
 use vivace_core::otlp::walk_spans;

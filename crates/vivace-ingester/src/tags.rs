@@ -1,3 +1,5 @@
+//! Names and values of attributes in what is live and in blocks that are still served, up to the tenant's limits.
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;

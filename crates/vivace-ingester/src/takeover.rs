@@ -1,3 +1,7 @@
+//! What a follower does about segments that their primary should have flushed: asks one that lives, and after a while takes over
+//! from one that is gone. Followers act one after the other; should two do it, spans are in two blocks and readers drop the
+//! copies.
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

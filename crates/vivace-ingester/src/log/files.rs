@@ -1,3 +1,6 @@
+//! When a file of the log may go: records are counted as they are appended and released, and a file of which none is needed is
+//! deleted. One with damage is set aside instead, until those that are kept get too large together.
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,3 +1,6 @@
+//! Reads the log at a start, damaged or not. Behind a damaged place the next intact record is looked for, so that damage costs
+//! what it has hit and no more. The end of a write that did not finish is told apart from damage: nobody was promised it.
+
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;

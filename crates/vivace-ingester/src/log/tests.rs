@@ -1,3 +1,6 @@
+//! A log that is cut, overwritten, renamed, or cannot be written: what was not touched comes back, and nothing that was never
+//! appended.
+
 use std::fs;
 use std::sync::mpsc;
 

@@ -1,3 +1,6 @@
+//! The thread that appends. Records that wait are written together and share one sync. A file whose sync failed is not appended
+//! to again; on a full volume what was half written is cut off, and pushes are refused until there is room.
+
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, Seek, SeekFrom, Write};
 use std::path::PathBuf;
