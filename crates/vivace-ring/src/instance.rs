@@ -1,3 +1,5 @@
+//! A member of a ring. Its tokens follow from its id, so that nobody has to store, tell or agree on them.
+
 use std::fmt;
 use std::str::FromStr;
 

@@ -1,3 +1,6 @@
+//! Where the gossip, which is pure, meets clock, socket and name servers. Whatever it comes to know is made into one snapshot per
+//! role, published when something in it has changed that decides where data goes.
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;

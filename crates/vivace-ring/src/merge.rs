@@ -1,3 +1,6 @@
+//! From runs, which gossip knows, to members, which rings have. After a restart several runs claim one id, and one of them is
+//! shown.
+
 use std::collections::BTreeMap;
 
 use crate::gossip::{Gossip, Known, Millis};

@@ -1,3 +1,5 @@
+//! What the `memberlist` block comes to on this host, and the reasons for which a process cannot be a member.
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 

@@ -1,3 +1,6 @@
+//! Connections to the members of a ring, or to configured addresses. Nothing probes them while they are not in use: whether a
+//! member lives is known from the ring, and a call to one that does not answer fails.
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -1,3 +1,6 @@
+//! Under which id, address and zone a process enters a ring: as configured, else its host's name and the address that others
+//! reach it at.
+
 use std::net::{IpAddr, SocketAddr};
 
 use vivace_config::{Lifecycler, ServiceRing};

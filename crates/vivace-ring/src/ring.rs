@@ -1,3 +1,5 @@
+//! What services hold of the membership: one role's snapshot, always the latest.
+
 use std::sync::Arc;
 
 use tokio::sync::watch;

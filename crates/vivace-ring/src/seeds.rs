@@ -1,3 +1,5 @@
+//! Where the first members are looked for, and which address of this host others can be told.
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::str::FromStr;
 

@@ -1,3 +1,6 @@
+//! Who owns a token, and who follows whom. All of it follows from the members, so that processes that know the same members agree
+//! without a word.
+
 use rustc_hash::FxHashSet;
 use vivace_core::Token;
 use xxhash_rust::xxh3::xxh3_64;

@@ -1,3 +1,5 @@
+//! The network below the gossip, UDP or one within the process, on which tests run whole clusters.
+
 use std::collections::HashMap;
 use std::future::Future;
 use std::io;

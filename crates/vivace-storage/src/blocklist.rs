@@ -1,3 +1,6 @@
+//! The list that queries and compaction go by. It is as old as the last poll: a block in it may have been compacted or deleted
+//! since, and whoever reads one must live with that. What this process did itself is in it at once.
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,3 +1,6 @@
+//! How many requests a process makes to a remote bucket at once. Here because the store library's own bound does not see that a
+//! read of several ranges is several requests.
+
 use std::fmt;
 use std::sync::Arc;
 

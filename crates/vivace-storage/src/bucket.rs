@@ -1,3 +1,6 @@
+//! Blocks and metas as objects, over whatever store was opened. The order in which objects are written and deleted is the point:
+//! it decides what others see of a block while that goes on, and what a crash leaves behind.
+
 use std::fmt;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::{Arc, OnceLock};

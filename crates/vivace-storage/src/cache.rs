@@ -1,3 +1,5 @@
+//! Bloom filters and footers that were read before. Nothing in here can be out of date: those objects never change.
+
 use bytes::Bytes;
 use vivace_core::budget::Budget;
 use vivace_core::cache::ByteCache;

@@ -1,3 +1,6 @@
+//! What can go wrong with a bucket, told apart by what the caller can do: try again, go on without the object, or tell people
+//! which setting is wrong.
+
 use vivace_block::CorruptMeta;
 
 /// Why an operation on the bucket failed. Callers retry what is unavailable and skip what is gone or corrupt.

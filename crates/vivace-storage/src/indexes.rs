@@ -1,3 +1,6 @@
+//! Tenants' indexes as objects: read in either form, written in both. What an index says seldom changes, so it is written when it
+//! would say something new, and else only so often that readers can tell somebody looks after it.
+
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,3 +1,5 @@
+//! Which blocks may hold parts of the same trace, by their times.
+
 use vivace_block::{BlockMeta, TRACE_SPREAD_NANOS};
 
 /// Metas of the original have whole seconds, cut off: their last span may end within the second that follows.

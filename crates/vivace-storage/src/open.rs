@@ -1,3 +1,6 @@
+//! From the configuration to a bucket that has answered once, so that a wrong name, key or address shows at start. What the file
+//! does not say about credentials, Google's and Azure's clients take from the environment; S3 is opened in `s3`.
+
 use std::sync::Arc;
 
 use object_store::azure::MicrosoftAzureBuilder;

@@ -1,3 +1,7 @@
+//! Finds out which blocks there are. Compactors list their tenants and write indexes; the others read these, and list for
+//! themselves, if they may, once per tenant after their start and where an index cannot be used. A tenant that fails keeps its
+//! old list and holds up no other.
+
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,3 +1,5 @@
+//! Whether a bucket can be written, asked at start. The question leaves nothing behind.
+
 use std::time::Duration;
 
 use object_store::path::Path;

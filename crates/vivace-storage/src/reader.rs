@@ -1,3 +1,6 @@
+//! A block's data for code that may block, as decoding does: reads of a remote object wait on the runtime. The end of the file,
+//! with its footer, is read once and kept in a cache.
+
 use std::fs::File;
 use std::io;
 use std::ops::Range;

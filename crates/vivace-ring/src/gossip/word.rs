@@ -1,3 +1,6 @@
+//! What a process says of itself: its name, its place in each ring, and which dead are to be forgotten. It is JSON, and what a
+//! later version adds to it is ignored, so that versions can run beside each other.
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

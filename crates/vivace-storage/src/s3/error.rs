@@ -1,3 +1,5 @@
+//! What AWS's client says, as the errors that callers of a store tell apart, with the server's own words kept.
+
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use object_store::Error;

@@ -1,3 +1,6 @@
+//! The calls themselves, kept to what servers other than AWS's know too. Credentials, retries and timeouts belong to the client
+//! that is handed in.
+
 use std::fmt;
 use std::sync::Arc;
 
