@@ -11,6 +11,34 @@ fn text(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    entries.map(|entry| entry.expect("an entry of a folder").path()).collect()
+}
+
+/// Whoever opens a file reads first what it is for. Generated code is read by nobody.
+#[test]
+fn every_file_begins_with_what_it_is_for() {
+    let root = root();
+    let mut folders: Vec<PathBuf> = entries(&root.join("crates")).iter().map(|path| path.join("src")).collect();
+    let (mut files, mut silent) = (0, BTreeSet::new());
+    while let Some(folder) = folders.pop() {
+        for path in entries(&folder) {
+            if path.is_dir() {
+                folders.extend((!path.ends_with("src/generated")).then_some(path));
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+                files += 1;
+                if !text.starts_with("//!") {
+                    silent.insert(path.strip_prefix(&root).unwrap_or(&path).display().to_string());
+                }
+            }
+        }
+    }
+    assert!(files > 100, "{files} files were looked at");
+    assert!(silent.is_empty(), "these begin without a line of //! that says what they are for: {silent:#?}");
+}
+
 /// Crates that stand in the build in several versions cost time and bytes; each exception has its reason in deny.toml.
 #[test]
 fn no_crate_stands_twice_without_a_reason() {
