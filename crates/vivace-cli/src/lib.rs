@@ -13,6 +13,7 @@ mod otlp_json;
 mod progress;
 mod search;
 mod tags;
+mod terminal;
 mod text;
 mod times;
 mod trace;
@@ -22,6 +23,7 @@ use std::io::Write;
 use clap::{Args, Parser, Subcommand};
 
 use client::Client;
+pub use terminal::Output;
 
 /// Asks a running Vivace questions, checks that it works, looks into blocks, checks configuration.
 #[derive(Debug, Parser)]

@@ -4,11 +4,11 @@ use std::io::{BufWriter, ErrorKind, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
-use vivace_cli::{Cli, Ending};
+use vivace_cli::{Cli, Ending, Output};
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let mut out = BufWriter::new(std::io::stdout());
+    let mut out = BufWriter::new(Output::of_process());
     let ended = vivace_cli::run(Cli::parse(), &mut out).await;
     let ended = ended.and_then(|ending| Ok(out.flush().map(|()| ending)?));
     match ended {

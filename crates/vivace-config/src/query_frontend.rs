@@ -43,7 +43,7 @@ section! {
         /// Lookups by trace id.
         used trace_by_id: FrontendTraceById = default();
         /// TraceQL metrics.
-        idle metrics: FrontendMetrics = default();
+        used metrics: FrontendMetrics = default();
         /// Largest message of a streamed answer, in bytes (3.x).
         idle max_grpc_streaming_packet_size: u64 = 1 << 20;
     }
@@ -160,22 +160,22 @@ section! {
         /// Longest range of a query; 0 is any.
         used max_duration: Duration = hours(3);
         /// Age from which blocks are read.
-        used query_backend_after: Duration = mins(30);
+        idle query_backend_after: Duration = mins(30);
         /// Range of one job.
-        used interval: Duration = mins(5);
+        idle interval: Duration = mins(5);
         /// Exemplars in an answer.
         used max_exemplars: usize = 100;
         /// Series in an answer; 0 is any number.
         used max_response_series: usize = 0;
         /// Parts a streamed answer is split into.
-        used streaming_shards: usize = 200;
+        idle streaming_shards: usize = 200;
         /// Steps of a query.
         used max_intervals: usize = 10000;
         /// Whose rules hold where releases of Tempo differ: the default step, a step as long as the range, quotes in labels. Vivace's own key.
         used release: TraceqlRelease = TraceqlRelease::V2;
         /// A query answered within this time is in time; 0 is off.
-        used duration_slo: Duration = Duration::ZERO;
+        idle duration_slo: Duration = Duration::ZERO;
         /// A query that reads this many bytes a second is in time; 0 is off.
-        used throughput_bytes_slo: f64 = 0.0;
+        idle throughput_bytes_slo: f64 = 0.0;
     }
 }

@@ -13,6 +13,17 @@ pub fn open(path: &Path) -> io::Result<File> {
     File::open(path)
 }
 
+/// Makes the names in the folder of a file, or folder, survive a power cut: that of the file itself too.
+///
+/// # Errors
+/// The folder cannot be opened or written.
+pub fn sync_folder_of(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => File::open(folder)?.sync_all(),
+        _ => File::open(".")?.sync_all(),
+    }
+}
+
 /// Whether there is a regular file, or a link to one.
 ///
 /// # Errors

@@ -4,6 +4,7 @@
 
 pub mod budget;
 pub mod cache;
+mod chain;
 pub mod combine;
 pub mod files;
 mod id;
@@ -12,5 +13,6 @@ pub mod pieces;
 mod tenant;
 pub mod wire;
 
+pub use chain::Chain;
 pub use id::{BlockId, ParseIdError, SpanId, Token, TraceId};
 pub use tenant::{SINGLE_TENANT, TenantError, TenantId};

@@ -1,12 +1,11 @@
 //! Translates gRPC to [`Ingester`] and back; decides nothing.
 
-use std::error::Error;
 use std::pin::Pin;
 use std::sync::Arc;
 
 use futures::Stream;
 use tonic::{Request, Response, Status, Streaming};
-use vivace_core::{TenantId, TraceId};
+use vivace_core::{Chain, TenantId, TraceId};
 use vivace_proto::tempopb::querier_server::Querier;
 use vivace_proto::tempopb::{
     SearchRequest, SearchResponse, SearchTagValuesRequest, SearchTagValuesV2Response, SearchTagsRequest, SearchTagsV2Response,
@@ -75,7 +74,7 @@ impl Handover for Service {
         let ServeRequest { blocks } = request.into_inner();
         let ingester = Arc::clone(&self.ingester);
         let served = tokio::task::spawn_blocking(move || ingester.serve(blocks)).await.map_err(|e| Status::internal(e.to_string()))?;
-        served.map_err(|e| Status::invalid_argument(chain(&e)))?;
+        served.map_err(|e| Status::invalid_argument(Chain(&e).to_string()))?;
         Ok(Response::new(ServeResponse {}))
     }
 
@@ -174,7 +173,7 @@ fn segment_set(ranges: &[SequenceRanges]) -> Result<SegmentSet, Status> {
 }
 
 fn push_status(error: &PushError) -> Status {
-    let message = chain(error);
+    let message = Chain(error).to_string();
     match error {
         PushError::Invalid(_) => Status::invalid_argument(message),
         PushError::Joining | PushError::ShuttingDown | PushError::Log(LogError::Io { .. } | LogError::Closed) => {
@@ -199,7 +198,7 @@ fn messages<T: Send + 'static>(messages: impl Iterator<Item = T> + Send + 'stati
 }
 
 fn query_status(error: &QueryError) -> Status {
-    let message = chain(error);
+    let message = Chain(error).to_string();
     match error {
         QueryError::TooLarge(too_large) if !too_large.never_fits() => over_budget_status(&too_large.over),
         QueryError::Invalid(_) => Status::invalid_argument(message),
@@ -207,15 +206,4 @@ fn query_status(error: &QueryError) -> Status {
         QueryError::TooLarge(_) => Status::resource_exhausted(message),
         QueryError::Internal(_) => Status::internal(message),
     }
-}
-
-/// An error with its sources, in one line.
-fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }

@@ -342,6 +342,7 @@ fn write_ids(path: &Path, text: &str) -> std::io::Result<()> {
     let new = path.with_extension("new");
     let written =
         std::fs::write(&new, text).and_then(|()| std::fs::File::open(&new)?.sync_all()).and_then(|()| std::fs::rename(&new, path));
+    let written = written.and_then(|()| files::sync_folder_of(path));
     if written.is_err() {
         let _ = std::fs::remove_file(&new);
     }

@@ -66,7 +66,8 @@ impl Ingester {
                 let in_blocks = (!filter.passes_everything()).then_some(wanted);
                 search.blocks(|block, group, is_over| {
                     let mut add = |scope, name: &str| if is_over() { ControlFlow::Break(()) } else { names.add(scope, name) };
-                    Ok(block.tag_names(scope, in_blocks, group, &mut add)?.bytes)
+                    let bytes = block.tag_names(scope, in_blocks, group, &mut add)?.bytes;
+                    Ok((bytes, names.flow()))
                 })?;
                 Ok(names)
             })
@@ -118,7 +119,8 @@ impl Ingester {
                     let in_blocks = (!filter.passes_everything()).then_some(wanted);
                     search.blocks(|block, group, is_over| {
                         let mut add = |value| if is_over() { ControlFlow::Break(()) } else { values.add(&value) };
-                        Ok(block.tag_values(&attribute, in_blocks, group, &mut add)?.bytes)
+                        let bytes = block.tag_values(&attribute, in_blocks, group, &mut add)?.bytes;
+                        Ok((bytes, values.flow()))
                     })?;
                     Ok(values)
                 })
@@ -159,9 +161,9 @@ impl Names {
     fn add(&mut self, scope: Scope, name: &str) -> ControlFlow<()> {
         let names = self.found.entry(scope).or_default();
         if names.contains(name) {
-            return ControlFlow::Continue(());
+            return self.flow();
         }
-        if names.len() >= self.per_scope_max {
+        if names.len() >= self.per_scope_max || self.bytes_left == 0 {
             self.bytes_left = 0;
             return ControlFlow::Break(());
         }
@@ -264,11 +266,11 @@ impl TagSearch {
         }
     }
 
-    /// Looks at flushed blocks, newest first, a row group at a time. `look` is given a way to see that the client has gone away, and
-    /// returns the bytes that it read.
+    /// Looks at flushed blocks, newest first, a row group at a time, until `look` breaks. It is given a way to see that the client has
+    /// gone away, and says how many bytes it read too.
     fn blocks(
         &mut self,
-        mut look: impl FnMut(&BlockReader, Range<usize>, &dyn Fn() -> bool) -> Result<u64, ReadError>,
+        mut look: impl FnMut(&BlockReader, Range<usize>, &dyn Fn() -> bool) -> Result<(u64, ControlFlow<()>), ReadError>,
     ) -> Result<(), QueryError> {
         for block in self.view.served.iter().rev().take(self.blocks_max) {
             if self.is_over() {
@@ -278,9 +280,12 @@ impl TagSearch {
             let looked = opened.and_then(|opened| {
                 let mut bytes = 0;
                 for group in 0..opened.row_groups() {
-                    if !self.stop.is_cancelled() {
-                        bytes += look(&opened, group..group + 1, &|| self.stop.is_cancelled())?;
+                    if self.is_full || self.stop.is_cancelled() {
+                        break;
                     }
+                    let (read, flow) = look(&opened, group..group + 1, &|| self.stop.is_cancelled())?;
+                    bytes += read;
+                    self.is_full = flow.is_break();
                 }
                 Ok(bytes)
             });

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use prost::Message;
 use tokio_util::sync::CancellationToken;
+use vivace_core::Chain;
 use vivace_proto::prometheus::{TimeSeries, WriteRequest};
 
 /// One receiver.
@@ -141,7 +142,7 @@ impl Sender {
         if let Some((user, password)) = &self.target.basic_auth {
             request = request.basic_auth(user, Some(password));
         }
-        let answer = request.send().await.map_err(|error| retry(chain(&error)))?;
+        let answer = request.send().await.map_err(|error| retry(Chain(&error).to_string()))?;
         let status = answer.status();
         if status.is_success() {
             return Ok(());
@@ -153,14 +154,4 @@ impl Sender {
         }
         Err(SendError::Refused { url: url.clone(), status: status.as_u16(), body })
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        text = format!("{text}: {inner}");
-        source = inner.source();
-    }
-    text
 }

@@ -13,6 +13,7 @@ use tracing_subscriber::layer::{Context, SubscriberExt as _};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer, Registry};
+use vivace_core::Chain;
 
 /// Libraries that tell at info what is none of an operator's business.
 const QUIET: &[&str] = &["h2", "hyper", "hyper_util", "tower", "tonic", "rustls", "aws_config", "aws_smithy_runtime", "aws_sdk_s3"];
@@ -63,13 +64,7 @@ impl Visit for Fields {
     }
 
     fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
-        let mut text = value.to_string();
-        let mut source = value.source();
-        while let Some(cause) = source {
-            write!(text, ": {cause}").expect("writing to a string does not fail");
-            source = cause.source();
-        }
-        self.pairs.push((field.name(), text));
+        self.pairs.push((field.name(), Chain(value).to_string()));
     }
 }
 

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
+use vivace_core::{Chain, files};
 
 use super::{Done, FILE_HEAD_BYTES, Files, LogError, LogFile, LogPosition, MAGIC, Record, file_path};
 
@@ -35,7 +36,8 @@ struct Current {
 
 impl Writer {
     pub(super) fn open(folder: PathBuf, files: Arc<Files>, file_bytes_max: u64) -> Result<Self, LogError> {
-        std::fs::create_dir_all(&folder).map_err(|e| LogError::Io { path: folder.clone(), source: Arc::new(e) })?;
+        let made = std::fs::create_dir_all(&folder).and_then(|()| files::sync_folder_of(&folder));
+        made.map_err(|e| LogError::Io { path: folder.clone(), source: Arc::new(e) })?;
         let mut writer = Self { folder, files, file_bytes_max, current: None };
         match writer.begin_file() {
             Err(error) if !error.leaves_readable() => Err(error),
@@ -187,19 +189,4 @@ fn write_all_vectored(file: &mut impl Write, mut slices: &mut [IoSlice<'_>]) -> 
         }
     }
     Ok(())
-}
-
-/// An error with its sources, in one line.
-struct Chain<'a>(&'a (dyn std::error::Error + 'static));
-
-impl std::fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut source = self.0.source();
-        while let Some(error) = source {
-            write!(f, ": {error}")?;
-            source = error.source();
-        }
-        Ok(())
-    }
 }
