@@ -87,6 +87,18 @@ impl OverBudget {
     pub fn never_fits(&self) -> bool {
         self.asked > self.limit
     }
+
+    /// Whether so many bytes alone are a good part, a quarter, of what may be held.
+    #[must_use]
+    pub fn is_much(&self, bytes: u64) -> bool {
+        bytes > self.limit / 4
+    }
+
+    /// Whether those that were asked for are.
+    #[must_use]
+    pub fn asks_much(&self) -> bool {
+        self.is_much(self.asked)
+    }
 }
 
 /// Bytes of an account; given back when dropped.

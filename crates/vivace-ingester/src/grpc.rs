@@ -19,7 +19,7 @@ use vivace_proto::vivace::v1::{
     ResumeRequest, ResumeResponse, SearchPartsRequest, SearchPartsResponse, SequenceRanges, SeriesFromIngester, SeriesToIngester,
     ServeRequest, ServeResponse, SpansRequest, SpansResponse,
 };
-use vivace_server::{Tenancy, clock, over_budget_status, tenant, warning};
+use vivace_server::{HeldUntilSent, Tenancy, clock, over_budget_status, tenant, warning};
 
 use crate::handover::Started;
 use crate::ingester::{Ingester, covered_response};
@@ -97,7 +97,10 @@ impl Querier for Service {
             return Err(Status::invalid_argument(format!("the trace id has {} bytes, expected 1 to 16", trace_id.len())));
         }
         let found = self.ingester.find_trace(&tenant, TraceId::from_slice(&trace_id), &answering).await;
-        found.map(Response::new).map_err(|e| query_status(&e))
+        let (answer, charge) = found.map_err(|e| query_status(&e))?;
+        let mut response = Response::new(answer);
+        response.extensions_mut().insert(HeldUntilSent::from(charge));
+        Ok(response)
     }
 
     async fn search_recent(&self, request: Request<SearchRequest>) -> Result<Response<SearchResponse>, Status> {
@@ -200,7 +203,13 @@ fn messages<T: Send + 'static>(messages: impl Iterator<Item = T> + Send + 'stati
 fn query_status(error: &QueryError) -> Status {
     let message = Chain(error).to_string();
     match error {
-        QueryError::TooLarge(too_large) if !too_large.never_fits() => over_budget_status(&too_large.over),
+        QueryError::TooLarge(too_large) if !too_large.never_fits() => {
+            let mut status = over_budget_status(&too_large.over);
+            if too_large.holds_much() {
+                warning::insert_holds_much(status.metadata_mut());
+            }
+            status
+        }
         QueryError::Invalid(_) => Status::invalid_argument(message),
         QueryError::Joining | QueryError::Unavailable(_) => Status::unavailable(message),
         QueryError::TooLarge(_) => Status::resource_exhausted(message),

@@ -59,6 +59,7 @@ impl Ingester {
             for block in view.served.iter().rev() {
                 search.block(&ingester, block)?;
             }
+            search.combiner.check_any()?;
             let places = 1 + u32::try_from(view.served.len()).unwrap_or(u32::MAX - 1);
             Ok(search.finish(places))
         })
@@ -257,10 +258,18 @@ impl PartsSearch {
 
     fn evaluate(&mut self, batch: &Batch) {
         self.metrics.inspected_spans += batch.spans.len() as u64;
-        for trace in self.plan.evaluate(batch, self.spans_per_spanset) {
+        let stop = || self.stop.is_cancelled();
+        let ended = self.plan.evaluate_each(batch, self.spans_per_spanset, &stop, &mut |trace| {
+            // One more than are wanted says that there is more.
+            if self.combiner.is_complete() {
+                self.matched += 1;
+                return ControlFlow::Break(());
+            }
             self.matched += 1;
             self.combiner.add(trace);
-        }
+            ControlFlow::Continue(())
+        });
+        self.more |= ended.is_break();
     }
 
     fn finish(self, places: u32) -> FoundParts {

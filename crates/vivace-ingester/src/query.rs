@@ -2,15 +2,18 @@
 //! Look-ups of a trace by its id are here as well; they take no such place.
 
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 use vivace_block::{BlockReader, live};
+use vivace_core::budget::{Account, Budget, Charge};
 use vivace_core::combine::combine;
 use vivace_core::{TenantId, TraceId};
 use vivace_proto::otlp::ResourceSpans;
 use vivace_proto::tempopb::{PartialStatus, Trace, TraceByIdMetrics, TraceByIdResponse};
+use vivace_traceql::TooLarge;
 
 use crate::gather::gather_readable;
 use crate::ingester::Ingester;
@@ -62,16 +65,16 @@ impl Ingester {
         Ok(Sources { view, held })
     }
 
-    /// The spans of a trace that this instance has.
+    /// The spans of a trace that this instance has, and what is charged for the answer.
     ///
     /// # Errors
-    /// [`QueryError::Unavailable`] where a flushed block could not be read, [`QueryError::Joining`].
+    /// [`QueryError::Unavailable`] where a flushed block could not be read, [`QueryError::Joining`], [`QueryError::TooLarge`].
     pub(crate) async fn find_trace(
         self: &Arc<Self>,
         tenant: &TenantId,
         trace: TraceId,
         answering: &[String],
-    ) -> Result<TraceByIdResponse, QueryError> {
+    ) -> Result<(TraceByIdResponse, Charge), QueryError> {
         let Sources { view, held } = self.sources(tenant, answering)?;
         let (mut blocks, mut left_out) = (Vec::new(), LeftOut::default());
         for block in view.served {
@@ -81,6 +84,11 @@ impl Ingester {
                 Err(error) => left_out.object(&block, error)?,
             }
         }
+        let live_bytes: u64 = view.heads.iter().map(|h| h.read(|c| c.index.get(&trace).map_or(0, |entry| entry.bytes))).sum();
+        let of_blocks = if blocks.is_empty() { 0 } else { lookup_bytes(&self.settings.budget) };
+        let bytes = LOOKUP_FACTOR * live_bytes + of_blocks;
+        let room = vivace_server::room(&self.settings.budget, Account::Queries, bytes, LOOKUP_PATIENCE).await;
+        let mut charge = room.map_err(|over| TooLarge { held: 0, over })?;
         let ingester = Arc::clone(self);
         let stop = CancellationToken::new();
         let _stops_with_the_client = stop.clone().drop_guard();
@@ -108,21 +116,35 @@ impl Ingester {
                 }
                 inspected += block.meta.size_bytes / u64::from(block.meta.row_groups.max(1));
             }
-            Ok((combine(parts), inspected, left_out))
+            let found = combine(parts);
+            let bytes: usize = found.iter().map(prost::Message::encoded_len).sum();
+            charge.resize(LOOKUP_FACTOR * bytes as u64).map_err(|over| TooLarge { held: charge.bytes(), over })?;
+            Ok((found, inspected, left_out, charge))
         };
         // Short, and not to wait for searches.
-        let found: Result<(Vec<ResourceSpans>, u64, LeftOut), QueryError> =
+        let found: Result<(Vec<ResourceSpans>, u64, LeftOut, Charge), QueryError> =
             spawn_blocking(find).await.map_err(|e| QueryError::Internal(e.to_string()))?;
-        let (resource_spans, inspected_bytes, left_out) = found?;
+        let (resource_spans, inspected_bytes, left_out, charge) = found?;
         let warning = left_out.warning();
         let status = if warning.is_some() { PartialStatus::Partial } else { PartialStatus::Complete };
-        Ok(TraceByIdResponse {
+        let answer = TraceByIdResponse {
             trace: (!resource_spans.is_empty()).then_some(Trace { resource_spans }),
             metrics: Some(TraceByIdMetrics { inspected_bytes }),
             status: status.into(),
             message: warning.unwrap_or_default(),
-        })
+        };
+        Ok((answer, charge))
     }
+}
+
+/// Bytes that a trace takes in memory for each on the wire while it is looked up, about: decoded, and encoded for who asks.
+const LOOKUP_FACTOR: u64 = 6;
+/// How long a look-up waits for memory.
+const LOOKUP_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What a look-up takes before it is known how large the trace is, bytes.
+fn lookup_bytes(budget: &Budget) -> u64 {
+    (16 << 20).min(budget.limit_of(Account::Queries) / 8)
 }
 
 /// Queries that work at the same time: more would only hold more memory. The others wait in the order in which they came.

@@ -113,6 +113,7 @@ impl Ingester {
             search.left_out = reader.left_out;
             drop(reader);
             search.blocks(&ingester, &view)?;
+            search.combiner.check_any()?;
             Ok(Found::of(search.combiner, search.metrics, search.left_out))
         })
         .await?
@@ -208,9 +209,11 @@ impl Search {
 
     fn evaluate(&mut self, batch: &Batch) {
         self.metrics.inspected_spans += batch.spans.len() as u64;
-        for trace in self.plan.evaluate(batch, self.spans_per_spanset) {
+        let stop = || self.stop.is_cancelled();
+        let _ = self.plan.evaluate_each(batch, self.spans_per_spanset, &stop, &mut |trace| {
             self.combiner.add(trace);
-        }
+            if self.combiner.is_complete() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
     }
 }
 

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -10,7 +11,7 @@ use rustc_hash::FxHashSet;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use vivace_block::{BlockMeta, BlockReader, ReadAt};
-use vivace_core::budget::Budget;
+use vivace_core::budget::{Account, Budget, Charge};
 use vivace_core::{BlockId, TenantId, TraceId};
 use vivace_proto::otlp::ResourceSpans;
 use vivace_proto::tempopb::{Trace, TraceByIdMetrics, TraceByIdResponse};
@@ -27,12 +28,23 @@ const BLOCKS_AT_ONCE: usize = 16;
 /// For so few ids a block's bloom filter is read before its ids are.
 const IDS_BY_BLOOM: usize = 32;
 
+/// Bytes that a trace takes in memory for each on the wire while it is looked up, about: decoded, and encoded for who asks.
+const LOOKUP_FACTOR: u64 = 6;
+/// How long a look-up waits for memory.
+const LOOKUP_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What a part of a trace takes, bytes.
+pub(crate) fn lookup_bytes(part: &[ResourceSpans]) -> u64 {
+    LOOKUP_FACTOR * part.iter().map(|spans| prost::Message::encoded_len(spans) as u64).sum::<u64>()
+}
+
 /// The bucket, as jobs see it.
 pub(crate) struct Blocks {
     bucket: Bucket,
     poller: Poller,
     blocklist: Blocklist,
     ids: Arc<TraceIds>,
+    budget: Budget,
     /// Bounds the threads that read and decode.
     cpu: Arc<Semaphore>,
 }
@@ -48,11 +60,11 @@ impl Blocks {
     pub(crate) fn new(bucket: Bucket, poller: Poller, threads: usize, budget: &Budget) -> Self {
         bucket.charge_caches(budget);
         let ids = Arc::new(TraceIds::within(budget));
-        Self { bucket, blocklist: poller.blocklist(), poller, ids, cpu: Arc::new(Semaphore::new(threads.max(1))) }
+        Self { bucket, blocklist: poller.blocklist(), poller, ids, budget: budget.clone(), cpu: Arc::new(Semaphore::new(threads.max(1))) }
     }
 
     /// The parts of a trace in the live and lately compacted blocks of a range of ids.
-    pub(crate) async fn find(&self, tenant: &TenantId, job: &FindInBlocks) -> Result<Found<TraceByIdResponse>, JobError> {
+    pub(crate) async fn find(&self, tenant: &TenantId, job: &FindInBlocks) -> Result<(Found<TraceByIdResponse>, Vec<Charge>), JobError> {
         let id = trace_id(&job.trace_id)?;
         let (first, last) = (block_id("first_block", &job.first_block)?, block_id("last_block", &job.last_block)?);
         if let Err(error) = self.poller.ensure(tenant).await {
@@ -68,11 +80,14 @@ impl Blocks {
                 (meta, found)
             })
             .buffer_unordered(BLOCKS_AT_ONCE);
-        let (mut parts, mut warnings, mut inspected_bytes) = (Vec::new(), Vec::new(), 0);
+        let (mut parts, mut warnings, mut inspected_bytes, mut held) = (Vec::new(), Vec::new(), 0, Vec::new());
         while let Some((meta, found)) = looks.next().await {
             match found? {
                 Ok((part, bytes)) => {
-                    parts.extend(part);
+                    if let Some((part, charge)) = part {
+                        parts.push(part);
+                        held.push(charge);
+                    }
                     inspected_bytes += bytes;
                 }
                 Err(fault) => warnings.push(skipped(&meta, fault)?),
@@ -81,14 +96,14 @@ impl Blocks {
         let trace = Trace { resource_spans: vivace_core::combine::combine(parts) };
         let metrics = Some(TraceByIdMetrics { inspected_bytes });
         let result = TraceByIdResponse { trace: Some(trace), metrics, ..Default::default() };
-        Ok(Found { result, warnings })
+        Ok((Found { result, warnings }, held))
     }
 
     async fn find_in_block(
         &self,
         meta: &BlockMeta,
         id: TraceId,
-    ) -> Result<Result<(Option<Vec<ResourceSpans>>, u64), BlockFault>, JobError> {
+    ) -> Result<Result<(Option<(Vec<ResourceSpans>, Charge)>, u64), BlockFault>, JobError> {
         match self.bucket.bloom_may_contain(meta, id).await {
             Ok(true) => {}
             Ok(false) => return Ok(Ok((None, 0))),
@@ -100,7 +115,17 @@ impl Blocks {
                 unavailable @ BlockFault::Unavailable(_) => return Ok(Err(unavailable)),
             },
         }
-        self.with_block(meta.clone(), move |block, _| Ok(block.find(id, None)?)).await
+        let mut charge = self.room_for_lookup().await?;
+        let found = self.with_block(meta.clone(), move |block, _| Ok(block.find(id, None)?)).await?;
+        let Ok((Some(part), bytes)) = found else { return Ok(found.map(|(_, bytes)| (None, bytes))) };
+        charge.resize(lookup_bytes(&part))?;
+        Ok(Ok((Some((part, charge)), bytes)))
+    }
+
+    /// Memory for a trace of which it is not known yet how large it is. Waits for it for a moment.
+    pub(crate) async fn room_for_lookup(&self) -> Result<Charge, JobError> {
+        let bytes = (16 << 20).min(self.budget.limit_of(Account::Queries) / 8);
+        Ok(vivace_server::room(&self.budget, Account::Queries, bytes, LOOKUP_PATIENCE).await?)
     }
 
     /// Opens the block on a thread that may block, and works there. Gives the bytes that were read too.

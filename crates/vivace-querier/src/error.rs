@@ -34,6 +34,8 @@ pub enum JobError {
         why: String,
         /// It is others that hold the rest.
         retryable: bool,
+        /// The query held a good part of it where it was refused.
+        holds_much: bool,
     },
     /// It took too long.
     #[error("the job took longer than {setting} ({limit:?})")]
@@ -62,19 +64,20 @@ impl JobError {
             Self::Unavailable(_) => (Code::Unavailable, true),
             Self::Internal(_) => (Code::Internal, true),
         };
-        Failure { code: code.into(), message: self.to_string(), retryable }
+        let holds_much = matches!(self, Self::TooMuch { holds_much: true, .. });
+        Failure { code: code.into(), message: self.to_string(), retryable, holds_much }
     }
 }
 
 impl From<TooLarge> for JobError {
     fn from(error: TooLarge) -> Self {
-        Self::TooMuch { why: error.to_string(), retryable: !error.never_fits() }
+        Self::TooMuch { why: error.to_string(), retryable: !error.never_fits(), holds_much: error.holds_much() }
     }
 }
 
 impl From<OverBudget> for JobError {
     fn from(error: OverBudget) -> Self {
-        Self::TooMuch { why: error.to_string(), retryable: !error.never_fits() }
+        Self::TooMuch { why: error.to_string(), retryable: !error.never_fits(), holds_much: error.asks_much() }
     }
 }
 

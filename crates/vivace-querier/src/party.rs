@@ -194,14 +194,15 @@ impl Ingesters {
             Code::ResourceExhausted => {
                 // Only what may fit later comes with details: when to try again.
                 let retryable = !status.details().is_empty();
-                Some(JobError::TooMuch { why: format!("ingester {}: {}", instance.id, status.message()), retryable })
+                let holds_much = vivace_server::warning::holds_much(status.metadata());
+                Some(JobError::TooMuch { why: format!("ingester {}: {}", instance.id, status.message()), retryable, holds_much })
             }
             // The client's own word about a message that it has not taken.
             Code::OutOfRange => {
                 let (id, max) = (&instance.id, self.max_answer_bytes);
                 let setting = "ingester_client.grpc_client_config.max_recv_msg_size";
                 let why = format!("the answer of ingester {id} is larger than the {max} bytes of {setting}: ask for less at a time");
-                Some(JobError::TooMuch { why, retryable: false })
+                Some(JobError::TooMuch { why, retryable: false, holds_much: true })
             }
             _ => None,
         }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use vivace_core::TenantId;
-use vivace_core::budget::Budget;
+use vivace_core::budget::{Budget, Charge};
 use vivace_proto::tempopb::{
     MetadataMetrics, PartialStatus, SearchResponse, SearchTagValuesV2Response, SearchTagsV2Response, SearchTagsV2Scope, TagValue, Trace,
     TraceByIdMetrics, TraceByIdRequest, TraceByIdResponse,
@@ -36,6 +36,8 @@ pub(crate) struct Ran {
     pub(crate) result: JobResult,
     /// Of a search, to be sent in pieces.
     pub(crate) matches: Option<Matches>,
+    /// For the result, until it is sent.
+    pub(crate) held: Vec<Charge>,
 }
 
 /// Runs jobs, one call each.
@@ -78,7 +80,7 @@ impl Querier {
     }
 
     async fn work(&self, tenant: &TenantId, work: Work, call: Duration) -> Result<Ran, JobError> {
-        let mut matches = None;
+        let (mut matches, mut held) = (None, Vec::new());
         let mut outcome_of = |found: Matches| {
             let metrics = Some(found.metrics);
             matches = Some(found);
@@ -87,11 +89,13 @@ impl Querier {
         let (mut split, mut live_in_blocks, mut served) = (Vec::new(), Vec::new(), Vec::new());
         let (outcome, warnings) = match work {
             Work::FindRecent(request) => {
-                let Found { result, warnings } = self.find_recent(tenant, request, call).await?;
+                let (Found { result, warnings }, charge) = self.find_recent(tenant, request, call).await?;
+                held.push(charge);
                 (Outcome::Trace(result), warnings)
             }
             Work::FindInBlocks(job) => {
-                let Found { result, warnings } = self.blocks.find(tenant, &job).await?;
+                let (Found { result, warnings }, charges) = self.blocks.find(tenant, &job).await?;
+                held = charges;
                 (Outcome::Trace(result), warnings)
             }
             Work::SearchRecent(request) => {
@@ -128,7 +132,7 @@ impl Querier {
             Work::TagsBlock(job) => {
                 let (meta, row_groups) = blocks::part(tenant, job.part.as_ref())?;
                 let request = job.request.unwrap_or_default();
-                let Found { result, warnings } = self.blocks.tags(meta, row_groups, &request).await?;
+                let Found { result, warnings } = self.blocks.tags(meta, row_groups, &request, self.gathered(job.max_bytes)).await?;
                 (Outcome::Tags(result), warnings)
             }
             Work::TagValuesRecent(request) => {
@@ -138,7 +142,7 @@ impl Querier {
             Work::TagValuesBlock(job) => {
                 let (meta, row_groups) = blocks::part(tenant, job.part.as_ref())?;
                 let request = job.request.unwrap_or_default();
-                let Found { result, warnings } = self.blocks.tag_values(meta, row_groups, &request).await?;
+                let Found { result, warnings } = self.blocks.tag_values(meta, row_groups, &request, self.gathered(job.max_bytes)).await?;
                 (Outcome::TagValues(result), warnings)
             }
             Work::SeriesRecent(job) => {
@@ -161,7 +165,7 @@ impl Querier {
         };
         let split = packed(&split).into();
         let result = JobResult { outcome: Some(outcome), warnings, split, live_in_blocks, served, ..JobResult::default() };
-        Ok(Ran { result, matches })
+        Ok(Ran { result, matches, held })
     }
 
     pub(crate) async fn find_recent(
@@ -169,8 +173,9 @@ impl Querier {
         tenant: &TenantId,
         request: TraceByIdRequest,
         call: Duration,
-    ) -> Result<Found<TraceByIdResponse>, JobError> {
+    ) -> Result<(Found<TraceByIdResponse>, Charge), JobError> {
         blocks::trace_id(&request.trace_id)?;
+        let mut charge = self.blocks.room_for_lookup().await?;
         let answers = self.ingesters.ask(tenant, request, call, |mut c, r| async move { c.find_trace_by_id(r).await }).await?;
         let mut messages: BTreeSet<String> = answers.warnings.iter().cloned().collect();
         let mut inspected_bytes = 0;
@@ -189,7 +194,8 @@ impl Querier {
             status: status.into(),
             message: messages.into_iter().collect::<Vec<_>>().join("; "),
         };
-        Ok(Found { result, warnings: answers.warnings })
+        charge.resize(blocks::lookup_bytes(result.trace.as_ref().map_or(&[], |trace| &trace.resource_spans)))?;
+        Ok((Found { result, warnings: answers.warnings }, charge))
     }
 }
 

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tonic::Response;
 use vivace_block::BlockMeta;
 use vivace_core::TenantId;
-use vivace_core::budget::{Budget, Charge};
+use vivace_core::budget::{Account, Budget, Charge, OverBudget};
 use vivace_proto::tempopb::{
     MetadataMetrics, SearchMetrics, SearchRequest, SearchResponse, SearchTagValuesRequest, SearchTagValuesV2Response, SearchTagsRequest,
     SearchTagsV2Response, SearchTagsV2Scope, TagValue, TraceSearchMetadata,
@@ -73,7 +73,46 @@ impl Found<Matches> {
     }
 }
 
+/// Names or values that a job gathers: charged, and ended by a number of bytes. The one that goes over it is still taken: from it
+/// the query-frontend, which counts again, sees that there was more.
+pub(crate) struct Gathered {
+    charge: Charge,
+    bytes: u64,
+    max_bytes: u64,
+    refused: Option<OverBudget>,
+}
+
+impl Gathered {
+    /// What an entry of a set costs beside its text, about.
+    const ENTRY_BYTES: u64 = 64;
+    /// Charged at once.
+    const STEP_BYTES: u64 = 64 << 10;
+
+    /// Counts one more; breaks with the last.
+    fn add(&mut self, text: &str) -> ControlFlow<()> {
+        self.bytes += text.len() as u64;
+        let step = (text.len() as u64 + Self::ENTRY_BYTES).max(Self::STEP_BYTES);
+        let entries = self.bytes.saturating_mul(2);
+        if entries > self.charge.bytes()
+            && let Err(over) = self.charge.grow(step)
+        {
+            self.refused = Some(over);
+        }
+        stop_if(self.refused.is_some() || self.bytes > self.max_bytes)
+    }
+
+    fn check(&mut self) -> Result<(), OverBudget> {
+        self.refused.take().map_or(Ok(()), Err)
+    }
+}
+
 impl Querier {
+    /// `max_bytes` 0: as many as fit.
+    pub(crate) fn gathered(&self, max_bytes: u64) -> Gathered {
+        let max_bytes = if max_bytes == 0 { u64::MAX } else { max_bytes };
+        Gathered { charge: self.budget.open(Account::Queries), bytes: 0, max_bytes, refused: None }
+    }
+
     /// What the ingesters have that matches, the newest traces of it.
     pub(crate) async fn search_recent(
         &self,
@@ -94,7 +133,9 @@ impl Querier {
             }
         });
         let warnings = answers.await?.warnings;
-        let mut found = std::mem::replace(&mut *matching.lock(), Matching::within(&self.budget, 1)).finish();
+        let matching = std::mem::replace(&mut *matching.lock(), Matching::within(&self.budget, 1));
+        matching.combiner.check_any()?;
+        let mut found = matching.finish();
         add_new(&mut found.warnings, warnings);
         Ok(found)
     }
@@ -115,14 +156,17 @@ impl Blocks {
         let searched = self
             .with_block(meta.clone(), move |block, cancelled| {
                 let stats = block.search(plan.fetch(), row_groups, &mut |batch| {
-                    plan.evaluate(&batch, spans_per_spanset).into_iter().for_each(|trace| combiner.add(trace));
-                    stop_if(cancelled.is_cancelled() || combiner.is_complete())
+                    plan.evaluate_each(&batch, spans_per_spanset, &|| cancelled.is_cancelled(), &mut |trace| {
+                        combiner.add(trace);
+                        stop_if(combiner.is_complete())
+                    })
                 })?;
                 Ok((combiner, stats))
             })
             .await?;
         match searched {
             Ok(((combiner, stats), inspected_bytes)) => {
+                combiner.check_any()?;
                 let metrics = SearchMetrics {
                     inspected_traces: u32::try_from(stats.traces).unwrap_or(u32::MAX),
                     inspected_spans: stats.spans,
@@ -143,6 +187,7 @@ impl Blocks {
         meta: BlockMeta,
         row_groups: Range<usize>,
         request: &SearchTagsRequest,
+        mut gathered: Gathered,
     ) -> Result<Found<SearchTagsV2Response>, JobError> {
         let scope = match request.scope.as_str() {
             "" | "all" | "none" => None,
@@ -160,23 +205,25 @@ impl Blocks {
             .with_block(meta.clone(), move |block, cancelled| {
                 let mut names: BTreeMap<&'static str, BTreeSet<String>> = BTreeMap::new();
                 if filter.passes_nothing() {
-                    return Ok(names);
+                    return Ok((names, gathered));
                 }
                 let spans = (!filter.passes_everything()).then(|| filter.span_filter());
                 block.tag_names(scope, spans, row_groups, &mut |scope, name| {
                     if let Some((of, _)) = SCOPES.iter().find(|(_, known)| *known == scope) {
                         let names = names.entry(*of).or_default();
-                        if names.len() < most {
+                        if names.len() < most && !names.contains(name) {
                             names.insert(name.to_owned());
+                            gathered.add(name)?;
                         }
                     }
                     stop_if(cancelled.is_cancelled())
                 })?;
-                Ok(names)
+                Ok((names, gathered))
             })
             .await?;
         match read {
-            Ok((names, inspected_bytes)) => {
+            Ok(((names, mut gathered), inspected_bytes)) => {
+                gathered.check()?;
                 let scopes =
                     names.into_iter().map(|(name, tags)| SearchTagsV2Scope { name: name.to_owned(), tags: tags.into_iter().collect() });
                 let metrics = Some(MetadataMetrics { inspected_bytes, ..Default::default() });
@@ -193,6 +240,7 @@ impl Blocks {
         meta: BlockMeta,
         row_groups: Range<usize>,
         request: &SearchTagValuesRequest,
+        mut gathered: Gathered,
     ) -> Result<Found<SearchTagValuesV2Response>, JobError> {
         let attribute = vivace_traceql::parse_attribute(&request.tag_name).map_err(|e| JobError::Invalid(e.to_string()))?;
         if let Some(fixed) = vivace_traceql::fixed_tag_values(&attribute) {
@@ -207,18 +255,25 @@ impl Blocks {
                 let mut values: BTreeSet<vivace_traceql::TagValue> =
                     filter.pinned().iter().flat_map(vivace_traceql::TagValue::of).collect();
                 let mut take = |value: &Value| {
-                    values.extend(vivace_traceql::TagValue::of(value));
+                    for value in vivace_traceql::TagValue::of(value) {
+                        if !values.contains(&value) {
+                            let flow = gathered.add(&value.value);
+                            values.insert(value);
+                            flow?;
+                        }
+                    }
                     stop_if(values.len() >= most || cancelled.is_cancelled())
                 };
                 if !filter.passes_nothing() {
                     let spans = (!filter.passes_everything()).then(|| filter.span_filter());
                     block.tag_values(&attribute, spans, row_groups, &mut |value| take(&value))?;
                 }
-                Ok(values)
+                Ok((values, gathered))
             })
             .await?;
         match read {
-            Ok((values, inspected_bytes)) => {
+            Ok(((values, mut gathered), inspected_bytes)) => {
+                gathered.check()?;
                 let values = values.into_iter().take(most).collect();
                 Ok(Found { result: response(values, inspected_bytes), warnings: Vec::new() })
             }

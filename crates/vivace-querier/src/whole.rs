@@ -93,8 +93,10 @@ impl Querier {
                 .blocks
                 .with_reader(&block, move |block, cancelled| {
                     let stats = block.search_parts(plan.fetch(), &parts, &|id| !split.traces.contains(id), &mut |batch| {
-                        plan.evaluate(&batch, spans_per_spanset).into_iter().for_each(|trace| taken.add(trace));
-                        stop_if(cancelled.is_cancelled() || taken.is_complete())
+                        plan.evaluate_each(&batch, spans_per_spanset, &|| cancelled.is_cancelled(), &mut |trace| {
+                            taken.add(trace);
+                            stop_if(taken.is_complete())
+                        })
                     });
                     (taken, stats)
                 })
@@ -113,6 +115,7 @@ impl Querier {
                 break;
             }
         }
+        combiner.check_any()?;
         Ok(judged(combiner, metrics, warnings, named))
     }
 
@@ -148,6 +151,7 @@ impl Querier {
             add_new(&mut warnings, split.warnings);
             let has_more = answers.parts.iter().any(|part| part.more);
             let not_judged: FxHashSet<String> = split.traces.iter().map(TraceId::trimmed_hex).collect();
+            matching.combiner.check_any()?;
             matching.combiner.retain(limit as usize, |trace| !not_judged.contains(&trace.trace_id));
             matching.metrics.inspected_bytes += split.inspected_bytes;
             // Matches that are split may have stood in the way of others.
@@ -177,6 +181,7 @@ impl Querier {
         metrics.inspected_traces = traces;
         metrics.inspected_spans = spans;
         metrics.inspected_bytes += bytes;
+        combiner.check_any()?;
         Ok(Found::of(combiner, metrics, brought.warnings))
     }
 }

@@ -199,7 +199,7 @@ async fn run_job(querier: &Querier, job: Job, max_bytes: usize, results: &mpsc::
         results.send(FromQuerier { message: Some(from_querier::Message::Result(result)) }).await.is_ok() && is_sent
     };
     match querier.run(job).await {
-        Ok(Ran { mut result, matches }) => {
+        Ok(Ran { mut result, matches, held: _held_until_it_is_sent }) => {
             result.id = id;
             if let Some(Matches { traces, metrics, held: _held_until_the_last }) = matches {
                 let mut pieces = Pieces::of(traces, PIECE_BYTES);

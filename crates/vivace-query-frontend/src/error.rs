@@ -29,8 +29,13 @@ pub(crate) enum QueryError {
         retry_after_seconds: u64,
     },
     /// There is too little memory free just now for what the query holds.
-    #[error("{0}")]
-    OutOfMemory(String),
+    #[error("{reason}")]
+    OutOfMemory {
+        /// What was refused.
+        reason: String,
+        /// The query itself held a good part of what all may hold.
+        holds_much: bool,
+    },
     /// The query asks for more than is allowed or fits; the text says for less of what to ask.
     #[error("{0}")]
     TooLarge(String),
@@ -66,7 +71,7 @@ impl QueryError {
         let message = failure.message.clone();
         match Code::from(failure.code) {
             Code::InvalidArgument => Self::Invalid(message),
-            Code::ResourceExhausted if failure.retryable => Self::OutOfMemory(message),
+            Code::ResourceExhausted if failure.retryable => Self::OutOfMemory { reason: message, holds_much: failure.holds_much },
             Code::ResourceExhausted => Self::TooLarge(message),
             Code::DeadlineExceeded => Self::JobTimeout(message),
             Code::Unavailable => Self::Unavailable(message),
@@ -90,7 +95,7 @@ impl QueryError {
     pub(crate) fn http_status(&self) -> StatusCode {
         match self {
             Self::Invalid(_) => StatusCode::BAD_REQUEST,
-            Self::QueueFull | Self::Busy { .. } | Self::OutOfMemory(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::QueueFull | Self::Busy { .. } | Self::OutOfMemory { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::TooLarge(_) | Self::TraceTooLarge { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Timeout | Self::Unavailable(_) | Self::ShuttingDown | Self::Gone(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::JobTimeout(_) => StatusCode::GATEWAY_TIMEOUT,
@@ -102,7 +107,7 @@ impl QueryError {
     fn retry_after_seconds(&self) -> Option<u64> {
         match self {
             Self::Busy { retry_after_seconds, .. } => Some(*retry_after_seconds),
-            Self::QueueFull | Self::OutOfMemory(_) | Self::Unavailable(_) | Self::ShuttingDown => Some(RETRY_AFTER_SECONDS),
+            Self::QueueFull | Self::OutOfMemory { .. } | Self::Unavailable(_) | Self::ShuttingDown => Some(RETRY_AFTER_SECONDS),
             Self::Invalid(_)
             | Self::TooLarge(_)
             | Self::TraceTooLarge { .. }
@@ -118,7 +123,7 @@ impl QueryError {
         let text = self.to_string();
         let mut status = match self {
             Self::Invalid(_) => Status::invalid_argument(text),
-            Self::QueueFull | Self::Busy { .. } | Self::OutOfMemory(_) | Self::TooLarge(_) | Self::TraceTooLarge { .. } => {
+            Self::QueueFull | Self::Busy { .. } | Self::OutOfMemory { .. } | Self::TooLarge(_) | Self::TraceTooLarge { .. } => {
                 Status::resource_exhausted(text)
             }
             Self::ShuttingDown | Self::Unavailable(_) => Status::unavailable(text),
@@ -135,7 +140,10 @@ impl QueryError {
 
 impl From<TooLarge> for QueryError {
     fn from(error: TooLarge) -> Self {
-        if error.never_fits() { Self::TooLarge(error.to_string()) } else { Self::OutOfMemory(error.to_string()) }
+        match error.never_fits() {
+            true => Self::TooLarge(error.to_string()),
+            false => Self::OutOfMemory { reason: error.to_string(), holds_much: error.holds_much() },
+        }
     }
 }
 
@@ -153,7 +161,7 @@ impl From<OverBudget> for QueryError {
         if error.never_fits() {
             Self::TooLarge(format!("{error}: ask for less, such as fewer results, series or attributes"))
         } else {
-            Self::OutOfMemory(format!("{error}: try again later, or ask for less"))
+            Self::OutOfMemory { reason: format!("{error}: try again later, or ask for less"), holds_much: error.asks_much() }
         }
     }
 }

@@ -75,7 +75,7 @@ impl Place {
     /// Where no other query ran it is not others that hold the memory: trying again is no use.
     fn blame(&self, error: QueryError) -> QueryError {
         match error {
-            QueryError::OutOfMemory(reason) if self.permit.as_ref().is_some_and(Permit::has_run_alone) => {
+            QueryError::OutOfMemory { reason, holds_much: true } if self.permit.as_ref().is_some_and(Permit::has_run_alone) => {
                 QueryError::TooLarge(format!("{reason} (no other query ran: ask for less)"))
             }
             error => error,
@@ -376,7 +376,8 @@ impl Frontend {
         self.check_size(&request.query)?;
         let limits = self.tag_limits(tenants, request.max_tags_per_scope, request.stale_values_threshold);
         let only_intrinsics = request.scope == "intrinsic";
-        let jobs = if only_intrinsics { Vec::new() } else { self.plan(tenants, &Request::Tags(request), range).jobs };
+        let jobs =
+            if only_intrinsics { Vec::new() } else { self.plan(tenants, &Request::Tags(request, limits.max_bytes as u64), range).jobs };
         let run = Run::new(&self.queue, jobs, self.config.search.concurrent_jobs).lacking(self.unlisted(tenants));
         let result = TagCombiner::new(&self.budget, limits);
         Ok(Running { run, result, place: self.place(tenants, Lane::Scan) })
@@ -396,7 +397,7 @@ impl Frontend {
         match vivace_traceql::parse_attribute(&request.tag_name) {
             Ok(attribute) => {
                 if !self.answer_without_data(&attribute, &request, &mut result)? {
-                    jobs = self.plan(tenants, &Request::TagValues(request), range).jobs;
+                    jobs = self.plan(tenants, &Request::TagValues(request, limits.max_bytes as u64), range).jobs;
                 }
             }
             // Editors ask while a name is being typed; it has no values yet.

@@ -15,7 +15,7 @@ use vivace_proto::tempopb::{
 use vivace_proto::vivace::v1::SeriesRequest;
 use vivace_proto::vivace::v1::job::Work;
 use vivace_proto::vivace::v1::job_result::Outcome;
-use vivace_traceql::{Answer, MetricsPlan, Partial};
+use vivace_traceql::{Answer, Halted, MetricsPlan, Partial, TooLarge};
 
 use crate::admission::Lane;
 use crate::counting::Counting;
@@ -159,7 +159,13 @@ impl SeriesCombiner {
             (partial, answer)
         };
         let (partial, answer) = tokio::task::spawn_blocking(finish).await.map_err(|error| QueryError::Job(error.to_string()))?;
+        // What was counted is held beside the answer, by the same query.
+        let counted = partial.bytes();
         self.partial = partial;
+        let answer = answer.map_err(|error| match error {
+            Halted::TooLarge(TooLarge { held, over }) => Halted::TooLarge(TooLarge { held: held + counted, over }),
+            halted @ Halted::Stopped => halted,
+        });
         Ok(Counted { answer: answer?, metrics: self.metrics, plan: Arc::clone(&self.plan) })
     }
 }

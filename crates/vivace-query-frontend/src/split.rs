@@ -35,8 +35,10 @@ pub(crate) struct SplitJob {
 #[derive(Debug, Clone)]
 pub(crate) enum Request {
     Search(SearchRequest),
-    Tags(SearchTagsRequest),
-    TagValues(SearchTagValuesRequest),
+    /// And the bytes at which an answer ends; 0: none.
+    Tags(SearchTagsRequest, u64),
+    /// The same.
+    TagValues(SearchTagValuesRequest, u64),
     Series(SeriesRequest),
 }
 
@@ -44,8 +46,8 @@ impl Request {
     fn recent(&self) -> Work {
         match self.clone() {
             Self::Search(request) => Work::SearchRecent(request),
-            Self::Tags(request) => Work::TagsRecent(request),
-            Self::TagValues(request) => Work::TagValuesRecent(request),
+            Self::Tags(request, _) => Work::TagsRecent(request),
+            Self::TagValues(request, _) => Work::TagValuesRecent(request),
             Self::Series(request) => Work::SeriesRecent(SeriesRecent { request: Some(request), places: None }),
         }
     }
@@ -54,8 +56,8 @@ impl Request {
         let part = Some(part);
         match self.clone() {
             Self::Search(request) => Work::SearchBlock(SearchBlock { request: Some(request), part, places: None }),
-            Self::Tags(request) => Work::TagsBlock(TagsBlock { request: Some(request), part }),
-            Self::TagValues(request) => Work::TagValuesBlock(TagValuesBlock { request: Some(request), part }),
+            Self::Tags(request, max_bytes) => Work::TagsBlock(TagsBlock { request: Some(request), part, max_bytes }),
+            Self::TagValues(request, max_bytes) => Work::TagValuesBlock(TagValuesBlock { request: Some(request), part, max_bytes }),
             Self::Series(request) => Work::SeriesBlock(SeriesBlock { request: Some(request), part, ..SeriesBlock::default() }),
         }
     }

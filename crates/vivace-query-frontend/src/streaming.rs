@@ -216,9 +216,12 @@ async fn run_search(mut search: Search, mut outlet: Outlet<SearchResponse>) -> R
         }
     }
     // Others may begin while the client reads.
-    let result = search.into_result();
+    let mut result = search.into_result();
     let warning = result.warning();
-    let (SearchResponse { traces, metrics }, _held) = result.finish();
+    let sent = result.take_sent();
+    let (SearchResponse { mut traces, metrics }, _held) = result.finish();
+    // They were known as a whole when they were sent.
+    traces.retain(|trace| !sent.contains(&trace.trace_id));
     for traces in packets(traces) {
         let traces = traces.iter().map(with_first_set).collect();
         outlet.add(SearchResponse { traces, metrics })?;
@@ -226,7 +229,7 @@ async fn run_search(mut search: Search, mut outlet: Outlet<SearchResponse>) -> R
     outlet.finish().await?;
     // No message has a place for it.
     match warning {
-        Some(warning) => Err(QueryError::OutOfMemory(warning)),
+        Some(warning) => Err(QueryError::OutOfMemory { reason: warning, holds_much: true }),
         None => Ok(metrics.map_or(0, |metrics| metrics.inspected_bytes)),
     }
 }

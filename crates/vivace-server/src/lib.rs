@@ -47,6 +47,7 @@ mod process;
 mod ready;
 mod recorder;
 mod request_budget;
+mod room;
 mod settings;
 mod socket;
 pub mod tenant;
@@ -62,6 +63,7 @@ pub use load::{BROKEN_PIPE_CODE, environment, load, load_service, read_text};
 pub use overrides::Overrides;
 pub use process::{GrpcLimits, Process, Shutdown};
 pub use request_budget::{RequestBudget, RequestCharge, over_budget_status};
+pub use room::{HeldUntilSent, room};
 pub use tenant::Tenancy;
 
 #[doc(hidden)]

@@ -17,6 +17,7 @@ use vivace_core::budget::{Account, Budget, Charge, OverBudget};
 
 use crate::activity::InFlight;
 use crate::request_budget::{RETRY_AFTER, count_refusal, over_budget_status};
+use crate::room::HeldUntilSent;
 
 /// Larger pieces of an answer are cut, so that little of it waits where it cannot be given up any more, bytes. Up to this size
 /// answers are never refused: what tells of a write that it is stored, or of this process that it is well, is small, and a
@@ -56,6 +57,7 @@ pub(crate) struct Unsent {
     since: Option<Instant>,
     budget: Budget,
     is_grpc: bool,
+    held: Option<HeldUntilSent>,
 }
 
 /// A piece of an answer, and what was paid for it: given back when it was written to the socket.
@@ -72,7 +74,8 @@ impl AsRef<[u8]> for Piece {
 
 impl Answer {
     /// Pays for an answer. One whose size is known and does not fit is refused as a whole.
-    pub(crate) fn of(response: Response, is_grpc: bool, budget: &Budget, in_flight: InFlight) -> http::Response<Self> {
+    pub(crate) fn of(mut response: Response, is_grpc: bool, budget: &Budget, in_flight: InFlight) -> http::Response<Self> {
+        let held = response.extensions_mut().remove::<HeldUntilSent>();
         let is_always_sent = response.extensions().get::<AlwaysSent>().is_some();
         let known_bytes = response.body().size_hint().exact().filter(|bytes| *bytes > 0);
         let (response, prepaid) = match known_bytes.map(|bytes| pay(budget, bytes, is_always_sent)) {
@@ -81,7 +84,7 @@ impl Answer {
             Some(Err(over)) => (refusal(&over, is_grpc), None),
         };
         response.map(|body| {
-            let unsent = Unsent { body: Some(body), rest: None, prepaid, since: None, budget: budget.clone(), is_grpc };
+            let unsent = Unsent { body: Some(body), rest: None, prepaid, since: None, budget: budget.clone(), is_grpc, held };
             Self { unsent: Arc::new(Mutex::new(unsent)), _in_flight: in_flight }
         })
     }
@@ -119,7 +122,7 @@ impl Unsent {
     pub(crate) fn give_up(&mut self, timeout: Duration, now: Instant) -> bool {
         let is_stalled = self.since.is_some_and(|since| now.saturating_duration_since(since) > timeout);
         if is_stalled {
-            (self.body, self.rest, self.prepaid) = (None, None, None);
+            (self.body, self.rest, self.prepaid, self.held) = (None, None, None, None);
         }
         is_stalled
     }
@@ -137,7 +140,10 @@ impl Unsent {
             return Poll::Ready(Some(Ok(Frame::data(Bytes::from_owner(Piece { bytes: piece, _charge: charge })))));
         }
         let frame = match std::task::ready!(Pin::new(body).poll_frame(context)) {
-            None => return Poll::Ready(None),
+            None => {
+                self.held = None;
+                return Poll::Ready(None);
+            }
             Some(Err(error)) => return Poll::Ready(Some(Err(AnswerError::Body(error)))),
             Some(Ok(frame)) => frame,
         };

@@ -12,6 +12,20 @@ pub fn insert(metadata: &mut MetadataMap, warning: &str) {
     metadata.insert(HEADER, MetadataValue::try_from(text).expect("visible ASCII"));
 }
 
+/// The key under which a refusal for want of memory says that the query itself held a good part of it.
+const HOLDS_MUCH: &str = "x-vivace-holds-much";
+
+/// Says so in a refusal.
+pub fn insert_holds_much(metadata: &mut MetadataMap) {
+    metadata.insert(HOLDS_MUCH, MetadataValue::from_static("1"));
+}
+
+/// Whether a refusal says so.
+#[must_use]
+pub fn holds_much(metadata: &MetadataMap) -> bool {
+    metadata.contains_key(HOLDS_MUCH)
+}
+
 /// What an answer says, if anything.
 #[must_use]
 pub fn of(metadata: &MetadataMap) -> Option<String> {

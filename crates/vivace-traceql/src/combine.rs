@@ -7,7 +7,7 @@ use vivace_core::budget::{Budget, Charge};
 use vivace_proto::otlp::{AnyValue, KeyValue, any_value};
 use vivace_proto::tempopb::{ServiceStats, Span, SpanSet, TraceSearchMetadata};
 
-use crate::held::Held;
+use crate::held::{Held, TooLarge};
 
 /// Shown for a trace whose root is not known when the search is over.
 pub const ROOT_NOT_YET_RECEIVED: &str = "<root span not yet received>";
@@ -78,6 +78,14 @@ impl SearchCombiner {
     #[must_use]
     pub fn warning(&self) -> Option<String> {
         self.held.check().err().map(|error| format!("the search ended early with {} traces: {error}", self.traces.len()))
+    }
+
+    /// Whether anything was found, if there was no memory for all: an answer without any is none.
+    ///
+    /// # Errors
+    /// Nothing was found, and something did not fit.
+    pub fn check_any(&self) -> Result<(), TooLarge> {
+        if self.traces.is_empty() { self.held.check() } else { Ok(()) }
     }
 
     /// What is known of a trace.

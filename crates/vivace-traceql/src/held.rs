@@ -36,6 +36,12 @@ impl TooLarge {
     pub fn never_fits(&self) -> bool {
         never_fits(self.held, &self.over)
     }
+
+    /// Whether the query held, with what it asked for, a good part of what all may hold.
+    #[must_use]
+    pub fn holds_much(&self) -> bool {
+        self.over.is_much(self.held.saturating_add(self.over.asked))
+    }
 }
 
 /// Bytes that one query holds. Once they do not fit, that is remembered, and nothing more is taken.

@@ -1332,6 +1332,9 @@ pub struct TagsBlock {
     pub request: ::core::option::Option<super::super::tempopb::SearchTagsRequest>,
     #[prost(message, optional, tag = "2")]
     pub part: ::core::option::Option<BlockPart>,
+    /// The answer ends with the name that takes it over so many bytes; 0: it does not.
+    #[prost(uint64, tag = "3")]
+    pub max_bytes: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TagValuesBlock {
@@ -1339,6 +1342,9 @@ pub struct TagValuesBlock {
     pub request: ::core::option::Option<super::super::tempopb::SearchTagValuesRequest>,
     #[prost(message, optional, tag = "2")]
     pub part: ::core::option::Option<BlockPart>,
+    /// As for names.
+    #[prost(uint64, tag = "3")]
+    pub max_bytes: u64,
 }
 /// Counts what is live. Traces that are in several places, such as live and in one of the blocks, are not counted but named in the
 /// result; and the result says of each block which of its traces these are.
@@ -1439,6 +1445,9 @@ pub struct Failure {
     /// Another querier may succeed.
     #[prost(bool, tag = "3")]
     pub retryable: bool,
+    /// For want of memory, of which the query itself held a good part: if nothing else runs another try is no use.
+    #[prost(bool, tag = "4")]
+    pub holds_much: bool,
 }
 /// Generated client implementations.
 pub mod job_queue_client {

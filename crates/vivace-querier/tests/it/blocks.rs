@@ -121,7 +121,7 @@ async fn tags_and_their_values_are_listed() {
     let meta = store(&cluster.bucket, 1, &[trace(1, 0, 2), trace(2, 0, 3)]).await;
     let tags = |scope: &str, query: &str| {
         let request = SearchTagsRequest { scope: scope.to_owned(), query: query.to_owned(), ..Default::default() };
-        Work::TagsBlock(TagsBlock { request: Some(request), part: part(&meta) })
+        Work::TagsBlock(TagsBlock { request: Some(request), part: part(&meta), max_bytes: 0 })
     };
     let scopes = |result: JobResult| match result.outcome {
         Some(Outcome::Tags(answer)) => answer.scopes.into_iter().map(|s| (s.name, s.tags)).collect::<Vec<_>>(),
@@ -135,13 +135,17 @@ async fn tags_and_their_values_are_listed() {
 
     let values = |tag: &str, query: &str| {
         let request = SearchTagValuesRequest { tag_name: tag.to_owned(), query: query.to_owned(), ..Default::default() };
-        Work::TagValuesBlock(TagValuesBlock { request: Some(request), part: part(&meta) })
+        Work::TagValuesBlock(TagValuesBlock { request: Some(request), part: part(&meta), max_bytes: 0 })
     };
     let texts = |result: JobResult| match result.outcome {
         Some(Outcome::TagValues(answer)) => answer.tag_values.into_iter().map(|v| format!("{} {}", v.r#type, v.value)).collect::<Vec<_>>(),
         other => panic!("expected values, got {other:?}"),
     };
     assert_eq!(texts(cluster.frontend.run(values("span.n", "")).await), ["string 0", "string 1", "string 2"]);
+    // From one more than is allowed the query-frontend sees that there was more.
+    let Work::TagValuesBlock(mut ended) = values("span.n", "") else { unreachable!() };
+    ended.max_bytes = 1;
+    assert_eq!(texts(cluster.frontend.run(Work::TagValuesBlock(ended)).await).len(), 2);
     assert_eq!(texts(cluster.frontend.run(values(".service.name", "")).await), ["string shop"]);
     assert_eq!(texts(cluster.frontend.run(values("name", "{ span.n = `2` }")).await), ["string span 2"]);
     assert_eq!(texts(cluster.frontend.run(values("rootName", "{ span.n = `2` }")).await), ["string span 0"]);

@@ -249,6 +249,11 @@ impl SearchResult {
         traces
     }
 
+    /// The ids of the traces that [`SearchResult::take_presentable`] has given.
+    pub(crate) fn take_sent(&mut self) -> HashSet<String> {
+        std::mem::take(&mut self.sent)
+    }
+
     /// What is missing because it did not fit into memory.
     pub(crate) fn warning(&self) -> Option<String> {
         self.combiner.warning().or_else(|| self.wholes.warning())

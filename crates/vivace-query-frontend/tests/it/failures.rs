@@ -91,16 +91,18 @@ async fn tries_are_bounded() {
 #[tokio::test]
 async fn what_a_job_says_decides_what_the_client_is_told() {
     // gRPC code, whether another querier may do better; status, tries, and whether there is a hint when to come back.
-    for (code, retryable, status, tries, hint) in [
-        (3, false, 400, 1, false),
-        (8, false, 422, 1, false),
-        (8, true, 422, 2, false), // no other query holds the memory that is missing
-        (4, true, 504, 1, false), // there is no other querier
-        (14, true, 503, 2, true),
-        (13, true, 500, 2, false),
-        (2, false, 500, 1, false),
+    for (code, retryable, holds_much, status, tries, hint) in [
+        (3, false, false, 400, 1, false),
+        (8, false, false, 422, 1, false),
+        (8, true, false, 429, 2, true),
+        (8, true, true, 422, 2, false),  // no other query holds the memory that is missing
+        (4, true, false, 504, 1, false), // there is no other querier
+        (14, true, false, 503, 2, true),
+        (13, true, false, 500, 2, false),
+        (2, false, false, 500, 1, false),
     ] {
-        let fails = move |_: &_| Outcome::Result(job_result::Outcome::Failure(Failure { code, message: "why".to_owned(), retryable }));
+        let failure = Failure { code, message: "why".to_owned(), retryable, holds_much };
+        let fails = move |_: &_| Outcome::Result(job_result::Outcome::Failure(failure.clone()));
         let (frontend, querier) = Frontend::with(&Config::default(), fails).await;
         let reply = get(&frontend.http, "/api/search?q=%7B%7D").await;
         assert_eq!((reply.status, reply.headers.contains_key("retry-after")), (status, hint), "{code} {retryable}");
@@ -274,7 +276,10 @@ async fn a_shutdown_waits_for_the_queries_it_has() {
 async fn memory_that_others_hold_is_worth_another_try() {
     let (frontend, querier) = Frontend::with(&Config::default(), |job: &Job| match &job.work {
         Some(Work::TagsRecent(_)) => Outcome::Hang,
-        _ => Outcome::Result(job_result::Outcome::Failure(Failure { code: 8, message: "memory".to_owned(), retryable: true })),
+        _ => {
+            let message = "memory".to_owned();
+            Outcome::Result(job_result::Outcome::Failure(Failure { code: 8, message, retryable: true, holds_much: true }))
+        }
     })
     .await;
     let _first = request(&frontend, "/api/v2/search/tags?scope=span");

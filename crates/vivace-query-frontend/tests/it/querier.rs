@@ -94,7 +94,7 @@ pub(crate) fn nothing(job: &Job) -> Outcome {
 }
 
 pub(crate) fn failure(message: &str, retryable: bool) -> Outcome {
-    Outcome::Result(job_result::Outcome::Failure(Failure { code: 13, message: message.to_owned(), retryable }))
+    Outcome::Result(job_result::Outcome::Failure(Failure { code: 13, message: message.to_owned(), retryable, holds_much: false }))
 }
 
 pub(crate) fn found(traces: &[(&str, u64, &str)]) -> Outcome {

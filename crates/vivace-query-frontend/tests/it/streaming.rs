@@ -119,6 +119,7 @@ async fn refusals_have_a_hint_unless_it_is_no_use() {
             code: Code::ResourceExhausted.into(),
             message: "memory".to_owned(),
             retryable: true,
+            holds_much: true,
         }))
     };
     let (frontend, _querier) = Frontend::with(&Config::default(), failure).await;
