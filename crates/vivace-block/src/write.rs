@@ -5,6 +5,7 @@ mod columns;
 mod combine;
 mod copy;
 mod encode;
+mod estimate;
 mod pass;
 mod stamp;
 mod values;
@@ -215,7 +216,7 @@ impl<W: Write + Send> BlockWriter<W> {
             end_unix_nanos: row.end,
             spans: row.spans.len() as u64,
             bytes: spans.iter().map(|span| span.span.len() as u64).sum(),
-            estimate: estimate(&row),
+            estimate: estimate::of_row(&row),
         })
     }
 
@@ -338,20 +339,6 @@ impl<W: Write + Send> BlockWriter<W> {
         self.group = Group::default();
         Ok(())
     }
-}
-
-/// A row's size in the unit of `parquet_row_group_size_bytes`.
-///
-/// Source: docs/facts/blocks.md, "Row order, row groups, pages".
-fn estimate(row: &Row<'_>) -> u64 {
-    let sum = 7
-        + 10 * row.resources.len()
-        + 2 * row.scopes.len()
-        + 14 * row.spans.len()
-        + 4 * row.events.len()
-        + 7 * (row.resource_attrs.len() + row.span_attrs.len())
-        + 4 * row.event_attrs.len();
-    sum as u64
 }
 
 /// Counts what passes, and remembers its end.

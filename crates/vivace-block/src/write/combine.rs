@@ -11,7 +11,8 @@ use rustc_hash::FxHashSet;
 use vivace_core::{SpanId, TraceId};
 
 use super::columns::{Columns, List};
-use super::copy::{Copied, Mismatch, REPRESENTATIVES, RowSource, Shares, Side, leaves_of, mark_present, unit};
+use super::copy::{Copied, Mismatch, REPRESENTATIVES, RowSource, Shares, Side, leaves_of, mark_present};
+use super::estimate;
 use crate::nested_set::{self, Node};
 use crate::schema::Leaf;
 
@@ -224,7 +225,7 @@ impl Combiner {
                 part.side(representative)?.starts(list, level, starts);
             }
             let wanted = add_levels(columns, list, representative, parts, elements, &self.starts, &mut self.runs)?;
-            copied.estimate += unit(list) * wanted as u64;
+            copied.estimate += estimate::unit(list) * wanted as u64;
             for leaf in leaves_of(list) {
                 if !POSITIONS.contains(leaf) {
                     let own = &mut self.own_starts;
@@ -356,7 +357,7 @@ fn add_trace_columns(columns: &mut Columns, parts: &[&mut RowSource], order: &Or
         columns.service_stat(number, service, spans, errors);
     }
     let spans = order.spans.len() as u64;
-    Ok(Copied { trace_id, start_unix_nanos: start, end_unix_nanos: end, spans, bytes: 0, estimate: 7 })
+    Ok(Copied { trace_id, start_unix_nanos: start, end_unix_nanos: end, spans, bytes: 0, estimate: estimate::unit(List::Root) })
 }
 
 /// Nested sets are those of the whole trace.
