@@ -7,6 +7,7 @@ mod copy;
 mod encode;
 mod estimate;
 mod pass;
+mod row_group;
 mod stamp;
 mod values;
 
@@ -25,10 +26,9 @@ use crate::meta::{BlockMeta, Format};
 use crate::row::{Layout, ResourceCache, Row, SpanRef};
 use crate::schema::{Leaf, vparquet4};
 use chunk::Encoder;
-use columns::Columns;
-use combine::Combined;
 use copy::Copied;
 pub(crate) use copy::{Mismatch, RowSource, is_representative};
+use row_group::RowGroup;
 
 /// How the name of what wrote a file begins, for files of [`BlockWriter`].
 pub(crate) const CREATED_BY: &str = "vivace version ";
@@ -82,7 +82,7 @@ pub struct BlockWriter<W: Write + Send> {
     layout: Layout,
     resources: ResourceCache,
     file: SerializedFileWriter<Counted<W>>,
-    columns: Columns,
+    row_group: RowGroup,
     encoder: Encoder,
     bloom: bloom::Builder,
     bloom_params: bloom::Params,
@@ -90,20 +90,11 @@ pub struct BlockWriter<W: Write + Send> {
     /// The block whose row groups were taken over last.
     passed: Option<pass::Passed>,
     last_id: Option<TraceId>,
-    /// Of the current row group.
-    group: Group,
     traces: u64,
     spans: u64,
     invalid_spans: u64,
     start_unix_nanos: u64,
     end_unix_nanos: u64,
-}
-
-#[derive(Default)]
-struct Group {
-    traces: u32,
-    otlp_bytes: u64,
-    estimate: u64,
 }
 
 /// What was written, and the objects that go beside `data.parquet`.
@@ -176,14 +167,13 @@ impl<W: Write + Send> BlockWriter<W> {
             block_id,
             dedicated_columns,
             file,
-            columns: Columns::new(),
+            row_group: RowGroup::new(),
             encoder,
             bloom: bloom::Builder::new(bloom_params),
             bloom_params,
             index: RowGroupIndex::default(),
             passed: None,
             last_id: None,
-            group: Group::default(),
             traces: 0,
             spans: 0,
             invalid_spans: 0,
@@ -209,7 +199,7 @@ impl<W: Write + Send> BlockWriter<W> {
         if row.spans.is_empty() {
             return Ok(());
         }
-        self.columns.push_row(&row);
+        self.row_group.push_row(&row);
         self.added(Copied {
             trace_id: id,
             start_unix_nanos: row.start,
@@ -229,17 +219,9 @@ impl<W: Write + Send> BlockWriter<W> {
         if let Some(previous) = self.last_id.filter(|last| *last >= id) {
             return Err(WriteError::Order { previous, given: id });
         }
-        let copied = match parts {
-            [part] => self.columns.copy_row(part),
-            parts => match self.columns.copy_combined(parts) {
-                Ok(Combined::Same(part)) => self.columns.copy_row(parts[part]),
-                Ok(Combined::Copied(copied)) => Ok(copied),
-                Ok(Combined::Unusual) => return Ok(Ok(false)),
-                Err(mismatch) => Err(mismatch),
-            },
-        };
-        match copied {
-            Ok(copied) => self.added(copied).map(|()| Ok(true)),
+        match self.row_group.copy_rows(parts) {
+            Ok(Some(copied)) => self.added(copied).map(|()| Ok(true)),
+            Ok(None) => Ok(Ok(false)),
             Err(mismatch) => Ok(Err(mismatch)),
         }
     }
@@ -251,10 +233,8 @@ impl<W: Write + Send> BlockWriter<W> {
         self.spans += row.spans;
         self.start_unix_nanos = self.start_unix_nanos.min(row.start_unix_nanos);
         self.end_unix_nanos = self.end_unix_nanos.max(row.end_unix_nanos);
-        self.group.traces += 1;
-        self.group.otlp_bytes += row.bytes;
-        self.group.estimate += row.estimate;
-        if self.is_group_full() {
+        self.row_group.count(&row);
+        if self.row_group.is_full(&self.options) {
             self.end_row_group()?;
         }
         Ok(())
@@ -279,7 +259,7 @@ impl<W: Write + Send> BlockWriter<W> {
         if self.traces == 0 {
             return Err(WriteError::Empty { invalid_spans: self.invalid_spans });
         }
-        if self.group.traces > 0 {
+        if !self.row_group.is_empty() {
             self.end_row_group()?;
         }
         let block = self.block_id;
@@ -313,30 +293,22 @@ impl<W: Write + Send> BlockWriter<W> {
         })
     }
 
-    fn is_group_full(&self) -> bool {
-        let (group, options) = (&self.group, &self.options);
-        group.estimate > options.row_group_size_bytes
-            || group.otlp_bytes >= options.row_group_otlp_bytes
-            || (group.traces >= options.row_group_traces && group.otlp_bytes >= options.row_group_otlp_bytes / 8)
-    }
-
     fn end_row_group(&mut self) -> Result<(), WriteError> {
         let block = self.block_id;
         self.try_end_row_group().map_err(|source| WriteError::Io { block, source })
     }
 
     fn try_end_row_group(&mut self) -> Result<(), ParquetError> {
-        self.columns.cut_rest();
+        self.row_group.columns.cut_rest();
         let mut row_group = self.file.next_row_group()?;
-        for (leaf, column) in Leaf::all().zip(&self.columns.columns) {
+        for (leaf, column) in Leaf::all().zip(&self.row_group.columns.columns) {
             let (bytes, close) = chunk::encode(leaf, column, &mut self.encoder)?;
             row_group.append_column(&bytes, close)?;
         }
         row_group.close()?;
         self.encoder.next_row_group();
-        self.columns.clear();
+        self.row_group.clear();
         self.index.last_ids.extend(self.last_id);
-        self.group = Group::default();
         Ok(())
     }
 }

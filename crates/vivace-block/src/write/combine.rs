@@ -137,19 +137,9 @@ impl Side {
     }
 }
 
-impl Columns {
-    /// Adds one row of the current rows of several sources, which are parts of one trace.
-    pub(super) fn copy_combined(&mut self, parts: &mut [&mut RowSource]) -> Result<Combined, Mismatch> {
-        // Taken out meanwhile, since it fills the columns it stands beside.
-        let mut combiner = std::mem::take(&mut self.combiner);
-        let combined = combiner.combine(self, parts);
-        self.combiner = combiner;
-        combined
-    }
-}
-
 impl Combiner {
-    fn combine(&mut self, columns: &mut Columns, parts: &mut [&mut RowSource]) -> Result<Combined, Mismatch> {
+    /// Adds one row of the current rows of several sources, which are parts of one trace.
+    pub(super) fn combine(&mut self, columns: &mut Columns, parts: &mut [&mut RowSource]) -> Result<Combined, Mismatch> {
         self.seen.clear();
         self.spans.clear();
         let mut contributors = Vec::with_capacity(parts.len());

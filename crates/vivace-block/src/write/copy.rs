@@ -365,6 +365,7 @@ mod tests {
 
     use bytes::Bytes;
 
+    use super::super::combine::Combiner;
     use super::*;
     use crate::{BlockMeta, BlockReader};
 
@@ -389,6 +390,8 @@ mod tests {
         let leaf = Leaf::SPAN_DROPPED_ATTRS;
         let (mut first, mut second) = (rows(Some(leaf)), rows(None));
         second.next_row();
-        assert!(matches!(Columns::new().copy_combined(&mut [&mut first, &mut second]), Err(Mismatch(at)) if at == leaf));
+        assert!(
+            matches!(Combiner::default().combine(&mut Columns::new(), &mut [&mut first, &mut second]), Err(Mismatch(at)) if at == leaf)
+        );
     }
 }
