@@ -245,12 +245,6 @@ impl<W: Write + Send> BlockWriter<W> {
         &self.dedicated_columns
     }
 
-    /// Bytes of columns written so far.
-    #[must_use]
-    pub fn written_bytes(&self) -> u64 {
-        self.file.bytes_written() as u64
-    }
-
     /// Writes the rest and the footer.
     ///
     /// # Errors

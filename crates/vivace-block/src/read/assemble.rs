@@ -1,3 +1,5 @@
+//! Rows become OTLP again, for those who want whole traces.
+
 use std::rc::Rc;
 
 use bytes::Bytes;

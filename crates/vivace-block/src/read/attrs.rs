@@ -1,3 +1,5 @@
+//! Attributes by their keys, wherever a block keeps them: in a column of their own or among others.
+
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;

@@ -1,3 +1,5 @@
+//! Traces by their ids, many at a time: what is whole only once the parts in several blocks are joined.
+
 use std::ops::ControlFlow;
 
 use vivace_core::TraceId;

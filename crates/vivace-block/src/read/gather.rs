@@ -1,3 +1,5 @@
+//! What a query wants of the rows that passed its filter, as batches for evaluation.
+
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;

@@ -1,5 +1,6 @@
 //! Where trace ids stand in a block. Rows ascend by id, each id once; yet there are blocks whose rows do not: Tempo leaves such
-//! behind when it flushes while spans come in. What knows the order of rows is here, and nothing else relies on it.
+//! behind when it flushes while spans come in. What knows the order of rows is here and in [`super::ids`], and nothing else
+//! relies on it.
 
 use rustc_hash::FxHashMap;
 use vivace_core::TraceId;

@@ -2,13 +2,14 @@
 
 use super::fault::{Fault, ReadError};
 use super::footer::Codec;
+use super::format::encoding::{PLAIN_DICTIONARY, RLE_DICTIONARY};
 use super::group::Group;
 use super::layout::LeafId;
 use super::page::{Decompressor, PageHeader, PageKind};
 use super::reader::BlockReader;
 
-/// Encodings of data pages that refer to a dictionary: PLAIN_DICTIONARY and RLE_DICTIONARY.
-const DICTIONARY_ENCODINGS: [i64; 2] = [2, 8];
+/// Encodings of data pages that refer to a dictionary.
+const DICTIONARY_ENCODINGS: [i64; 2] = [PLAIN_DICTIONARY, RLE_DICTIONARY];
 
 /// The dictionaries of one column over all row groups.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

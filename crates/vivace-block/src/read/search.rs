@@ -1,3 +1,5 @@
+//! Searches: rows that may match are found by their columns, and handed out to be judged.
+
 use std::ops::{AddAssign, ControlFlow, Range};
 
 use vivace_traceql::{Attribute, Batch, Fetch, Intrinsic, Scope, SpanAttributes, SpanFilter, TraceFilter};

@@ -1,3 +1,5 @@
+//! Metrics queries over a block.
+
 use std::ops::{ControlFlow, Range};
 
 use vivace_core::TraceId;

@@ -1,3 +1,5 @@
+//! Names and values of attributes, from dictionaries where nothing else need be looked at.
+
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 

@@ -1,3 +1,5 @@
+//! All traces of a block in the order of their ids, whatever the order of its rows.
+
 use std::collections::VecDeque;
 
 use vivace_core::TraceId;

@@ -2,6 +2,11 @@
 //!
 //! Leaves below one list share its levels, so levels are kept once per list. All leaves of a list are cut into stretches
 //! together, between rows; a page of a leaf is one or more of them.
+//!
+//! The `parquet` crate's column writers would take levels and values one column at a time, encode the levels of a list once for
+//! each of its leaves, and choose encodings and page ends without knowing which leaves are read together. They would look up
+//! texts in a dictionary that the block they are copied from has looked up already. So pages are made here and in
+//! [`super::chunk`], and the crate puts them into the file.
 
 use std::sync::{Arc, LazyLock};
 

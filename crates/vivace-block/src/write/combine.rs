@@ -1,5 +1,25 @@
 //! Rows of one trace, from several blocks that are read, become one row, column by column.
 //!
+//! ```text
+//!    row of source 0     row of source 1
+//!    resource a          resource a           Copies of a span go, the first stays: span 4 of source 1 is that of
+//!      scope x             scope x            source 0.
+//!        span 2              span 1
+//!        span 4              span 4           Resources and scopes that have spans left are described as words, column
+//!            \               /                by column, and get numbers, equal ones the same (`Groups`). Here both rows
+//!             row of the output               have one resource and one scope.
+//!             resource a
+//!               scope x                       What is left is put in order (`Order`): spans by start in their scopes,
+//!                 span 1   source 1           scopes and resources by their first span. Each is an `Element`: a source,
+//!                 span 2 ┐ source 0,          and its number in the row of that.
+//!                 span 4 ┘ in one piece
+//!                                             List by list and column by column, elements are copied with all that is
+//!                                             below them. Neighbours that stay neighbours go in one piece, a `Run`.
+//! ```
+//!
+//! What a row says of its trace as a whole, statistics of services and nested sets are made anew. Where a row is unusual, as with
+//! a resource that has no spans, nothing is added, and the trace is combined as OTLP.
+//!
 //! Source: docs/facts/blocks.md, "Combining rows and compaction".
 
 use std::collections::BTreeMap;
