@@ -226,9 +226,9 @@ struct Sizes {
 
 impl Sizes {
     fn of(block: &BlockReader) -> Self {
-        let leaves = &block.footer.leaves;
+        let leaves = &block.file.footer.leaves;
         let mut bytes = vec![0u64; leaves.len()];
-        for group in &block.footer.groups {
+        for group in &block.file.footer.groups {
             for (chunk, bytes) in group.chunks.iter().zip(&mut bytes) {
                 *bytes += (chunk.data.end - chunk.data.start) + (chunk.dictionary.end - chunk.dictionary.start);
             }
@@ -236,7 +236,7 @@ impl Sizes {
         let size = |path: &str| leaves.iter().zip(&bytes).find(|(leaf, _)| leaf.path == path).map_or(0, |(_, bytes)| *bytes);
         let parents = ["rs.Resource", "rs.ss.Spans", "rs.ss.Spans.Events"];
         let shared = parents.map(|parent| SHARED.map(|column| size(&format!("{parent}.Attrs.{column}"))));
-        let layout = &block.layout;
+        let layout = &block.file.layout;
         let mut own = BTreeMap::new();
         for (scope, columns) in [&layout.resource_own, &layout.span_own, &layout.event_own].into_iter().enumerate() {
             for column in columns {

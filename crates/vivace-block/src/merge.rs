@@ -143,7 +143,7 @@ enum Rows<'a> {
 impl<'a> Side<'a> {
     fn new<W: Write + Send>(block: &'a BlockReader, writer: &BlockWriter<W>) -> Result<Self, MergeError> {
         let in_order = block.is_in_order().map_err(|source| MergeError::Input { block: block.meta().block_id, source })?;
-        let fits = in_order && block.is_like_written() && block.meta().dedicated_columns == writer.dedicated_columns();
+        let fits = in_order && block.file.is_like_written() && block.meta().dedicated_columns == writer.dedicated_columns();
         let rows = if fits {
             Rows::Columns { group: 0, row: 0, current: None }
         } else {
@@ -166,7 +166,7 @@ impl<'a> Side<'a> {
                 if *group >= block.row_groups() {
                     break Ok(None);
                 }
-                match block.group_ids(*group).map(GroupIds::by_row) {
+                match block.file.group_ids(*group).map(GroupIds::by_row) {
                     Ok(ids) if *row < ids.len() => break Ok(Some(ids[*row])),
                     Ok(_) => (*group, *row, *current) = (*group + 1, 0, None),
                     Err(error) => break Err(error),
@@ -236,15 +236,15 @@ impl<'a> Side<'a> {
     /// Whether a whole row group comes next that ends before `beyond`.
     fn has_row_group_before(&self, beyond: Option<TraceId>) -> bool {
         let Rows::Columns { group, row: 0, .. } = &self.rows else { return false };
-        let last = self.block.group_ids(*group).ok().and_then(|ids| ids.by_row().last());
-        self.block.is_packed(*group) && last.is_some_and(|last| beyond.is_none_or(|beyond| *last < beyond))
+        let last = self.block.file.group_ids(*group).ok().and_then(|ids| ids.by_row().last());
+        self.block.file.is_packed(*group) && last.is_some_and(|last| beyond.is_none_or(|beyond| *last < beyond))
     }
 
     /// Takes over the row group that comes next, and counts its spans.
     fn pass_row_group<W: Write + Send>(&mut self, writer: &mut BlockWriter<W>) -> Result<u64, MergeError> {
         let block = self.block;
         let Rows::Columns { group, row, current } = &mut self.rows else { return Ok(0) };
-        let ids = block.group_ids(*group).map_err(|source| MergeError::Input { block: block.meta().block_id, source })?.by_row();
+        let ids = block.file.group_ids(*group).map_err(|source| MergeError::Input { block: block.meta().block_id, source })?.by_row();
         let last = ids.last().copied();
         let spans = writer.copy_row_group(block, *group, ids).map_err(MergeError::Output)?;
         (*group, *row, *current) = (*group + 1, 0, None);

@@ -1,3 +1,5 @@
+//! `meta.json`, and the times in it.
+
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;

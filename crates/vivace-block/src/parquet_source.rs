@@ -1,3 +1,5 @@
+//! Where our bytes meet the `parquet` crate, which copies whole columns for the writer and judges what we read and write.
+
 use std::io::Read;
 use std::ops::Range;
 use std::sync::Arc;

@@ -1,3 +1,5 @@
+//! From decoded traces back to the messages that the writer takes.
+
 use std::ops::Range;
 
 use prost::Message;

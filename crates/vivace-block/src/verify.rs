@@ -181,7 +181,7 @@ pub fn verify(meta: &BlockMeta, source: &Arc<dyn ReadAt>, small: &SmallObjects, 
     report.traces = rows.ids.len() as u64;
     report.spans = rows.spans;
     let stopped = rows.stopped.is_some();
-    report.checks.push(objects::traces(meta, &rows.ids, reader.is_written_in_order(), rows.stopped.as_deref()));
+    report.checks.push(objects::traces(meta, &rows.ids, reader.file.is_written_in_order(), rows.stopped.as_deref()));
     report.checks.push(objects::blooms(meta, &small.blooms, &rows.ids, stopped));
     report.checks.push(objects::index(small.index.as_ref(), &rows.last_ids, stopped));
     report.checks.extend(rows.checks);
@@ -217,7 +217,7 @@ fn row_groups(meta: &BlockMeta, reader: &BlockReader) -> Check {
     } else if said != found {
         tally.fail(format!("meta.json says {said} where there are {found}; searches look at what it says"));
     }
-    for (index, group) in reader.footer.groups.iter().enumerate().filter(|(_, group)| group.rows == 0) {
+    for (index, group) in reader.file.footer.groups.iter().enumerate().filter(|(_, group)| group.rows == 0) {
         tally.fail(format!("row group {index} has {} rows", group.rows));
     }
     tally.finish(found.to_string())
@@ -229,7 +229,7 @@ fn pages(reader: &BlockReader) -> [Check; 2] {
     let mut dictionaries = Tally::new("dictionaries");
     let (mut count, mut with_checksum, mut with_dictionary) = (0, 0, 0u64);
     for group in 0..reader.row_groups() {
-        for (id, leaf) in reader.footer.leaves.iter().enumerate() {
+        for (id, leaf) in reader.file.footer.leaves.iter().enumerate() {
             let found = match reader.walk_pages(group, id) {
                 Ok(found) => found,
                 Err(error) => {
@@ -262,7 +262,7 @@ fn pages(reader: &BlockReader) -> [Check; 2] {
         all if all == count => "with the right checksums".to_owned(),
         some => format!("{some} of them with the right checksums"),
     };
-    let of_chunks = reader.footer.groups.len() * reader.footer.leaves.len();
+    let of_chunks = reader.file.footer.groups.len() * reader.file.footer.leaves.len();
     [
         pages.finish(format!("{count} decompressed, {checksums}")),
         dictionaries.finish(format!("{with_dictionary} of {of_chunks} column chunks have one, each for all its pages")),

@@ -5,7 +5,9 @@ mod columns;
 mod combine;
 mod copy;
 mod encode;
+mod estimate;
 mod pass;
+mod row_group;
 mod stamp;
 mod values;
 
@@ -24,10 +26,9 @@ use crate::meta::{BlockMeta, Format};
 use crate::row::{Layout, ResourceCache, Row, SpanRef};
 use crate::schema::{Leaf, vparquet4};
 use chunk::Encoder;
-use columns::Columns;
-use combine::Combined;
 use copy::Copied;
 pub(crate) use copy::{Mismatch, RowSource, is_representative};
+use row_group::RowGroup;
 
 /// How the name of what wrote a file begins, for files of [`BlockWriter`].
 pub(crate) const CREATED_BY: &str = "vivace version ";
@@ -81,7 +82,7 @@ pub struct BlockWriter<W: Write + Send> {
     layout: Layout,
     resources: ResourceCache,
     file: SerializedFileWriter<Counted<W>>,
-    columns: Columns,
+    row_group: RowGroup,
     encoder: Encoder,
     bloom: bloom::Builder,
     bloom_params: bloom::Params,
@@ -89,20 +90,11 @@ pub struct BlockWriter<W: Write + Send> {
     /// The block whose row groups were taken over last.
     passed: Option<pass::Passed>,
     last_id: Option<TraceId>,
-    /// Of the current row group.
-    group: Group,
     traces: u64,
     spans: u64,
     invalid_spans: u64,
     start_unix_nanos: u64,
     end_unix_nanos: u64,
-}
-
-#[derive(Default)]
-struct Group {
-    traces: u32,
-    otlp_bytes: u64,
-    estimate: u64,
 }
 
 /// What was written, and the objects that go beside `data.parquet`.
@@ -175,14 +167,13 @@ impl<W: Write + Send> BlockWriter<W> {
             block_id,
             dedicated_columns,
             file,
-            columns: Columns::new(),
+            row_group: RowGroup::new(),
             encoder,
             bloom: bloom::Builder::new(bloom_params),
             bloom_params,
             index: RowGroupIndex::default(),
             passed: None,
             last_id: None,
-            group: Group::default(),
             traces: 0,
             spans: 0,
             invalid_spans: 0,
@@ -208,14 +199,14 @@ impl<W: Write + Send> BlockWriter<W> {
         if row.spans.is_empty() {
             return Ok(());
         }
-        self.columns.push_row(&row);
+        self.row_group.push_row(&row);
         self.added(Copied {
             trace_id: id,
             start_unix_nanos: row.start,
             end_unix_nanos: row.end,
             spans: row.spans.len() as u64,
             bytes: spans.iter().map(|span| span.span.len() as u64).sum(),
-            estimate: estimate(&row),
+            estimate: estimate::of_row(&row),
         })
     }
 
@@ -228,17 +219,9 @@ impl<W: Write + Send> BlockWriter<W> {
         if let Some(previous) = self.last_id.filter(|last| *last >= id) {
             return Err(WriteError::Order { previous, given: id });
         }
-        let copied = match parts {
-            [part] => self.columns.copy_row(part),
-            parts => match self.columns.copy_combined(parts) {
-                Ok(Combined::Same(part)) => self.columns.copy_row(parts[part]),
-                Ok(Combined::Copied(copied)) => Ok(copied),
-                Ok(Combined::Unusual) => return Ok(Ok(false)),
-                Err(mismatch) => Err(mismatch),
-            },
-        };
-        match copied {
-            Ok(copied) => self.added(copied).map(|()| Ok(true)),
+        match self.row_group.copy_rows(parts) {
+            Ok(Some(copied)) => self.added(copied).map(|()| Ok(true)),
+            Ok(None) => Ok(Ok(false)),
             Err(mismatch) => Ok(Err(mismatch)),
         }
     }
@@ -250,10 +233,8 @@ impl<W: Write + Send> BlockWriter<W> {
         self.spans += row.spans;
         self.start_unix_nanos = self.start_unix_nanos.min(row.start_unix_nanos);
         self.end_unix_nanos = self.end_unix_nanos.max(row.end_unix_nanos);
-        self.group.traces += 1;
-        self.group.otlp_bytes += row.bytes;
-        self.group.estimate += row.estimate;
-        if self.is_group_full() {
+        self.row_group.count(&row);
+        if self.row_group.is_full(&self.options) {
             self.end_row_group()?;
         }
         Ok(())
@@ -264,12 +245,6 @@ impl<W: Write + Send> BlockWriter<W> {
         &self.dedicated_columns
     }
 
-    /// Bytes of columns written so far.
-    #[must_use]
-    pub fn written_bytes(&self) -> u64 {
-        self.file.bytes_written() as u64
-    }
-
     /// Writes the rest and the footer.
     ///
     /// # Errors
@@ -278,7 +253,7 @@ impl<W: Write + Send> BlockWriter<W> {
         if self.traces == 0 {
             return Err(WriteError::Empty { invalid_spans: self.invalid_spans });
         }
-        if self.group.traces > 0 {
+        if !self.row_group.is_empty() {
             self.end_row_group()?;
         }
         let block = self.block_id;
@@ -312,46 +287,24 @@ impl<W: Write + Send> BlockWriter<W> {
         })
     }
 
-    fn is_group_full(&self) -> bool {
-        let (group, options) = (&self.group, &self.options);
-        group.estimate > options.row_group_size_bytes
-            || group.otlp_bytes >= options.row_group_otlp_bytes
-            || (group.traces >= options.row_group_traces && group.otlp_bytes >= options.row_group_otlp_bytes / 8)
-    }
-
     fn end_row_group(&mut self) -> Result<(), WriteError> {
         let block = self.block_id;
         self.try_end_row_group().map_err(|source| WriteError::Io { block, source })
     }
 
     fn try_end_row_group(&mut self) -> Result<(), ParquetError> {
-        self.columns.cut_rest();
+        self.row_group.columns.cut_rest();
         let mut row_group = self.file.next_row_group()?;
-        for (leaf, column) in Leaf::all().zip(&self.columns.columns) {
+        for (leaf, column) in Leaf::all().zip(&self.row_group.columns.columns) {
             let (bytes, close) = chunk::encode(leaf, column, &mut self.encoder)?;
             row_group.append_column(&bytes, close)?;
         }
         row_group.close()?;
         self.encoder.next_row_group();
-        self.columns.clear();
+        self.row_group.clear();
         self.index.last_ids.extend(self.last_id);
-        self.group = Group::default();
         Ok(())
     }
-}
-
-/// A row's size in the unit of `parquet_row_group_size_bytes`.
-///
-/// Source: docs/facts/blocks.md, "Row order, row groups, pages".
-fn estimate(row: &Row<'_>) -> u64 {
-    let sum = 7
-        + 10 * row.resources.len()
-        + 2 * row.scopes.len()
-        + 14 * row.spans.len()
-        + 4 * row.events.len()
-        + 7 * (row.resource_attrs.len() + row.span_attrs.len())
-        + 4 * row.event_attrs.len();
-    sum as u64
 }
 
 /// Counts what passes, and remembers its end.

@@ -18,7 +18,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("query-frontend", &["block", "config", "core", "proto", "server", "storage", "traceql"]),
     ("compactor", &["block", "config", "core", "ring", "server", "storage"]),
     ("metrics-generator", &["config", "core", "proto", "ring", "server"]),
-    ("testkit", &["proto"]),
+    ("testkit", &["block", "core", "proto"]),
     ("fuzz", &["block", "core", "ingester", "ring", "storage", "traceql"]),
     ("cli", &["block", "config", "core", "proto", "server", "storage", "traceql"]),
 ];

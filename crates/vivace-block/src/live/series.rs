@@ -1,3 +1,5 @@
+//! Metrics queries over live spans.
+
 use std::ops::ControlFlow;
 
 use vivace_core::TraceId;

@@ -1,3 +1,5 @@
+//! Live spans asked what blocks are asked, with answers that were looked up by hand.
+
 use std::ops::ControlFlow;
 use std::sync::Arc;
 

@@ -1,3 +1,5 @@
+//! Rows become OTLP again, for those who want whole traces.
+
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -182,7 +184,7 @@ impl Loader<'_> {
 
 impl Assembler {
     pub(crate) fn new(mut group: Group<'_>) -> Result<Self, ReadError> {
-        let layout = &group.block.layout;
+        let layout = &group.file.layout;
         let is_read = |leaf: &LeafId| !group.is_empty(*leaf) && group.constant(*leaf, 0).is_none();
         let wanted: Vec<LeafId> = all_leaves(layout).into_iter().filter(is_read).collect();
         group.prefetch(&wanted)?;

@@ -1,3 +1,5 @@
+//! Attributes by their keys, wherever a block keeps them: in a column of their own or among others.
+
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -100,7 +102,7 @@ impl Attr {
 
 impl Group<'_> {
     pub(crate) fn attr_leaves(&self, node: Node) -> AttrLeaves {
-        let layout = &self.block.layout;
+        let layout = &self.file.layout;
         match node {
             Node::Resource => layout.resource,
             Node::Scope => layout.scope,
@@ -112,7 +114,7 @@ impl Group<'_> {
 
     /// Columns of their own that an attribute may be in.
     pub(crate) fn own_columns(&self, node: Node) -> &[OwnColumn] {
-        let layout = &self.block.layout;
+        let layout = &self.file.layout;
         match node {
             Node::Resource => &layout.resource_own,
             Node::Span => &layout.span_own,

@@ -1,3 +1,5 @@
+//! Sets of rows, spans and other elements, and what a condition says of all of them.
+
 use std::ops::Range;
 
 /// A set of small numbers.

@@ -1,3 +1,5 @@
+//! Traces by their ids, many at a time: what is whole only once the parts in several blocks are joined.
+
 use std::ops::ControlFlow;
 
 use vivace_core::TraceId;
@@ -50,12 +52,12 @@ impl BlockReader {
     ) -> Result<ScanStats, ReadError> {
         let mut stats = ScanStats::default();
         for index in 0..self.row_groups() {
-            let mut rows = self.rows_in(index, ids)?;
+            let mut rows = self.file.rows_in(index, ids)?;
             if rows.is_empty() {
                 continue;
             }
             stats.traces += rows.len() as u64;
-            let mut group = Group::new(self, index);
+            let mut group = Group::new(&self.file, index);
             // As when searching: of few rows only the pages that hold them are read. They are counted as they lie there.
             if rows.len() < group.rows() / 4 * 3 {
                 let mut ascending = rows.clone();

@@ -1,3 +1,7 @@
+//! Columns as they are once they are decoded, and the decoder that makes them of pages.
+//!
+//! Texts stay codes of a dictionary where the file has one, so that a condition is decided once per distinct text.
+
 use std::cell::OnceCell;
 use std::ops::Range;
 use std::rc::Rc;
@@ -8,6 +12,10 @@ use memchr::memchr_iter;
 use super::encoding::{self, Strings};
 use super::fault::Fault;
 use super::footer::{Codec, Leaf, Physical};
+use super::format::encoding::{
+    BIT_PACKED, BYTE_STREAM_SPLIT, DELTA_BINARY_PACKED, DELTA_BYTE_ARRAY, DELTA_LENGTH_BYTE_ARRAY, PLAIN, PLAIN_DICTIONARY, RLE,
+    RLE_DICTIONARY,
+};
 use super::page::{Decompressor, PageHeader, PageKind};
 
 /// A decoded column of some rows.
@@ -219,7 +227,7 @@ impl AnyDictionary {
         if page.kind != PageKind::Dictionary {
             return Err(Fault::corrupt("there is no dictionary page where one should be"));
         }
-        if !matches!(page.encoding, 0 | 2) {
+        if !matches!(page.encoding, PLAIN | PLAIN_DICTIONARY) {
             return Err(Fault::Unsupported(format!("a dictionary in encoding {}", page.encoding)));
         }
         let body = zip.decompress(codec, page.body(bytes)?, page.size)?;
@@ -369,31 +377,30 @@ impl<'a> Decoder<'a> {
         if count == 0 {
             return Ok(());
         }
-        if matches!(encoding, 2 | 8) {
+        if matches!(encoding, PLAIN_DICTIONARY | RLE_DICTIONARY) {
             return self.looked_up(bytes, count);
         }
         match (&mut self.values, encoding) {
-            (Values::Codes { .. } | Values::Strings(_), 0 | 6 | 7) => {
+            (Values::Codes { .. } | Values::Strings(_), PLAIN | DELTA_LENGTH_BYTE_ARRAY | DELTA_BYTE_ARRAY) => {
                 let strings = self.values.spell_out()?;
                 match encoding {
-                    0 => strings.plain(bytes, count),
-                    6 => strings.delta_length(bytes, count),
+                    PLAIN => strings.plain(bytes, count),
+                    DELTA_LENGTH_BYTE_ARRAY => strings.delta_length(bytes, count),
                     _ => strings.delta_shared(bytes, count),
                 }
             }
-            (Values::I64(out), 0) => encoding::plain(bytes, count, i64::from_le_bytes, out),
-            (Values::I64(out), 5) => encoding::delta(bytes, count, out).map(|_| ()),
-            (Values::I32(out), 0) => encoding::plain(bytes, count, i32::from_le_bytes, out),
-            (Values::I32(out), 5) => {
+            (Values::I64(out), PLAIN) => encoding::plain(bytes, count, i64::from_le_bytes, out),
+            (Values::I64(out), DELTA_BINARY_PACKED) => encoding::delta(bytes, count, out).map(|_| ()),
+            (Values::I32(out), PLAIN) => encoding::plain(bytes, count, i32::from_le_bytes, out),
+            (Values::I32(out), DELTA_BINARY_PACKED) => {
                 let mut wide = Vec::with_capacity(count.min(1 << 16));
                 encoding::delta(bytes, count, &mut wide)?;
-                #[allow(clippy::cast_possible_truncation)]
                 out.extend(wide.into_iter().map(|value| value as i32));
                 Ok(())
             }
-            (Values::F64(out), 0) => encoding::plain(bytes, count, f64::from_le_bytes, out),
-            (Values::Bool(out), 0) => encoding::plain_bool(bytes, count, out),
-            (Values::Bool(out), 3) => {
+            (Values::F64(out), PLAIN) => encoding::plain(bytes, count, f64::from_le_bytes, out),
+            (Values::Bool(out), PLAIN) => encoding::plain_bool(bytes, count, out),
+            (Values::Bool(out), RLE) => {
                 let rest = bytes.get(4..).ok_or_else(|| Fault::corrupt("a page of booleans without its length"))?;
                 encoding::hybrid(rest, 1, count, out)
             }
@@ -439,8 +446,8 @@ impl<'a> Decoder<'a> {
 
 fn encoding_name(number: i64) -> String {
     match number {
-        4 => "BIT_PACKED".to_owned(),
-        9 => "BYTE_STREAM_SPLIT".to_owned(),
+        BIT_PACKED => "BIT_PACKED".to_owned(),
+        BYTE_STREAM_SPLIT => "BYTE_STREAM_SPLIT".to_owned(),
         _ => number.to_string(),
     }
 }

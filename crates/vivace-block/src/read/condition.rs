@@ -157,7 +157,7 @@ impl Group<'_> {
     /// Elements that have the key, and those whose value may satisfy the comparison. The first is none if it is not asked for.
     fn named(&mut self, node: Node, key: &str, comparison: &Comparison, want_has: bool) -> Result<(Outcome, Outcome), ReadError> {
         if node == Node::Resource && key == "service.name" {
-            let leaf = self.block.layout.service_name;
+            let leaf = self.file.layout.service_name;
             // What is no text is among the other attributes, and the text is empty then.
             let (_, generic) = self.generic(node, key, comparison, false)?;
             return Ok((Outcome::All, self.texts(leaf, node, comparison)?.or(generic)));
@@ -216,7 +216,7 @@ impl Group<'_> {
 
     /// How values of a column are decided; reads its dictionary at most.
     fn value_test<'c>(&mut self, leaf: LeafId, comparison: &'c Comparison) -> Result<ValueTest<'c>, ReadError> {
-        let physical = self.block.footer.leaves[leaf].physical;
+        let physical = self.file.footer.leaves[leaf].physical;
         let every = asks_every(comparison);
         use super::footer::Physical;
         Ok(match (wanted(comparison), physical) {
@@ -287,7 +287,7 @@ impl Group<'_> {
     }
 
     fn intrinsic(&mut self, intrinsic: Intrinsic, comparison: &Comparison) -> Result<Outcome, ReadError> {
-        let layout = &self.block.layout;
+        let layout = &self.file.layout;
         let matches = |value: Value| comparison.matches(&value);
         let (node, outcome) = match intrinsic {
             Intrinsic::Name => (Node::Span, self.texts(layout.name, Node::Span, comparison)?),

@@ -1,4 +1,7 @@
 //! The encodings of Parquet: bytes in, vectors out. Every function checks what it is told against what is there.
+//!
+//! The `parquet` crate has these too, but keeps most to itself and reserves what a page claims to hold; a few bytes of a foreign
+//! page can claim millions of values. Here memory grows with what has been decoded, and codes are given out as codes.
 
 use super::fault::Fault;
 
@@ -14,7 +17,6 @@ pub(crate) trait Unpacked: Copy + Default {
 macro_rules! unpacked {
     ($($t:ty)*) => {$(impl Unpacked for $t {
         #[inline]
-        #[allow(clippy::cast_possible_truncation)]
         fn from_bits(bits: u64) -> Self {
             bits as $t
         }
@@ -79,9 +81,7 @@ fn wide<T: Unpacked>(packed: &[u8], width: usize, count: usize, out: &mut Vec<T>
                 let tail = packed.get(byte..packed.len().min(byte + 16)).unwrap_or_default();
                 let mut word = [0u8; 16];
                 word[..tail.len()].copy_from_slice(tail);
-                #[allow(clippy::cast_possible_truncation)]
-                let bits = (u128::from_le_bytes(word) >> shift) as u64;
-                bits
+                (u128::from_le_bytes(word) >> shift) as u64
             }
         };
         out.push(T::from_bits(bits & mask));
@@ -301,7 +301,6 @@ impl Strings {
         if u32::try_from(self.data.len()).is_err() {
             return Err(Fault::corrupt("strings of more than 4 GiB in one column of a row group"));
         }
-        #[allow(clippy::cast_possible_truncation)]
         self.offsets.extend(other.offsets[range.start + 1..=range.end].iter().map(|offset| (base + (*offset - *first) as usize) as u32));
         Ok(())
     }

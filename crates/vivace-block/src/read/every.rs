@@ -51,7 +51,7 @@ impl Every {
     /// Decodes everything that is needed.
     pub(crate) fn new(group: &mut Group<'_>) -> Result<Self, ReadError> {
         let nodes = [Node::Resource, Node::Scope, Node::Span];
-        let mut leaves: Vec<LeafId> = vec![group.block.layout.service_name];
+        let mut leaves: Vec<LeafId> = vec![group.file.layout.service_name];
         for node in nodes {
             let of = group.attr_leaves(node);
             leaves.extend([of.key, of.text, of.int, of.double, of.boolean]);
@@ -59,7 +59,7 @@ impl Every {
         }
         leaves.retain(|leaf| !group.is_empty(*leaf));
         group.prefetch(&leaves)?;
-        let (leaf, count) = (group.block.layout.service_name, group.count(Node::Resource)?);
+        let (leaf, count) = (group.file.layout.service_name, group.count(Node::Resource)?);
         let service_name = group.column(leaf)?;
         if service_name.values.len() != count {
             return Err(group.miscounted(leaf, service_name.values.len(), count));

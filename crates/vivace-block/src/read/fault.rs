@@ -1,3 +1,5 @@
+//! Why a block cannot be read: inside as a [`Fault`], which knows no place, outside as a [`ReadError`], which names it.
+
 use std::borrow::Cow;
 use std::ops::Range;
 

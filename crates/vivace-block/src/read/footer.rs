@@ -1,6 +1,11 @@
+//! The footer and the offset index: what a file says of its columns, row groups and pages.
+//!
+//! Whatever it claims is held against the bytes there are before anything is reserved for it.
+
 use std::ops::Range;
 
 use super::fault::Fault;
+use super::format::{codec, field, physical_type, repetition};
 use super::thrift::{Kind, Reader};
 
 /// Schemas have 103 or some more leaves; more than this is no block.
@@ -103,14 +108,14 @@ pub(crate) fn parse(bytes: &[u8], data_end: u64) -> Result<Footer, Fault> {
     let mut groups = Vec::new();
     let mut created_by = String::new();
     let mut last = 0;
-    while let Some((field, kind)) = reader.field(&mut last)? {
-        match field {
-            2 => leaves = schema(&mut reader, kind)?,
-            4 => {
+    while let Some((id, kind)) = reader.field(&mut last)? {
+        match id {
+            field::file_metadata::SCHEMA => leaves = schema(&mut reader, kind)?,
+            field::file_metadata::ROW_GROUPS => {
                 let count = reader.structs(kind)?;
                 groups = (0..count).map(|_| row_group(&mut reader, leaves.len(), data_end)).collect::<Result<_, _>>()?;
             }
-            6 => created_by = String::from_utf8_lossy(reader.binary(kind)?).into_owned(),
+            field::file_metadata::CREATED_BY => created_by = String::from_utf8_lossy(reader.binary(kind)?).into_owned(),
             _ => reader.skip(kind)?,
         }
     }
@@ -161,8 +166,8 @@ fn schema(reader: &mut Reader<'_>, kind: Kind) -> Result<Vec<Leaf>, Fault> {
         parent.children -= 1;
         let mut path = parent.path.clone();
         path.push(element.name);
-        let repeated = element.repetition == 2;
-        let (rep, def) = (parent.rep + u8::from(repeated), parent.def + u8::from(element.repetition != 0));
+        let repeated = element.repetition == repetition::REPEATED;
+        let (rep, def) = (parent.rep + u8::from(repeated), parent.def + u8::from(element.repetition != repetition::REQUIRED));
         let list = if repeated { index } else { parent.list };
         if def > MAX_LEVEL {
             return Err(Fault::corrupt(format!("the schema is nested more than {MAX_LEVEL} lists deep")));
@@ -182,23 +187,23 @@ fn schema(reader: &mut Reader<'_>, kind: Kind) -> Result<Vec<Leaf>, Fault> {
 }
 
 fn schema_element(reader: &mut Reader<'_>) -> Result<Element, Fault> {
-    let mut element = Element { name: String::new(), physical: None, repetition: 0, children: 0 };
+    let mut element = Element { name: String::new(), physical: None, repetition: repetition::REQUIRED, children: 0 };
     let mut last = 0;
-    while let Some((field, kind)) = reader.field(&mut last)? {
-        match field {
-            1 => {
+    while let Some((id, kind)) = reader.field(&mut last)? {
+        match id {
+            field::schema_element::TYPE => {
                 element.physical = Some(match reader.int(kind)? {
-                    0 => Physical::Boolean,
-                    1 => Physical::Int32,
-                    2 => Physical::Int64,
-                    5 => Physical::Double,
-                    6 => Physical::ByteArray,
+                    physical_type::BOOLEAN => Physical::Boolean,
+                    physical_type::INT32 => Physical::Int32,
+                    physical_type::INT64 => Physical::Int64,
+                    physical_type::DOUBLE => Physical::Double,
+                    physical_type::BYTE_ARRAY => Physical::ByteArray,
                     other => Physical::Other(other),
                 });
             }
-            3 => element.repetition = reader.int(kind)?,
-            4 => element.name = String::from_utf8_lossy(reader.binary(kind)?).into_owned(),
-            5 => element.children = reader.size(kind)?,
+            field::schema_element::REPETITION_TYPE => element.repetition = reader.int(kind)?,
+            field::schema_element::NAME => element.name = String::from_utf8_lossy(reader.binary(kind)?).into_owned(),
+            field::schema_element::NUM_CHILDREN => element.children = reader.size(kind)?,
             _ => reader.skip(kind)?,
         }
     }
@@ -221,16 +226,16 @@ fn normal_path(path: &[String]) -> String {
 fn row_group(reader: &mut Reader<'_>, leaves: usize, data_end: u64) -> Result<RowGroup, Fault> {
     let mut group = RowGroup { rows: 0, bytes: 0, chunks: Vec::new() };
     let mut last = 0;
-    while let Some((field, kind)) = reader.field(&mut last)? {
-        match field {
-            1 => {
+    while let Some((id, kind)) = reader.field(&mut last)? {
+        match id {
+            field::row_group::COLUMNS => {
                 let count = reader.structs(kind)?;
                 if count != leaves {
                     return Err(Fault::corrupt(format!("a row group has {count} columns, the schema {leaves}")));
                 }
                 group.chunks = (0..count).map(|_| column_chunk(reader, data_end)).collect::<Result<_, _>>()?;
             }
-            3 => group.rows = reader.size(kind)?,
+            field::row_group::NUM_ROWS => group.rows = reader.size(kind)?,
             _ => reader.skip(kind)?,
         }
     }
@@ -265,12 +270,12 @@ fn column_chunk(reader: &mut Reader<'_>, data_end: u64) -> Result<Chunk, Fault> 
     let mut chunk = None;
     let mut index = (None, None);
     let mut last = 0;
-    while let Some((field, kind)) = reader.field(&mut last)? {
-        match field {
-            1 => return Err(Fault::Unsupported("a column in another file".to_owned())),
-            3 if kind == Kind::STRUCT => chunk = Some(column_metadata(reader, data_end)?),
-            4 => index.0 = Some(reader.unsigned(kind)?),
-            5 => index.1 = Some(reader.unsigned(kind)?),
+    while let Some((id, kind)) = reader.field(&mut last)? {
+        match id {
+            field::column_chunk::FILE_PATH => return Err(Fault::Unsupported("a column in another file".to_owned())),
+            field::column_chunk::META_DATA if kind == Kind::STRUCT => chunk = Some(column_metadata(reader, data_end)?),
+            field::column_chunk::OFFSET_INDEX_OFFSET => index.0 = Some(reader.unsigned(kind)?),
+            field::column_chunk::OFFSET_INDEX_LENGTH => index.1 = Some(reader.unsigned(kind)?),
             _ => reader.skip(kind)?,
         }
     }
@@ -300,21 +305,21 @@ fn column_metadata(reader: &mut Reader<'_>, data_end: u64) -> Result<Chunk, Faul
     };
     let (mut len, mut data, mut dictionary) = (0, 0, None);
     let mut last = 0;
-    while let Some((field, kind)) = reader.field(&mut last)? {
-        match field {
-            4 => {
+    while let Some((id, kind)) = reader.field(&mut last)? {
+        match id {
+            field::column_metadata::CODEC => {
                 chunk.codec = match reader.int(kind)? {
-                    0 => Codec::Uncompressed,
-                    1 => Codec::Snappy,
-                    6 => Codec::Zstd,
+                    codec::UNCOMPRESSED => Codec::Uncompressed,
+                    codec::SNAPPY => Codec::Snappy,
+                    codec::ZSTD => Codec::Zstd,
                     other => Codec::Other(other),
                 };
             }
-            5 => chunk.entries = reader.size(kind)?,
-            7 => len = reader.unsigned(kind)?,
-            9 => data = reader.unsigned(kind)?,
-            11 => dictionary = Some(reader.unsigned(kind)?),
-            12 if kind == Kind::STRUCT => statistics(reader, &mut chunk)?,
+            field::column_metadata::NUM_VALUES => chunk.entries = reader.size(kind)?,
+            field::column_metadata::TOTAL_COMPRESSED_SIZE => len = reader.unsigned(kind)?,
+            field::column_metadata::DATA_PAGE_OFFSET => data = reader.unsigned(kind)?,
+            field::column_metadata::DICTIONARY_PAGE_OFFSET => dictionary = Some(reader.unsigned(kind)?),
+            field::column_metadata::STATISTICS if kind == Kind::STRUCT => statistics(reader, &mut chunk)?,
             _ => reader.skip(kind)?,
         }
     }
@@ -331,11 +336,11 @@ fn column_metadata(reader: &mut Reader<'_>, data_end: u64) -> Result<Chunk, Faul
 fn statistics(reader: &mut Reader<'_>, chunk: &mut Chunk) -> Result<(), Fault> {
     let (mut min, mut max): (&[u8], &[u8]) = (&[], &[]);
     let mut last = 0;
-    while let Some((field, kind)) = reader.field(&mut last)? {
-        match field {
-            3 => chunk.nulls = Some(reader.size(kind)?),
-            5 => max = reader.binary(kind)?,
-            6 => min = reader.binary(kind)?,
+    while let Some((id, kind)) = reader.field(&mut last)? {
+        match id {
+            field::statistics::NULL_COUNT => chunk.nulls = Some(reader.size(kind)?),
+            field::statistics::MAX_VALUE => max = reader.binary(kind)?,
+            field::statistics::MIN_VALUE => min = reader.binary(kind)?,
             _ => reader.skip(kind)?,
         }
     }
@@ -363,8 +368,8 @@ pub(crate) fn offset_index(bytes: &[u8], chunk: &Chunk) -> Result<Vec<PageLocati
     let mut reader = Reader::new(bytes);
     let mut pages: Vec<PageLocation> = Vec::new();
     let mut last = 0;
-    while let Some((field, kind)) = reader.field(&mut last)? {
-        if field != 1 {
+    while let Some((id, kind)) = reader.field(&mut last)? {
+        if id != field::offset_index::PAGE_LOCATIONS {
             reader.skip(kind)?;
             continue;
         }
@@ -386,11 +391,11 @@ pub(crate) fn offset_index(bytes: &[u8], chunk: &Chunk) -> Result<Vec<PageLocati
 fn page_location(reader: &mut Reader<'_>) -> Result<PageLocation, Fault> {
     let (mut offset, mut len, mut first_row) = (0, 0, 0);
     let mut last = 0;
-    while let Some((field, kind)) = reader.field(&mut last)? {
-        match field {
-            1 => offset = reader.unsigned(kind)?,
-            2 => len = reader.unsigned(kind)?,
-            3 => first_row = reader.size(kind)?,
+    while let Some((id, kind)) = reader.field(&mut last)? {
+        match id {
+            field::page_location::OFFSET => offset = reader.unsigned(kind)?,
+            field::page_location::COMPRESSED_PAGE_SIZE => len = reader.unsigned(kind)?,
+            field::page_location::FIRST_ROW_INDEX => first_row = reader.size(kind)?,
             _ => reader.skip(kind)?,
         }
     }

@@ -1,3 +1,5 @@
+//! What a query wants of the rows that passed its filter, as batches for evaluation.
+
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -86,7 +88,7 @@ struct Place {
 
 impl Source {
     fn new(group: &mut Group<'_>, attribute: &Attribute) -> Result<Self, ReadError> {
-        let layout = &group.block.layout;
+        let layout = &group.file.layout;
         let (node, leaf, read): (Node, LeafId, fn(&Values, usize) -> Value) = match attribute {
             Attribute::Named { scope, key } => return Self::named(group, *scope, key),
             Attribute::Intrinsic(intrinsic) => match intrinsic {
@@ -115,7 +117,7 @@ impl Source {
                 return Ok(Self::Unscoped(group.attr(Node::Span, key)?, Box::new(of_resource)));
             }
             Scope::Resource if key == "service.name" => {
-                let leaf = group.block.layout.service_name;
+                let leaf = group.file.layout.service_name;
                 return Ok(Self::Service(required(group, leaf, Node::Resource)?, group.attr(Node::Resource, key)?));
             }
             Scope::Span => Node::Span,
@@ -195,7 +197,7 @@ fn required(group: &mut Group<'_>, leaf: LeafId, node: Node) -> Result<Rc<Column
 
 impl Summary {
     fn new(group: &mut Group<'_>) -> Result<Self, ReadError> {
-        let layout = &group.block.layout;
+        let layout = &group.file.layout;
         let stats_of = group.list_offsets(layout.stat_service, 0)?;
         let stats = stats_of.last().map_or(0, |last| *last as usize);
         let stat = |group: &mut Group<'_>, leaf| {
@@ -225,7 +227,7 @@ impl Summary {
 impl Gather {
     /// Decodes everything that batches of this group need.
     pub(crate) fn new(group: &mut Group<'_>, fetch: &Fetch) -> Result<Self, ReadError> {
-        let layout = &group.block.layout;
+        let layout = &group.file.layout;
         let RowParts { positions, child_counts, summary } = fetch.rows;
         let mut base = vec![layout.trace_id, layout.start, layout.end, layout.span_id, layout.span_start, layout.duration];
         if summary {

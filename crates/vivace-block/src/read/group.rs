@@ -1,3 +1,5 @@
+//! One row group, decoded column by column as it is asked for.
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::rc::Rc;
@@ -8,21 +10,21 @@ use rustc_hash::FxHashMap;
 
 use super::column::{AnyDictionary, Column, Decoder, Dictionary, Levels, Values};
 use super::fault::{Fault, ReadError};
+use super::file::BlockFile;
 use super::footer::{Chunk, Leaf, PageLocation};
 use super::layout::LeafId;
 use super::page::Decompressor;
-use super::reader::BlockReader;
 use super::shape::Shape;
 
 /// All rows of a row group, or some of them, with the columns that have been decoded so far. Nothing is decoded twice.
 pub(crate) struct Group<'a> {
-    pub(crate) block: &'a BlockReader,
+    pub(crate) file: &'a BlockFile,
     index: usize,
     /// Ascending rows of the row group; none: all of them.
     pub(super) rows: Option<Vec<usize>>,
     pub(super) columns: FxHashMap<LeafId, Rc<Column>>,
     /// Columns of the whole row group, to take rows from.
-    whole: FxHashMap<LeafId, Rc<Column>>,
+    pub(super) whole: FxHashMap<LeafId, Rc<Column>>,
     pub(super) dictionaries: FxHashMap<LeafId, Option<AnyDictionary>>,
     /// Levels by list, of required columns of the whole row group.
     levels: FxHashMap<usize, Rc<Levels>>,
@@ -36,9 +38,9 @@ pub(crate) struct Group<'a> {
 }
 
 impl<'a> Group<'a> {
-    pub(crate) fn new(block: &'a BlockReader, index: usize) -> Self {
+    pub(crate) fn new(file: &'a BlockFile, index: usize) -> Self {
         Self {
-            block,
+            file,
             index,
             rows: None,
             columns: FxHashMap::default(),
@@ -62,7 +64,7 @@ impl<'a> Group<'a> {
             dictionaries: self.dictionaries,
             fetched: self.fetched,
             bytes_read,
-            ..Self::new(self.block, self.index)
+            ..Self::new(self.file, self.index)
         }
     }
 
@@ -71,24 +73,24 @@ impl<'a> Group<'a> {
     }
 
     fn row_group_rows(&self) -> usize {
-        self.block.footer.groups[self.index].rows
+        self.file.footer.groups[self.index].rows
     }
 
     /// Bytes of all columns as stored.
     pub(crate) fn stored_bytes(&self) -> u64 {
-        self.block.footer.groups[self.index].bytes
+        self.file.footer.groups[self.index].bytes
     }
 
     pub(super) fn chunk(&self, leaf: LeafId) -> &'a Chunk {
-        &self.block.footer.groups[self.index].chunks[leaf]
+        &self.file.footer.groups[self.index].chunks[leaf]
     }
 
     pub(super) fn leaf(&self, leaf: LeafId) -> &'a Leaf {
-        &self.block.footer.leaves[leaf]
+        &self.file.footer.leaves[leaf]
     }
 
     pub(super) fn at(&self, leaf: LeafId, fault: Fault) -> ReadError {
-        fault.at(self.block.meta.block_id, format!("row group {}, column {}", self.index, self.leaf(leaf).path))
+        fault.at(self.file.meta.block_id, format!("row group {}, column {}", self.index, self.leaf(leaf).path))
     }
 
     /// An error about a column.
@@ -119,7 +121,7 @@ impl<'a> Group<'a> {
     /// The pages to read for the wanted rows; none when they are not known or all are needed.
     pub(super) fn pages(&self, leaf: LeafId) -> Result<Option<Vec<&'a PageLocation>>, ReadError> {
         let Some(rows) = &self.rows else { return Ok(None) };
-        let Some(pages) = &self.block.pages(self.index)?[leaf] else { return Ok(None) };
+        let Some(pages) = &self.file.pages(self.index)?[leaf] else { return Ok(None) };
         let end = |i: usize| pages.get(i + 1).map_or(usize::MAX, |next| next.first_row);
         let hit = |(i, page): &(usize, &PageLocation)| {
             let at = rows.partition_point(|row| *row < page.first_row);
@@ -135,38 +137,10 @@ impl<'a> Group<'a> {
         Some(Column { levels: Rc::default(), values })
     }
 
-    fn ranges(&self, leaf: LeafId, out: &mut Vec<Range<u64>>) -> Result<(), ReadError> {
-        let chunk = self.chunk(leaf);
-        let dictionary = !chunk.dictionary.is_empty() && !self.dictionaries.contains_key(&leaf);
-        match self.pages(leaf)? {
-            None if dictionary => out.push(chunk.dictionary.start..chunk.data.end),
-            None => out.push(chunk.data.clone()),
-            Some(pages) => {
-                if dictionary {
-                    out.push(self.dictionary_head(leaf).unwrap_or_else(|| chunk.dictionary.clone()));
-                }
-                out.extend(pages.into_iter().map(|page| page.bytes.clone()));
-            }
-        }
-        Ok(())
-    }
-
-    /// Reads what these columns need in few, large ranges.
-    pub(crate) fn prefetch(&mut self, leaves: &[LeafId]) -> Result<(), ReadError> {
-        let unread = |leaf: &&LeafId| !self.columns.contains_key(*leaf) && !self.whole.contains_key(*leaf);
-        let leaves: Vec<LeafId> = leaves.iter().filter(unread).copied().collect();
-        let mut ranges = Vec::new();
-        for leaf in &leaves {
-            self.ranges(*leaf, &mut ranges)?;
-        }
-        self.fetch(ranges)?;
-        if self.rows.is_some() { self.decode_with_few_entries(&leaves) } else { Ok(()) }
-    }
-
     pub(super) fn fetch(&mut self, mut ranges: Vec<Range<u64>>) -> Result<(), ReadError> {
         ranges.retain(|range| !range.is_empty() && self.cached(range).is_none());
-        let ranges = self.block.coalesce(ranges);
-        let read = self.block.read_many(&ranges)?;
+        let ranges = self.file.coalesce(ranges);
+        let read = self.file.read_many(&ranges)?;
         for (range, bytes) in ranges.iter().zip(read) {
             self.bytes_read += bytes.len() as u64;
             let known = self.fetched.entry(range.start).or_default();
@@ -190,7 +164,7 @@ impl<'a> Group<'a> {
         if let Some(bytes) = self.cached(range) {
             return Ok(bytes);
         }
-        let bytes = self.block.read(range.clone())?;
+        let bytes = self.file.read(range.clone())?;
         self.bytes_read += bytes.len() as u64;
         Ok(bytes)
     }
@@ -287,7 +261,7 @@ impl<'a> Group<'a> {
     fn decode_rows(&mut self, id: LeafId, rows: &[usize]) -> Result<Column, ReadError> {
         let leaf = self.leaf(id);
         let Some(pages) = self.pages(id)? else {
-            let mut whole = Self { fetched: std::mem::take(&mut self.fetched), ..Self::new(self.block, self.index) };
+            let mut whole = Self { fetched: std::mem::take(&mut self.fetched), ..Self::new(self.file, self.index) };
             let column = whole.decode_all(id);
             self.fetched = whole.fetched;
             self.bytes_read += whole.bytes_read;

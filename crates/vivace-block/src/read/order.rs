@@ -1,100 +1,15 @@
 //! Where trace ids stand in a block. Rows ascend by id, each id once; yet there are blocks whose rows do not: Tempo leaves such
-//! behind when it flushes while spans come in. What knows the order of rows is here, and nothing else relies on it.
+//! behind when it flushes while spans come in. What knows the order of rows is here and in [`super::ids`], and nothing else
+//! relies on it.
 
 use rustc_hash::FxHashMap;
 use vivace_core::TraceId;
 
 use super::fault::ReadError;
-use super::footer::Footer;
+use super::file::BlockFile;
 use super::group::Group;
-use super::layout::LeafId;
-use super::reader::BlockReader;
+use super::ids::{GroupIds, GroupOrder};
 use crate::index::RowGroupIndex;
-
-/// Trace ids of a row group.
-#[derive(Debug)]
-pub(crate) struct GroupIds {
-    by_row: Vec<TraceId>,
-    /// Only where rows are out of order or ids repeat.
-    disorder: Option<Disorder>,
-}
-
-#[derive(Debug)]
-struct Disorder {
-    /// Row numbers, ascending by id, those of one id by row.
-    rows: Vec<u32>,
-    /// Ascending, each id once.
-    distinct: Vec<TraceId>,
-}
-
-impl GroupIds {
-    pub(crate) fn new(by_row: Vec<TraceId>) -> Self {
-        if by_row.is_sorted_by(|a, b| a < b) {
-            return Self { by_row, disorder: None };
-        }
-        let mut rows: Vec<u32> = (0..by_row.len() as u32).collect();
-        rows.sort_by_key(|row| by_row[*row as usize]);
-        let mut distinct: Vec<TraceId> = rows.iter().map(|row| by_row[*row as usize]).collect();
-        distinct.dedup();
-        Self { by_row, disorder: Some(Disorder { rows, distinct }) }
-    }
-
-    /// In the order of the rows.
-    pub(crate) fn by_row(&self) -> &[TraceId] {
-        &self.by_row
-    }
-
-    /// Whether each row's id is above the one before.
-    pub(crate) fn ascend(&self) -> bool {
-        self.disorder.is_none()
-    }
-
-    /// Ascending, each id once.
-    pub(crate) fn distinct(&self) -> &[TraceId] {
-        self.disorder.as_ref().map_or(&self.by_row, |disorder| &disorder.distinct)
-    }
-
-    /// The row numbers ascending by id, those of one id by row.
-    pub(crate) fn rows_by_id(&self) -> impl Iterator<Item = usize> + '_ {
-        (0..self.by_row.len()).map(|at| self.disorder.as_ref().map_or(at, |disorder| disorder.rows[at] as usize))
-    }
-
-    /// The rows with this id, ascending.
-    pub(crate) fn rows_of(&self, id: TraceId) -> Vec<usize> {
-        match &self.disorder {
-            None => self.by_row.binary_search(&id).into_iter().collect(),
-            Some(Disorder { rows, .. }) => {
-                let first = rows.partition_point(|row| self.by_row[*row as usize] < id);
-                rows[first..].iter().map(|row| *row as usize).take_while(|row| self.by_row[*row] == id).collect()
-            }
-        }
-    }
-}
-
-/// What the footer says of the order of row groups.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum GroupOrder {
-    /// Each begins after the one before has ended: an id is in one of them at most.
-    Ascending,
-    /// Some overlap.
-    Overlapping,
-    /// Some have no statistics of their ids.
-    Unknown,
-}
-
-impl GroupOrder {
-    pub(crate) fn of(footer: &Footer, trace_id: LeafId) -> Self {
-        let mut last: Option<[u8; 16]> = None;
-        for group in &footer.groups {
-            let Some((min, max)) = group.chunks[trace_id].id_bounds else { return Self::Unknown };
-            if min > max || last.is_some_and(|last| last >= min) {
-                return Self::Overlapping;
-            }
-            last = Some(max);
-        }
-        Self::Ascending
-    }
-}
 
 /// A row of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -134,15 +49,15 @@ pub(crate) enum RepeatedTraces {
 
 impl RepeatedTraces {
     /// Reads all ids of a block whose row groups overlap.
-    pub(crate) fn of(block: &BlockReader) -> Result<Self, ReadError> {
-        if block.is_written_in_order() {
+    pub(crate) fn of(file: &BlockFile) -> Result<Self, ReadError> {
+        if file.is_written_in_order() {
             return Ok(Self::Nowhere);
         }
-        if block.groups_ascend()? {
+        if file.groups_ascend()? {
             return Ok(Self::WithinGroups);
         }
         let mut by_group: FxHashMap<usize, Repeated> = FxHashMap::default();
-        for rows in block.all_places()?.chunk_by(|a, b| a.id == b.id).filter(|rows| rows.len() > 1) {
+        for rows in file.all_places()?.chunk_by(|a, b| a.id == b.id).filter(|rows| rows.len() > 1) {
             by_group.entry(rows[0].group as usize).or_default().ids.push(rows[0].id);
             for place in rows {
                 by_group.entry(place.group as usize).or_default().rows.push(place.row as usize);
@@ -156,7 +71,7 @@ impl RepeatedTraces {
     /// with all their rows instead. `one_row_decides`: such a trace matches only where one of its rows passes.
     pub(crate) fn take_out(
         &mut self,
-        block: &BlockReader,
+        file: &BlockFile,
         group: usize,
         rows: &mut Vec<usize>,
         one_row_decides: bool,
@@ -164,7 +79,7 @@ impl RepeatedTraces {
         if rows.is_empty() && one_row_decides && !self.reach_beyond_groups() {
             return Ok(Vec::new());
         }
-        let repeated = self.take(block, group)?;
+        let repeated = self.take(file, group)?;
         repeated.leave_out(rows);
         Ok(repeated.ids)
     }
@@ -175,13 +90,13 @@ impl RepeatedTraces {
     }
 
     /// Those of a row group, once. Reads its ids if it may have some.
-    pub(crate) fn take(&mut self, block: &BlockReader, group: usize) -> Result<Repeated, ReadError> {
+    pub(crate) fn take(&mut self, file: &BlockFile, group: usize) -> Result<Repeated, ReadError> {
         let mut repeated = Repeated::default();
         match self {
             Self::Nowhere => {}
             Self::Anywhere(by_group) => repeated = by_group.remove(&group).unwrap_or_default(),
             Self::WithinGroups => {
-                let ids = block.group_ids(group)?;
+                let ids = file.group_ids(group)?;
                 if !ids.ascend() {
                     let rows: Vec<usize> = ids.rows_by_id().collect();
                     for rows in rows.chunk_by(|a, b| ids.by_row()[*a] == ids.by_row()[*b]).filter(|rows| rows.len() > 1) {
@@ -196,7 +111,7 @@ impl RepeatedTraces {
     }
 }
 
-impl BlockReader {
+impl BlockFile {
     /// Trace ids of a row group. Read once.
     pub(crate) fn group_ids(&self, group: usize) -> Result<&GroupIds, ReadError> {
         if let Some(ids) = self.ids[group].get() {
@@ -208,7 +123,7 @@ impl BlockReader {
     }
 
     /// Whether each row group begins after the one before has ended. Reads ids only where the footer does not say.
-    pub(super) fn groups_ascend(&self) -> Result<bool, ReadError> {
+    pub(crate) fn groups_ascend(&self) -> Result<bool, ReadError> {
         match self.group_order {
             GroupOrder::Ascending => Ok(true),
             GroupOrder::Overlapping => Ok(false),
@@ -227,10 +142,7 @@ impl BlockReader {
     }
 
     /// Whether all rows ascend by id, each id once. Reads the ids of blocks that others wrote.
-    ///
-    /// # Errors
-    /// Bytes that are not what the format says, or cannot be had.
-    pub fn is_in_order(&self) -> Result<bool, ReadError> {
+    pub(crate) fn is_in_order(&self) -> Result<bool, ReadError> {
         if self.is_written_in_order() {
             return Ok(true);
         }
@@ -319,28 +231,5 @@ impl BlockReader {
         }
         places.sort_unstable();
         Ok(places)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn id(number: u8) -> TraceId {
-        TraceId([number; 16])
-    }
-
-    #[test]
-    fn rows_are_found_in_any_order() {
-        let ids = GroupIds::new([5, 2, 9, 2, 7, 2].map(id).to_vec());
-        assert!(!ids.ascend());
-        assert_eq!(ids.distinct(), [2, 5, 7, 9].map(id));
-        assert_eq!(ids.rows_of(id(2)), [1, 3, 5]);
-        assert_eq!((ids.rows_of(id(9)), ids.rows_of(id(3)), ids.rows_of(id(10))), (vec![2], vec![], vec![]));
-        assert_eq!(ids.rows_by_id().collect::<Vec<_>>(), [1, 3, 5, 0, 4, 2]);
-        let ids = GroupIds::new([1, 2, 4].map(id).to_vec());
-        assert!(ids.ascend());
-        assert_eq!((ids.rows_of(id(4)), ids.rows_of(id(3))), (vec![2], vec![]));
-        assert!(!GroupIds::new([1, 1].map(id).to_vec()).ascend(), "a repeated id is out of order");
     }
 }

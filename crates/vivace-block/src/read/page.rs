@@ -1,7 +1,10 @@
+//! The header of a page, its checksum, and decompression.
+
 use std::cell::Cell;
 
 use super::fault::Fault;
 use super::footer::Codec;
+use super::format::{codec, encoding, field, page_type};
 use super::thrift::{Kind, Reader};
 
 /// A page of one giant trace may be large; more than this is no page.
@@ -48,30 +51,34 @@ impl PageHeader {
         let mut reader = Reader::new(bytes);
         let mut page = Self { kind: PageKind::Other, len: 0, stored: 0, size: 0, entries: 0, encoding: 0, crc: None };
         let mut number = None;
-        let (mut levels_encoding, mut v2) = (3, PageKind::V2 { rep_len: 0, def_len: 0, compressed: true });
+        let (mut levels_encoding, mut v2) = (encoding::RLE, PageKind::V2 { rep_len: 0, def_len: 0, compressed: true });
         let mut last = 0;
-        while let Some((field, kind)) = reader.field(&mut last)? {
-            match field {
-                1 => number = Some(reader.int(kind)?),
-                2 => page.size = reader.size(kind)?,
-                3 => page.stored = reader.size(kind)?,
-                #[allow(clippy::cast_possible_truncation)]
-                4 => page.crc = Some((reader.int(kind)? as i32).cast_unsigned()),
-                5 | 7 if kind == Kind::STRUCT => levels_encoding = page.data_or_dictionary(&mut reader, field == 5)?,
-                8 if kind == Kind::STRUCT => v2 = page.data_v2(&mut reader)?,
+        while let Some((id, kind)) = reader.field(&mut last)? {
+            match id {
+                field::page_header::TYPE => number = Some(reader.int(kind)?),
+                field::page_header::UNCOMPRESSED_PAGE_SIZE => page.size = reader.size(kind)?,
+                field::page_header::COMPRESSED_PAGE_SIZE => page.stored = reader.size(kind)?,
+                field::page_header::CRC => page.crc = Some((reader.int(kind)? as i32).cast_unsigned()),
+                field::page_header::DATA_PAGE_HEADER if kind == Kind::STRUCT => {
+                    levels_encoding = page.data_or_dictionary(&mut reader, true)?;
+                }
+                field::page_header::DICTIONARY_PAGE_HEADER if kind == Kind::STRUCT => {
+                    levels_encoding = page.data_or_dictionary(&mut reader, false)?;
+                }
+                field::page_header::DATA_PAGE_HEADER_V2 if kind == Kind::STRUCT => v2 = page.data_v2(&mut reader)?,
                 _ => reader.skip(kind)?,
             }
         }
         page.len = reader.position();
         page.kind = match number {
-            Some(0) => PageKind::V1,
-            Some(1) => PageKind::Other,
-            Some(2) => PageKind::Dictionary,
-            Some(3) => v2,
+            Some(page_type::DATA_PAGE) => PageKind::V1,
+            Some(page_type::INDEX_PAGE) => PageKind::Other,
+            Some(page_type::DICTIONARY_PAGE) => PageKind::Dictionary,
+            Some(page_type::DATA_PAGE_V2) => v2,
             Some(other) => return Err(Fault::Unsupported(format!("a page of type {other}"))),
             None => return Err(Fault::corrupt("a page header has no type")),
         };
-        if page.kind == PageKind::V1 && levels_encoding != 3 {
+        if page.kind == PageKind::V1 && levels_encoding != encoding::RLE {
             return Err(Fault::Unsupported(format!("levels in encoding {levels_encoding}")));
         }
         if page.size > MAX_PAGE_BYTES || page.entries > MAX_PAGE_ENTRIES {
@@ -90,15 +97,15 @@ impl PageHeader {
 
     /// Counts and encodings of a V1 data page or a dictionary page; returns the worse of the two levels' encodings.
     fn data_or_dictionary(&mut self, reader: &mut Reader<'_>, data: bool) -> Result<i64, Fault> {
-        let mut levels = 3;
+        let mut levels = encoding::RLE;
         let mut last = 0;
-        while let Some((field, kind)) = reader.field(&mut last)? {
-            match field {
-                1 => self.entries = reader.size(kind)?,
-                2 => self.encoding = reader.int(kind)?,
-                3 | 4 if data => {
-                    let encoding = reader.int(kind)?;
-                    levels = if encoding == 3 { levels } else { encoding };
+        while let Some((id, kind)) = reader.field(&mut last)? {
+            match id {
+                field::data_page_header::NUM_VALUES => self.entries = reader.size(kind)?,
+                field::data_page_header::ENCODING => self.encoding = reader.int(kind)?,
+                field::data_page_header::DEFINITION_LEVEL_ENCODING | field::data_page_header::REPETITION_LEVEL_ENCODING if data => {
+                    let number = reader.int(kind)?;
+                    levels = if number == encoding::RLE { levels } else { number };
                 }
                 _ => reader.skip(kind)?,
             }
@@ -109,14 +116,14 @@ impl PageHeader {
     fn data_v2(&mut self, reader: &mut Reader<'_>) -> Result<PageKind, Fault> {
         let (mut rep_len, mut def_len, mut compressed) = (0, 0, true);
         let mut last = 0;
-        while let Some((field, kind)) = reader.field(&mut last)? {
-            match field {
-                1 => self.entries = reader.size(kind)?,
-                4 => self.encoding = reader.int(kind)?,
-                5 => def_len = reader.size(kind)?,
-                6 => rep_len = reader.size(kind)?,
-                7 if kind == Kind::TRUE => compressed = true,
-                7 if kind == Kind::FALSE => compressed = false,
+        while let Some((id, kind)) = reader.field(&mut last)? {
+            match id {
+                field::data_page_header_v2::NUM_VALUES => self.entries = reader.size(kind)?,
+                field::data_page_header_v2::ENCODING => self.encoding = reader.int(kind)?,
+                field::data_page_header_v2::DEFINITION_LEVELS_BYTE_LENGTH => def_len = reader.size(kind)?,
+                field::data_page_header_v2::REPETITION_LEVELS_BYTE_LENGTH => rep_len = reader.size(kind)?,
+                field::data_page_header_v2::IS_COMPRESSED if kind == Kind::TRUE => compressed = true,
+                field::data_page_header_v2::IS_COMPRESSED if kind == Kind::FALSE => compressed = false,
                 _ => reader.skip(kind)?,
             }
         }
@@ -202,11 +209,11 @@ impl Decompressor {
             Codec::Uncompressed => {}
             Codec::Other(number) => {
                 let name = match number {
-                    2 => "GZIP",
-                    3 => "LZO",
-                    4 => "BROTLI",
-                    5 => "LZ4",
-                    7 => "LZ4_RAW",
+                    codec::GZIP => "GZIP",
+                    codec::LZO => "LZO",
+                    codec::BROTLI => "BROTLI",
+                    codec::LZ4 => "LZ4",
+                    codec::LZ4_RAW => "LZ4_RAW",
                     _ => "of unknown number",
                 };
                 return Err(Fault::Unsupported(format!("the codec {name}")));

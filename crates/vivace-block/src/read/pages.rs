@@ -2,13 +2,14 @@
 
 use super::fault::{Fault, ReadError};
 use super::footer::Codec;
+use super::format::encoding::{PLAIN_DICTIONARY, RLE_DICTIONARY};
 use super::group::Group;
 use super::layout::LeafId;
 use super::page::{Decompressor, PageHeader, PageKind};
 use super::reader::BlockReader;
 
-/// Encodings of data pages that refer to a dictionary: PLAIN_DICTIONARY and RLE_DICTIONARY.
-const DICTIONARY_ENCODINGS: [i64; 2] = [2, 8];
+/// Encodings of data pages that refer to a dictionary.
+const DICTIONARY_ENCODINGS: [i64; 2] = [PLAIN_DICTIONARY, RLE_DICTIONARY];
 
 /// The dictionaries of one column over all row groups.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -41,13 +42,13 @@ impl BlockReader {
     /// # Errors
     /// Bytes that are no dictionary page, or cannot be had.
     pub fn dictionaries(&self) -> Result<Vec<DictionaryUse>, ReadError> {
-        let mut uses = vec![DictionaryUse::default(); self.footer.leaves.len()];
-        for (group, row_group) in self.footer.groups.iter().enumerate() {
+        let mut uses = vec![DictionaryUse::default(); self.file.footer.leaves.len()];
+        for (group, row_group) in self.file.footer.groups.iter().enumerate() {
             for (leaf, (chunk, used)) in row_group.chunks.iter().zip(&mut uses).enumerate() {
                 if chunk.dictionary.is_empty() {
                     continue;
                 }
-                let bytes = self.read(chunk.dictionary.clone())?;
+                let bytes = self.file.read(chunk.dictionary.clone())?;
                 let page = PageHeader::parse(&bytes).map_err(|fault| self.in_column(group, leaf, fault))?;
                 used.row_groups += 1;
                 used.entries += page.entries as u64;
@@ -63,12 +64,12 @@ impl BlockReader {
     /// # Errors
     /// The first page that is not what it should be, or bytes that cannot be had.
     pub(crate) fn walk_pages(&self, group: usize, leaf: LeafId) -> Result<ChunkPages, ReadError> {
-        let chunk = &self.footer.groups[group].chunks[leaf];
+        let chunk = &self.file.footer.groups[group].chunks[leaf];
         let fail = |fault| self.in_column(group, leaf, fault);
         let mut zip = Decompressor::default();
         let mut found = ChunkPages::default();
         if !chunk.dictionary.is_empty() {
-            let bytes = self.read(chunk.dictionary.clone())?;
+            let bytes = self.file.read(chunk.dictionary.clone())?;
             let page = one_page(&bytes, chunk.codec, &mut zip).map_err(fail)?;
             if page.kind != PageKind::Dictionary {
                 return Err(fail(Fault::corrupt("the page where the dictionary should be is none")));
@@ -76,7 +77,7 @@ impl BlockReader {
             found.has_dictionary = true;
             found.count(&page);
         }
-        let bytes = self.read(chunk.data.clone())?;
+        let bytes = self.file.read(chunk.data.clone())?;
         let mut places = Vec::new();
         let (mut at, mut entries) = (0, 0usize);
         while at < bytes.len() {
@@ -96,19 +97,19 @@ impl BlockReader {
         if entries != chunk.entries {
             return Err(fail(Fault::corrupt(format!("pages hold {entries} entries, the footer says {}", chunk.entries))));
         }
-        if let Some(index) = &self.pages(group)?[leaf]
+        if let Some(index) = &self.file.pages(group)?[leaf]
             && !index.iter().map(|page| &page.bytes).eq(&places)
         {
             return Err(fail(Fault::corrupt(format!("{} pages are not where the offset index says", places.len()))));
         }
         // Levels and values must make sense too.
-        found.values = Group::new(self, group).column(leaf)?.values.len();
+        found.values = Group::new(&self.file, group).column(leaf)?.values.len();
         Ok(found)
     }
 
     /// An error about a column.
     fn in_column(&self, group: usize, leaf: LeafId, fault: Fault) -> ReadError {
-        fault.at(self.meta.block_id, format!("row group {group}, column {}", self.footer.leaves[leaf].path))
+        fault.at(self.file.meta.block_id, format!("row group {group}, column {}", self.file.footer.leaves[leaf].path))
     }
 }
 

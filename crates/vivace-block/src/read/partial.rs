@@ -4,7 +4,7 @@ use std::ops::{ControlFlow, Range};
 use std::rc::Rc;
 
 use vivace_core::TraceId;
-use vivace_traceql::{Attribute, Batch, Comparison, Condition, Fetch, Intrinsic, RowParts, SpanFilter, TraceFilter, TraceRow, Value};
+use vivace_traceql::{Batch, Fetch, RowParts, TraceFilter, TraceRow};
 
 use super::bits::Outcome;
 use super::fault::ReadError;
@@ -48,7 +48,7 @@ pub struct Parts {
 }
 
 impl BlockReader {
-    /// The traces of these row groups that pass `part_filter` (see [`part_filter`]) and overlap the time of `fetch`, widened by
+    /// The traces of these row groups that pass `part_filter` (see [`crate::part_filter`]) and overlap the time of `fetch`, widened by
     /// [`TRACE_SPREAD_NANOS`] on both sides; and, for [`BlockReader::search_parts`], which of them may match by themselves.
     ///
     /// # Errors
@@ -64,18 +64,18 @@ impl BlockReader {
             rows: RowParts::LEAST,
         };
         let mut parts = Parts::default();
-        let mut repeated = RepeatedTraces::of(self)?;
+        let mut repeated = RepeatedTraces::of(&self.file)?;
         for index in row_groups.start..row_groups.end.min(self.row_groups()) {
-            let mut group = Group::new(self, index);
+            let mut group = Group::new(&self.file, index);
             parts.stats.traces += group.rows() as u64;
             let found = group.candidates(&wide)?;
             let mut here = Repeated::default();
             if found != Outcome::None || repeated.reach_beyond_groups() {
-                here = repeated.take(self, index)?;
+                here = repeated.take(&self.file, index)?;
             }
             if found != Outcome::None {
                 let alone = group.candidates(fetch)?;
-                let layout = &self.layout;
+                let layout = &self.file.layout;
                 let [ids, starts, ends] = [layout.trace_id, layout.start, layout.end].map(|leaf| group.column(leaf));
                 let (ids, starts, ends) = (ids?, starts?, ends?);
                 let id = |row: usize| TraceId::from_slice(ids.values.bytes(row));
@@ -129,7 +129,7 @@ impl BlockReader {
         let mut stats = ScanStats::default();
         for (index, alone) in &parts.alone {
             let rows: Vec<usize> = alone.iter().filter(|(_, id)| wanted(id)).map(|(row, _)| *row).collect();
-            if !rows.is_empty() && scan(Group::new(self, *index), rows, fetch, &mut stats, each)?.is_break() {
+            if !rows.is_empty() && scan(Group::new(&self.file, *index), rows, fetch, &mut stats, each)?.is_break() {
                 return Ok(stats);
             }
         }
@@ -142,7 +142,7 @@ impl BlockReader {
     #[must_use]
     pub fn id_bounds(&self) -> Vec<Option<(TraceId, TraceId)>> {
         let bounds = |(first, last)| (TraceId(first), TraceId(last));
-        self.footer.groups.iter().map(|group| group.chunks[self.layout.trace_id].id_bounds.map(bounds)).collect()
+        self.file.footer.groups.iter().map(|group| group.chunks[self.file.layout.trace_id].id_bounds.map(bounds)).collect()
     }
 
     /// Trace ids of a row group, ascending and each once, whatever the order of its rows. Other row groups may have some of
@@ -151,112 +151,6 @@ impl BlockReader {
     /// # Errors
     /// Bytes that are not what the format says, or cannot be had.
     pub fn ids_of(&self, row_group: usize) -> Result<&[TraceId], ReadError> {
-        if row_group < self.row_groups() { Ok(self.group_ids(row_group)?.distinct()) } else { Ok(&[]) }
-    }
-}
-
-/// What some part of a trace has if the whole matches, wherever its other spans are: a condition that one span decides.
-///
-/// Of conditions that several spans satisfy together, one is enough to find the trace: the one that seems to pass least.
-#[must_use]
-pub fn part_filter(filter: &TraceFilter) -> TraceFilter {
-    match filter {
-        TraceFilter::All => TraceFilter::All,
-        TraceFilter::Nothing => TraceFilter::Nothing,
-        TraceFilter::AnySpan(filter) => match of_one_span(filter) {
-            SpanFilter::Maybe => TraceFilter::All,
-            filter => TraceFilter::AnySpan(filter),
-        },
-        TraceFilter::And(filters) => part_branch(filters).map_or(TraceFilter::All, |branch| part_filter(&filters[branch])),
-        TraceFilter::Or(filters) => {
-            let filters: Vec<TraceFilter> = filters.iter().map(part_filter).collect();
-            if filters.contains(&TraceFilter::All) { TraceFilter::All } else { TraceFilter::Or(filters) }
-        }
-    }
-}
-
-/// Which of several necessary conditions is taken.
-pub(crate) fn part_branch(filters: &[TraceFilter]) -> Option<usize> {
-    (0..filters.len()).min_by_key(|index| passes(&part_filter(&filters[*index])))
-}
-
-/// The filter without conditions on the whole trace.
-fn of_one_span(filter: &SpanFilter) -> SpanFilter {
-    match filter {
-        SpanFilter::Maybe => SpanFilter::Maybe,
-        SpanFilter::Leaf(condition) if condition.attribute.is_of_trace() && !asks_for_root(condition) => SpanFilter::Maybe,
-        SpanFilter::Leaf(condition) => SpanFilter::Leaf(condition.clone()),
-        SpanFilter::And(filters) => {
-            let mut filters: Vec<SpanFilter> = filters.iter().map(of_one_span).filter(|filter| *filter != SpanFilter::Maybe).collect();
-            match filters.len() {
-                0 => SpanFilter::Maybe,
-                1 => filters.remove(0),
-                _ => SpanFilter::And(filters),
-            }
-        }
-        SpanFilter::Or(filters) => {
-            let filters: Vec<SpanFilter> = filters.iter().map(of_one_span).collect();
-            if filters.contains(&SpanFilter::Maybe) { SpanFilter::Maybe } else { SpanFilter::Or(filters) }
-        }
-    }
-}
-
-/// `nestedSetParent < 0`: a root says itself that it is one.
-fn asks_for_root(condition: &Condition) -> bool {
-    condition.attribute == Attribute::Intrinsic(Intrinsic::NestedSetParent) && condition.comparison == Comparison::Less(Value::Int(0))
-}
-
-/// How much passes, roughly: 0 is least.
-fn passes(filter: &TraceFilter) -> u32 {
-    match filter {
-        TraceFilter::Nothing => 0,
-        TraceFilter::AnySpan(filter) => span_passes(filter),
-        TraceFilter::And(filters) => filters.iter().map(passes).min().unwrap_or(u32::MAX),
-        TraceFilter::Or(filters) => filters.iter().map(passes).max().unwrap_or(0),
-        TraceFilter::All => u32::MAX,
-    }
-}
-
-fn span_passes(filter: &SpanFilter) -> u32 {
-    match filter {
-        SpanFilter::Maybe => u32::MAX,
-        SpanFilter::And(filters) => filters.iter().map(span_passes).min().unwrap_or(u32::MAX),
-        SpanFilter::Or(filters) => filters.iter().map(span_passes).max().unwrap_or(0),
-        SpanFilter::Leaf(Condition { attribute, comparison }) => match (attribute, comparison) {
-            (Attribute::Intrinsic(Intrinsic::Kind), Comparison::Equal(_)) => 5,
-            (Attribute::Intrinsic(Intrinsic::Status), Comparison::Equal(_)) => 3,
-            (_, Comparison::Equal(_)) => 1,
-            (_, Comparison::Regex(_)) => 2,
-            (_, Comparison::Less(_) | Comparison::LessEqual(_) | Comparison::Greater(_) | Comparison::GreaterEqual(_)) => 4,
-            (_, Comparison::Exists) => 6,
-            (_, Comparison::NotEqual(_) | Comparison::NotRegex(_) | Comparison::NotExists) => 7,
-        },
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[track_caller]
-    fn found_by(query: &str, want: &str) {
-        let filter = |query: &str| vivace_traceql::parse(query).unwrap().search_plan(0, 0).unwrap().fetch().filter.clone();
-        assert_eq!(part_filter(&filter(query)), filter(want), "{query}");
-    }
-
-    #[test]
-    fn a_part_needs_what_one_span_decides() {
-        found_by("{ .a = 1 }", "{ .a = 1 }");
-        found_by("{ .a = 1 } && { .b != 2 }", "{ .a = 1 }");
-        found_by("{ .b != 2 } >> { .a = 1 }", "{ .a = 1 }");
-        found_by("{ .a = 1 } !>> { .b != 2 }", "{ .b != 2 }"); // without any `a` it gives all `b`
-        found_by("({ .a = 1 } && { kind = server }) || { .c = 3 }", "{ .a = 1 } || { .c = 3 }");
-        found_by("{ .a = 1 } && { traceDuration > 1s }", "{ .a = 1 }");
-        found_by("{ .a = 1 && traceDuration > 1s }", "{ .a = 1 }");
-        found_by("{ rootName = `x` }", "{ }");
-        found_by("{ .a = 1 || rootName = `x` }", "{ }");
-        found_by("{ span:childCount > 2 && nestedSetParent < 0 }", "{ nestedSetParent < 0 }");
-        found_by("{ span:childCount > 2 && (.a = 1 || nestedSetParent = 2) } | count() > 3", "{ }");
-        found_by("{ false } && { .a = 1 }", "{ false }");
+        if row_group < self.row_groups() { Ok(self.file.group_ids(row_group)?.distinct()) } else { Ok(&[]) }
     }
 }

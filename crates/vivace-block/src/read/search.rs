@@ -1,3 +1,5 @@
+//! Searches: rows that may match are found by their columns, and handed out to be judged.
+
 use std::ops::{AddAssign, ControlFlow, Range};
 
 use vivace_traceql::{Attribute, Batch, Fetch, Intrinsic, Scope, SpanAttributes, SpanFilter, TraceFilter};
@@ -8,7 +10,7 @@ use super::fault::ReadError;
 use super::gather::Gather;
 use super::group::Group;
 use super::order::RepeatedTraces;
-use super::partial::part_filter;
+use super::part_filter::part_filter;
 use super::reader::BlockReader;
 use super::shape::Node;
 
@@ -49,19 +51,19 @@ impl BlockReader {
         each: &mut dyn FnMut(Batch) -> ControlFlow<()>,
     ) -> Result<ScanStats, ReadError> {
         let row_groups = row_groups.start..row_groups.end.min(self.row_groups());
-        let mut repeated = RepeatedTraces::of(self)?;
+        let mut repeated = RepeatedTraces::of(&self.file)?;
         // Whether a trace of several rows matches only where one of them passes.
         let one_row_decides = part_filter(&fetch.filter) == fetch.filter;
         let mut stats = ScanStats::default();
         for index in row_groups {
-            let mut group = Group::new(self, index);
+            let mut group = Group::new(&self.file, index);
             stats.traces += group.rows() as u64;
             let mut rows: Vec<usize> = match group.candidates(fetch)? {
                 Outcome::None => Vec::new(),
                 Outcome::All => (0..group.rows()).collect(),
                 Outcome::Some(rows) => rows.iter().collect(),
             };
-            let apart = repeated.take_out(self, index, &mut rows, one_row_decides)?;
+            let apart = repeated.take_out(&self.file, index, &mut rows, one_row_decides)?;
             let stop = scan(group, rows, fetch, &mut stats, each)?;
             if stop.is_break() || self.whole(&apart, fetch, &mut stats, each)?.is_break() {
                 break;
@@ -125,7 +127,7 @@ impl Group<'_> {
     }
 
     fn in_time(&mut self, start: u64, end: u64) -> Result<Outcome, ReadError> {
-        let layout = &self.block.layout;
+        let layout = &self.file.layout;
         let mut rows = Outcome::All;
         if start > 0 {
             let ends = self.column(layout.end)?;

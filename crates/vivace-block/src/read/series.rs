@@ -1,3 +1,5 @@
+//! Metrics queries over a block.
+
 use std::ops::{ControlFlow, Range};
 
 use vivace_core::TraceId;
@@ -44,16 +46,16 @@ impl BlockReader {
         stop: &dyn Fn() -> bool,
     ) -> Result<ScanStats, ReadError> {
         let mut stats = ScanStats::default();
-        let mut repeated = RepeatedTraces::of(self)?;
+        let mut repeated = RepeatedTraces::of(&self.file)?;
         for index in row_groups.start..row_groups.end.min(self.row_groups()) {
-            let mut group = Group::new(self, index);
+            let mut group = Group::new(&self.file, index);
             stats.traces += group.rows() as u64;
             let mut rows: Vec<usize> = match group.candidates(plan.fetch())? {
                 Outcome::None => Vec::new(),
                 Outcome::All => (0..group.rows()).collect(),
                 Outcome::Some(rows) => rows.iter().collect(),
             };
-            let apart = repeated.take_out(self, index, &mut rows, false)?;
+            let apart = repeated.take_out(&self.file, index, &mut rows, false)?;
             let counted = scan_with(group, rows, plan.fetch(), &mut stats, true, &mut |mut batch, attributes| {
                 batch.traces.retain(|trace| wanted(&trace.trace_id));
                 plan.observe_with(partial, &batch, &attributes, stop)

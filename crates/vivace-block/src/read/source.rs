@@ -1,3 +1,5 @@
+//! Where the bytes of a block come from.
+
 use std::fs::File;
 use std::io;
 use std::ops::Range;

@@ -1,3 +1,5 @@
+//! Names and values of attributes, from dictionaries where nothing else need be looked at.
+
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
@@ -79,7 +81,7 @@ impl BlockReader {
     ) -> Result<ScanStats, ReadError> {
         let mut stats = ScanStats::default();
         for index in row_groups.start..row_groups.end.min(self.row_groups()) {
-            let mut group = Group::new(self, index);
+            let mut group = Group::new(&self.file, index);
             stats.traces += group.rows() as u64;
             let stop = match filter.map_or(Ok(Outcome::All), |filter| group.span_filter(filter))? {
                 Outcome::None => ControlFlow::Continue(()),
@@ -160,7 +162,7 @@ impl Group<'_> {
     fn names(&mut self, node: Node, spans: &Outcome) -> Result<Vec<Box<str>>, ReadError> {
         let mut names = self.keys(node, spans)?;
         if node == Node::Resource {
-            let leaf = self.block.layout.service_name;
+            let leaf = self.file.layout.service_name;
             let named = match (spans, self.dictionary(leaf)?) {
                 (Outcome::All, Some(dictionary)) => dictionary.strings.iter().any(|name| !name.is_empty()),
                 _ => {
@@ -214,7 +216,7 @@ impl Group<'_> {
     }
 
     fn values(&mut self, attribute: &Attribute, spans: &Outcome, distinct: &mut Distinct<'_>) -> Result<ControlFlow<()>, ReadError> {
-        let layout = &self.block.layout;
+        let layout = &self.file.layout;
         let (node, leaf) = match attribute {
             Attribute::Named { scope, key } => return self.named_values(*scope, key, spans, distinct),
             Attribute::Intrinsic(intrinsic) => match intrinsic {
@@ -261,7 +263,7 @@ impl Group<'_> {
 
     fn values_at(&mut self, node: Node, key: &str, spans: &Outcome, distinct: &mut Distinct<'_>) -> Result<ControlFlow<()>, ReadError> {
         if node == Node::Resource && key == "service.name" {
-            let leaf = self.block.layout.service_name;
+            let leaf = self.file.layout.service_name;
             let column = self.column(leaf)?;
             let count = self.count(node)?;
             if column.values.len() != count {

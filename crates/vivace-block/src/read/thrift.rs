@@ -15,12 +15,19 @@ pub(crate) struct Kind(u8);
 impl Kind {
     pub(crate) const TRUE: Self = Self(1);
     pub(crate) const FALSE: Self = Self(2);
+    const BYTE: Self = Self(3);
+    const I16: Self = Self(4);
+    const I32: Self = Self(5);
+    const I64: Self = Self(6);
+    const DOUBLE: Self = Self(7);
     pub(crate) const BINARY: Self = Self(8);
     pub(crate) const LIST: Self = Self(9);
+    const SET: Self = Self(10);
+    const MAP: Self = Self(11);
     pub(crate) const STRUCT: Self = Self(12);
 
     fn is_integer(self) -> bool {
-        (3..=6).contains(&self.0)
+        matches!(self, Self::BYTE | Self::I16 | Self::I32 | Self::I64)
     }
 }
 
@@ -144,29 +151,29 @@ impl<'a> Reader<'a> {
         if depth > MAX_DEPTH {
             return Err(Fault::corrupt("the metadata is nested more than 16 deep"));
         }
-        match kind.0 {
-            1 | 2 => {}
-            3 => {
+        match kind {
+            Kind::TRUE | Kind::FALSE => {}
+            Kind::BYTE => {
                 self.byte()?;
             }
-            4..=6 => {
+            Kind::I16 | Kind::I32 | Kind::I64 => {
                 self.varint()?;
             }
-            7 => {
+            Kind::DOUBLE => {
                 for _ in 0..8 {
                     self.byte()?;
                 }
             }
-            8 => {
+            Kind::BINARY => {
                 self.binary(kind)?;
             }
-            9 | 10 => {
+            Kind::LIST | Kind::SET => {
                 let (element, len) = self.list()?;
                 for _ in 0..len {
                     self.skip_element(element, depth)?;
                 }
             }
-            11 => {
+            Kind::MAP => {
                 let len = self.varint()?;
                 if len > 0 {
                     let kinds = self.byte()?;
@@ -180,21 +187,21 @@ impl<'a> Reader<'a> {
                     }
                 }
             }
-            12 => {
+            Kind::STRUCT => {
                 let mut last = 0;
                 while let Some((_, kind)) = self.field(&mut last)? {
                     self.skip_at(kind, depth + 1)?;
                 }
             }
-            other => return Err(Fault::corrupt(format!("the metadata has a value of unknown type {other}"))),
+            Kind(other) => return Err(Fault::corrupt(format!("the metadata has a value of unknown type {other}"))),
         }
         Ok(())
     }
 
     /// Passes over a value in a list or map, where booleans, which otherwise stand in their field's type, take a byte.
     fn skip_element(&mut self, kind: Kind, depth: u32) -> Result<(), Fault> {
-        match kind.0 {
-            1..=3 => self.byte().map(|_| ()),
+        match kind {
+            Kind::TRUE | Kind::FALSE | Kind::BYTE => self.byte().map(|_| ()),
             _ => self.skip_at(kind, depth + 1),
         }
     }

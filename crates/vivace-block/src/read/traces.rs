@@ -1,3 +1,5 @@
+//! All traces of a block in the order of their ids, whatever the order of its rows.
+
 use std::collections::VecDeque;
 
 use vivace_core::TraceId;
@@ -6,6 +8,7 @@ use vivace_proto::otlp::ResourceSpans;
 
 use super::assemble::Assembler;
 use super::fault::ReadError;
+use super::file::BlockFile;
 use super::group::Group;
 use super::order::Place;
 use super::reader::BlockReader;
@@ -17,7 +20,7 @@ type Trace = (TraceId, Vec<ResourceSpans>);
 
 /// Iterates over the traces of a block.
 pub struct Traces<'a> {
-    block: &'a BlockReader,
+    file: &'a BlockFile,
     order: Order,
     /// Ready to be handed out.
     ready: VecDeque<Trace>,
@@ -38,45 +41,47 @@ impl BlockReader {
     ///
     /// After an error nothing more comes.
     pub fn traces(&self) -> Traces<'_> {
-        Traces { block: self, order: Order::ById, ready: VecDeque::new(), is_done: false }
+        Traces { file: &self.file, order: Order::ById, ready: VecDeque::new(), is_done: false }
     }
 
     /// All rows in the order of the file, be it what it may.
     pub(crate) fn rows(&self) -> Traces<'_> {
         let order = Order::Groups { next: 0, current: None, combines: false };
-        Traces { block: self, order, ready: VecDeque::new(), is_done: false }
+        Traces { file: &self.file, order, ready: VecDeque::new(), is_done: false }
     }
+}
 
-    fn order(&self) -> Result<Order, ReadError> {
-        if self.is_written_in_order() || self.groups_ascend()? {
-            return Ok(Order::Groups { next: 0, current: None, combines: true });
+impl Order {
+    fn of(file: &BlockFile) -> Result<Self, ReadError> {
+        if file.is_written_in_order() || file.groups_ascend()? {
+            return Ok(Self::Groups { next: 0, current: None, combines: true });
         }
-        let places = self.all_places()?;
-        let bytes: u64 = (0..self.row_groups()).map(|group| Group::new(self, group).stored_bytes()).sum();
+        let places = file.all_places()?;
+        let bytes: u64 = (0..file.row_groups()).map(|group| Group::new(file, group).stored_bytes()).sum();
         let bytes_of_row = bytes / (places.len() as u64).max(1);
         let rows_at_once = (SCATTERED_BYTES / bytes_of_row.max(1)).clamp(1, 1 << 14) as usize;
-        Ok(Order::Places { places, at: 0, rows_at_once })
+        Ok(Self::Places { places, at: 0, rows_at_once })
     }
 }
 
 impl Traces<'_> {
     /// Makes more traces ready. False at the end.
     fn more(&mut self) -> Result<bool, ReadError> {
-        let block = self.block;
+        let file = self.file;
         match &mut self.order {
             Order::ById => {
-                self.order = block.order()?;
+                self.order = Order::of(file)?;
                 Ok(true)
             }
             Order::Groups { next, current, combines } => {
                 let Some((rows, order)) = current.as_mut().filter(|(_, order)| !order.is_empty()) else {
                     *current = None;
-                    if *next >= block.row_groups() {
+                    if *next >= file.row_groups() {
                         return Ok(false);
                     }
-                    let group = Group::new(block, *next);
-                    let order = match *combines && !block.is_written_in_order() {
-                        true => block.group_ids(*next)?.rows_by_id().collect(),
+                    let group = Group::new(file, *next);
+                    let order = match *combines && !file.is_written_in_order() {
+                        true => file.group_ids(*next)?.rows_by_id().collect(),
                         false => (0..group.rows()).collect(),
                     };
                     *current = Some((Box::new(Assembler::new(group)?), order));
@@ -105,7 +110,7 @@ impl Traces<'_> {
                 let mut found: Vec<Option<Trace>> = wanted.iter().map(|_| None).collect();
                 for some in by_group.chunk_by(|(a, _), (b, _)| a.group == b.group) {
                     let rows = some.iter().map(|(place, _)| place.row as usize).collect();
-                    let rows = Assembler::new(Group::new(block, some[0].0.group as usize).narrow(rows))?;
+                    let rows = Assembler::new(Group::new(file, some[0].0.group as usize).narrow(rows))?;
                     some.iter().enumerate().for_each(|(row, (_, at))| found[*at] = rows.trace(row));
                 }
                 let mut found = found.into_iter().flatten().peekable();

@@ -15,7 +15,7 @@ type Leaf = (String, u8, u8);
 
 pub(super) fn check(meta: &BlockMeta, reader: &BlockReader) -> Check {
     let mut tally = Tally::new("columns");
-    let found: Vec<Leaf> = reader.footer.leaves.iter().map(|leaf| (leaf.path.clone(), leaf.max_rep, leaf.max_def)).collect();
+    let found: Vec<Leaf> = reader.file.footer.leaves.iter().map(|leaf| (leaf.path.clone(), leaf.max_rep, leaf.max_def)).collect();
     let want = match meta.format {
         Format::VParquet5 => of_vparquet5(&meta.dedicated_columns, &found),
         _ => of_vparquet4(),

@@ -140,7 +140,7 @@ impl<'m> RowChecks<'m> {
     ) -> Result<(), String> {
         let raw = RawFile::open(Arc::clone(source)).map_err(|error| chain(&error))?;
         let mut traces = reader.rows();
-        for (index, group) in reader.footer.groups.iter().enumerate() {
+        for (index, group) in reader.file.footer.groups.iter().enumerate() {
             let mut of_group = Vec::with_capacity(group.rows.min(1 << 16));
             for _ in 0..group.rows {
                 match traces.next() {

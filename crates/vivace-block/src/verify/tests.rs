@@ -1,3 +1,5 @@
+//! Blocks that are sound, and what each kind of damage is called.
+
 use std::path::PathBuf;
 
 use parquet::column::reader::ColumnReader;

@@ -2,18 +2,21 @@
 //!
 //! Leaves below one list share its levels, so levels are kept once per list. All leaves of a list are cut into stretches
 //! together, between rows; a page of a leaf is one or more of them.
+//!
+//! The `parquet` crate's column writers would take levels and values one column at a time, encode the levels of a list once for
+//! each of its leaves, and choose encodings and page ends without knowing which leaves are read together. They would look up
+//! texts in a dictionary that the block they are copied from has looked up already. So pages are made here and in
+//! [`super::chunk`], and the crate puts them into the file.
 
 use std::sync::{Arc, LazyLock};
 
 use parquet::basic::Type;
 use vivace_core::TraceId;
 
-use super::combine::Combiner;
 use super::encode;
-use super::stamp::{Mark, Stamps};
 use super::values::{Strings, Text, Values};
 use crate::nested_set::Position;
-use crate::row::{Attr, AttrValue, Resource, Row, Scalar, any_value_json};
+use crate::row::{Attr, AttrValue, Scalar, any_value_json};
 use crate::schema::{AttrLeaves, Leaf};
 
 /// The lists of the schema. `Root` is no list; it is where columns with one value per row stand.
@@ -94,8 +97,6 @@ pub(super) struct Stretch {
 pub(super) struct Columns {
     pub(super) lists: [Levels; LISTS],
     pub(super) columns: Vec<Column>,
-    stamps: Stamps,
-    pub(super) combiner: Combiner,
     /// Counts row groups: dictionaries begin anew with each.
     generation: u64,
 }
@@ -110,41 +111,16 @@ impl Columns {
             list.max_definition = column.max_definition;
             list.stretch_entries = if column.list.is_of_attrs() { STRETCH_ATTRS } else { STRETCH_ENTRIES };
         }
-        Self { lists, columns, stamps: Stamps::default(), combiner: Combiner::default(), generation: 0 }
+        Self { lists, columns, generation: 0 }
     }
 
     /// Forgets all rows.
     pub(super) fn clear(&mut self) {
-        self.stamps.clear();
         self.generation += 1;
         for column in &mut self.columns {
             column.values.clear();
             column.stretches.clear();
         }
-    }
-
-    pub(super) fn push_row(&mut self, row: &Row<'_>) {
-        self.trace(row.trace_id, row.start, row.end, row.root_service, row.root_name);
-        for (i, stat) in row.stats.iter().enumerate() {
-            self.service_stat(i, stat.service, stat.spans as i32, stat.errors as i32);
-        }
-        for (i, resource) in row.resources.iter().enumerate() {
-            let level = u8::from(i > 0);
-            let at = self.entry(List::Resources, level, 1);
-            self.resource(row, resource, level, at);
-            for (i, scope) in row.scopes[resource.scopes.clone()].iter().enumerate() {
-                let level = if i > 0 { 2 } else { level };
-                self.entry(List::Scopes, level, 2);
-                self.text(Leaf::SCOPE_NAME, scope.name);
-                self.text(Leaf::SCOPE_VERSION, scope.version);
-                self.attrs(List::ScopeAttrs, &Leaf::SCOPE_ATTRS, level, &row.scope_attrs[scope.attrs.clone()]);
-                self.i32(Leaf::SCOPE_DROPPED_ATTRS, scope.dropped_attrs);
-                for (i, at) in scope.spans.clone().enumerate() {
-                    self.span(row, at, if i > 0 { 3 } else { level });
-                }
-            }
-        }
-        self.end_row();
     }
 
     /// What a row says of its trace as a whole.
@@ -205,26 +181,6 @@ impl Columns {
         }
     }
 
-    fn resource(&mut self, row: &Row<'_>, resource: &Resource<'_>, level: u8, at: u32) {
-        self.i32(Leaf::RESOURCE_DROPPED_ATTRS, resource.dropped_attrs);
-        // Taken out meanwhile, since they fill the columns they stand beside.
-        let mut stamps = std::mem::take(&mut self.stamps);
-        match stamps.get(resource.content) {
-            Some(stamp) => stamp.press(self, level, at),
-            None => {
-                let mark = Mark::of(self);
-                self.attrs(List::ResourceAttrs, &Leaf::RESOURCE_ATTRS, level, &row.resource_attrs[resource.attrs.clone()]);
-                self.text(Leaf::SERVICE_NAME, resource.service_name);
-                for (leaf, value) in &row.resource_columns[resource.columns.clone()] {
-                    self.present(*leaf, at);
-                    self.text(*leaf, value);
-                }
-                stamps.learn(resource.content, self, &mark, at);
-            }
-        }
-        self.stamps = stamps;
-    }
-
     /// Entries of a list since its last stretch.
     pub(super) fn entries(&self, list: List) -> usize {
         self.lists[list as usize].definition.len()
@@ -247,59 +203,8 @@ impl Columns {
         first as u32
     }
 
-    fn span(&mut self, row: &Row<'_>, index: usize, level: u8) {
-        let span = &row.spans[index];
-        let at = self.entry(List::Spans, level, 3);
-        self.ids(Leaf::SPAN_ID, span.id);
-        self.ids(Leaf::PARENT_SPAN_ID, span.parent_id);
-        self.position(span.position);
-        self.text(Leaf::SPAN_NAME, span.name);
-        self.i64(Leaf::SPAN_KIND, span.kind);
-        self.text(Leaf::SPAN_TRACE_STATE, span.trace_state);
-        self.i64(Leaf::SPAN_START, span.start as i64);
-        self.i64(Leaf::SPAN_DURATION, span.duration as i64);
-        self.i64(Leaf::STATUS_CODE, span.status_code);
-        self.text(Leaf::STATUS_MESSAGE, span.status_message);
-        self.attrs(List::SpanAttrs, &Leaf::SPAN_ATTRS, level, &row.span_attrs[span.attrs.clone()]);
-        self.i32(Leaf::SPAN_DROPPED_ATTRS, span.dropped_attrs);
-        self.i32(Leaf::DROPPED_EVENTS, span.dropped_events);
-        self.i32(Leaf::DROPPED_LINKS, span.dropped_links);
-        for (leaf, value) in &row.span_columns[span.columns.clone()] {
-            self.present(*leaf, at);
-            self.text(*leaf, value);
-        }
-        if let Some(code) = span.http_status_code {
-            self.present(Leaf::HTTP_STATUS_CODE, at);
-            self.i64(Leaf::HTTP_STATUS_CODE, code);
-        }
-        for (i, event) in row.events[span.events.clone()].iter().enumerate() {
-            let level = if i > 0 { 4 } else { level };
-            self.entry(List::Events, level, 4);
-            self.i64(Leaf::EVENT_TIME_SINCE_START, event.time_since_start as i64);
-            self.text(Leaf::EVENT_NAME, event.name);
-            self.attrs(List::EventAttrs, &Leaf::EVENT_ATTRS, level, &row.event_attrs[event.attrs.clone()]);
-            self.i32(Leaf::EVENT_DROPPED_ATTRS, event.dropped_attrs);
-        }
-        if span.events.is_empty() {
-            self.entry(List::Events, level, 3);
-            self.entry(List::EventAttrs, level, 3);
-        }
-        for (i, link) in row.links[span.links.clone()].iter().enumerate() {
-            let level = if i > 0 { 4 } else { level };
-            self.entry(List::Links, level, 4);
-            self.ids(Leaf::LINK_TRACE_ID, link.trace_id);
-            self.ids(Leaf::LINK_SPAN_ID, link.span_id);
-            self.text(Leaf::LINK_TRACE_STATE, link.trace_state);
-            self.attrs(List::LinkAttrs, &Leaf::LINK_ATTRS, level, &row.link_attrs[link.attrs.clone()]);
-            self.i32(Leaf::LINK_DROPPED_ATTRS, link.dropped_attrs);
-        }
-        if span.links.is_empty() {
-            self.entry(List::Links, level, 3);
-            self.entry(List::LinkAttrs, level, 3);
-        }
-    }
-
-    fn attrs(&mut self, list: List, leaves: &AttrLeaves, level: u8, attrs: &[Attr<'_>]) {
+    /// Adds the attributes of one element.
+    pub(super) fn attrs(&mut self, list: List, leaves: &AttrLeaves, level: u8, attrs: &[Attr<'_>]) {
         let (repetition, definition) = (self.lists[list as usize].max_repetition, self.lists[list as usize].max_definition);
         if attrs.is_empty() {
             self.entry(list, level, definition - 1);
@@ -364,13 +269,14 @@ impl Columns {
         levels.definition.len() as u32 - 1
     }
 
+    /// Says of a column that is optional, or a list, that this entry has a value.
     #[inline]
-    fn present(&mut self, leaf: Leaf, at: u32) {
+    pub(super) fn present(&mut self, leaf: Leaf, at: u32) {
         self.columns[leaf.index()].present.as_mut().expect("the column is optional or a list").push(at);
     }
 
     #[inline]
-    fn text(&mut self, leaf: Leaf, value: &[u8]) {
+    pub(super) fn text(&mut self, leaf: Leaf, value: &[u8]) {
         let column = &mut self.columns[leaf.index()];
         self.lists[column.list as usize].bytes += value.len();
         match &mut column.values {
@@ -380,7 +286,7 @@ impl Columns {
     }
 
     #[inline]
-    fn ids(&mut self, leaf: Leaf, value: &[u8]) {
+    pub(super) fn ids(&mut self, leaf: Leaf, value: &[u8]) {
         let column = &mut self.columns[leaf.index()];
         self.lists[column.list as usize].bytes += value.len();
         match &mut column.values {
@@ -390,7 +296,7 @@ impl Columns {
     }
 
     #[inline]
-    fn i64(&mut self, leaf: Leaf, value: i64) {
+    pub(super) fn i64(&mut self, leaf: Leaf, value: i64) {
         match &mut self.columns[leaf.index()].values {
             Values::I64(values) => values.push(value),
             other => wrong_type(leaf, other),
@@ -398,7 +304,7 @@ impl Columns {
     }
 
     #[inline]
-    fn i32(&mut self, leaf: Leaf, value: i32) {
+    pub(super) fn i32(&mut self, leaf: Leaf, value: i32) {
         match &mut self.columns[leaf.index()].values {
             Values::I32(values) => values.push(value),
             other => wrong_type(leaf, other),

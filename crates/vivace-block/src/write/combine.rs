@@ -1,5 +1,25 @@
 //! Rows of one trace, from several blocks that are read, become one row, column by column.
 //!
+//! ```text
+//!    row of source 0     row of source 1
+//!    resource a          resource a           Copies of a span go, the first stays: span 4 of source 1 is that of
+//!      scope x             scope x            source 0.
+//!        span 2              span 1
+//!        span 4              span 4           Resources and scopes that have spans left are described as words, column
+//!            \               /                by column, and get numbers, equal ones the same (`Groups`). Here both rows
+//!             row of the output               have one resource and one scope.
+//!             resource a
+//!               scope x                       What is left is put in order (`Order`): spans by start in their scopes,
+//!                 span 1   source 1           scopes and resources by their first span. Each is an `Element`: a source,
+//!                 span 2 ┐ source 0,          and its number in the row of that.
+//!                 span 4 ┘ in one piece
+//!                                             List by list and column by column, elements are copied with all that is
+//!                                             below them. Neighbours that stay neighbours go in one piece, a `Run`.
+//! ```
+//!
+//! What a row says of its trace as a whole, statistics of services and nested sets are made anew. Where a row is unusual, as with
+//! a resource that has no spans, nothing is added, and the trace is combined as OTLP.
+//!
 //! Source: docs/facts/blocks.md, "Combining rows and compaction".
 
 use std::collections::BTreeMap;
@@ -11,7 +31,8 @@ use rustc_hash::FxHashSet;
 use vivace_core::{SpanId, TraceId};
 
 use super::columns::{Columns, List};
-use super::copy::{Copied, Mismatch, REPRESENTATIVES, RowSource, Shares, Side, leaves_of, mark_present, unit};
+use super::copy::{Copied, Mismatch, REPRESENTATIVES, RowSource, Shares, Side, leaves_of, mark_present};
+use super::estimate;
 use crate::nested_set::{self, Node};
 use crate::schema::Leaf;
 
@@ -136,19 +157,9 @@ impl Side {
     }
 }
 
-impl Columns {
-    /// Adds one row of the current rows of several sources, which are parts of one trace.
-    pub(super) fn copy_combined(&mut self, parts: &mut [&mut RowSource]) -> Result<Combined, Mismatch> {
-        // Taken out meanwhile, since it fills the columns it stands beside.
-        let mut combiner = std::mem::take(&mut self.combiner);
-        let combined = combiner.combine(self, parts);
-        self.combiner = combiner;
-        combined
-    }
-}
-
 impl Combiner {
-    fn combine(&mut self, columns: &mut Columns, parts: &mut [&mut RowSource]) -> Result<Combined, Mismatch> {
+    /// Adds one row of the current rows of several sources, which are parts of one trace.
+    pub(super) fn combine(&mut self, columns: &mut Columns, parts: &mut [&mut RowSource]) -> Result<Combined, Mismatch> {
         self.seen.clear();
         self.spans.clear();
         let mut contributors = Vec::with_capacity(parts.len());
@@ -224,7 +235,7 @@ impl Combiner {
                 part.side(representative)?.starts(list, level, starts);
             }
             let wanted = add_levels(columns, list, representative, parts, elements, &self.starts, &mut self.runs)?;
-            copied.estimate += unit(list) * wanted as u64;
+            copied.estimate += estimate::unit(list) * wanted as u64;
             for leaf in leaves_of(list) {
                 if !POSITIONS.contains(leaf) {
                     let own = &mut self.own_starts;
@@ -356,7 +367,7 @@ fn add_trace_columns(columns: &mut Columns, parts: &[&mut RowSource], order: &Or
         columns.service_stat(number, service, spans, errors);
     }
     let spans = order.spans.len() as u64;
-    Ok(Copied { trace_id, start_unix_nanos: start, end_unix_nanos: end, spans, bytes: 0, estimate: 7 })
+    Ok(Copied { trace_id, start_unix_nanos: start, end_unix_nanos: end, spans, bytes: 0, estimate: estimate::unit(List::Root) })
 }
 
 /// Nested sets are those of the whole trace.

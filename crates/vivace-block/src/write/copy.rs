@@ -8,6 +8,7 @@ use memchr::{memchr, memchr_iter};
 use vivace_core::TraceId;
 
 use super::columns::{Columns, LISTS, List, list_of};
+use super::estimate;
 use super::values::{Renamed, Values};
 use crate::read::{self, Column};
 use crate::schema::Leaf;
@@ -203,7 +204,7 @@ impl Columns {
         let ids = rows.side(Leaf::TRACE_ID)?;
         let trace_id = TraceId::from_slice(ids.column.values.bytes(ids.values.start));
         let spans = rows.side(Leaf::SPAN_ID)?.values.len() as u64;
-        let mut copied = Copied { trace_id, start_unix_nanos, end_unix_nanos, spans, bytes: 0, estimate: 7 };
+        let mut copied = Copied { trace_id, start_unix_nanos, end_unix_nanos, spans, bytes: 0, estimate: estimate::unit(List::Root) };
 
         let mut bases = [0u32; LISTS];
         let mut elements = [0; LISTS];
@@ -220,7 +221,7 @@ impl Columns {
                 return Err(Mismatch(leaf));
             }
             self.extend_levels(list, repetition, definition);
-            copied.estimate += unit(list) * side.values.len() as u64;
+            copied.estimate += estimate::unit(list) * side.values.len() as u64;
         }
         let generation = self.generation();
         for (index, leaf) in Leaf::all().enumerate() {
@@ -253,20 +254,6 @@ impl Columns {
         }
         self.end_row();
         Ok(copied)
-    }
-}
-
-/// What an element counts in the unit of `parquet_row_group_size_bytes`.
-///
-/// Source: docs/facts/blocks.md, "Row order, row groups, pages".
-pub(super) fn unit(list: List) -> u64 {
-    match list {
-        List::Resources => 10,
-        List::Scopes => 2,
-        List::Spans => 14,
-        List::Events => 4,
-        List::ResourceAttrs | List::SpanAttrs | List::EventAttrs => 7,
-        List::Root | List::Stats | List::ScopeAttrs | List::Links | List::LinkAttrs => 0,
     }
 }
 
@@ -378,6 +365,7 @@ mod tests {
 
     use bytes::Bytes;
 
+    use super::super::combine::Combiner;
     use super::*;
     use crate::{BlockMeta, BlockReader};
 
@@ -402,6 +390,8 @@ mod tests {
         let leaf = Leaf::SPAN_DROPPED_ATTRS;
         let (mut first, mut second) = (rows(Some(leaf)), rows(None));
         second.next_row();
-        assert!(matches!(Columns::new().copy_combined(&mut [&mut first, &mut second]), Err(Mismatch(at)) if at == leaf));
+        assert!(
+            matches!(Combiner::default().combine(&mut Columns::new(), &mut [&mut first, &mut second]), Err(Mismatch(at)) if at == leaf)
+        );
     }
 }

@@ -8,7 +8,7 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
 use vivace_core::TraceId;
 
-use super::{BlockWriter, Group, WriteError};
+use super::{BlockWriter, WriteError};
 use crate::ParquetSource;
 use crate::read::{BlockReader, ReadAt};
 use crate::schema::Leaf;
@@ -22,19 +22,19 @@ pub(super) struct Passed {
 impl<W: Write + Send> BlockWriter<W> {
     /// Whether a row group may end here without being a small one.
     pub(crate) fn may_end_row_group(&self) -> bool {
-        self.group.traces == 0 || self.group.otlp_bytes >= self.options.row_group_otlp_bytes / 8
+        self.row_group.is_empty() || !self.row_group.is_small(&self.options)
     }
 
     /// Adds a row group of a block as it is, and returns how many spans it has. `ids` are its traces.
     pub(crate) fn copy_row_group(&mut self, block: &BlockReader, index: usize, ids: &[TraceId]) -> Result<u64, WriteError> {
-        if self.group.traces > 0 {
+        if !self.row_group.is_empty() {
             self.end_row_group()?;
         }
         let (Some(first), Some(last)) = (ids.first().copied(), ids.last().copied()) else { return Ok(0) };
         if let Some(previous) = self.last_id.filter(|previous| *previous >= first) {
             return Err(WriteError::Order { previous, given: first });
         }
-        let source = ParquetSource(Arc::clone(block.source()));
+        let source = ParquetSource(Arc::clone(&block.file.source));
         let spans = self.append(&source, index).map_err(|source| WriteError::Io { block: self.block_id, source })?;
         ids.iter().for_each(|id| self.bloom.insert(*id));
         self.last_id = Some(last);
@@ -43,7 +43,6 @@ impl<W: Write + Send> BlockWriter<W> {
         self.spans += spans;
         self.start_unix_nanos = self.start_unix_nanos.min(block.meta().start_unix_nanos);
         self.end_unix_nanos = self.end_unix_nanos.max(block.meta().end_unix_nanos);
-        self.group = Group::default();
         Ok(spans)
     }
 

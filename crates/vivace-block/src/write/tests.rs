@@ -1,3 +1,5 @@
+//! What is written, as an independent reader sees it.
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use prost::Message as _;
+use vivace_block::index::RowGroupIndex;
 use vivace_block::verify::{SmallObjects, verify};
 use vivace_block::{BlockOptions, BlockReader, BlockWriter, FinishedBlock, MergeError, MergedBlock, ReadAt, merge};
 use vivace_core::combine::combine;
@@ -179,6 +180,43 @@ fn row_groups_that_overlap_nothing_are_taken_over_as_they_are() {
     for id in ids.iter().step_by(17) {
         assert!(block.find(**id, None).expect("reads").is_some(), "{id}");
     }
+}
+
+/// Whether a row is copied, combined or made of spans, it counts the same.
+#[test]
+fn a_merged_block_cuts_its_row_groups_where_a_fresh_one_does() {
+    let whole = traces(&open("v4-edge-default"));
+    let options = BlockOptions {
+        row_group_size_bytes: 1500,
+        row_group_traces: u32::MAX,
+        row_group_otlp_bytes: 1 << 40,
+        ..options(&open("v4-edge-default"))
+    };
+    let in_one = BlockOptions { row_group_size_bytes: u64::MAX, ..options.clone() };
+    // By turns in one input and in the other; of every third trace, each has some spans.
+    let deal = |input: usize| -> BTreeMap<TraceId, Trace> {
+        let mut dealt = whole.clone();
+        for (number, trace) in dealt.values_mut().enumerate() {
+            let mut span = 0;
+            for scope in trace.iter_mut().flat_map(|resource| &mut resource.scope_spans) {
+                scope.spans.retain(|_| {
+                    span += 1;
+                    (if number % 3 == 0 { span } else { number }) % 2 == input
+                });
+            }
+            trace.iter_mut().for_each(|resource| resource.scope_spans.retain(|scope| !scope.spans.is_empty()));
+            trace.retain(|resource| !resource.scope_spans.is_empty());
+        }
+        dealt.retain(|_, trace| !trace.is_empty());
+        dealt
+    };
+    let inputs = [0, 1].map(|input| written(in_one.clone(), &deal(input)));
+    let ends = |block: &FinishedBlock<Vec<u8>>| RowGroupIndex::from_json(&block.index).expect("an index").last_ids;
+    let merged = merge(&inputs, writer(options.clone()), &|| true).expect("merges");
+    assert!(merged.traces_combined > 10, "{} traces combined", merged.traces_combined);
+    let fresh = finished(options, &combined(&inputs));
+    assert!(fresh.meta.row_groups > 10, "{} row groups", fresh.meta.row_groups);
+    assert_eq!(ends(&merged.block), ends(&fresh));
 }
 
 #[test]

@@ -135,26 +135,11 @@ fn show(old: &BlockMeta, new: &BlockMeta, spans_read: u64, spans_written: u64, t
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vivace_block::Format;
-    use vivace_core::TenantId;
+    use vivace_testkit::block_meta;
 
     #[track_caller]
     fn widens(spans: (u64, u64), old: (u64, u64), want: (u64, u64)) {
-        let meta = |(start_unix_nanos, end_unix_nanos): (u64, u64)| BlockMeta {
-            format: Format::VParquet4,
-            block_id: BlockId([1; 16]),
-            tenant_id: TenantId::single(),
-            start_unix_nanos,
-            end_unix_nanos,
-            total_objects: 1,
-            size_bytes: 1,
-            compaction_level: 0,
-            row_groups: 1,
-            bloom_shards: 1,
-            footer_bytes: 1,
-            dedicated_columns: Vec::new(),
-            replication_factor: 0,
-        };
+        let meta = |(start_unix_nanos, end_unix_nanos): (u64, u64)| BlockMeta { start_unix_nanos, end_unix_nanos, ..block_meta(1) };
         let mut new = meta(spans);
         widen(&mut new, &meta(old), 1000);
         assert_eq!((new.start_unix_nanos, new.end_unix_nanos), want, "spans {spans:?}, before {old:?}");

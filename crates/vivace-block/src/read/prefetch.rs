@@ -1,4 +1,5 @@
-//! Few rows of columns with large dictionaries: of the dictionary, only the frames that hold what the rows refer to.
+//! Columns read ahead: what several of them need in few, large ranges; and for few rows of columns with large dictionaries, of
+//! the dictionary only the frames that hold what the rows refer to.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -48,8 +49,36 @@ impl Coded {
 }
 
 impl Group<'_> {
+    /// Reads what these columns need in few, large ranges.
+    pub(crate) fn prefetch(&mut self, leaves: &[LeafId]) -> Result<(), ReadError> {
+        let unread = |leaf: &&LeafId| !self.columns.contains_key(*leaf) && !self.whole.contains_key(*leaf);
+        let leaves: Vec<LeafId> = leaves.iter().filter(unread).copied().collect();
+        let mut ranges = Vec::new();
+        for leaf in &leaves {
+            self.ranges(*leaf, &mut ranges)?;
+        }
+        self.fetch(ranges)?;
+        if self.rows.is_some() { self.decode_with_few_entries(&leaves) } else { Ok(()) }
+    }
+
+    fn ranges(&self, leaf: LeafId, out: &mut Vec<Range<u64>>) -> Result<(), ReadError> {
+        let chunk = self.chunk(leaf);
+        let dictionary = !chunk.dictionary.is_empty() && !self.dictionaries.contains_key(&leaf);
+        match self.pages(leaf)? {
+            None if dictionary => out.push(chunk.dictionary.start..chunk.data.end),
+            None => out.push(chunk.data.clone()),
+            Some(pages) => {
+                if dictionary {
+                    out.push(self.dictionary_head(leaf).unwrap_or_else(|| chunk.dictionary.clone()));
+                }
+                out.extend(pages.into_iter().map(|page| page.bytes.clone()));
+            }
+        }
+        Ok(())
+    }
+
     /// Where the table of a dictionary must be, if it may have one.
-    pub(super) fn dictionary_head(&self, leaf: LeafId) -> Option<Range<u64>> {
+    fn dictionary_head(&self, leaf: LeafId) -> Option<Range<u64>> {
         let chunk = self.chunk(leaf);
         let range = &chunk.dictionary;
         let large = range.end - range.start > 4 * HEAD_BYTES;
@@ -58,7 +87,7 @@ impl Group<'_> {
     }
 
     /// Decodes those of the columns whose dictionary has frames; the others are left as they are.
-    pub(super) fn decode_with_few_entries(&mut self, leaves: &[LeafId]) -> Result<(), ReadError> {
+    fn decode_with_few_entries(&mut self, leaves: &[LeafId]) -> Result<(), ReadError> {
         let Some(rows) = self.rows.clone() else { return Ok(()) };
         let mut coded = Vec::new();
         let mut ranges = Vec::new();
