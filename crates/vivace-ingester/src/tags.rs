@@ -89,7 +89,28 @@ impl Ingester {
                         Attribute::Intrinsic(of_trace @ (Intrinsic::RootName | Intrinsic::RootService)) => {
                             search.roots(filter.fetch(), *of_trace, &mut values);
                         }
-                        _ => search.live(|reader, segment| {
+                        Attribute::Named { .. }
+                        | Attribute::Intrinsic(
+                            Intrinsic::Name
+                            | Intrinsic::Duration
+                            | Intrinsic::Status
+                            | Intrinsic::StatusMessage
+                            | Intrinsic::Kind
+                            | Intrinsic::SpanId
+                            | Intrinsic::ParentId
+                            | Intrinsic::ChildCount
+                            | Intrinsic::TraceId
+                            | Intrinsic::TraceDuration
+                            | Intrinsic::EventName
+                            | Intrinsic::EventTimeSinceStart
+                            | Intrinsic::LinkTraceId
+                            | Intrinsic::LinkSpanId
+                            | Intrinsic::ScopeName
+                            | Intrinsic::ScopeVersion
+                            | Intrinsic::NestedSetLeft
+                            | Intrinsic::NestedSetRight
+                            | Intrinsic::NestedSetParent,
+                        ) => search.live(|reader, segment| {
                             let Some(data) = reader.read(segment) else { return ControlFlow::Continue(()) };
                             let spans = Reader::spans(segment, &data);
                             live::tag_values(&spans, &attribute, wanted, &mut |value| values.add(value));

@@ -514,7 +514,7 @@ impl Frontend {
 pub(crate) fn intrinsics(scope: TagScope) -> Option<SearchTagsV2Scope> {
     scope.has_intrinsics().then(|| SearchTagsV2Scope {
         name: "intrinsic".to_owned(),
-        tags: vivace_traceql::INTRINSIC_TAGS.iter().map(|tag| (*tag).to_owned()).collect(),
+        tags: vivace_traceql::intrinsic_tags().into_iter().map(str::to_owned).collect(),
     })
 }
 

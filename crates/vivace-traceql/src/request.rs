@@ -67,7 +67,7 @@ impl SearchPlan {
 pub enum TagScope {
     /// Attributes of all scopes, and intrinsics.
     All,
-    /// Intrinsics, which need no data: see [`crate::INTRINSIC_TAGS`].
+    /// Intrinsics, which need no data: see [`crate::intrinsic_tags`].
     Intrinsics,
     /// Attributes of one scope.
     Attributes(Scope),
