@@ -5,6 +5,7 @@
 pub mod budget;
 pub mod cache;
 pub mod combine;
+pub mod duration;
 pub mod files;
 mod id;
 pub mod otlp;
