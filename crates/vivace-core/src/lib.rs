@@ -6,6 +6,7 @@ pub mod budget;
 pub mod cache;
 mod chain;
 pub mod combine;
+pub mod duration;
 pub mod files;
 mod id;
 pub mod otlp;

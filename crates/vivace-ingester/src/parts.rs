@@ -11,14 +11,14 @@ use vivace_core::pieces::{PIECE_BYTES, Pieces};
 use vivace_core::{BlockId, TenantId, TraceId};
 use vivace_proto::tempopb::SearchMetrics;
 use vivace_proto::vivace::v1::{self as proto, CountPlacesRequest, CountPlacesResponse, SearchPartsRequest, SearchPartsResponse};
-use vivace_traceql::{Batch, SearchCombiner, SearchPlan, TraceFilter};
+use vivace_traceql::{Batch, SearchCombiner, SearchPlan, TraceFilter, search_limit};
 
 use crate::ingester::Ingester;
 use crate::left_out::LeftOut;
 use crate::live::{ServedBlock, View};
 use crate::query::{QueryError, Sources, blocking};
 use crate::scan::Reader;
-use crate::search::{AtOnce, Found, LIMIT_DEFAULT, plan};
+use crate::search::{AtOnce, Found, plan};
 
 impl Ingester {
     /// Judges traces by what is here of them, newest first, and names all that may match together with spans from elsewhere.
@@ -34,7 +34,7 @@ impl Ingester {
         let _stops_with_the_client = stop.clone().drop_guard();
         let ingester = Arc::clone(self);
         blocking(move || {
-            let limit = if request.limit == 0 { LIMIT_DEFAULT } else { request.limit as usize };
+            let limit = search_limit(&request);
             let mut search = PartsSearch {
                 combiner: SearchCombiner::within(&ingester.settings.budget, limit, plan.most_recent()),
                 plan,

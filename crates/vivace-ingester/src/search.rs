@@ -12,7 +12,7 @@ use vivace_core::pieces::{PIECE_BYTES, Pieces};
 use vivace_core::{TenantId, TraceId};
 use vivace_proto::tempopb::{SearchMetrics, SearchRequest, SearchResponse, TraceSearchMetadata};
 use vivace_storage::overlaps;
-use vivace_traceql::{Batch, LegacySearch, SearchCombiner, SearchPlan, parse};
+use vivace_traceql::{Batch, SearchCombiner, SearchPlan, search_limit};
 
 use crate::ingester::Ingester;
 use crate::left_out::LeftOut;
@@ -20,8 +20,6 @@ use crate::live::View;
 use crate::query::{QueryError, Sources, blocking};
 use crate::scan::Reader;
 
-/// Traces returned when a request names no limit.
-pub(crate) const LIMIT_DEFAULT: usize = 20;
 /// How many traces are brought together at once for exact evaluation: few at first, since they do when most of them match, and
 /// then more and more, since each time their segments are walked over.
 pub(crate) struct AtOnce(usize);
@@ -47,8 +45,6 @@ impl AtOnce {
         (!chunk.is_empty()).then_some(chunk)
     }
 }
-
-pub(crate) const SECOND: u64 = 1_000_000_000;
 
 /// What was found, charged until all of it has been sent.
 pub(crate) struct Found {
@@ -93,9 +89,8 @@ impl Ingester {
         let _stops_with_the_client = stop.clone().drop_guard();
         let ingester = Arc::clone(self);
         blocking(move || {
-            let limit = if request.limit == 0 { LIMIT_DEFAULT } else { request.limit as usize };
             let mut search = Search {
-                combiner: SearchCombiner::within(&ingester.settings.budget, limit, plan.most_recent()),
+                combiner: SearchCombiner::within(&ingester.settings.budget, search_limit(&request), plan.most_recent()),
                 plan,
                 spans_per_spanset: request.spans_per_span_set as usize,
                 at_once: AtOnce::few(),
@@ -121,17 +116,7 @@ impl Ingester {
 }
 
 pub(crate) fn plan(request: &SearchRequest) -> Result<SearchPlan, QueryError> {
-    let (start, end) = (u64::from(request.start) * SECOND, u64::from(request.end) * SECOND);
-    let planned = if request.query.is_empty() {
-        let some = |ms: u32| (ms > 0).then_some(u64::from(ms));
-        let mut tags: Vec<(String, String)> = request.tags.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
-        tags.sort();
-        let search = LegacySearch { tags, min_duration_ms: some(request.min_duration_ms), max_duration_ms: some(request.max_duration_ms) };
-        search.search_plan(start, end)
-    } else {
-        parse(&request.query).and_then(|query| query.search_plan(start, end))
-    };
-    planned.map_err(|e| QueryError::Invalid(e.to_string()))
+    SearchPlan::of_request(request).map_err(|e| QueryError::Invalid(e.to_string()))
 }
 
 /// One search under way.

@@ -1,5 +1,3 @@
-//! Names and values of attributes in what is live and in blocks that are still served, up to the tenant's limits.
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
@@ -8,27 +6,19 @@ use rustc_hash::FxHashSet;
 use tokio_util::sync::CancellationToken;
 use vivace_block::{BlockReader, ReadError, live};
 use vivace_core::{TenantId, TraceId};
-use vivace_proto::tempopb::{
-    self, MetadataMetrics, SearchTagValuesRequest, SearchTagValuesV2Response, SearchTagsRequest, SearchTagsV2Response, SearchTagsV2Scope,
+use vivace_proto::tempopb::{SearchTagValuesRequest, SearchTagValuesV2Response, SearchTagsRequest, SearchTagsV2Response};
+use vivace_traceql::{
+    Attribute, Fetch, Intrinsic, Scope, TagFilter, TagScope, TagValue, Value, fixed_tag_values, parse_attribute, tag_limit,
+    tag_names_answer, tag_values_answer,
 };
-use vivace_traceql::{Attribute, Fetch, Intrinsic, Scope, TagFilter, TagValue, Value, fixed_tag_values, parse_attribute};
 
 use crate::ingester::Ingester;
 use crate::left_out::LeftOut;
 use crate::live::View;
 use crate::query::{QueryError, Sources, blocking};
 use crate::scan::Reader;
-use crate::search::SECOND;
 use crate::segment::Segment;
 
-/// Scopes with attributes, by their names in requests and answers.
-const SCOPES: [(&str, Scope); 5] = [
-    ("resource", Scope::Resource),
-    ("span", Scope::Span),
-    ("event", Scope::Event),
-    ("link", Scope::Link),
-    ("instrumentation", Scope::Instrumentation),
-];
 /// Traces brought together at a time, where values of whole traces are asked for.
 const TRACES_AT_ONCE: usize = 128;
 
@@ -42,16 +32,14 @@ impl Ingester {
         tenant: &TenantId,
         request: SearchTagsRequest,
     ) -> Result<(SearchTagsV2Response, LeftOut), QueryError> {
-        let scope = match request.scope.as_str() {
-            "" | "none" => None,
-            name => match SCOPES.iter().find(|(known, _)| *known == name) {
-                Some((_, scope)) => Some(*scope),
-                None => return Err(QueryError::Invalid(format!("invalid scope: {name}"))),
-            },
+        let scope = match TagScope::of_request(&request.scope).map_err(invalid)? {
+            TagScope::All => None,
+            TagScope::Attributes(scope) => Some(scope),
+            TagScope::Intrinsics => return Ok((tag_names_answer(BTreeMap::new(), 0), LeftOut::default())),
         };
-        let filter = filter(&request.query, None, request.start, request.end)?;
+        let filter = TagFilter::of_names_request(&request).map_err(invalid)?;
         let mut names =
-            Names { found: BTreeMap::new(), per_scope_max: max(request.max_tags_per_scope), bytes_left: self.tag_bytes(tenant) };
+            Names { found: BTreeMap::new(), per_scope_max: tag_limit(request.max_tags_per_scope), bytes_left: self.tag_bytes(tenant) };
         let (names, inspected_bytes, left_out) = self
             .look_for_tags(tenant, &request.answering, move |search| {
                 if filter.passes_nothing() {
@@ -72,13 +60,7 @@ impl Ingester {
                 Ok(names)
             })
             .await?;
-        let scopes = SCOPES
-            .iter()
-            .filter_map(|(name, scope)| Some((name, names.found.get(scope)?)))
-            .map(|(name, tags)| SearchTagsV2Scope { name: (*name).to_owned(), tags: tags.iter().cloned().collect() })
-            .collect();
-        let metrics = Some(MetadataMetrics { inspected_bytes, ..MetadataMetrics::default() });
-        Ok((SearchTagsV2Response { scopes, metrics }, left_out))
+        Ok((tag_names_answer(names.found, inspected_bytes), left_out))
     }
 
     /// The values that an attribute or intrinsic has on a tenant's spans here.
@@ -90,13 +72,13 @@ impl Ingester {
         tenant: &TenantId,
         request: SearchTagValuesRequest,
     ) -> Result<(SearchTagValuesV2Response, LeftOut), QueryError> {
-        let attribute = parse_attribute(&request.tag_name).map_err(|e| QueryError::Invalid(e.to_string()))?;
-        let mut values = Values { found: BTreeSet::new(), max: max(request.max_tag_values), bytes_left: self.tag_bytes(tenant) };
+        let attribute = parse_attribute(&request.tag_name).map_err(|error| invalid(error.into()))?;
+        let mut values = Values { found: BTreeSet::new(), max: tag_limit(request.max_tag_values), bytes_left: self.tag_bytes(tenant) };
         let (mut inspected_bytes, mut left_out) = (0, LeftOut::default());
         if let Some(fixed) = fixed_tag_values(&attribute) {
             values.found.extend(fixed);
         } else {
-            let filter = filter(&request.query, Some(&attribute), request.start, request.end)?;
+            let filter = TagFilter::of_values_request(&request, &attribute).map_err(invalid)?;
             // What is pinned does not need to occur.
             let _ = filter.pinned().iter().try_for_each(|value| values.add(value));
             (values, inspected_bytes, left_out) = self
@@ -109,7 +91,28 @@ impl Ingester {
                         Attribute::Intrinsic(of_trace @ (Intrinsic::RootName | Intrinsic::RootService)) => {
                             search.roots(filter.fetch(), *of_trace, &mut values);
                         }
-                        _ => search.live(|reader, segment| {
+                        Attribute::Named { .. }
+                        | Attribute::Intrinsic(
+                            Intrinsic::Name
+                            | Intrinsic::Duration
+                            | Intrinsic::Status
+                            | Intrinsic::StatusMessage
+                            | Intrinsic::Kind
+                            | Intrinsic::SpanId
+                            | Intrinsic::ParentId
+                            | Intrinsic::ChildCount
+                            | Intrinsic::TraceId
+                            | Intrinsic::TraceDuration
+                            | Intrinsic::EventName
+                            | Intrinsic::EventTimeSinceStart
+                            | Intrinsic::LinkTraceId
+                            | Intrinsic::LinkSpanId
+                            | Intrinsic::ScopeName
+                            | Intrinsic::ScopeVersion
+                            | Intrinsic::NestedSetLeft
+                            | Intrinsic::NestedSetRight
+                            | Intrinsic::NestedSetParent,
+                        ) => search.live(|reader, segment| {
                             let Some(data) = reader.read(segment) else { return ControlFlow::Continue(()) };
                             let spans = Reader::spans(segment, &data);
                             live::tag_values(&spans, &attribute, wanted, &mut |value| values.add(value));
@@ -126,9 +129,7 @@ impl Ingester {
                 })
                 .await?;
         }
-        let tag_values = values.found.into_iter().map(|v| tempopb::TagValue { r#type: v.kind.to_owned(), value: v.value });
-        let metrics = Some(MetadataMetrics { inspected_bytes, ..MetadataMetrics::default() });
-        Ok((SearchTagValuesV2Response { tag_values: tag_values.collect(), metrics }, left_out))
+        Ok((tag_values_answer(values.found, inspected_bytes), left_out))
     }
 
     /// Bytes of names or values at which an answer ends: one more than is allowed, so that an answer that ended is over it.
@@ -140,13 +141,8 @@ impl Ingester {
     }
 }
 
-fn max(asked: u32) -> usize {
-    if asked == 0 { usize::MAX } else { asked as usize }
-}
-
-fn filter(query: &str, requested: Option<&Attribute>, start: u32, end: u32) -> Result<TagFilter, QueryError> {
-    let nanos = |seconds: u32| u64::from(seconds) * SECOND;
-    TagFilter::parse(query, requested, nanos(start), nanos(end)).map_err(|e| QueryError::Invalid(e.to_string()))
+fn invalid(error: vivace_traceql::QueryError) -> QueryError {
+    QueryError::Invalid(error.to_string())
 }
 
 /// Names found so far. The first one that goes over the limit of bytes is still given: from it the query-frontend, which
@@ -220,8 +216,8 @@ struct TagSearch {
 }
 
 impl Ingester {
-    /// Runs `look` off the async threads; stops when the client has gone away. Also tells how many bytes it read, and what it could
-    /// not read.
+    /// Runs `look` off the async threads; stops when the client has gone away. Also tells how many bytes it read, and what it
+    /// could not read.
     async fn look_for_tags<T: Send + 'static>(
         self: &Arc<Self>,
         tenant: &TenantId,

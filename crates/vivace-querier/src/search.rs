@@ -11,26 +11,17 @@ use vivace_block::BlockMeta;
 use vivace_core::TenantId;
 use vivace_core::budget::{Account, Budget, Charge, OverBudget};
 use vivace_proto::tempopb::{
-    MetadataMetrics, SearchMetrics, SearchRequest, SearchResponse, SearchTagValuesRequest, SearchTagValuesV2Response, SearchTagsRequest,
-    SearchTagsV2Response, SearchTagsV2Scope, TagValue, TraceSearchMetadata,
+    SearchMetrics, SearchRequest, SearchResponse, SearchTagValuesRequest, SearchTagValuesV2Response, SearchTagsRequest,
+    SearchTagsV2Response, TraceSearchMetadata,
 };
-use vivace_traceql::{LegacySearch, QueryError, Scope, SearchCombiner, SearchPlan, TagFilter, Value};
+use vivace_traceql::{
+    QueryError, Scope, SearchCombiner, SearchPlan, TagFilter, TagScope, Value, search_limit, tag_limit, tag_names_answer, tag_values_answer,
+};
 
 use crate::JobError;
 use crate::blocks::{Blocks, Found, skipped};
 use crate::querier::Querier;
 use crate::whole::add_new;
-
-/// The names of scopes in requests and answers.
-const SCOPES: [(&str, Scope); 5] = [
-    ("resource", Scope::Resource),
-    ("span", Scope::Span),
-    ("event", Scope::Event),
-    ("link", Scope::Link),
-    ("instrumentation", Scope::Instrumentation),
-];
-
-const SECOND: u64 = 1_000_000_000;
 
 /// Matching traces, charged until they have been sent.
 #[derive(Debug)]
@@ -120,7 +111,7 @@ impl Querier {
         request: SearchRequest,
         call: Duration,
     ) -> Result<Found<Matches>, JobError> {
-        let matching = Arc::new(Mutex::new(Matching::within(&self.budget, request.limit as usize)));
+        let matching = Arc::new(Mutex::new(Matching::within(&self.budget, search_limit(&request))));
         let answers = self.ingesters.ask_recent(tenant, request, call, |mut client, request| {
             let matching = matching.clone();
             async move {
@@ -151,7 +142,7 @@ impl Blocks {
         budget: &Budget,
     ) -> Result<Found<Matches>, JobError> {
         let plan = plan(request)?;
-        let (limit, spans_per_spanset) = (request.limit as usize, request.spans_per_span_set as usize);
+        let (limit, spans_per_spanset) = (search_limit(request), request.spans_per_span_set as usize);
         let mut combiner = SearchCombiner::within(budget, limit, plan.most_recent());
         let searched = self
             .with_block(meta.clone(), move |block, cancelled| {
@@ -189,32 +180,26 @@ impl Blocks {
         request: &SearchTagsRequest,
         mut gathered: Gathered,
     ) -> Result<Found<SearchTagsV2Response>, JobError> {
-        let scope = match request.scope.as_str() {
-            "" | "all" | "none" => None,
+        let scope = match TagScope::of_request(&request.scope).map_err(invalid)? {
+            TagScope::All => None,
+            TagScope::Attributes(scope) => Some(scope),
             // Intrinsics are the language's, not the block's.
-            "intrinsic" => return Ok(Found { result: SearchTagsV2Response::default(), warnings: Vec::new() }),
-            name => {
-                let known = SCOPES.iter().find(|(known, _)| *known == name).map(|(_, scope)| *scope);
-                Some(known.ok_or_else(|| JobError::Invalid(format!("{name:?} is no scope of tags")))?)
-            }
+            TagScope::Intrinsics => return Ok(Found { result: SearchTagsV2Response::default(), warnings: Vec::new() }),
         };
-        let (start, end) = nanos(request.start, request.end);
-        let filter = TagFilter::parse(&request.query, None, start, end).map_err(invalid)?;
-        let most = limit(request.max_tags_per_scope);
+        let filter = TagFilter::of_names_request(request).map_err(invalid)?;
+        let most = tag_limit(request.max_tags_per_scope);
         let read = self
             .with_block(meta.clone(), move |block, cancelled| {
-                let mut names: BTreeMap<&'static str, BTreeSet<String>> = BTreeMap::new();
+                let mut names: BTreeMap<Scope, BTreeSet<String>> = BTreeMap::new();
                 if filter.passes_nothing() {
                     return Ok((names, gathered));
                 }
                 let spans = (!filter.passes_everything()).then(|| filter.span_filter());
                 block.tag_names(scope, spans, row_groups, &mut |scope, name| {
-                    if let Some((of, _)) = SCOPES.iter().find(|(_, known)| *known == scope) {
-                        let names = names.entry(*of).or_default();
-                        if names.len() < most && !names.contains(name) {
-                            names.insert(name.to_owned());
-                            gathered.add(name)?;
-                        }
+                    let names = names.entry(scope).or_default();
+                    if names.len() < most && !names.contains(name) {
+                        names.insert(name.to_owned());
+                        gathered.add(name)?;
                     }
                     stop_if(cancelled.is_cancelled())
                 })?;
@@ -224,10 +209,7 @@ impl Blocks {
         match read {
             Ok(((names, mut gathered), inspected_bytes)) => {
                 gathered.check()?;
-                let scopes =
-                    names.into_iter().map(|(name, tags)| SearchTagsV2Scope { name: name.to_owned(), tags: tags.into_iter().collect() });
-                let metrics = Some(MetadataMetrics { inspected_bytes, ..Default::default() });
-                Ok(Found { result: SearchTagsV2Response { scopes: scopes.collect(), metrics }, warnings: Vec::new() })
+                Ok(Found { result: tag_names_answer(names, inspected_bytes), warnings: Vec::new() })
             }
             Err(fault) => Ok(Found { result: SearchTagsV2Response::default(), warnings: vec![skipped(&meta, fault)?] }),
         }
@@ -244,12 +226,11 @@ impl Blocks {
     ) -> Result<Found<SearchTagValuesV2Response>, JobError> {
         let attribute = vivace_traceql::parse_attribute(&request.tag_name).map_err(|e| JobError::Invalid(e.to_string()))?;
         if let Some(fixed) = vivace_traceql::fixed_tag_values(&attribute) {
-            let values = fixed.into_iter().collect();
-            return Ok(Found { result: response(values, 0), warnings: Vec::new() });
+            let fixed: BTreeSet<_> = fixed.into_iter().collect();
+            return Ok(Found { result: tag_values_answer(fixed, 0), warnings: Vec::new() });
         }
-        let (start, end) = nanos(request.start, request.end);
-        let filter = TagFilter::parse(&request.query, Some(&attribute), start, end).map_err(invalid)?;
-        let most = limit(request.max_tag_values);
+        let filter = TagFilter::of_values_request(request, &attribute).map_err(invalid)?;
+        let most = tag_limit(request.max_tag_values);
         let read = self
             .with_block(meta.clone(), move |block, cancelled| {
                 let mut values: BTreeSet<vivace_traceql::TagValue> =
@@ -274,45 +255,20 @@ impl Blocks {
         match read {
             Ok(((values, mut gathered), inspected_bytes)) => {
                 gathered.check()?;
-                let values = values.into_iter().take(most).collect();
-                Ok(Found { result: response(values, inspected_bytes), warnings: Vec::new() })
+                let values = values.into_iter().take(most);
+                Ok(Found { result: tag_values_answer(values, inspected_bytes), warnings: Vec::new() })
             }
             Err(fault) => Ok(Found { result: SearchTagValuesV2Response::default(), warnings: vec![skipped(&meta, fault)?] }),
         }
     }
 }
 
-/// What a search request asks for: TraceQL, or tags and durations.
 pub(crate) fn plan(request: &SearchRequest) -> Result<SearchPlan, JobError> {
-    let (start, end) = nanos(request.start, request.end);
-    let planned = if request.query.is_empty() {
-        let mut tags: Vec<(String, String)> = request.tags.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
-        tags.sort();
-        let duration = |ms: u32| (ms > 0).then_some(u64::from(ms));
-        let (min_duration_ms, max_duration_ms) = (duration(request.min_duration_ms), duration(request.max_duration_ms));
-        LegacySearch { tags, min_duration_ms, max_duration_ms }.search_plan(start, end)
-    } else {
-        vivace_traceql::parse(&request.query).and_then(|query| query.search_plan(start, end))
-    };
-    planned.map_err(invalid)
-}
-
-fn response(values: BTreeSet<vivace_traceql::TagValue>, inspected_bytes: u64) -> SearchTagValuesV2Response {
-    let tag_values = values.into_iter().map(|v| TagValue { r#type: v.kind.to_owned(), value: v.value }).collect();
-    SearchTagValuesV2Response { tag_values, metrics: Some(MetadataMetrics { inspected_bytes, ..Default::default() }) }
+    SearchPlan::of_request(request).map_err(invalid)
 }
 
 fn invalid(error: QueryError) -> JobError {
     JobError::Invalid(error.to_string())
-}
-
-/// A limit of 0 is none.
-fn limit(wanted: u32) -> usize {
-    if wanted == 0 { usize::MAX } else { wanted as usize }
-}
-
-fn nanos(start_seconds: u32, end_seconds: u32) -> (u64, u64) {
-    (u64::from(start_seconds) * SECOND, u64::from(end_seconds) * SECOND)
 }
 
 pub(crate) fn stop_if(stop: bool) -> ControlFlow<()> {

@@ -14,7 +14,7 @@ use vivace_core::{TenantId, TraceId};
 use vivace_proto::tempopb::{SearchMetrics, SearchRequest};
 use vivace_proto::vivace::v1::recent_client::RecentClient;
 use vivace_proto::vivace::v1::{BlockTraces, Places, SearchPartsRequest, SearchPartsResponse, SearchTraces};
-use vivace_traceql::{Batch, Fetch, SearchCombiner, SearchPlan};
+use vivace_traceql::{Batch, Fetch, SearchCombiner, SearchPlan, search_limit};
 
 use crate::JobError;
 use crate::blocks::{Found, skipped};
@@ -51,7 +51,7 @@ impl Querier {
     ) -> Result<Judged, JobError> {
         let plan = plan(request)?;
         let weaker = part_filter(&plan.fetch().filter);
-        let (limit, spans_per_spanset) = (request.limit as usize, request.spans_per_span_set as usize);
+        let (limit, spans_per_spanset) = (search_limit(request), request.spans_per_span_set as usize);
         let mut combiner = SearchCombiner::within(&self.budget, limit, plan.most_recent());
         let (mut metrics, mut warnings, mut named) = (SearchMetrics::default(), Vec::new(), Vec::new());
         let judged = |combiner, metrics, warnings, split| Judged {
@@ -127,7 +127,8 @@ impl Querier {
         places: &Places,
         call: Duration,
     ) -> Result<Judged, JobError> {
-        let (limit, mut asked) = (request.limit, request.limit);
+        let limit = search_limit(&request);
+        let mut asked = u32::try_from(limit).unwrap_or(u32::MAX);
         loop {
             let parts_request = SearchPartsRequest {
                 request: Some(SearchRequest { limit: asked, ..request.clone() }),
@@ -152,10 +153,10 @@ impl Querier {
             let has_more = answers.parts.iter().any(|part| part.more);
             let not_judged: FxHashSet<String> = split.traces.iter().map(TraceId::trimmed_hex).collect();
             matching.combiner.check_any()?;
-            matching.combiner.retain(limit as usize, |trace| !not_judged.contains(&trace.trace_id));
+            matching.combiner.retain(limit, |trace| !not_judged.contains(&trace.trace_id));
             matching.metrics.inspected_bytes += split.inspected_bytes;
             // Matches that are split may have stood in the way of others.
-            if has_more && matching.combiner.len() < limit as usize && asked < MATCHES_MAX {
+            if has_more && matching.combiner.len() < limit && asked < MATCHES_MAX {
                 asked = asked.saturating_mul(8);
                 continue;
             }
@@ -170,7 +171,7 @@ impl Querier {
     pub(crate) async fn search_traces(&self, tenant: &TenantId, job: SearchTraces, call: Duration) -> Result<Found<Matches>, JobError> {
         let request = job.request.unwrap_or_default();
         let plan = plan(&request)?;
-        let combiner = SearchCombiner::within(&self.budget, request.limit as usize, plan.most_recent());
+        let combiner = SearchCombiner::within(&self.budget, search_limit(&request), plan.most_recent());
         let question = Arc::new(Judge { plan, spans_per_spanset: request.spans_per_span_set as usize });
         let mut metrics = SearchMetrics::default();
         let ids = ids_of(&job.trace_ids).collect();

@@ -65,6 +65,12 @@ pub(crate) enum QueryError {
     Job(String),
 }
 
+impl From<vivace_traceql::QueryError> for QueryError {
+    fn from(error: vivace_traceql::QueryError) -> Self {
+        Self::Invalid(error.to_string())
+    }
+}
+
 impl QueryError {
     /// What a querier says of a job.
     pub(crate) fn of_failure(failure: &Failure) -> Self {

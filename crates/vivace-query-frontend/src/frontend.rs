@@ -11,7 +11,7 @@ use vivace_proto::vivace::v1::job::Work;
 use vivace_proto::vivace::v1::job_result::Outcome;
 use vivace_server::Overrides;
 use vivace_storage::Blocklist;
-use vivace_traceql::{Attribute, TagFilter};
+use vivace_traceql::{Attribute, SearchPlan, TagFilter, TagScope, search_limit};
 
 use crate::admission::{Admission, Lane, Permit};
 use crate::combine::{CombinedTrace, Limits, SearchResult, TagCombiner, TraceCombiner, ValueCombiner};
@@ -21,9 +21,6 @@ use crate::queue::Queue;
 use crate::run::{Arrived, Named, Run};
 use crate::split::{self, Lookup, Request, SplitRules};
 use crate::whole::{Together, judge_whole_traces};
-
-/// The scopes of tags, as requests name them.
-const SCOPES: [&str; 6] = ["resource", "span", "event", "link", "instrumentation", "intrinsic"];
 
 /// What all queries share.
 pub(crate) struct Frontend {
@@ -330,21 +327,13 @@ impl Frontend {
         if request.spans_per_span_set == 0 {
             request.spans_per_span_set = u32::try_from(search.default_spans_per_span_set).unwrap_or(u32::MAX);
         }
-        if request.max_duration_ms > 0 && request.max_duration_ms < request.min_duration_ms {
-            return Err(QueryError::Invalid("invalid maxDuration: must be greater than minDuration".to_owned()));
-        }
-        let (mut most_recent, mut whole) = (false, true);
-        if !request.query.is_empty() {
-            if !request.tags.is_empty() {
-                return Err(QueryError::Invalid("invalid request: can't specify tags and q in the same query".to_owned()));
-            }
-            self.check_size(&request.query)?;
-            let invalid = |error: vivace_traceql::QueryError| QueryError::Invalid(format!("invalid TraceQL query: {error}"));
-            let query = vivace_traceql::parse(&request.query).map_err(invalid)?;
-            whole = query.search_plan(0, 0).map_err(invalid)?.needs_whole_traces();
-            most_recent = query.most_recent();
-        }
-        let limit = request.limit as usize;
+        self.check_size(&request.query)?;
+        let asked = SearchPlan::of_request(&request).map_err(|error| match error {
+            vivace_traceql::QueryError::Request(text) => QueryError::Invalid(text),
+            error => QueryError::Invalid(format!("invalid TraceQL query: {error}")),
+        })?;
+        let (most_recent, whole) = (asked.most_recent(), asked.needs_whole_traces());
+        let limit = search_limit(&request);
         let mut plan = self.plan(tenants, &Request::Search(request.clone()), range);
         let together = Together::new(request, whole, &plan.jobs, &self.blocklist, tenants, self.now());
         if whole {
@@ -368,16 +357,15 @@ impl Frontend {
     /// # Errors
     /// What is wrong with the request.
     pub(crate) fn tags(&self, tenants: &[TenantId], mut request: SearchTagsRequest) -> Result<Tags, QueryError> {
-        if !request.scope.is_empty() && request.scope != "none" && !SCOPES.contains(&request.scope.as_str()) {
-            return Err(QueryError::Invalid(format!("invalid scope: {}", request.scope)));
-        }
+        let scope = TagScope::of_request(&request.scope)?;
         let range = self.tag_range(tenants, request.start, request.end)?;
         (request.start, request.end) = (range.start, range.end);
         self.check_size(&request.query)?;
         let limits = self.tag_limits(tenants, request.max_tags_per_scope, request.stale_values_threshold);
-        let only_intrinsics = request.scope == "intrinsic";
-        let jobs =
-            if only_intrinsics { Vec::new() } else { self.plan(tenants, &Request::Tags(request, limits.max_bytes as u64), range).jobs };
+        let jobs = match scope {
+            TagScope::Intrinsics => Vec::new(),
+            TagScope::All | TagScope::Attributes(_) => self.plan(tenants, &Request::Tags(request, limits.max_bytes as u64), range).jobs,
+        };
         let run = Run::new(&self.queue, jobs, self.config.search.concurrent_jobs).lacking(self.unlisted(tenants));
         let result = TagCombiner::new(&self.budget, limits);
         Ok(Running { run, result, place: self.place(tenants, Lane::Scan) })
@@ -422,7 +410,7 @@ impl Frontend {
             values.into_iter().for_each(|value| result.add_value(value.kind.to_owned(), value.value));
             return Ok(true);
         }
-        let filter = TagFilter::parse(&request.query, Some(attribute), 0, 0).map_err(|error| QueryError::Invalid(error.to_string()))?;
+        let filter = TagFilter::of_values_request(request, attribute)?;
         if filter.passes_nothing() {
             let pinned = filter.pinned().iter().flat_map(vivace_traceql::TagValue::of);
             pinned.for_each(|value| result.add_value(value.kind.to_owned(), value.value));
@@ -523,10 +511,10 @@ impl Frontend {
 }
 
 /// The scope `intrinsic`, where the request asks for it or for every scope.
-pub(crate) fn intrinsics(scope: &str) -> Option<SearchTagsV2Scope> {
-    matches!(scope, "" | "none" | "intrinsic").then(|| SearchTagsV2Scope {
+pub(crate) fn intrinsics(scope: TagScope) -> Option<SearchTagsV2Scope> {
+    scope.has_intrinsics().then(|| SearchTagsV2Scope {
         name: "intrinsic".to_owned(),
-        tags: vivace_traceql::INTRINSIC_TAGS.iter().map(|tag| (*tag).to_owned()).collect(),
+        tags: vivace_traceql::intrinsic_tags().into_iter().map(str::to_owned).collect(),
     })
 }
 

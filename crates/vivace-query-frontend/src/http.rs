@@ -16,6 +16,7 @@ use vivace_proto::tempopb::{
     SearchTagsRequest, SearchTagsResponse, SearchTagsV2Response, SearchTagsV2Scope, TagValue, TraceByIdMetrics, TraceByIdResponse,
 };
 use vivace_server::{Tenancy, tenant};
+use vivace_traceql::TagScope;
 
 use crate::combine::{CombinedTrace, TagCombiner, ValueCombiner, flat, untyped};
 use crate::error::QueryError;
@@ -205,9 +206,6 @@ fn search_request(door: &Door, asked: &Asked) -> Result<SearchRequest, QueryErro
     let range = params.range(door.frontend.now(), door.frontend.range_rules(&asked.tenants))?;
     let query = params.get("q").unwrap_or_default().to_owned();
     let tags = params.get("tags").map(vivace_traceql::parse_tags).transpose().map_err(|error| QueryError::Invalid(error.to_string()))?;
-    if tags.is_some() && !query.is_empty() {
-        return Err(QueryError::Invalid("invalid request: can't specify tags and q in the same query".to_owned()));
-    }
     Ok(SearchRequest {
         tags: tags.into_iter().flatten().collect(),
         min_duration_ms: params.millis("minDuration")?,
@@ -223,7 +221,7 @@ fn search_request(door: &Door, asked: &Asked) -> Result<SearchRequest, QueryErro
 
 async fn tags_v1(State(door): State<Door>, asked: Asked) -> Response {
     tags(&door, asked, |scope, mut scopes, metrics| {
-        if scope == "intrinsic" {
+        if scope == TagScope::Intrinsics {
             scopes.extend(intrinsics(scope));
         }
         Answer::Tags(SearchTagsResponse { tag_names: flat(scopes), metrics })
@@ -240,12 +238,16 @@ async fn tags_v2(State(door): State<Door>, asked: Asked) -> Response {
 }
 
 /// `answer` is made of the requested scope, the scopes found, and the metrics.
-async fn tags(door: &Door, asked: Asked, answer: impl FnOnce(&str, Vec<SearchTagsV2Scope>, Option<MetadataMetrics>) -> Answer) -> Response {
-    let scope = asked.params.get("scope").unwrap_or_default().to_owned();
+async fn tags(
+    door: &Door,
+    asked: Asked,
+    answer: impl FnOnce(TagScope, Vec<SearchTagsV2Scope>, Option<MetadataMetrics>) -> Answer,
+) -> Response {
     let query = async {
+        let scope = asked.params.get("scope").unwrap_or_default();
         let range = asked.params.range(door.frontend.now(), door.frontend.range_rules(&asked.tenants))?;
         let request = SearchTagsRequest {
-            scope: scope.clone(),
+            scope: scope.to_owned(),
             query: asked.params.get("q").unwrap_or_default().to_owned(),
             start: range.start,
             end: range.end,
@@ -253,13 +255,15 @@ async fn tags(door: &Door, asked: Asked, answer: impl FnOnce(&str, Vec<SearchTag
             stale_values_threshold: asked.params.lenient_u32("maxStaleValues"),
             answering: Vec::new(),
         };
-        door.frontend.tags(&asked.tenants, request)?.finish().await
+        let scope = TagScope::of_request(scope)?;
+        let (found, warnings) = door.frontend.tags(&asked.tenants, request)?.finish().await?;
+        Ok((scope, found, warnings))
     };
-    match door.timed(&asked.tenants, Op::Metadata, |(found, _): &(TagCombiner, _)| found.inspected_bytes, query).await {
+    match door.timed(&asked.tenants, Op::Metadata, |(_, found, _): &(_, TagCombiner, _)| found.inspected_bytes, query).await {
         Err(error) => error.into_response(),
-        Ok((found, mut warnings)) => {
+        Ok((scope, found, mut warnings)) => {
             warnings.extend(found.warning());
-            door.respond(answer(&scope, found.scopes(), inspected(found.inspected_bytes)), None, asked.accepts, &warnings).await
+            door.respond(answer(scope, found.scopes(), inspected(found.inspected_bytes)), None, asked.accepts, &warnings).await
         }
     }
 }

@@ -21,6 +21,7 @@ use vivace_proto::tempopb::{
     SearchTagsV2Response, SearchTagsV2Scope, TimeSeries,
 };
 use vivace_server::tenant;
+use vivace_traceql::TagScope;
 
 use crate::combine::{TagCombiner, ValueCombiner, flat, untyped, with_first_set};
 use crate::error::QueryError;
@@ -73,7 +74,8 @@ impl StreamingQuerier for Door {
 
     async fn search_tags(&self, request: Request<SearchTagsRequest>) -> Result<Response<Self::SearchTagsStream>, Status> {
         let (tenants, request) = self.open(request)?;
-        let added = intrinsics(&request.scope).filter(|_| request.scope == "intrinsic");
+        let scope = TagScope::of_request(&request.scope).map_err(|error| QueryError::from(error).grpc_status())?;
+        let added = intrinsics(scope).filter(|_| scope == TagScope::Intrinsics);
         let tags = self.frontend.tags(&tenants, request).map_err(|error| error.grpc_status())?;
         let message = move |mut answer: SearchTagsV2Response, is_last: bool| {
             answer.scopes.extend(added.clone().filter(|_| is_last));
@@ -84,7 +86,8 @@ impl StreamingQuerier for Door {
 
     async fn search_tags_v2(&self, request: Request<SearchTagsRequest>) -> Result<Response<Self::SearchTagsV2Stream>, Status> {
         let (tenants, request) = self.open(request)?;
-        let added = intrinsics(&request.scope);
+        let scope = TagScope::of_request(&request.scope).map_err(|error| QueryError::from(error).grpc_status())?;
+        let added = intrinsics(scope);
         let tags = self.frontend.tags(&tenants, request).map_err(|error| error.grpc_status())?;
         let message = move |mut answer: SearchTagsV2Response, is_last: bool| {
             answer.scopes.extend(added.clone().filter(|_| is_last));

@@ -17,6 +17,9 @@ pub enum QueryError {
     /// The query is well formed and makes no sense.
     #[error("{0}")]
     Invalid(String),
+    /// What the request says beside its query contradicts it, or names what is not there.
+    #[error("{0}")]
+    Request(String),
     /// The query makes sense and cannot be answered here.
     #[error("{0} is not supported yet")]
     Unsupported(String),

@@ -42,19 +42,17 @@ impl Columns {
                 list.len() - 1
             })
         }
-        match attribute {
-            Attribute::Intrinsic(intrinsic) if attribute.is_in_every_row() => {
-                match intrinsic {
-                    Intrinsic::NestedSetLeft | Intrinsic::NestedSetRight | Intrinsic::NestedSetParent => self.rows.positions = true,
-                    Intrinsic::ChildCount => self.rows.child_counts = true,
-                    Intrinsic::RootName | Intrinsic::RootService => self.rows.summary = true,
-                    _ => {}
-                }
-                Operand::Row(*intrinsic)
-            }
-            _ if attribute.is_of_events() => Operand::Event(place(&mut self.event, attribute)),
-            _ if attribute.is_of_links() => Operand::Link(place(&mut self.link, attribute)),
-            _ => Operand::Span(place(&mut self.span, attribute)),
+        if let Attribute::Intrinsic(intrinsic) = attribute
+            && let Some(parts) = intrinsic.row_parts()
+        {
+            self.rows.add(parts);
+            Operand::Row(*intrinsic)
+        } else if attribute.is_of_events() {
+            Operand::Event(place(&mut self.event, attribute))
+        } else if attribute.is_of_links() {
+            Operand::Link(place(&mut self.link, attribute))
+        } else {
+            Operand::Span(place(&mut self.span, attribute))
         }
     }
 }
@@ -105,7 +103,18 @@ fn of_row<'a>(intrinsic: Intrinsic, at: &At<'a>) -> Val<'a> {
         Intrinsic::NestedSetLeft => Val::Int(span.nested_set_left.into()),
         Intrinsic::NestedSetRight => Val::Int(span.nested_set_right.into()),
         Intrinsic::NestedSetParent => Val::Int(span.nested_set_parent.into()),
-        _ => Val::Nil,
+        // They stand in columns.
+        Intrinsic::Name
+        | Intrinsic::Status
+        | Intrinsic::StatusMessage
+        | Intrinsic::Kind
+        | Intrinsic::ParentId
+        | Intrinsic::EventName
+        | Intrinsic::EventTimeSinceStart
+        | Intrinsic::LinkTraceId
+        | Intrinsic::LinkSpanId
+        | Intrinsic::ScopeName
+        | Intrinsic::ScopeVersion => Val::Nil,
     }
 }
 

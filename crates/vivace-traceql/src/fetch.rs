@@ -40,6 +40,13 @@ impl RowParts {
     pub const ALL: Self = Self { positions: true, child_counts: true, summary: true };
     /// Ids and times alone.
     pub const LEAST: Self = Self { positions: false, child_counts: false, summary: false };
+
+    pub(crate) fn add(&mut self, other: Self) {
+        let Self { positions, child_counts, summary } = other;
+        self.positions |= positions;
+        self.child_counts |= child_counts;
+        self.summary |= summary;
+    }
 }
 
 /// A condition on a trace.

@@ -26,6 +26,7 @@ mod pattern;
 mod pipeline;
 mod plan;
 mod print;
+mod request;
 mod structure;
 mod tags;
 mod types;
@@ -34,7 +35,7 @@ mod value;
 mod whole;
 
 pub use ast::Query;
-pub use attribute::{Attribute, Intrinsic, Scope};
+pub use attribute::{Attribute, Intrinsic, Scope, intrinsic_tags};
 pub use batch::{Batch, ChildRows, ServiceStat, SpanRow, TraceRow};
 pub use combine::{ROOT_NOT_YET_RECEIVED, SearchCombiner};
 pub use compare::CompareOp;
@@ -50,5 +51,6 @@ pub use metrics::{
 pub use parser::{MAX_HEIGHT, MAX_NESTING, MAX_QUERY_BYTES, parse, parse_attribute};
 pub use pattern::{MAX_REGEX_BYTES, MAX_REGEXES, compile as compile_pattern};
 pub use plan::{DEFAULT_SPANS_PER_SPANSET, SearchPlan};
-pub use tags::{INTRINSIC_TAGS, MAX_TAG_FILTER_GROUPS, TagFilter, TagValue, fixed_tag_values};
+pub use request::{DEFAULT_SEARCH_LIMIT, TagScope, search_limit, tag_limit, tag_names_answer, tag_values_answer};
+pub use tags::{MAX_TAG_FILTER_GROUPS, TagFilter, TagValue, fixed_tag_values};
 pub use value::{Kind, Status, Value};

@@ -2,7 +2,7 @@
 
 use crate::ast::{Field, FieldOp, Mode, Pipeline, SpansetOp, Spansets, Stage, UnaryOp};
 use crate::expr::{self, Literal, Uses};
-use crate::{Attribute, Comparison, Condition, Intrinsic, Scope, SpanFilter, TraceFilter, Value};
+use crate::{Attribute, Comparison, Condition, Scope, SpanFilter, TraceFilter, Value};
 
 /// What a trace must have for the pipeline to leave anything of it.
 pub(crate) fn of_pipeline(pipeline: &Pipeline) -> TraceFilter {
@@ -198,10 +198,7 @@ fn exists(attribute: &Attribute) -> Need {
     let always = match attribute {
         Attribute::Named { scope: Scope::Resource, key } => &**key == "service.name",
         Attribute::Named { .. } => false,
-        Attribute::Intrinsic(Intrinsic::EventName | Intrinsic::EventTimeSinceStart | Intrinsic::LinkTraceId | Intrinsic::LinkSpanId) => {
-            false
-        }
-        Attribute::Intrinsic(_) => true,
+        Attribute::Intrinsic(intrinsic) => intrinsic.is_of_every_span(),
     };
     if always { Need::Unknown } else { leaf(attribute, Comparison::Exists) }
 }

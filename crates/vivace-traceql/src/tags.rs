@@ -8,39 +8,11 @@ use crate::error::QueryError;
 use crate::expr::{Columns, Filter, each_attribute};
 use crate::lexer::{self, Token};
 use crate::need::{self, Need};
+use crate::types::Type;
 use crate::{Attribute, Batch, Fetch, Intrinsic, Kind, RowParts, SpanFilter, Status, TraceFilter, TraceRow, Value, parse};
 
 /// Ways to satisfy the `||`s of a tag filter above which it is refused.
 pub const MAX_TAG_FILTER_GROUPS: usize = 100;
-
-/// The tag names of the scope `intrinsic`.
-pub const INTRINSIC_TAGS: [&str; 25] = [
-    "duration",
-    "event:name",
-    "event:timeSinceStart",
-    "instrumentation:name",
-    "instrumentation:version",
-    "kind",
-    "link:spanID",
-    "link:traceID",
-    "name",
-    "rootName",
-    "rootServiceName",
-    "span:duration",
-    "span:id",
-    "span:kind",
-    "span:name",
-    "span:parentID",
-    "span:status",
-    "span:statusMessage",
-    "status",
-    "statusMessage",
-    "trace:duration",
-    "trace:id",
-    "trace:rootName",
-    "trace:rootService",
-    "traceDuration",
-];
 
 /// A value as tag value requests return it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -79,22 +51,15 @@ impl TagValue {
 #[must_use]
 pub fn fixed_tag_values(attribute: &Attribute) -> Option<Vec<TagValue>> {
     let Attribute::Intrinsic(intrinsic) = attribute else { return None };
-    match intrinsic {
-        Intrinsic::Status => Some([Status::Ok, Status::Error, Status::Unset].map(Value::Status).iter().flat_map(TagValue::of).collect()),
-        Intrinsic::Kind => {
+    match intrinsic.value_type() {
+        Type::Status => Some([Status::Ok, Status::Error, Status::Unset].map(Value::Status).iter().flat_map(TagValue::of).collect()),
+        Type::Kind => {
             let kinds = [Kind::Client, Kind::Server, Kind::Producer, Kind::Consumer, Kind::Internal, Kind::Unspecified];
             Some(kinds.map(Value::Kind).iter().flat_map(TagValue::of).collect())
         }
-        Intrinsic::Duration
-        | Intrinsic::TraceDuration
-        | Intrinsic::TraceId
-        | Intrinsic::SpanId
-        | Intrinsic::ParentId
-        | Intrinsic::LinkTraceId
-        | Intrinsic::LinkSpanId => Some(Vec::new()),
-        // Not in the list of intrinsics; their values would be noise.
-        Intrinsic::ChildCount | Intrinsic::NestedSetLeft | Intrinsic::NestedSetRight | Intrinsic::NestedSetParent => Some(Vec::new()),
-        _ => None,
+        Type::Unknown | Type::Int | Type::Float | Type::Duration | Type::String | Type::Bool => {
+            (!intrinsic.has_tag_values()).then(Vec::new)
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 
 use crate::ast::{FieldOp, UnaryOp};
 use crate::compare::CompareOp;
-use crate::{Attribute, Intrinsic, Value};
+use crate::{Attribute, Value};
 
 /// What is known about an expression's value before any data is seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,23 +67,9 @@ pub(crate) fn of_literal(value: &Value) -> Type {
 }
 
 pub(crate) fn of_attribute(attribute: &Attribute) -> Type {
-    let Attribute::Intrinsic(intrinsic) = attribute else { return Type::Unknown };
-    match intrinsic {
-        Intrinsic::Name
-        | Intrinsic::StatusMessage
-        | Intrinsic::SpanId
-        | Intrinsic::ParentId
-        | Intrinsic::TraceId
-        | Intrinsic::RootName
-        | Intrinsic::RootService
-        | Intrinsic::EventName
-        | Intrinsic::LinkTraceId
-        | Intrinsic::LinkSpanId => Type::String,
-        Intrinsic::Duration | Intrinsic::TraceDuration | Intrinsic::EventTimeSinceStart => Type::Duration,
-        Intrinsic::Status => Type::Status,
-        Intrinsic::Kind => Type::Kind,
-        Intrinsic::ChildCount | Intrinsic::NestedSetLeft | Intrinsic::NestedSetRight | Intrinsic::NestedSetParent => Type::Int,
-        Intrinsic::ScopeName | Intrinsic::ScopeVersion => Type::Unknown,
+    match attribute {
+        Attribute::Intrinsic(intrinsic) => intrinsic.value_type(),
+        Attribute::Named { .. } => Type::Unknown,
     }
 }
 

@@ -156,7 +156,24 @@ fn collect_words<'f>(filter: &'f SpanFilter, words: &mut Vec<Word<'f>>) {
         Attribute::Intrinsic(Intrinsic::Name | Intrinsic::StatusMessage | Intrinsic::EventName) => (None, true),
         Attribute::Intrinsic(Intrinsic::ScopeName | Intrinsic::ScopeVersion) => (None, false),
         // Not stored as text, or the whole trace's.
-        Attribute::Intrinsic(_) => return,
+        Attribute::Intrinsic(
+            Intrinsic::Duration
+            | Intrinsic::Status
+            | Intrinsic::Kind
+            | Intrinsic::SpanId
+            | Intrinsic::ParentId
+            | Intrinsic::ChildCount
+            | Intrinsic::TraceId
+            | Intrinsic::TraceDuration
+            | Intrinsic::RootName
+            | Intrinsic::RootService
+            | Intrinsic::EventTimeSinceStart
+            | Intrinsic::LinkTraceId
+            | Intrinsic::LinkSpanId
+            | Intrinsic::NestedSetLeft
+            | Intrinsic::NestedSetRight
+            | Intrinsic::NestedSetParent,
+        ) => return,
     };
     // What a span passes without having the attribute needs no word. A missing service name counts as an empty one.
     if comparison.matches(&Value::Nil) || comparison.matches(&Value::Str("".into())) {

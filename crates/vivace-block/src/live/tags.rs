@@ -107,7 +107,24 @@ fn values<'a>(
         Attribute::Intrinsic(Intrinsic::StatusMessage) => sink(lookup, Scalar::Str(span.status_message)),
         Attribute::Intrinsic(Intrinsic::ScopeName) => sink(lookup, Scalar::Str(scope.name)),
         Attribute::Intrinsic(Intrinsic::ScopeVersion) => sink(lookup, Scalar::Str(scope.version)),
-        Attribute::Intrinsic(_) => ControlFlow::Continue(()),
+        // Those of the whole trace are asked for in another way; the others are answered without data, or not listed.
+        Attribute::Intrinsic(
+            Intrinsic::Duration
+            | Intrinsic::Status
+            | Intrinsic::Kind
+            | Intrinsic::SpanId
+            | Intrinsic::ParentId
+            | Intrinsic::ChildCount
+            | Intrinsic::TraceId
+            | Intrinsic::TraceDuration
+            | Intrinsic::RootName
+            | Intrinsic::RootService
+            | Intrinsic::LinkTraceId
+            | Intrinsic::LinkSpanId
+            | Intrinsic::NestedSetLeft
+            | Intrinsic::NestedSetRight
+            | Intrinsic::NestedSetParent,
+        ) => ControlFlow::Continue(()),
         Attribute::Named { scope: of, key } => {
             let key = key.as_bytes();
             let mut give = |column: Option<Scalar<'a>>, attrs: &[Attr<'a>]| {

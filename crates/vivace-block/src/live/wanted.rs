@@ -48,7 +48,26 @@ impl Wanted {
             Attribute::Intrinsic(
                 Intrinsic::NestedSetLeft | Intrinsic::NestedSetRight | Intrinsic::NestedSetParent | Intrinsic::ChildCount,
             ) => self.positions = true,
-            _ => {}
+            Attribute::Named { scope: Scope::Resource | Scope::Event | Scope::Link | Scope::Instrumentation, .. }
+            | Attribute::Intrinsic(
+                Intrinsic::Name
+                | Intrinsic::Duration
+                | Intrinsic::Status
+                | Intrinsic::StatusMessage
+                | Intrinsic::Kind
+                | Intrinsic::SpanId
+                | Intrinsic::ParentId
+                | Intrinsic::TraceId
+                | Intrinsic::TraceDuration
+                | Intrinsic::RootName
+                | Intrinsic::RootService
+                | Intrinsic::EventName
+                | Intrinsic::EventTimeSinceStart
+                | Intrinsic::LinkTraceId
+                | Intrinsic::LinkSpanId
+                | Intrinsic::ScopeName
+                | Intrinsic::ScopeVersion,
+            ) => {}
         }
     }
 }

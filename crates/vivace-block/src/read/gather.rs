@@ -104,7 +104,16 @@ impl Source {
                 Intrinsic::LinkTraceId => (Node::Link, layout.link_trace, trace_id),
                 Intrinsic::LinkSpanId => (Node::Link, layout.link_span, span_id),
                 // In every row already.
-                _ => return Ok(Self::Nil),
+                Intrinsic::Duration
+                | Intrinsic::SpanId
+                | Intrinsic::ChildCount
+                | Intrinsic::TraceId
+                | Intrinsic::TraceDuration
+                | Intrinsic::RootName
+                | Intrinsic::RootService
+                | Intrinsic::NestedSetLeft
+                | Intrinsic::NestedSetRight
+                | Intrinsic::NestedSetParent => return Ok(Self::Nil),
             },
         };
         Ok(Self::Required(node, required(group, leaf, node)?, read))

@@ -201,7 +201,19 @@ fn cost(filter: &SpanFilter) -> u32 {
             Attribute::Intrinsic(intrinsic) => match intrinsic {
                 Intrinsic::TraceDuration | Intrinsic::RootName | Intrinsic::RootService | Intrinsic::TraceId => 1,
                 Intrinsic::Duration | Intrinsic::Status | Intrinsic::Kind | Intrinsic::Name => 3,
-                _ => 4,
+                Intrinsic::StatusMessage
+                | Intrinsic::SpanId
+                | Intrinsic::ParentId
+                | Intrinsic::ChildCount
+                | Intrinsic::EventName
+                | Intrinsic::EventTimeSinceStart
+                | Intrinsic::LinkTraceId
+                | Intrinsic::LinkSpanId
+                | Intrinsic::ScopeName
+                | Intrinsic::ScopeVersion
+                | Intrinsic::NestedSetLeft
+                | Intrinsic::NestedSetRight
+                | Intrinsic::NestedSetParent => 4,
             },
             Attribute::Named { scope: Scope::Resource, .. } => 2,
             Attribute::Named { scope: Scope::Unscoped, .. } => 6,

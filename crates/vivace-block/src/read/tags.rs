@@ -228,7 +228,20 @@ impl Group<'_> {
                 Intrinsic::EventTimeSinceStart => (Node::Event, layout.event_time),
                 Intrinsic::ScopeName => (Node::Scope, layout.scope_name),
                 Intrinsic::ScopeVersion => (Node::Scope, layout.scope_version),
-                _ => return Ok(ControlFlow::Continue(())),
+                // Answered without data, or not listed.
+                Intrinsic::Duration
+                | Intrinsic::Status
+                | Intrinsic::Kind
+                | Intrinsic::SpanId
+                | Intrinsic::ParentId
+                | Intrinsic::ChildCount
+                | Intrinsic::TraceId
+                | Intrinsic::TraceDuration
+                | Intrinsic::LinkTraceId
+                | Intrinsic::LinkSpanId
+                | Intrinsic::NestedSetLeft
+                | Intrinsic::NestedSetRight
+                | Intrinsic::NestedSetParent => return Ok(ControlFlow::Continue(())),
             },
         };
         if *spans == Outcome::All

@@ -87,6 +87,8 @@ async fn answers(ingester: &Running) {
         [("resource".to_owned(), vec!["service.name".to_owned()]), ("span".to_owned(), vec!["item".to_owned()])]
     );
     assert_eq!(tag_names(ingester, "span").await, [("span".to_owned(), vec!["item".to_owned()])]);
+    // Those need no data; the query-frontend has them.
+    assert_eq!(tag_names(ingester, "intrinsic").await, []);
     assert_eq!(tag_values(ingester, "span.item", "").await, strings(&["1", "2", "3", "4"]));
     assert_eq!(tag_values(ingester, "name", "").await, strings(&["op-1", "op-2", "op-3", "op-4"]));
     assert_eq!(tag_values(ingester, "span.item", r#"{ name = "op-3" }"#).await, strings(&["3"]));
@@ -115,6 +117,15 @@ async fn answers_are_the_same_wherever_the_spans_are() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_search_that_names_no_limit_ends_at_twenty_traces() {
+    let ingester = Place::new().start().await;
+    let ids: Vec<(u8, u64)> = (1..=25).map(|number| (number, number.into())).collect();
+    ingester.push(segment(1, &spans(&ids))).await.expect("taken");
+    assert_eq!(search_with(&ingester, SearchRequest::default()).await.len(), 20);
+    ingester.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn held_segments_are_searched_unless_their_primary_answers() {
     let place = Place::new();
     let ingester = place.start().await;
@@ -137,9 +148,11 @@ async fn what_is_no_query_is_refused_with_its_place() {
     let status = ingester.querier().search_recent(Request::new(query("{ name = }"))).await.expect_err("refused");
     assert_eq!(status.code(), Code::InvalidArgument);
     assert!(status.message().starts_with("parse error at line 1, col 10"), "{status}");
-    let scope = SearchTagsRequest { scope: "planet".to_owned(), ..SearchTagsRequest::default() };
-    let status = ingester.querier().search_tags_v2(Request::new(scope)).await.expect_err("refused");
-    assert_eq!((status.code(), status.message()), (Code::InvalidArgument, "invalid scope: planet"));
+    for unknown in ["all", "planet"] {
+        let scope = SearchTagsRequest { scope: unknown.to_owned(), ..SearchTagsRequest::default() };
+        let status = ingester.querier().search_tags_v2(Request::new(scope)).await.expect_err("refused");
+        assert_eq!((status.code(), status.message()), (Code::InvalidArgument, &*format!("invalid scope: {unknown}")));
+    }
     ingester.stop().await;
 }
 

@@ -115,6 +115,18 @@ async fn blocks_are_searched() {
     cluster.stop().await;
 }
 
+/// The same as an ingester does with it: there is one rule.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_search_that_names_no_limit_ends_at_twenty_traces() {
+    let mut cluster = Cluster::start(0, &[], 1).await;
+    let traces: Vec<_> = (1..=25).map(|number| trace(number, 0, 1)).collect();
+    let meta = store(&cluster.bucket, 1, &traces).await;
+    let request = SearchRequest { query: "{}".to_owned(), ..Default::default() };
+    let unlimited = Work::SearchBlock(SearchBlock { request: Some(request), part: part(&meta), places: None });
+    assert_eq!(found(&cluster.frontend.run(unlimited).await).len(), 20);
+    cluster.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn tags_and_their_values_are_listed() {
     let mut cluster = Cluster::start(0, &[], 1).await;
@@ -132,6 +144,11 @@ async fn tags_and_their_values_are_listed() {
     assert_eq!(scopes(cluster.frontend.run(tags("span", "")).await), std::slice::from_ref(&span));
     assert_eq!(scopes(cluster.frontend.run(tags("span", "{ name = `span 2` }")).await), [span]);
     assert_eq!(scopes(cluster.frontend.run(tags("", "{ name = `none` }")).await), []);
+    assert_eq!(scopes(cluster.frontend.run(tags("intrinsic", "")).await), []);
+    for unknown in ["all", "planet"] {
+        let failed = failure(cluster.frontend.run(tags(unknown, "")).await);
+        assert_eq!((failed.code, failed.message), (Code::InvalidArgument as i32, format!("invalid scope: {unknown}")));
+    }
 
     let values = |tag: &str, query: &str| {
         let request = SearchTagValuesRequest { tag_name: tag.to_owned(), query: query.to_owned(), ..Default::default() };

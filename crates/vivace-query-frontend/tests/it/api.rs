@@ -184,6 +184,7 @@ async fn wrong_parameters_are_named_in_plain_text() {
         ("/api/search?tags=a%3Db&minDuration=soon", "invalid minDuration: time: invalid duration \"soon\""),
         ("/api/search?minDuration=10s&maxDuration=5s", "invalid maxDuration: must be greater than minDuration"),
         ("/api/v2/search/tags?scope=nowhere", "invalid scope: nowhere"),
+        ("/api/search/tags?scope=all", "invalid scope: all"),
         ("/api/v2/search/tag/foo/values", "please provide a valid tagName: failed to parse identifier foo: "),
         ("/api/traces/xyz", "trace IDs can only contain hex characters: invalid character 'x' at position 1"),
         ("/api/v2/traces/0123456789abcdef0123456789abcdef01", "trace IDs can't be larger than 128 bits"),

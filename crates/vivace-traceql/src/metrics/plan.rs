@@ -18,6 +18,7 @@ use crate::error::QueryError;
 use crate::expr::{Columns, Operand, each_attribute};
 use crate::held::Held;
 use crate::pipeline::Program;
+use crate::types::Type;
 use crate::{Attribute, Batch, Fetch, Intrinsic, Scope, TraceFilter, Value, need, whole};
 
 /// No query has more exemplars than this.
@@ -371,8 +372,8 @@ impl Builder {
             // Other durations than the span's own are in seconds in histograms alone, as they are in the reference.
             let divisor = match attribute {
                 Attribute::Intrinsic(Intrinsic::Duration) => NANOS,
-                Attribute::Intrinsic(Intrinsic::TraceDuration | Intrinsic::EventTimeSinceStart) if is_bucketed => NANOS,
-                _ => 1.0,
+                Attribute::Intrinsic(intrinsic) if is_bucketed && intrinsic.value_type() == Type::Duration => NANOS,
+                Attribute::Intrinsic(_) | Attribute::Named { .. } => 1.0,
             };
             Argument { operand: self.columns.operand(attribute), divisor }
         };

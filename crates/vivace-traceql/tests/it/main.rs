@@ -12,4 +12,5 @@ mod metrics;
 mod metrics_merge;
 mod metrics_rules;
 mod printing;
+mod requests;
 mod tags;

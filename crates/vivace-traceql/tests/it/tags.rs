@@ -73,7 +73,7 @@ fn answers_without_data() {
     assert_eq!(values("trace:duration").expect("fixed"), [""; 0]);
     assert_eq!(values("name"), None);
     assert_eq!(values("span.name"), None);
-    for name in vivace_traceql::INTRINSIC_TAGS {
+    for name in vivace_traceql::intrinsic_tags() {
         assert!(matches!(parse_attribute(name), Ok(Attribute::Intrinsic(_))), "{name}");
     }
     let tag = |kind, value: &str| TagValue { kind, value: value.to_owned() };
