@@ -49,6 +49,8 @@ struct Pieces {
 pub(crate) enum WriteError {
     #[error(transparent)]
     OverBudget(OverBudget),
+    #[error("the answer is larger than the {limit} bytes that answers may take: ask for fewer results, series or attributes")]
+    TooLarge { limit: u64 },
     #[error("nobody waits for it any more")]
     Stopped,
     #[error("{0}")]
@@ -128,7 +130,10 @@ impl Pieces {
         }
         if !self.current.is_empty() {
             let bytes = Bytes::from(std::mem::take(&mut self.current));
-            let charge = self.budget.charge(Account::Answers, bytes.len() as u64).map_err(WriteError::OverBudget)?;
+            let charge = self.budget.charge(Account::Answers, bytes.len() as u64).map_err(|over| {
+                let own: u64 = self.done.iter().map(|(_, charge)| charge.bytes()).sum();
+                if own + over.asked > over.limit { WriteError::TooLarge { limit: over.limit } } else { WriteError::OverBudget(over) }
+            })?;
             self.done.push((bytes, charge));
         }
         Ok(())
@@ -234,9 +239,15 @@ mod tests {
     #[test]
     fn what_does_not_fit_or_is_not_wanted_is_not_written() {
         let stop = CancellationToken::new();
-        let mut writer = Writer::new(&Budget::new(5 << 20), stop.clone(), false); // one for answers
+        let budget = Budget::new(5 << 20); // one for answers
+        let mut writer = Writer::new(&budget, stop.clone(), false);
         let error = (0..10).find_map(|_| writer.write_all(&[0; 256 << 10]).err()).expect("too much");
-        assert!(matches!(WriteError::from(error), WriteError::OverBudget(_)));
+        assert!(matches!(WriteError::from(error), WriteError::TooLarge { limit } if limit == 1 << 20), "it is too large by itself");
+        drop(writer);
+        let _others = budget.charge(Account::Answers, 900_000).expect("fits");
+        let mut writer = Writer::new(&budget, stop.clone(), false);
+        let error = (0..10).find_map(|_| writer.write_all(&[0; 256 << 10]).err()).expect("too much");
+        assert!(matches!(WriteError::from(error), WriteError::OverBudget(_)), "others hold the rest");
         let mut writer = Writer::new(&Budget::unlimited(), stop.clone(), true);
         stop.cancel();
         let error = (0..10_000_u32).find_map(|n| writer.write_all(&n.wrapping_mul(2_654_435_761).to_le_bytes().repeat(1000)).err());

@@ -109,6 +109,7 @@ fn written(budget: &Budget, stop: CancellationToken, answer: &Answer, accepts: A
     };
     write().map_err(|error| match error {
         WriteError::OverBudget(over) => over.into(),
+        WriteError::TooLarge { .. } => QueryError::TooLarge(error.to_string()),
         WriteError::Stopped => QueryError::Gone(error.to_string()),
         WriteError::Other(error) => QueryError::Job(format!("the answer could not be written: {error}")),
     })
