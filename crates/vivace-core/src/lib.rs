@@ -7,6 +7,7 @@ pub mod cache;
 pub mod combine;
 pub mod files;
 mod id;
+pub mod metric;
 pub mod otlp;
 pub mod pieces;
 mod tenant;
