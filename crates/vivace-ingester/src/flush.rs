@@ -152,7 +152,6 @@ fn look_after(ingester: &Ingester) {
     metrics::gauge!(HELD_SEGMENTS.name).set(held as f64);
     ingester.report_under_replicated();
     metrics::gauge!(LOG_SIZE.name).set(ingester.log.bytes() as f64);
-    metrics::gauge!("vivace_memory_bytes", "account" => "live_spans").set(ingester.live.memory_bytes() as f64);
     metrics::gauge!(FLUSH_QUEUE_LENGTH.name).set(ingester.live.unflushed() as f64);
     ingester.clear(now);
     for tenant in ingester.live.forget_empty() {
