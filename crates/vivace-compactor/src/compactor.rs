@@ -18,6 +18,10 @@ use vivace_storage::{Blocklist, Bucket, BucketError, Change, TenantBlocks};
 
 use crate::Owner;
 use crate::merge::{self, Input, MergeError};
+use crate::metrics::{
+    BYTES_WRITTEN, COMPACTED_BLOCKS, COMPACTION_ERRORS, OBJECTS_COMBINED, OBJECTS_WRITTEN, OUTSTANDING_BLOCKS, RETENTION_DELETED,
+    RETENTION_DURATION, RETENTION_ERRORS, RETENTION_MARKED, SPANS_COMBINED,
+};
 use crate::retention::{self, Action, DAY, Retention};
 use crate::select::{self, Job, Limits};
 
@@ -133,7 +137,7 @@ impl Compactor {
                 if matches!(&error, CompactError::Merge(merge) if merge.is_stop()) {
                     break;
                 }
-                metrics::counter!("tempodb_compaction_errors_total").increment(1);
+                metrics::counter!(COMPACTION_ERRORS.name).increment(1);
                 tracing::error!(%tenant, error = &error as &dyn std::error::Error, "could not merge blocks; they stay as they are");
                 if let CompactError::Merge(merge) = &error
                     && let Some(block) = merge.bad_input()
@@ -143,7 +147,7 @@ impl Compactor {
                 }
             }
         }
-        metrics::gauge!("tempodb_compaction_outstanding_blocks", "tenant" => tenant.to_string()).set(outstanding as f64);
+        metrics::gauge!(OUTSTANDING_BLOCKS.name, "tenant" => tenant.to_string()).set(outstanding as f64);
     }
 
     /// Merges the inputs of one job: stores the merged block first, and marks its inputs only then.
@@ -266,7 +270,7 @@ impl Compactor {
                 () = work => {}
                 () = stop.cancelled() => return,
             }
-            metrics::histogram!("tempodb_retention_duration_seconds").record(begun.elapsed().as_secs_f64());
+            metrics::histogram!(RETENTION_DURATION.name).record(begun.elapsed().as_secs_f64());
         }
     }
 
@@ -298,7 +302,7 @@ impl Compactor {
                 // Marked or deleted by another; the next poll will show it.
                 Err(BucketError::Gone { .. }) => {}
                 Err(error) => {
-                    metrics::counter!("tempodb_retention_errors_total").increment(1);
+                    metrics::counter!(RETENTION_ERRORS.name).increment(1);
                     tracing::error!(%tenant, block_id = %block, error = &error as &dyn std::error::Error, "could not find out how old a block is; it stays");
                 }
             }
@@ -334,16 +338,16 @@ impl Compactor {
             match (result, action) {
                 (Ok(change), Action::Expire(_)) => {
                     self.blocklist.apply(tenant, change);
-                    metrics::counter!("tempodb_retention_marked_for_deletion_total").increment(1);
+                    metrics::counter!(RETENTION_MARKED.name).increment(1);
                     tracing::info!(%tenant, block_id = %block, "block is older than its retention");
                 }
                 (Ok(change), Action::Delete(_)) => {
                     self.blocklist.apply(tenant, change);
-                    metrics::counter!("tempodb_retention_deleted_total").increment(1);
+                    metrics::counter!(RETENTION_DELETED.name).increment(1);
                     tracing::info!(%tenant, block_id = %block, "deleted block");
                 }
                 (Err(error), _) => {
-                    metrics::counter!("tempodb_retention_errors_total").increment(1);
+                    metrics::counter!(RETENTION_ERRORS.name).increment(1);
                     tracing::error!(%tenant, block_id = %block, error = &error as &dyn std::error::Error, "retention failed for a block");
                 }
             }
@@ -353,12 +357,12 @@ impl Compactor {
 
 fn count(meta: &BlockMeta, job: &Job, traces_combined: u64, spans_combined: u64) {
     let level = (meta.compaction_level - 1).to_string();
-    metrics::counter!("tempodb_compaction_blocks_total", "level" => level.clone()).increment(job.inputs.len() as u64);
-    metrics::counter!("tempodb_compaction_objects_written_total", "level" => level.clone()).increment(meta.total_objects);
-    metrics::counter!("tempodb_compaction_bytes_written_total", "level" => level.clone()).increment(meta.size_bytes);
-    metrics::counter!("tempodb_compaction_objects_combined_total", "level" => level).increment(traces_combined);
+    metrics::counter!(COMPACTED_BLOCKS.name, "level" => level.clone()).increment(job.inputs.len() as u64);
+    metrics::counter!(OBJECTS_WRITTEN.name, "level" => level.clone()).increment(meta.total_objects);
+    metrics::counter!(BYTES_WRITTEN.name, "level" => level.clone()).increment(meta.size_bytes);
+    metrics::counter!(OBJECTS_COMBINED.name, "level" => level).increment(traces_combined);
     let replication_factor = meta.replication_factor.to_string();
-    metrics::counter!("tempodb_compaction_spans_combined_total", "replication_factor" => replication_factor).increment(spans_combined);
+    metrics::counter!(SPANS_COMBINED.name, "replication_factor" => replication_factor).increment(spans_combined);
 }
 
 /// A file that is deleted with its owner.

@@ -5,6 +5,7 @@
 
 mod compactor;
 pub mod merge;
+mod metrics;
 mod owner;
 pub mod retention;
 pub mod select;
@@ -20,6 +21,9 @@ use vivace_storage::{Bucket, PollOptions, Poller};
 
 pub use compactor::{CompactError, Compactor, Outcome};
 pub use owner::Owner;
+
+/// What the compactor counts.
+pub const METRICS: &[vivace_core::metric::Metric] = crate::metrics::ALL;
 
 /// Adds a compactor to a process. With `compactor.ring.kvstore.store: memberlist` the work is shared by the members of
 /// its ring; else all of it is this process' own.

@@ -9,6 +9,7 @@ pub mod combine;
 pub mod duration;
 pub mod files;
 mod id;
+pub mod metric;
 pub mod otlp;
 pub mod pieces;
 mod tenant;

@@ -15,6 +15,7 @@ use vivace_proto::tempopb::metrics_generator_client::MetricsGeneratorClient;
 use vivace_ring::{ClientPool, Ring};
 use vivace_server::RequestCharge;
 
+use crate::metrics::{GENERATOR_CLIENTS, GENERATOR_PUSH_FAILURES, GENERATOR_PUSHES, QUEUE_LENGTH, QUEUE_PUSH_FAILURES, QUEUE_PUSHES};
 use crate::plan::plan;
 
 /// Where a limit is not set. Source: docs/facts/components.md, "Metrics-generator tee".
@@ -63,13 +64,13 @@ impl GeneratorForwarder {
     pub(crate) fn enqueue(self: &Arc<Self>, copy: Copy, limits: &GeneratorForwarderLimits) {
         let tenant = copy.tenant.to_string();
         let counter = |name: &'static str| metrics::counter!(name, "name" => "metrics-generator", "tenant" => tenant.clone());
-        counter("tempo_distributor_queue_pushes_total").increment(1);
+        counter(QUEUE_PUSHES.name).increment(1);
         let queue = self.queue(&copy.tenant, limits);
         let Ok(place) = queue.places.try_acquire_owned() else {
-            counter("tempo_distributor_queue_pushes_failures_total").increment(1);
+            counter(QUEUE_PUSH_FAILURES.name).increment(1);
             return;
         };
-        let length = metrics::gauge!("tempo_distributor_queue_length", "name" => "metrics-generator", "tenant" => tenant.clone());
+        let length = metrics::gauge!(QUEUE_LENGTH.name, "name" => "metrics-generator", "tenant" => tenant.clone());
         length.increment(1.0);
         let this = self.clone();
         self.tasks.spawn(async move {
@@ -128,10 +129,10 @@ impl GeneratorForwarder {
     }
 
     async fn push(&self, tenant: &TenantId, addr: String, traces_data: Bytes, skip_metrics: bool) {
-        metrics::counter!("tempo_distributor_metrics_generator_pushes_total", "metrics_generator" => addr.clone()).increment(1);
+        metrics::counter!(GENERATOR_PUSHES.name, "metrics_generator" => addr.clone()).increment(1);
         let sent = async {
             let channel = self.pool.channel(&addr)?;
-            metrics::gauge!("tempo_distributor_metrics_generator_clients").set(self.pool.len() as f64);
+            metrics::gauge!(GENERATOR_CLIENTS.name).set(self.pool.len() as f64);
             let mut client = MetricsGeneratorClient::new(channel).max_encoding_message_size(self.message_bytes_max);
             let mut request = tonic::Request::new(PushSpansRequest { traces_data, skip_metrics_generation: skip_metrics });
             vivace_server::tenant::insert(request.metadata_mut(), tenant);
@@ -139,8 +140,7 @@ impl GeneratorForwarder {
             anyhow::Ok(())
         };
         if let Err(error) = sent.await {
-            metrics::counter!("tempo_distributor_metrics_generator_pushes_failures_total", "metrics_generator" => addr.clone())
-                .increment(1);
+            metrics::counter!(GENERATOR_PUSH_FAILURES.name, "metrics_generator" => addr.clone()).increment(1);
             tracing::warn!(%tenant, %addr, %error, "spans are missing in metrics");
         }
     }

@@ -35,6 +35,9 @@ use crate::receiver::grpc::TraceService;
 use crate::receiver::http::OtlpHttp;
 use crate::replicate::{ReplicationOptions, Replicator};
 
+/// What the distributor counts.
+pub const METRICS: &[vivace_core::metric::Metric] = crate::metrics::ALL;
+
 /// Longest time for a connection to an ingester: a write goes around one that does not answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longest time that shutdown waits for clients that are in the middle of a request.

@@ -1,8 +1,48 @@
-//! What is counted. Source: docs/facts/metrics.md, "Distributor".
+//! What is counted. Source: docs/facts/metrics.md, "Distributor" and "Buckets".
 
 use vivace_core::TenantId;
 
 use crate::plan::Survey;
+
+vivace_core::metrics! {
+    /// Spans that a receiver took.
+    counter RECEIVER_ACCEPTED = "tempo_receiver_accepted_spans" by "receiver", "transport";
+    /// Spans of requests that a receiver refused as a whole.
+    counter RECEIVER_REFUSED = "tempo_receiver_refused_spans" by "receiver", "transport";
+    /// Bytes of requests of known tenants, before any limit.
+    counter INGRESS_BYTES = "tempo_distributor_ingress_bytes_total" in bytes by "tenant";
+    /// Bytes of requests within their tenants' rate.
+    counter BYTES_RECEIVED = "tempo_distributor_bytes_received_total" in bytes by "tenant";
+    /// Spans of requests within their tenants' rate, with those among them that were discarded later.
+    counter SPANS_RECEIVED = "tempo_distributor_spans_received_total" by "tenant";
+    /// Spans that were dropped for good.
+    counter DISCARDED_SPANS = "tempo_discarded_spans_total" by "reason", "tenant";
+    /// Values of attributes that were cut to the longest that is allowed.
+    counter ATTRIBUTES_TRUNCATED = "tempo_distributor_attributes_truncated_total" by "tenant";
+    /// How many traces a request has spans of.
+    histogram TRACES_PER_BATCH = "tempo_distributor_traces_per_batch"
+        at [2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0];
+    /// How long requests took, from the receiver to the quorum of ingesters.
+    histogram PUSH_DURATION = "tempo_distributor_push_duration_seconds" in seconds;
+    /// Segments that were sent to an ingester.
+    counter APPENDS = "tempo_distributor_ingester_appends_total" by "ingester";
+    /// Segments that an ingester did not take.
+    counter APPEND_FAILURES = "tempo_distributor_ingester_append_failures_total" by "ingester";
+    /// Ingesters that there are connections to.
+    gauge INGESTER_CLIENTS = "tempo_distributor_ingester_clients";
+    /// Metrics-generators that there are connections to.
+    gauge GENERATOR_CLIENTS = "tempo_distributor_metrics_generator_clients";
+    /// Requests that were sent to a metrics-generator.
+    counter GENERATOR_PUSHES = "tempo_distributor_metrics_generator_pushes_total" by "metrics_generator";
+    /// Requests that a metrics-generator did not take: their spans are missing in its metrics.
+    counter GENERATOR_PUSH_FAILURES = "tempo_distributor_metrics_generator_pushes_failures_total" by "metrics_generator";
+    /// Requests that wait to be sent to metrics-generators.
+    gauge QUEUE_LENGTH = "tempo_distributor_queue_length" by "name", "tenant";
+    /// Requests that were to be queued.
+    counter QUEUE_PUSHES = "tempo_distributor_queue_pushes_total" by "name", "tenant";
+    /// Requests that were dropped since the queue was full.
+    counter QUEUE_PUSH_FAILURES = "tempo_distributor_queue_pushes_failures_total" by "name", "tenant";
+}
 
 /// Which receiver took a request, as its series are labelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,12 +54,12 @@ pub(crate) enum Receiver {
 impl Receiver {
     pub(crate) fn accepted(self, spans: u64) {
         let (receiver, transport) = self.labels();
-        metrics::counter!("tempo_receiver_accepted_spans", "receiver" => receiver, "transport" => transport).increment(spans);
+        metrics::counter!(RECEIVER_ACCEPTED.name, "receiver" => receiver, "transport" => transport).increment(spans);
     }
 
     pub(crate) fn refused(self, spans: u64) {
         let (receiver, transport) = self.labels();
-        metrics::counter!("tempo_receiver_refused_spans", "receiver" => receiver, "transport" => transport).increment(spans);
+        metrics::counter!(RECEIVER_REFUSED.name, "receiver" => receiver, "transport" => transport).increment(spans);
     }
 
     fn labels(self) -> (&'static str, &'static str) {
@@ -32,18 +72,18 @@ impl Receiver {
 
 /// A request of a known tenant has arrived.
 pub(crate) fn ingress(tenant: &TenantId, bytes: u64) {
-    metrics::counter!("tempo_distributor_ingress_bytes_total", "tenant" => tenant.to_string()).increment(bytes);
+    metrics::counter!(INGRESS_BYTES.name, "tenant" => tenant.to_string()).increment(bytes);
 }
 
 /// A request is within its tenant's limits and was taken apart.
 pub(crate) fn surveyed(tenant: &TenantId, bytes: u64, survey: &Survey) {
     let tenant_label = tenant.to_string();
     let spans = u64::from(survey.spans) + u64::from(survey.rejected());
-    metrics::counter!("tempo_distributor_bytes_received_total", "tenant" => tenant_label.clone()).increment(bytes);
-    metrics::counter!("tempo_distributor_spans_received_total", "tenant" => tenant_label.clone()).increment(spans);
-    metrics::histogram!("tempo_distributor_traces_per_batch").record(survey.traces as f64);
+    metrics::counter!(BYTES_RECEIVED.name, "tenant" => tenant_label.clone()).increment(bytes);
+    metrics::counter!(SPANS_RECEIVED.name, "tenant" => tenant_label.clone()).increment(spans);
+    metrics::histogram!(TRACES_PER_BATCH.name).record(survey.traces as f64);
     if survey.truncated > 0 {
-        metrics::counter!("tempo_distributor_attributes_truncated_total", "tenant" => tenant_label).increment(survey.truncated);
+        metrics::counter!(ATTRIBUTES_TRUNCATED.name, "tenant" => tenant_label).increment(survey.truncated);
     }
     for (reason, spans) in [("invalid_trace_id", survey.bad_trace_ids), ("invalid_span_id", survey.bad_span_ids)] {
         if spans > 0 {
@@ -54,5 +94,5 @@ pub(crate) fn surveyed(tenant: &TenantId, bytes: u64, survey: &Survey) {
 
 /// Spans are dropped for good.
 pub(crate) fn discarded(tenant: &TenantId, reason: &'static str, spans: u64) {
-    metrics::counter!("tempo_discarded_spans_total", "reason" => reason, "tenant" => tenant.to_string()).increment(spans);
+    metrics::counter!(DISCARDED_SPANS.name, "reason" => reason, "tenant" => tenant.to_string()).increment(spans);
 }

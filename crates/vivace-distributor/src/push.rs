@@ -17,6 +17,7 @@ use crate::error::PushError;
 use crate::forward::{Copy, GeneratorForwarder};
 use crate::limit::{OverLimit, Rate, RateLimiter};
 use crate::metrics as count;
+use crate::metrics::PUSH_DURATION;
 use crate::plan::{Survey, count_spans};
 use crate::replicate::Replicator;
 
@@ -63,7 +64,7 @@ impl Distributor {
     pub(crate) async fn push(&self, incoming: Incoming) -> Result<Accepted, PushError> {
         let (start, receiver, body) = (Instant::now(), incoming.receiver, incoming.body.clone());
         let result = self.push_inner(incoming).await;
-        metrics::histogram!("tempo_distributor_push_duration_seconds").record(start.elapsed().as_secs_f64());
+        metrics::histogram!(PUSH_DURATION.name).record(start.elapsed().as_secs_f64());
         if result.is_err() {
             receiver.refused(count_spans(&body).unwrap_or(0));
         }

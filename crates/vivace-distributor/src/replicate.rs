@@ -20,6 +20,7 @@ use vivace_proto::vivace::v1::{PushRequest, PushResponse, RefusedTrace, SegmentI
 use vivace_ring::{ClientPool, Instance, Ring, Snapshot};
 use vivace_server::RequestCharge;
 
+use crate::metrics::{APPEND_FAILURES, APPENDS, INGESTER_CLIENTS};
 use crate::plan::{Part, PlanError, Survey, plan};
 
 /// How often the spans of one segment are sent, each time around those that failed, before the client is told.
@@ -297,11 +298,11 @@ impl Replicator {
         let (this, id, addr) = (self.clone(), target.id.clone(), target.addr.clone());
         self.sends.spawn(async move {
             let answer = this.call(&addr, request).await;
-            metrics::counter!("tempo_distributor_ingester_appends_total", "ingester" => addr.clone()).increment(1);
+            metrics::counter!(APPENDS.name, "ingester" => addr.clone()).increment(1);
             match &answer {
                 Ok(_) => this.trust(&id),
                 Err(status) => {
-                    metrics::counter!("tempo_distributor_ingester_append_failures_total", "ingester" => addr.clone()).increment(1);
+                    metrics::counter!(APPEND_FAILURES.name, "ingester" => addr.clone()).increment(1);
                     tracing::debug!(ingester = %id, %addr, code = ?status.code(), error = status.message(), "could not append a segment");
                     if !is_our_fault(status.code()) {
                         this.suspect(&id);
@@ -316,7 +317,7 @@ impl Replicator {
 
     async fn call(&self, addr: &str, request: PushRequest) -> Result<PushResponse, Status> {
         let channel = self.pool.channel(addr).map_err(|error| Status::unavailable(error.to_string()))?;
-        metrics::gauge!("tempo_distributor_ingester_clients").set(self.pool.len() as f64);
+        metrics::gauge!(INGESTER_CLIENTS.name).set(self.pool.len() as f64);
         let mut client = SegmentLogClient::new(channel).max_encoding_message_size(self.options.message_bytes_max);
         match tokio::time::timeout(self.options.timeout, client.push(request)).await {
             Ok(answer) => answer.map(tonic::Response::into_inner),

@@ -21,6 +21,10 @@ use vivace_server::clock;
 use crate::build::{Block, BuildJob, Built, build};
 use crate::ingester::{Ingester, release_request};
 use crate::live::{HeadSize, Sealed, ServedBlock, Tenant};
+use crate::metrics::{
+    BLOCKS_FLUSHED, FAILED_FLUSH_RETRIES, FAILED_FLUSHES, FLUSH_DURATION, FLUSH_QUEUE_LENGTH, FLUSH_RETRIES, FLUSH_SIZE, HELD_SEGMENTS,
+    LIVE_TRACE_BYTES, LIVE_TRACES, LOG_SIZE, UNDER_REPLICATED_SEGMENTS,
+};
 use crate::ranges::SegmentSet;
 use crate::takeover::Takeover;
 
@@ -139,8 +143,8 @@ fn look_after(ingester: &Ingester) {
     let settings = &ingester.settings;
     let gauges = |tenant: &TenantId, live: u64, bytes: u64| {
         let name = tenant.to_string();
-        metrics::gauge!("tempo_ingester_live_traces", "tenant" => name.clone()).set(live as f64);
-        metrics::gauge!("tempo_ingester_live_trace_bytes", "tenant" => name).set(bytes as f64);
+        metrics::gauge!(LIVE_TRACES.name, "tenant" => name.clone()).set(live as f64);
+        metrics::gauge!(LIVE_TRACE_BYTES.name, "tenant" => name).set(bytes as f64);
     };
     for tenant in ingester.live.tenants() {
         let limits = ingester.trace_limits(&tenant.id);
@@ -149,11 +153,10 @@ fn look_after(ingester: &Ingester) {
         gauges(&tenant.id, live, bytes);
     }
     let held: usize = ingester.held.summary().iter().map(|h| h.segments).sum();
-    metrics::gauge!("vivace_ingester_held_segments").set(held as f64);
+    metrics::gauge!(HELD_SEGMENTS.name).set(held as f64);
     ingester.report_under_replicated();
-    metrics::gauge!("vivace_ingester_log_size_bytes").set(ingester.log.bytes() as f64);
-    metrics::gauge!("vivace_memory_bytes", "account" => "live_spans").set(ingester.live.memory_bytes() as f64);
-    metrics::gauge!("tempo_ingester_flush_queue_length").set(ingester.live.unflushed() as f64);
+    metrics::gauge!(LOG_SIZE.name).set(ingester.log.bytes() as f64);
+    metrics::gauge!(FLUSH_QUEUE_LENGTH.name).set(ingester.live.unflushed() as f64);
     ingester.clear(now);
     for tenant in ingester.live.forget_empty() {
         gauges(&tenant, 0, 0);
@@ -211,12 +214,12 @@ impl Flush {
                 return;
             }
             let Some((Flushing { sealed, block, .. }, error)) = failed.first() else {
-                metrics::histogram!("tempo_ingester_flush_duration_seconds").record(started.elapsed().as_secs_f64());
+                metrics::histogram!(FLUSH_DURATION.name).record(started.elapsed().as_secs_f64());
                 return;
             };
-            metrics::counter!("tempo_ingester_failed_flushes_total").increment(failed.len() as u64);
+            metrics::counter!(FAILED_FLUSHES.name).increment(failed.len() as u64);
             if wait > RETRY_WAIT_MIN {
-                metrics::counter!("tempo_ingester_flush_failed_retries_total").increment(failed.len() as u64);
+                metrics::counter!(FAILED_FLUSH_RETRIES.name).increment(failed.len() as u64);
             }
             tracing::error!(
                 tenant = %sealed.tenant.id, block_id = %block, blocks = failed.len(), error = format!("{error:#}"), retry_seconds = wait.as_secs(),
@@ -227,7 +230,7 @@ impl Flush {
                 () = tokio::time::sleep(wait) => {}
                 () = self.stop.cancelled() => return,
             }
-            metrics::counter!("tempo_ingester_flush_retries_total").increment(self.heads.len() as u64);
+            metrics::counter!(FLUSH_RETRIES.name).increment(self.heads.len() as u64);
             wait = (wait * 2).min(RETRY_WAIT_MAX);
         }
     }
@@ -445,8 +448,8 @@ fn record(ingester: &Ingester, heads: Vec<Flushing>) -> (Vec<Arc<ServedBlock>>, 
         let block = block.map(|Block { meta, .. }| {
             tracing::info!(tenant = %sealed.tenant.id, block_id = %meta.block_id, traces = meta.total_objects, size_bytes = meta.size_bytes,
                 segments = segments.len(), "block flushed");
-            metrics::counter!("tempo_ingester_blocks_flushed_total").increment(1);
-            metrics::histogram!("tempo_ingester_flush_size_bytes").record(meta.size_bytes as f64);
+            metrics::counter!(BLOCKS_FLUSHED.name).increment(1);
+            metrics::histogram!(FLUSH_SIZE.name).record(meta.size_bytes as f64);
             Arc::new(ServedBlock { meta, flushed_unix_seconds: now, writer: Arc::clone(&ingester.id) })
         });
         served.extend(block.clone());
@@ -485,7 +488,7 @@ impl Ingester {
 
     /// Publishes how many segments have lost a copy and are not in the bucket yet.
     pub(crate) fn report_under_replicated(&self) {
-        metrics::gauge!("vivace_ingester_under_replicated_segments").set(self.live.under_replicated() as f64);
+        metrics::gauge!(UNDER_REPLICATED_SEGMENTS.name).set(self.live.under_replicated() as f64);
     }
 
     /// Flushes everything that is live; comes back when it is in the bucket, or when nothing flushes any more.

@@ -23,6 +23,7 @@ use crate::limits::TraceLimits;
 use crate::live::{Inserted, Live, ServedBlock, Summarized};
 use crate::lock::{InUse, Lock};
 use crate::log::{self, Log, LogError, ReadError};
+use crate::metrics::{BLOCKS_CLEARED, REPLAY_ERRORS};
 use crate::ranges::SegmentSet;
 use crate::segment::Segment;
 use crate::settings::Settings;
@@ -151,7 +152,7 @@ impl Ingester {
                             let tenant = segment.header.tenant.to_string();
                             tracing::error!(tenant, segment = ?segment.header.id, path = %at.file.path.display(), offset = at.offset, bytes = at.len, %error,
                                 "logged segment cannot be used: it is left out, the log's file with it is set aside");
-                            metrics::counter!("tempo_ingester_replay_errors_total", "tenant" => tenant).increment(1);
+                            metrics::counter!(REPLAY_ERRORS.name, "tenant" => tenant).increment(1);
                             unusable.insert(at.file.number);
                             false
                         }
@@ -300,7 +301,7 @@ impl Ingester {
         let before = now_unix_seconds.saturating_sub(self.settings.complete_block_timeout.as_secs());
         let cleared: usize = self.live.tenants().iter().map(|tenant| tenant.clear(before)).sum();
         if cleared > 0 {
-            metrics::counter!("tempo_ingester_blocks_cleared_total").increment(cleared as u64);
+            metrics::counter!(BLOCKS_CLEARED.name).increment(cleared as u64);
         }
     }
 }

@@ -4,6 +4,7 @@ use vivace_block::ReadError;
 use vivace_storage::BucketError;
 
 use crate::live::ServedBlock;
+use crate::metrics::LEFT_OUT;
 use crate::query::QueryError;
 use crate::segment::{Segment, SegmentError};
 
@@ -18,7 +19,7 @@ impl LeftOut {
     /// A live segment that cannot be read.
     pub(crate) fn segment(&mut self, segment: &Segment, error: &SegmentError) {
         self.segments += 1;
-        metrics::counter!("vivace_ingester_left_out_total", "what" => "segment").increment(1);
+        metrics::counter!(LEFT_OUT.name, "what" => "segment").increment(1);
         tracing::error!(tenant = %segment.header.tenant, segment = ?segment.header.id, %error, "segment left out of an answer");
     }
 
@@ -54,7 +55,7 @@ impl LeftOut {
 
     fn damaged(&mut self, block: &ServedBlock, error: &(dyn std::error::Error + 'static)) {
         self.blocks += 1;
-        metrics::counter!("vivace_ingester_left_out_total", "what" => "block").increment(1);
+        metrics::counter!(LEFT_OUT.name, "what" => "block").increment(1);
         let (block_id, tenant) = (block.meta.block_id, &block.meta.tenant_id);
         tracing::error!(%block_id, %tenant, error, "flushed block is damaged, left out of an answer");
     }

@@ -23,6 +23,7 @@ mod limits;
 mod live;
 mod lock;
 mod log;
+mod metrics;
 mod parts;
 mod push;
 mod query;
@@ -54,6 +55,9 @@ use vivace_storage::Bucket;
 
 use crate::ingester::Ingester;
 use crate::settings::Settings;
+
+/// What the ingester counts.
+pub const METRICS: &[vivace_core::metric::Metric] = crate::metrics::ALL;
 
 /// Starts an ingester in a process: replays its log, serves `vivace.v1.SegmentLog`, `vivace.v1.Handover`, `vivace.v1.Recent`, `tempopb.Querier`,
 /// `/flush` and `/shutdown`, and joins the ring once it is ready.

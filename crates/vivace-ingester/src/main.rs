@@ -11,7 +11,8 @@ vivace_server::allocator!();
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let config = vivace_server::load_service(Target::Ingester, std::env::args_os());
-    let mut process = Process::start(&config, "vivace-ingester").await?;
+    let mut process =
+        Process::start(&config, "vivace-ingester", &[vivace_ingester::METRICS, vivace_ring::METRICS, vivace_storage::METRICS]).await?;
     let overrides = process.overrides(&config)?;
     let gossip = GossipOptions::from_config(&config.memberlist, &host_name(), clock::unix_nanos())?;
     let membership = Membership::start(gossip, clock::unix_nanos).await?;

@@ -12,6 +12,7 @@ use vivace_server::clock;
 use crate::ingester::{Gate, Ingester};
 use crate::live::Inserted;
 use crate::log::{LogError, Record};
+use crate::metrics::{BYTES_RECEIVED, TRACES_CREATED, WARNINGS};
 use crate::segment::{Compression, Refused, SEGMENT_BYTES_MAX, Segment, SegmentError, SegmentHeader, SegmentId, decompress};
 use crate::summary::{TraceSummary, summarize_arrived};
 
@@ -85,17 +86,17 @@ impl Ingester {
         }
         let traces = read(&header, request.payload.clone(), self.settings.slack_nanos()).await?;
         let tenant_name = header.tenant.to_string();
-        metrics::counter!("tempo_ingester_bytes_received_total", "tenant" => tenant_name.clone(), "data_type" => "trace")
+        metrics::counter!(BYTES_RECEIVED.name, "tenant" => tenant_name.clone(), "data_type" => "trace")
             .increment(traces.iter().map(|t| t.bytes).sum());
         let tenant = self.live.tenant(&header.tenant);
         let (refused, created) = tenant.admit(&traces, header.received_unix_seconds, self.trace_limits(&header.tenant));
         if created > 0 {
-            metrics::counter!("tempo_ingester_traces_created_total", "tenant" => tenant_name).increment(created);
+            metrics::counter!(TRACES_CREATED.name, "tenant" => tenant_name).increment(created);
         }
         let outside_slack = traces.iter().filter(|trace| trace.range.has_others).count();
         if outside_slack > 0 {
             let labels = [("tenant", header.tenant.to_string()), ("reason", "outside_ingestion_time_slack".to_owned())];
-            metrics::counter!("tempo_warnings_total", &labels).increment(outside_slack as u64);
+            metrics::counter!(WARNINGS.name, &labels).increment(outside_slack as u64);
         }
         let answer = response(&refused);
         let is_all_refused = refused.len() == traces.len();

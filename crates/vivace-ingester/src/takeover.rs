@@ -16,6 +16,7 @@ use vivace_server::clock;
 use crate::held::HeldFor;
 use crate::ingester::{Ingester, covered_request};
 use crate::live::Summarized;
+use crate::metrics::ADOPTED_SEGMENTS;
 use crate::ranges::SegmentSet;
 use crate::segment::SegmentId;
 use crate::summary::{TraceSummary, summarize_arrived};
@@ -174,7 +175,7 @@ pub(crate) async fn adopt(ingester: &Arc<Ingester>, primary: &Arc<str>, pass: im
             }
         }
         let adopted = ingester.take_over(&primary, &ids, readable);
-        metrics::counter!("vivace_ingester_adopted_segments_total").increment(adopted);
+        metrics::counter!(ADOPTED_SEGMENTS.name).increment(adopted);
         ingester.report_under_replicated();
         ingester.flush_wanted.notify_one();
     });

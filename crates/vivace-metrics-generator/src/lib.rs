@@ -4,6 +4,7 @@
 //! nothing here is durable, as in the reference. Start with [`start`].
 
 mod grpc;
+mod metrics;
 mod registry;
 mod remote_write;
 mod span_metrics;
@@ -22,6 +23,9 @@ pub use remote_write::Target;
 pub use span_metrics::SpanMetricsOptions;
 
 use crate::tenants::Tenants;
+
+/// What the metrics-generator counts of itself.
+pub const METRICS: &[vivace_core::metric::Metric] = crate::metrics::ALL;
 
 /// Starts the generator in a process. Without `metrics_generator.storage.path` it is an error, as it is in the reference.
 ///

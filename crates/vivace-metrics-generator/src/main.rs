@@ -9,7 +9,8 @@ vivace_server::allocator!();
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let config = vivace_server::load_service(Target::MetricsGenerator, std::env::args_os());
-    let mut process = Process::start(&config, "vivace-metrics-generator").await?;
+    let mut process =
+        Process::start(&config, "vivace-metrics-generator", &[vivace_metrics_generator::METRICS, vivace_ring::METRICS]).await?;
     let overrides = process.overrides(&config)?;
     let gossip = GossipOptions::from_config(&config.memberlist, &host_name(), clock::unix_nanos())?;
     let membership = Membership::start(gossip, clock::unix_nanos).await?;

@@ -10,6 +10,8 @@ use tokio_util::sync::CancellationToken;
 use vivace_core::Chain;
 use vivace_proto::prometheus::{TimeSeries, WriteRequest};
 
+use crate::metrics::{SAMPLES_FAILED, SAMPLES_RETRIED, SAMPLES_SENT};
+
 /// One receiver.
 #[derive(Debug, Clone)]
 pub struct Target {
@@ -92,19 +94,19 @@ impl Sender {
         loop {
             match self.send(body.clone()).await {
                 Ok(()) => {
-                    metrics::counter!("prometheus_remote_storage_samples_total", "tenant" => self.tenant.clone(), "url" => self.target.url.clone())
+                    metrics::counter!(SAMPLES_SENT.name, "tenant" => self.tenant.clone(), "url" => self.target.url.clone())
                         .increment(series.len() as u64);
                     return;
                 }
                 Err(error @ SendError::Refused { .. }) => {
                     tracing::error!(tenant = %self.tenant, %error, "samples are lost");
-                    metrics::counter!("prometheus_remote_storage_samples_failed_total", "tenant" => self.tenant.clone(), "url" => self.target.url.clone())
+                    metrics::counter!(SAMPLES_FAILED.name, "tenant" => self.tenant.clone(), "url" => self.target.url.clone())
                         .increment(series.len() as u64);
                     return;
                 }
                 Err(error) => {
                     tracing::warn!(tenant = %self.tenant, %error, "will try again");
-                    metrics::counter!("prometheus_remote_storage_samples_retried_total", "tenant" => self.tenant.clone(), "url" => self.target.url.clone())
+                    metrics::counter!(SAMPLES_RETRIED.name, "tenant" => self.tenant.clone(), "url" => self.target.url.clone())
                         .increment(series.len() as u64);
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(BACKOFF_MAX);

@@ -14,6 +14,7 @@ use vivace_proto::prometheus::TimeSeries;
 use vivace_server::{Overrides, clock};
 
 use crate::SpanMetricsOptions;
+use crate::metrics::{ACTIVE_SERIES, BYTES_RECEIVED, COLLECTIONS, SAMPLES_DROPPED, SERIES_LIMITED, SPANS_DISCARDED, SPANS_RECEIVED};
 use crate::registry::Registry;
 use crate::remote_write::{Sender, Target};
 use crate::span_metrics::observe;
@@ -77,15 +78,15 @@ impl Tenants {
         let limited = registry.take_limited();
         drop(registry);
         let label = tenant.to_string();
-        metrics::counter!("tempo_metrics_generator_spans_received_total", "tenant" => label.clone()).increment(accounted.spans);
-        metrics::counter!("tempo_metrics_generator_bytes_received_total", "tenant" => label.clone()).increment(traces_data.len() as u64);
+        metrics::counter!(SPANS_RECEIVED.name, "tenant" => label.clone()).increment(accounted.spans);
+        metrics::counter!(BYTES_RECEIVED.name, "tenant" => label.clone()).increment(traces_data.len() as u64);
         if accounted.outside_slack > 0 {
             let reason = "outside_metrics_ingestion_slack";
-            metrics::counter!("tempo_metrics_generator_spans_discarded_total", "tenant" => label.clone(), "reason" => reason, "processor" => "all")
+            metrics::counter!(SPANS_DISCARDED.name, "tenant" => label.clone(), "reason" => reason, "processor" => "all")
                 .increment(accounted.outside_slack);
         }
         if limited > 0 {
-            metrics::counter!("tempo_metrics_generator_registry_series_limited_total", "tenant" => label).increment(limited);
+            metrics::counter!(SERIES_LIMITED.name, "tenant" => label).increment(limited);
         }
         Ok(())
     }
@@ -181,18 +182,17 @@ impl Tenants {
             let mut registry = registry.lock();
             let stale = u64::try_from(self.section.registry.stale_duration.as_nanos()).unwrap_or(u64::MAX);
             registry.drop_stale(now_unix_nanos.saturating_sub(stale));
-            metrics::gauge!("tempo_metrics_generator_registry_active_series", "tenant" => label.clone()).set(registry.active() as f64);
+            metrics::gauge!(ACTIVE_SERIES.name, "tenant" => label.clone()).set(registry.active() as f64);
             registry.collect(now_unix_nanos / 1_000_000)
         };
-        metrics::counter!("tempo_metrics_generator_registry_collections_total", "tenant" => label.clone()).increment(1);
+        metrics::counter!(COLLECTIONS.name, "tenant" => label.clone()).increment(1);
         if limits.metrics_generator.disable_collection || series.is_empty() {
             return;
         }
         for queue in &queues {
             if queue.try_send(series.clone()).is_err() {
                 // The receiver lags by the whole queue. Series are cumulative, so the next collection carries this one's sums.
-                metrics::counter!("prometheus_remote_storage_samples_dropped_total", "tenant" => label.clone())
-                    .increment(series.len() as u64);
+                metrics::counter!(SAMPLES_DROPPED.name, "tenant" => label.clone()).increment(series.len() as u64);
                 tracing::warn!(%tenant, "a collection was dropped: the remote-write receiver does not keep up");
             }
         }

@@ -9,6 +9,8 @@ use vivace_core::budget::Budget;
 use vivace_core::cache::ByteCache;
 use vivace_core::{BlockId, TenantId, TraceId};
 
+use crate::metrics::TRACE_IDS_CACHE;
+
 /// Ids kept in memory, bytes: those of four million traces.
 const CACHE_BYTES: u64 = 64 << 20;
 /// Blocks of which first and last id of each row group are kept.
@@ -72,7 +74,7 @@ impl TraceIds {
                     };
                     let held: Arc<[TraceId]> = reader.ids_of(group)?.into();
                     let bytes = self.groups.put(key, held.clone(), size_of_val(&*held));
-                    metrics::gauge!("vivace_querier_trace_ids_cache_bytes").set(bytes as f64);
+                    metrics::gauge!(TRACE_IDS_CACHE.name).set(bytes as f64);
                     held
                 }
             };

@@ -8,6 +8,7 @@ mod counting;
 mod elsewhere;
 mod error;
 mod ids;
+mod metrics;
 mod party;
 mod querier;
 mod recent;
@@ -32,6 +33,9 @@ use crate::recent::Ingesters;
 use crate::worker::{Worker, WorkerOptions};
 
 pub use crate::error::JobError;
+
+/// What the querier counts.
+pub const METRICS: &[vivace_core::metric::Metric] = crate::metrics::ALL;
 
 /// Adds a querier to a process: it pulls jobs until the process stops.
 ///

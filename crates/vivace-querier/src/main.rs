@@ -15,7 +15,8 @@ async fn main() -> anyhow::Result<()> {
         !config.querier.frontend_worker.frontend_address.is_empty(),
         "querier.frontend_worker.frontend_address is empty, expected host:port of the query-frontends' gRPC"
     );
-    let mut process = Process::start(&config, "vivace-querier").await?;
+    let mut process =
+        Process::start(&config, "vivace-querier", &[vivace_querier::METRICS, vivace_ring::METRICS, vivace_storage::METRICS]).await?;
     let gossip = GossipOptions::from_config(&config.memberlist, &host_name(), clock::unix_nanos())?;
     let membership = Membership::start(gossip, clock::unix_nanos).await?;
     let opening = Bucket::open(&config.storage.trace, &vivace_server::environment);

@@ -15,6 +15,7 @@ use vivace_proto::vivace::v1::{Job, JobResult, job_result::Outcome};
 
 use crate::JobError;
 use crate::blocks::{self, Blocks, Found};
+use crate::metrics::JOB_DURATION;
 use crate::party::packed;
 use crate::recent::Ingesters;
 use crate::search::Matches;
@@ -75,7 +76,7 @@ impl Querier {
         let result =
             tokio::time::timeout(limit, self.work(&tenant, work, call)).await.unwrap_or(Err(JobError::TimedOut { setting, limit }));
         let status = if result.is_ok() { "ok" } else { "error" };
-        metrics::histogram!("vivace_querier_job_duration_seconds", "job" => kind, "status" => status).record(begun.elapsed().as_secs_f64());
+        metrics::histogram!(JOB_DURATION.name, "job" => kind, "status" => status).record(begun.elapsed().as_secs_f64());
         result
     }
 

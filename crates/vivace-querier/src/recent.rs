@@ -15,6 +15,7 @@ use vivace_ring::{ClientPool, Instance, Ring, Snapshot, State};
 use vivace_server::warning;
 
 use crate::JobError;
+use crate::metrics::INGESTER_FAILURES;
 
 /// Clients of the ingesters' ring.
 pub(crate) struct Ingesters {
@@ -261,7 +262,7 @@ fn is_replaying(instance: &Instance) -> bool {
 
 pub(crate) fn report(failed: Vec<Missing>, missing: &mut Vec<Missing>) {
     for failure in failed {
-        metrics::counter!("vivace_querier_ingester_failures_total").increment(1);
+        metrics::counter!(INGESTER_FAILURES.name).increment(1);
         tracing::warn!(ingester = failure.id, error = failure.why, "an ingester did not answer");
         if missing.iter().all(|m| m.id != failure.id) {
             missing.push(failure);

@@ -17,6 +17,7 @@ use vivace_proto::tempopb::SearchResponse;
 use vivace_proto::vivace::v1::job_queue_client::JobQueueClient;
 use vivace_proto::vivace::v1::{FromQuerier, Hello, Job, JobResult, ToQuerier, from_querier, job_result, to_querier};
 
+use crate::metrics::CONNECTED_FRONTENDS;
 use crate::querier::Ran;
 use crate::search::Matches;
 use crate::{JobError, Querier};
@@ -246,7 +247,7 @@ struct Connected<'a>(&'a AtomicUsize);
 impl<'a> Connected<'a> {
     fn new(count: &'a AtomicUsize) -> Self {
         let now = count.fetch_add(1, Ordering::Relaxed) + 1;
-        metrics::gauge!("vivace_querier_connected_frontends").set(now as f64);
+        metrics::gauge!(CONNECTED_FRONTENDS.name).set(now as f64);
         Self(count)
     }
 }
@@ -254,6 +255,6 @@ impl<'a> Connected<'a> {
 impl Drop for Connected<'_> {
     fn drop(&mut self) {
         let now = self.0.fetch_sub(1, Ordering::Relaxed) - 1;
-        metrics::gauge!("vivace_querier_connected_frontends").set(now as f64);
+        metrics::gauge!(CONNECTED_FRONTENDS.name).set(now as f64);
     }
 }

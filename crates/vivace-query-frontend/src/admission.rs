@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use vivace_core::TenantId;
 
 use crate::error::QueryError;
+use crate::metrics::DISCARDED_REQUESTS;
 use crate::queue::Queue;
 
 /// Queries are begun side by side as long as they end within this. Far below any timeout of jobs, so that none of them ends in it.
@@ -114,11 +115,11 @@ impl Admission {
             }
             let ahead = state.tenants.get(tenant).map_or(0, VecDeque::len) + self.0.queue.waiting(tenant);
             if ahead >= self.0.max_outstanding_per_tenant {
-                metrics::counter!("tempo_query_frontend_discarded_requests_total", "user" => tenant.to_string()).increment(1);
+                metrics::counter!(DISCARDED_REQUESTS.name, "user" => tenant.to_string()).increment(1);
                 return Err(QueryError::QueueFull);
             }
             if state.waiting >= state.worth_waiting(lane, slots, self.0.max_wait) {
-                metrics::counter!("tempo_query_frontend_discarded_requests_total", "user" => tenant.to_string()).increment(1);
+                metrics::counter!(DISCARDED_REQUESTS.name, "user" => tenant.to_string()).increment(1);
                 return Err(state.refusal(lane, slots, self.0.max_wait));
             }
             let (waiter, begun) = oneshot::channel();
@@ -165,7 +166,7 @@ impl Admission {
         while state.waiting as f64 > SLACK * state.worth_waiting(lane, slots, self.0.max_wait) as f64
             && let Some((tenant, waiter)) = state.pop_last()
         {
-            metrics::counter!("tempo_query_frontend_discarded_requests_total", "user" => tenant.to_string()).increment(1);
+            metrics::counter!(DISCARDED_REQUESTS.name, "user" => tenant.to_string()).increment(1);
             let _ = waiter.send(Err(state.refusal(lane, slots, self.0.max_wait)));
         }
     }

@@ -31,6 +31,9 @@ use vivace_proto::vivace::v1::job_queue_server::JobQueueServer;
 use vivace_server::{Overrides, Process, add_grpc};
 use vivace_storage::Blocklist;
 
+/// What the query-frontend counts.
+pub const METRICS: &[vivace_core::metric::Metric] = crate::metrics::ALL;
+
 /// Adds the query-frontend to a process: the HTTP query API, `tempopb.StreamingQuerier`, and `vivace.v1.JobQueue` for queriers.
 ///
 /// `blocklist` is kept up to date by the caller. The process is ready once a querier is connected; at shutdown it takes no

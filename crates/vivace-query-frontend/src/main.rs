@@ -10,7 +10,7 @@ vivace_server::allocator!();
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let config = vivace_server::load_service(Target::QueryFrontend, std::env::args_os());
-    let mut process = Process::start(&config, "vivace-query-frontend").await?;
+    let mut process = Process::start(&config, "vivace-query-frontend", &[vivace_query_frontend::METRICS, vivace_storage::METRICS]).await?;
     let overrides = process.overrides(&config)?;
     let opening = Bucket::open(&config.storage.trace, &vivace_server::environment);
     let bucket = process.wait_for("the bucket is not open yet", opening).await.context("could not open the bucket")?;

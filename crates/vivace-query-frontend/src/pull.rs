@@ -14,6 +14,7 @@ use vivace_proto::vivace::v1::job_queue_server::JobQueue;
 use vivace_proto::vivace::v1::{FromQuerier, Job, JobResult, ToQuerier, from_querier, job_result, to_querier};
 
 use crate::error::QueryError;
+use crate::metrics::RETRIES;
 use crate::queue::{Done, Pending, Queue};
 
 /// How often a job may lose its querier. It need not be to blame: all jobs of a stream end with it.
@@ -184,7 +185,7 @@ impl QuerierStream {
 
     fn end(&mut self, pending: Pending, result: Result<(JobResult, Charge), QueryError>) {
         let tries = pending.tried.len() + usize::from(result.is_ok());
-        metrics::histogram!("tempo_query_frontend_retries").record(tries.saturating_sub(1) as f64);
+        metrics::histogram!(RETRIES.name).record(tries.saturating_sub(1) as f64);
         self.queue.ended();
         // The query may have ended meanwhile; then nobody wants the result.
         let (result, held) = match result {

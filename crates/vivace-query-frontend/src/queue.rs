@@ -13,6 +13,7 @@ use vivace_proto::vivace::v1::JobResult;
 use vivace_proto::vivace::v1::job::Work;
 
 use crate::error::QueryError;
+use crate::metrics::{CONNECTED_CLIENTS, DISCARDED_REQUESTS, QUEUE_DURATION, QUEUE_LENGTH};
 
 /// Jobs of one query that wait or run at a time, however few queriers there are.
 const JOBS_LEAST: usize = 16;
@@ -104,7 +105,7 @@ impl Queue {
             queue.forget_cancelled();
         }
         if queue.len >= self.0.max_outstanding {
-            metrics::counter!("tempo_query_frontend_discarded_requests_total", "user" => tenant.to_string()).increment(1);
+            metrics::counter!(DISCARDED_REQUESTS.name, "user" => tenant.to_string()).increment(1);
             return Err(QueryError::QueueFull);
         }
         match queue.queries.iter_mut().find(|(query, _)| *query == pending.query) {
@@ -188,7 +189,7 @@ impl Queue {
             tokio::pin!(changed);
             changed.as_mut().enable(); // a push between the look and the wait wakes this one
             if let Some(pending) = self.0.state.lock().pop(querier) {
-                metrics::histogram!("tempo_query_frontend_queue_duration_seconds").record(pending.since.elapsed().as_secs_f64());
+                metrics::histogram!(QUEUE_DURATION.name).record(pending.since.elapsed().as_secs_f64());
                 return pending;
             }
             changed.await;
@@ -284,11 +285,11 @@ impl State {
 
     fn publish_length(&self, tenant: &TenantId) {
         let length = self.tenants.get(tenant).map_or(0, |queue| queue.len);
-        metrics::gauge!("tempo_query_frontend_queue_length", "user" => tenant.to_string()).set(length as f64);
+        metrics::gauge!(QUEUE_LENGTH.name, "user" => tenant.to_string()).set(length as f64);
     }
 
     fn publish_queriers(&self) {
-        metrics::gauge!("tempo_query_frontend_connected_clients").set(self.queriers.values().map(Vec::len).sum::<usize>() as f64);
+        metrics::gauge!(CONNECTED_CLIENTS.name).set(self.queriers.values().map(Vec::len).sum::<usize>() as f64);
     }
 }
 

@@ -10,6 +10,7 @@ mod gossip;
 mod instance;
 mod membership;
 mod merge;
+mod metrics;
 mod options;
 mod pages;
 mod pool;
@@ -29,3 +30,6 @@ pub use ring::Ring;
 pub use seeds::Seed;
 pub use snapshot::Snapshot;
 pub use socket::{MemoryNetwork, MemorySocket, Socket};
+
+/// What each member of a ring counts.
+pub const METRICS: &[vivace_core::metric::Metric] = crate::metrics::ALL;

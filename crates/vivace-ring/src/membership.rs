@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use crate::gossip::wire::DATAGRAM_MAX;
 use crate::gossip::{Content, Entry, FORGOTTEN_MAX, Gossip, INTERVALS_UNTIL_DEAD, Millis, Outgoing, Run, Settings, WORD_MAX, millis};
+use crate::metrics::{DROPPED_DATAGRAMS, MEMBERS};
 use crate::options::join_backoff;
 use crate::{GossipOptions, Instance, MembershipError, Registration, Ring, Role, Snapshot, Socket, State, merge};
 
@@ -261,7 +262,7 @@ impl Member {
             self.news.notify_one();
         }
         received.unwrap_or_else(|reason| {
-            metrics::counter!("vivace_ring_gossip_dropped_datagrams_total", "reason" => reason.as_str()).increment(1);
+            metrics::counter!(DROPPED_DATAGRAMS.name, "reason" => reason.as_str()).increment(1);
             tracing::debug!(%from, reason = reason.as_str(), "gossip dropped");
             Vec::new()
         })
@@ -426,7 +427,7 @@ fn log_changes(role: Role, before: &Snapshot, after: &Snapshot) {
 fn record_members(role: Role, snapshot: &Snapshot) {
     for state in State::ALL {
         let members = snapshot.live().filter(|i| i.state == state).count();
-        metrics::gauge!("tempo_ring_members", "name" => role.as_str(), "state" => state.as_str()).set(members as f64);
+        metrics::gauge!(MEMBERS.name, "name" => role.as_str(), "state" => state.as_str()).set(members as f64);
     }
-    metrics::gauge!("tempo_ring_members", "name" => role.as_str(), "state" => "Unhealthy").set(snapshot.dead().count() as f64);
+    metrics::gauge!(MEMBERS.name, "name" => role.as_str(), "state" => "Unhealthy").set(snapshot.dead().count() as f64);
 }

@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::metrics::{BUILD_INFO, TEMPO_BUILD_INFO};
+
 /// The version of Vivace.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -55,16 +57,21 @@ pub(crate) fn text(name: &str) -> String {
 
 /// `tempo_build_info`.
 pub(crate) fn publish() {
+    let goarch = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
     metrics::gauge!(
-        "tempo_build_info",
+        TEMPO_BUILD_INFO.name,
         "version" => TEMPO_VERSION,
         "revision" => revision(),
         "branch" => branch(),
         "goversion" => "",
         "goos" => std::env::consts::OS,
-        "goarch" => match std::env::consts::ARCH { "x86_64" => "amd64", "aarch64" => "arm64", other => other },
+        "goarch" => goarch,
         "tags" => "vivace",
     )
     .set(1.0);
-    metrics::gauge!("vivace_build_info", "version" => VERSION).set(1.0);
+    metrics::gauge!(BUILD_INFO.name, "version" => VERSION).set(1.0);
 }

@@ -20,6 +20,7 @@ use crate::activity::{Activity, Verdict};
 use crate::grpc_messages::Messages;
 use crate::incoming::PlainBody;
 use crate::listen::{ConnectionOptions, Ending, Staged};
+use crate::metrics::CONNECTIONS_CUT;
 use crate::outgoing::Answer;
 use crate::places::Place;
 use crate::request_budget::{RequestBudget, RequestCharge};
@@ -79,14 +80,14 @@ pub(crate) async fn serve(
         tokio::select! {
             served = connection.as_mut() => break served,
             () = place.leave.cancelled() => {
-                metrics::counter!("vivace_connections_cut_total", "protocol" => protocol, "reason" => "place").increment(1);
+                metrics::counter!(CONNECTIONS_CUT.name, "protocol" => protocol, "reason" => "place").increment(1);
                 return tracing::debug!(%peer, protocol, "a connection gives its place to another one");
             }
             _ = tick.tick() => match activity.judge(&timeouts, tokio::time::Instant::now()) {
                 Verdict::Keep => {}
                 Verdict::Move => connection.as_mut().graceful_shutdown(),
                 Verdict::Cut(reason) => {
-                    metrics::counter!("vivace_connections_cut_total", "protocol" => protocol, "reason" => "timeout").increment(1);
+                    metrics::counter!(CONNECTIONS_CUT.name, "protocol" => protocol, "reason" => "timeout").increment(1);
                     return tracing::debug!(%peer, protocol, reason, "a connection is cut");
                 }
             },

@@ -14,6 +14,8 @@ use bytes::Bytes;
 use http::{HeaderMap, Method};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
+use crate::metrics::{INFLIGHT_REQUESTS, REQUEST_DURATION};
+
 /// gRPC status codes as they stand in `grpc-status`.
 const OK: &str = "0";
 const CANCELLED: &str = "1";
@@ -28,7 +30,7 @@ pub(crate) async fn http(request: Request, next: Next) -> Response {
     let response = next.run(request).await;
     drop(inflight);
     metrics::histogram!(
-        "tempo_request_duration_seconds",
+        REQUEST_DURATION.name,
         "method" => method, "route" => route, "status_code" => response.status().as_str().to_owned(), "ws" => "false",
     )
     .record(start.elapsed().as_secs_f64());
@@ -98,7 +100,7 @@ impl Measured {
 impl Drop for Measured {
     fn drop(&mut self) {
         metrics::histogram!(
-            "tempo_request_duration_seconds",
+            REQUEST_DURATION.name,
             "method" => "gRPC", "route" => std::mem::take(&mut self.route), "status_code" => self.outcome, "ws" => "false",
         )
         .record(self.start.elapsed().as_secs_f64());
@@ -138,7 +140,7 @@ struct Inflight(metrics::Gauge);
 
 impl Inflight {
     fn enter(method: &'static str, route: &str) -> Self {
-        let gauge = metrics::gauge!("tempo_inflight_requests", "method" => method, "route" => route.to_owned());
+        let gauge = metrics::gauge!(INFLIGHT_REQUESTS.name, "method" => method, "route" => route.to_owned());
         gauge.increment(1.0);
         Self(gauge)
     }

@@ -8,7 +8,7 @@
 //! #[tokio::main]
 //! async fn main() -> anyhow::Result<()> {
 //!     let config = vivace_server::load(std::env::args_os());
-//!     let mut process = vivace_server::Process::start(&config, "vivace-example").await?;
+//!     let mut process = vivace_server::Process::start(&config, "vivace-example", &[]).await?;
 //!     process.add_http(axum::Router::new().route("/hello", axum::routing::get(|| async { "hello" })));
 //!     let stop = process.stop_token();
 //!     process.spawn("ticker", async move {
@@ -39,6 +39,7 @@ mod load;
 mod log;
 mod memory;
 mod memory_limit;
+mod metrics;
 mod outgoing;
 mod overrides;
 mod path;
@@ -65,6 +66,9 @@ pub use process::{GrpcLimits, Process, Shutdown};
 pub use request_budget::{RequestBudget, RequestCharge, over_budget_status};
 pub use room::{HeldUntilSent, room};
 pub use tenant::Tenancy;
+
+/// What every process counts.
+pub const METRICS: &[vivace_core::metric::Metric] = crate::metrics::ALL;
 
 #[doc(hidden)]
 pub use tikv_jemallocator::Jemalloc;

@@ -21,6 +21,7 @@ use vivace_core::budget::Budget;
 
 use crate::activity::{Activity, Timeouts};
 use crate::connection::{self, Context};
+use crate::metrics::{CONNECTIONS, CONNECTIONS_LIMIT, CONNECTIONS_REFUSED};
 use crate::path;
 use crate::places::Places;
 use crate::request_budget::RequestBudget;
@@ -156,7 +157,7 @@ impl Services {
 pub(crate) async fn serve(listener: TcpListener, services: Staged, settings: Settings, shared: Shared, ending: Ending) {
     let protocol = settings.protocol;
     let permits = (settings.max_connections > 0).then(|| Arc::new(Semaphore::new(settings.max_connections)));
-    metrics::gauge!("tempo_tcp_connections_limit", "protocol" => protocol).set(settings.max_connections as f64);
+    metrics::gauge!(CONNECTIONS_LIMIT.name, "protocol" => protocol).set(settings.max_connections as f64);
     let number = shared.places.listener();
     let requests = if settings.is_for_members { RequestBudget::whole(&shared.budget) } else { RequestBudget::of_senders(&shared.budget) };
     let context = Arc::new(Context { services, options: settings.connections, requests, budget: shared.budget, protocol });
@@ -177,7 +178,7 @@ pub(crate) async fn serve(listener: TcpListener, services: Staged, settings: Set
             Ok((stream, peer)) => {
                 let activity = Activity::new(Instant::now());
                 let Some(place) = shared.places.take(number, &activity) else {
-                    metrics::counter!("vivace_connections_refused_total", "protocol" => protocol).increment(1);
+                    metrics::counter!(CONNECTIONS_REFUSED.name, "protocol" => protocol).increment(1);
                     continue;
                 };
                 let (context, ending, sends_away_early) = (context.clone(), ending.clone(), settings.sends_away_early);
@@ -221,7 +222,7 @@ struct Open(metrics::Gauge);
 
 impl Open {
     fn enter(protocol: &'static str) -> Self {
-        let gauge = metrics::gauge!("tempo_tcp_connections", "protocol" => protocol);
+        let gauge = metrics::gauge!(CONNECTIONS.name, "protocol" => protocol);
         gauge.increment(1.0);
         Self(gauge)
     }

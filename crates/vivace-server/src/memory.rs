@@ -8,6 +8,12 @@ use std::time::Duration;
 use tikv_jemalloc_ctl::{Access, AsName, Name, arenas, background_thread, epoch, stats};
 use tokio_util::sync::CancellationToken;
 use vivace_core::budget::{Account, Budget};
+use vivace_core::metric::Metric;
+
+use crate::metrics::{
+    ALLOCATED, ALLOCATOR_ACTIVE, ALLOCATOR_RESIDENT, GO_GC_COUNT, GO_GOROUTINES, GO_HEAP_INUSE, MEMORY, MEMORY_LIMIT, PROCESS_CPU,
+    PROCESS_MAX_FDS, PROCESS_OPEN_FDS, PROCESS_RESIDENT, PROCESS_START, PROCESS_THREADS, PROCESS_VIRTUAL,
+};
 
 /// Ticks of `/proc/*/stat` per second: fixed at 100 in Linux's interface to programs.
 const TICKS_PER_SECOND: f64 = 100.0;
@@ -59,42 +65,46 @@ fn purge() {
 }
 
 /// The series that Prometheus clients of every language publish, in the text format.
-/// Those named after Go carry their honest equivalents, so that Tempo's dashboards keep working.
 pub(crate) fn render(budget: &Budget) -> String {
     let mut out = String::new();
     if let Some(stat) = Stat::read() {
-        line(&mut out, "counter", "process_cpu_seconds_total", stat.cpu_seconds);
-        line(&mut out, "gauge", "process_resident_memory_bytes", stat.resident_bytes);
-        line(&mut out, "gauge", "process_virtual_memory_bytes", stat.virtual_bytes);
-        line(&mut out, "gauge", "process_start_time_seconds", stat.start_time);
-        line(&mut out, "gauge", "process_threads", stat.threads);
+        line(&mut out, &PROCESS_CPU, stat.cpu_seconds);
+        line(&mut out, &PROCESS_RESIDENT, stat.resident_bytes);
+        line(&mut out, &PROCESS_VIRTUAL, stat.virtual_bytes);
+        line(&mut out, &PROCESS_START, stat.start_time);
+        line(&mut out, &PROCESS_THREADS, stat.threads);
     }
     if let Ok(fds) = fs::read_dir("/proc/self/fd") {
-        line(&mut out, "gauge", "process_open_fds", fds.count() as f64);
+        line(&mut out, &PROCESS_OPEN_FDS, fds.count() as f64);
     }
     if let Some(max) = max_fds() {
-        line(&mut out, "gauge", "process_max_fds", max);
+        line(&mut out, &PROCESS_MAX_FDS, max);
     }
     if let Some(heap) = Heap::read() {
-        line(&mut out, "gauge", "go_memstats_heap_inuse_bytes", heap.active);
-        line(&mut out, "gauge", "vivace_allocator_allocated_bytes", heap.allocated);
-        line(&mut out, "gauge", "vivace_allocator_active_bytes", heap.active);
-        line(&mut out, "gauge", "vivace_allocator_resident_bytes", heap.resident);
+        line(&mut out, &GO_HEAP_INUSE, heap.active);
+        line(&mut out, &ALLOCATED, heap.allocated);
+        line(&mut out, &ALLOCATOR_ACTIVE, heap.active);
+        line(&mut out, &ALLOCATOR_RESIDENT, heap.resident);
     }
     let tasks = tokio::runtime::Handle::try_current().map_or(0, |runtime| runtime.metrics().num_alive_tasks());
-    line(&mut out, "gauge", "go_goroutines", tasks as f64);
-    line(&mut out, "counter", "go_gc_duration_seconds_count", 0.0);
-    line(&mut out, "gauge", "vivace_memory_limit_bytes", budget.limit() as f64);
-    out.push_str("# TYPE vivace_memory_bytes gauge\n");
+    line(&mut out, &GO_GOROUTINES, tasks as f64);
+    line(&mut out, &GO_GC_COUNT, 0.0);
+    line(&mut out, &MEMORY_LIMIT, budget.limit() as f64);
+    head(&mut out, &MEMORY);
     for account in Account::ALL {
-        let (name, bytes) = (account.name(), budget.used_by(account));
-        writeln!(out, "vivace_memory_bytes{{account=\"{name}\"}} {bytes}").expect("writing to a string does not fail");
+        let (series, name, bytes) = (MEMORY.name, account.name(), budget.used_by(account));
+        writeln!(out, "{series}{{account=\"{name}\"}} {bytes}").expect("writing to a string does not fail");
     }
     out
 }
 
-fn line(out: &mut String, kind: &str, name: &str, value: f64) {
-    writeln!(out, "# TYPE {name} {kind}\n{name} {value}\n").expect("writing to a string does not fail");
+fn line(out: &mut String, metric: &Metric, value: f64) {
+    head(out, metric);
+    writeln!(out, "{} {value}\n", metric.name).expect("writing to a string does not fail");
+}
+
+fn head(out: &mut String, Metric { name, kind, help, .. }: &Metric) {
+    writeln!(out, "# HELP {name} {help}\n# TYPE {name} {}", kind.as_str()).expect("writing to a string does not fail");
 }
 
 /// Bytes in the allocator's books.

@@ -8,8 +8,10 @@ use parking_lot::RwLock;
 use tokio_util::sync::CancellationToken;
 use vivace_config::{Config, Limits, OverridesConfig as OverrideKeys};
 use vivace_core::TenantId;
+use vivace_core::metric::Metric;
 
 use crate::load;
+use crate::metrics::{LIMITS_DEFAULTS, LIMITS_OVERRIDES, RUNTIME_CONFIG_LOADED, USER_OVERRIDES_FAILED};
 
 /// The limits that hold now. A per-tenant file that turns invalid changes nothing: the last good one stays, an error is logged
 /// and `tempo_runtime_config_last_reload_successful` is 0.
@@ -46,8 +48,8 @@ impl Overrides {
             period: (*period).max(Duration::from_millis(10)),
             current: RwLock::new(Current { overrides, text: String::new(), refused: None }),
         };
-        metrics::counter!("tempo_overrides_user_configurable_overrides_reload_failed_total").absolute(0);
-        publish("tempo_limits_defaults", defaults, None);
+        metrics::counter!(USER_OVERRIDES_FAILED.name).absolute(0);
+        publish(&LIMITS_DEFAULTS, defaults, None);
         if let Some(file) = &this.file {
             this.reload(file).map_err(|error| anyhow::anyhow!("overrides.per_tenant_override_config: {error}"))?;
         }
@@ -91,7 +93,7 @@ impl Overrides {
 
     fn reload(&self, file: &str) -> Result<(), String> {
         let result = self.read(file);
-        metrics::gauge!("tempo_runtime_config_last_reload_successful", "config" => "overrides").set(if result.is_ok() { 1.0 } else { 0.0 });
+        metrics::gauge!(RUNTIME_CONFIG_LOADED.name, "config" => "overrides").set(if result.is_ok() { 1.0 } else { 0.0 });
         result
     }
 
@@ -111,7 +113,7 @@ impl Overrides {
             tracing::warn!(file, "{warning}");
         }
         for tenant in overrides.tenants() {
-            publish("tempo_limits_overrides", &overrides.limits(&tenant), Some(&tenant));
+            publish(&LIMITS_OVERRIDES, &overrides.limits(&tenant), Some(&tenant));
         }
         tracing::info!(file, tenants = overrides.tenants().len(), "per-tenant limits read");
         *self.current.write() = Current { overrides: Arc::new(overrides), text, refused: None };
@@ -150,7 +152,7 @@ fn indent(out: &mut String, yaml: &str, spaces: usize) {
 }
 
 /// `limit_name` of the Tenants dashboard. Source: docs/facts/metrics.md, "Limits".
-fn publish(metric: &'static str, limits: &Limits, tenant: Option<&TenantId>) {
+fn publish(metric: &Metric, limits: &Limits, tenant: Option<&TenantId>) {
     let values = [
         ("max_local_traces_per_user", limits.ingestion.max_traces_per_user as f64),
         ("max_global_traces_per_user", limits.ingestion.max_global_traces_per_user as f64),
@@ -167,12 +169,12 @@ fn publish(metric: &'static str, limits: &Limits, tenant: Option<&TenantId>) {
     match tenant {
         Some(tenant) => {
             for (name, value) in values {
-                metrics::gauge!(metric, "limit_name" => name, "user" => tenant.to_string()).set(value);
+                metrics::gauge!(metric.name, "limit_name" => name, "user" => tenant.to_string()).set(value);
             }
         }
         None => {
             for (name, value) in values.into_iter().chain(of_defaults_only) {
-                metrics::gauge!(metric, "limit_name" => name).set(value);
+                metrics::gauge!(metric.name, "limit_name" => name).set(value);
             }
         }
     }

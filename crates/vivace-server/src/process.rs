@@ -27,6 +27,7 @@ use tonic::service::Routes;
 use tower::Service;
 use vivace_config::Config;
 use vivace_core::budget::Budget;
+use vivace_core::metric::Metric;
 
 use crate::listen::{self, ConnectionOptions, Ending, Services, Shared, Staged};
 use crate::memory_limit::MemoryLimit;
@@ -88,12 +89,13 @@ pub struct GrpcLimits {
 
 impl Process {
     /// Installs logs and metrics and binds the listeners of `server`. From here on the process' own pages are served;
-    /// other HTTP requests wait until it runs, and so do gRPC connections. `name` is the binary's, such as `vivace-querier`.
+    /// other HTTP requests wait until it runs, and so do gRPC connections. `name` is the binary's, such as `vivace-querier`;
+    /// `metrics` has those of all its parts but this crate's, so that they are explained where they are served.
     ///
     /// # Errors
     /// An address that cannot be bound, with the keys it comes from.
-    pub async fn start(config: &Config, name: &str) -> anyhow::Result<Self> {
-        let mut process = Self::bind(config, name).await?;
+    pub async fn start(config: &Config, name: &str, metrics: &[&[Metric]]) -> anyhow::Result<Self> {
+        let mut process = Self::bind(config, name, metrics).await?;
         let watch = memory::watch(process.budget(), process.stop.clone());
         process.spawn("memory watch", async move {
             watch.await;
@@ -125,13 +127,13 @@ impl Process {
             "127.0.0.1".clone_into(address);
             *port = 0;
         }
-        Self::bind(&config, name).await
+        Self::bind(&config, name, &[]).await
     }
 
-    async fn bind(config: &Config, name: &str) -> anyhow::Result<Self> {
+    async fn bind(config: &Config, name: &str, metrics: &[&[Metric]]) -> anyhow::Result<Self> {
         let settings = Settings::of(config)?;
         log::install(settings.log_format, settings.log_level);
-        let recorder = recorder::install()?;
+        let recorder = recorder::install(metrics)?;
         build::publish();
         memory::return_unused_pages();
         let shared = Shared {

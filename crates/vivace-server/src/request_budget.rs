@@ -7,6 +7,8 @@ use tonic::{Code, Status};
 use vivace_core::budget::{Account, Budget, Charge, OverBudget};
 use vivace_core::wire::{put_bytes, put_varint};
 
+use crate::metrics::MEMORY_REFUSED;
+
 /// Share of the account that those outside of the cluster may fill, percent. The rest is for what their requests need within:
 /// were it theirs too, no request that has begun could end.
 const SENDERS_PERCENT: u64 = 70;
@@ -122,7 +124,7 @@ impl RequestCharge {
 
 /// Counts what does not fit.
 pub(crate) fn count_refusal(over: &OverBudget) {
-    metrics::counter!("vivace_memory_refused_total", "account" => over.account.name()).increment(1);
+    metrics::counter!(MEMORY_REFUSED.name, "account" => over.account.name()).increment(1);
 }
 
 /// The refusal as a gRPC status: RESOURCE_EXHAUSTED, with the hint without which clients drop what they send, unless it never

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use lru::LruCache;
 use parking_lot::Mutex;
 
+use crate::metrics::BAD_OBJECTS;
+
 /// The same object is named in the log at most this often; it is met at every poll.
 const SAID_AGAIN_AFTER: Duration = Duration::from_secs(3600);
 
@@ -22,7 +24,7 @@ static SAID: LazyLock<Mutex<LruCache<(String, String), Instant>>> = LazyLock::ne
 /// one at most once an hour. `tenant` is empty for what lies above all tenants.
 pub fn report_bad_object(tenant: &(impl ToString + ?Sized), key: &str, reason: &str) {
     let tenant = tenant.to_string();
-    metrics::counter!("vivace_storage_bad_objects_total", "tenant" => tenant.clone()).increment(1);
+    metrics::counter!(BAD_OBJECTS.name, "tenant" => tenant.clone()).increment(1);
     let key: String = key.chars().take(NAME_CHARS).collect();
     if !is_news(&tenant, &key, Instant::now()) {
         return;

@@ -22,6 +22,7 @@ use crate::error::BucketError;
 use crate::keys;
 use crate::listing::{Collector, Listing};
 use crate::local;
+use crate::metrics::WRITTEN_BYTES;
 use crate::reader::{DataFile, Source};
 use crate::upload::Upload;
 
@@ -267,7 +268,7 @@ impl Bucket {
             let upload = self.begin_upload(location).await?;
             upload.of_file(file, usize::try_from(part).unwrap_or(usize::MAX), unreadable).await?;
         }
-        metrics::counter!("vivace_storage_written_bytes_total").increment(len);
+        metrics::counter!(WRITTEN_BYTES.name).increment(len);
         Ok(())
     }
 

@@ -5,6 +5,8 @@ use vivace_core::budget::Budget;
 use vivace_core::cache::ByteCache;
 use vivace_core::{BlockId, TenantId};
 
+use crate::metrics::{CACHE_BYTES, CACHE_REQUESTS};
+
 /// Tenant, block, and which part of it.
 pub(crate) type CacheKey = (TenantId, BlockId, u32);
 
@@ -26,13 +28,13 @@ impl Cache {
     pub(crate) fn get(&self, key: &CacheKey) -> Option<Bytes> {
         let found = self.kept.get(key);
         let status = if found.is_some() { "hit" } else { "miss" };
-        metrics::counter!("vivace_storage_cache_requests_total", "role" => self.role, "status" => status).increment(1);
+        metrics::counter!(CACHE_REQUESTS.name, "role" => self.role, "status" => status).increment(1);
         found
     }
 
     pub(crate) fn put(&self, key: CacheKey, value: Bytes) {
         let bytes = value.len();
         let kept = self.kept.put(key, value, bytes);
-        metrics::gauge!("vivace_storage_cache_bytes", "role" => self.role).set(kept as f64);
+        metrics::gauge!(CACHE_BYTES.name, "role" => self.role).set(kept as f64);
     }
 }

@@ -11,6 +11,7 @@ use vivace_core::TenantId;
 
 use crate::blocklist::{TenantBlocks, nanos};
 use crate::listing::Listing;
+use crate::metrics::INDEX_ERRORS;
 use crate::tenant_index::TenantIndex;
 use crate::times::believable;
 use crate::{Bucket, BucketError, keys, report_bad_object};
@@ -90,7 +91,7 @@ impl Indexes {
             self.write(tenant, index, listing, now_unix_nanos).await
         };
         if let Err(error) = result {
-            metrics::counter!("tempodb_blocklist_tenant_index_errors_total", "tenant" => tenant.to_string()).increment(1);
+            metrics::counter!(INDEX_ERRORS.name, "tenant" => tenant.to_string()).increment(1);
             tracing::error!(%tenant, error = &error as &dyn std::error::Error, "could not write the tenant's index");
         }
     }

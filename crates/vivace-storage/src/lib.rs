@@ -13,6 +13,7 @@ mod indexes;
 mod keys;
 mod listing;
 mod local;
+mod metrics;
 mod near;
 mod open;
 mod poller;
@@ -35,3 +36,6 @@ pub use poller::{PollError, PollOptions, PollReport, Poller};
 pub use stream::{DataUpload, DataWriter};
 pub use tenant_index::{CompactedBlock, TenantIndex};
 pub use times::overlaps;
+
+/// What is counted about the bucket and the list of its blocks.
+pub const METRICS: &[vivace_core::metric::Metric] = crate::metrics::ALL;

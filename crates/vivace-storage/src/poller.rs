@@ -19,6 +19,9 @@ use vivace_core::{BlockId, TenantId};
 use crate::blocklist::{Blocklist, TenantBlocks, nanos};
 use crate::indexes::Indexes;
 use crate::listing::{ListedBlock, Listing};
+use crate::metrics::{
+    BACKEND_BYTES, BACKEND_OBJECTS, BLOCKLIST_LENGTH, INDEX_AGE, INDEX_BUILDER, INDEX_ERRORS, POLL_DURATION, POLL_ERRORS,
+};
 use crate::tenant_index::{CompactedBlock, TenantIndex};
 use crate::times::believable;
 use crate::{Bucket, BucketError, report_bad_object};
@@ -271,7 +274,7 @@ impl Poller {
             self.inner.indexes.update(&tenant, &index, &listing, now).await;
         };
         futures::stream::iter(indexes).for_each_concurrent(at_once, write).await;
-        metrics::histogram!("tempodb_blocklist_poll_duration_seconds").record(begun.elapsed().as_secs_f64());
+        metrics::histogram!(POLL_DURATION.name).record(begun.elapsed().as_secs_f64());
         Ok(report)
     }
 
@@ -323,7 +326,7 @@ impl Poller {
         let failed = AtomicUsize::new(0);
         let list = async |(tenant, index_date): (TenantId, u64)| {
             if let Err(error) = self.list_tenant(&tenant, false, index_date).await {
-                metrics::counter!("tempodb_blocklist_poll_errors_total", "tenant" => tenant.to_string()).increment(1);
+                metrics::counter!(POLL_ERRORS.name, "tenant" => tenant.to_string()).increment(1);
                 if failed.fetch_add(1, Ordering::Relaxed) >= NAMED_MAX {
                     return;
                 }
@@ -343,7 +346,7 @@ impl Poller {
             match self.poll_tenant(tenant).await {
                 Ok(seen) => return Ok(seen),
                 Err(error) => {
-                    metrics::counter!("tempodb_blocklist_poll_errors_total", "tenant" => tenant.to_string()).increment(1);
+                    metrics::counter!(POLL_ERRORS.name, "tenant" => tenant.to_string()).increment(1);
                     tries += 1;
                     if tries > self.inner.options.retries {
                         return Err(error);
@@ -355,7 +358,7 @@ impl Poller {
 
     async fn poll_tenant(&self, tenant: &TenantId) -> Result<Seen, PollError> {
         let builds = (self.inner.builds)(tenant);
-        metrics::gauge!("tempodb_blocklist_tenant_index_builder", "tenant" => tenant.to_string()).set(f64::from(u8::from(builds)));
+        metrics::gauge!(INDEX_BUILDER.name, "tenant" => tenant.to_string()).set(f64::from(u8::from(builds)));
         if !builds {
             match self.read_index(tenant).await {
                 Ok(index) => {
@@ -417,14 +420,14 @@ impl Poller {
 
     fn take(&self, tenant: &TenantId, index: &TenantIndex, as_of_unix_nanos: u64, listed_unix_nanos: u64) {
         let name = tenant.to_string();
-        metrics::gauge!("tempodb_blocklist_length", "tenant" => name.clone()).set(index.live.len() as f64);
+        metrics::gauge!(BLOCKLIST_LENGTH.name, "tenant" => name.clone()).set(index.live.len() as f64);
         let sums = |metas: &mut dyn Iterator<Item = &BlockMeta>| {
             metas.fold((0u64, 0u64), |(n, b), m| (n.saturating_add(m.total_objects), b.saturating_add(m.size_bytes)))
         };
         let states = [("live", sums(&mut index.live.iter())), ("compacted", sums(&mut index.compacted.iter().map(|b| &b.meta)))];
         for (status, (objects, bytes)) in states {
-            metrics::gauge!("tempodb_backend_objects_total", "tenant" => name.clone(), "status" => status).set(objects as f64);
-            metrics::gauge!("tempodb_backend_bytes_total", "tenant" => name.clone(), "status" => status).set(bytes as f64);
+            metrics::gauge!(BACKEND_OBJECTS.name, "tenant" => name.clone(), "status" => status).set(objects as f64);
+            metrics::gauge!(BACKEND_BYTES.name, "tenant" => name.clone(), "status" => status).set(bytes as f64);
         }
         let blocks = TenantBlocks { live: index.live.clone(), compacted: index.compacted.clone(), listed_unix_nanos };
         self.inner.list.polled(tenant, blocks, as_of_unix_nanos);
@@ -435,16 +438,16 @@ impl Poller {
             Ok(index) => index,
             Err(error) => {
                 if !matches!(error, BucketError::Gone { .. }) {
-                    metrics::counter!("tempodb_blocklist_tenant_index_errors_total", "tenant" => tenant.to_string()).increment(1);
+                    metrics::counter!(INDEX_ERRORS.name, "tenant" => tenant.to_string()).increment(1);
                 }
                 return Err(error.into());
             }
         };
         let age = self.inner.list.now().saturating_sub(index.created_unix_nanos);
-        metrics::gauge!("tempodb_blocklist_tenant_index_age_seconds", "tenant" => tenant.to_string()).set(age as f64 / 1e9);
+        metrics::gauge!(INDEX_AGE.name, "tenant" => tenant.to_string()).set(age as f64 / 1e9);
         let limit = self.inner.options.stale_index_age;
         if !limit.is_zero() && age > nanos(limit) {
-            metrics::counter!("tempodb_blocklist_tenant_index_errors_total", "tenant" => tenant.to_string()).increment(1);
+            metrics::counter!(INDEX_ERRORS.name, "tenant" => tenant.to_string()).increment(1);
             let (age_seconds, limit_seconds) = (age / 1_000_000_000, limit.as_secs());
             return Err(PollError::Stale { tenant: tenant.clone(), age_seconds, limit_seconds });
         }
@@ -505,7 +508,7 @@ impl Poller {
             Ok(block) => Ok(Some(block)),
             Err(BucketError::Gone { .. }) => Ok(None),
             Err(BucketError::Corrupt { key, reason }) => {
-                metrics::counter!("tempodb_blocklist_poll_errors_total", "tenant" => tenant.to_string()).increment(1);
+                metrics::counter!(POLL_ERRORS.name, "tenant" => tenant.to_string()).increment(1);
                 report_bad_object(tenant, &key, &reason);
                 Ok(None)
             }

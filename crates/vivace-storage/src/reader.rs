@@ -14,6 +14,7 @@ use tokio::runtime::Handle;
 use vivace_block::ReadAt;
 
 use crate::cache::{Cache, CacheKey};
+use crate::metrics::READ_BYTES;
 
 /// `data.parquet` of one block. Blocks the calling thread, so it is for `spawn_blocking`.
 pub(crate) struct DataFile {
@@ -38,7 +39,7 @@ impl Source {
                 if bytes.len() as u64 != range.end - range.start {
                     return Err(short(location, &range, bytes.len()));
                 }
-                metrics::counter!("vivace_storage_read_bytes_total").increment(bytes.len() as u64);
+                metrics::counter!(READ_BYTES.name).increment(bytes.len() as u64);
                 Ok(bytes)
             }
             Self::File { path, file } => {
@@ -53,7 +54,7 @@ impl Source {
                 let len = usize::try_from(range.end - range.start).map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?;
                 let mut buffer = vec![0; len];
                 file.read_exact_at(&mut buffer, range.start).map_err(named)?;
-                metrics::counter!("vivace_storage_read_bytes_total").increment(len as u64);
+                metrics::counter!(READ_BYTES.name).increment(len as u64);
                 Ok(buffer.into())
             }
         }
@@ -111,7 +112,7 @@ impl ReadAt for DataFile {
                 if let Some((range, bytes)) = ranges.iter().zip(&got).find(|(range, bytes)| range.end - range.start != bytes.len() as u64) {
                     return Err(short(location, range, bytes.len()));
                 }
-                metrics::counter!("vivace_storage_read_bytes_total").increment(got.iter().map(|b| b.len() as u64).sum());
+                metrics::counter!(READ_BYTES.name).increment(got.iter().map(|b| b.len() as u64).sum());
                 Ok(got)
             }
             _ => ranges.iter().map(|range| self.read(range.clone())).collect(),

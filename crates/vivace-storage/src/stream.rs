@@ -11,6 +11,7 @@ use vivace_core::{BlockId, TenantId};
 use crate::bucket::Bucket;
 use crate::error::BucketError;
 use crate::keys;
+use crate::metrics::WRITTEN_BYTES;
 
 /// Takes a block's `data.parquet` as it is written, and hands it to its [`DataUpload`] in parts. Writing blocks the thread while the
 /// bucket is slower; it fails when the upload has failed or was given up.
@@ -54,7 +55,7 @@ impl Bucket {
     pub async fn put_block_from_memory(&self, meta: &BlockMeta, data: Bytes, blooms: &[Vec<u8>], index: &[u8]) -> Result<(), BucketError> {
         let len = data.len() as u64;
         self.put(&keys::object(&meta.tenant_id, meta.block_id, objects::DATA), data).await?;
-        metrics::counter!("vivace_storage_written_bytes_total").increment(len);
+        metrics::counter!(WRITTEN_BYTES.name).increment(len);
         self.finish_block(meta, blooms, index).await
     }
 
@@ -133,7 +134,7 @@ impl DataUpload {
             }
             upload.complete().await?;
         }
-        metrics::counter!("vivace_storage_written_bytes_total").increment(bytes);
+        metrics::counter!(WRITTEN_BYTES.name).increment(bytes);
         Ok(Some(bytes))
     }
 }

@@ -4,9 +4,23 @@
 
 use anyhow::Context as _;
 use vivace_config::{Config, KvStore, Target};
+use vivace_core::metric::Metric;
 use vivace_ring::{GossipOptions, Membership, Role};
 use vivace_server::{Process, clock, host_name};
 use vivace_storage::{Bucket, PollOptions, Poller};
+
+/// Every metric there is, by who has it: what docs/metrics.md is made of.
+pub const METRICS: [(&str, &[Metric]); 9] = [
+    ("Distributor", vivace_distributor::METRICS),
+    ("Ingester", vivace_ingester::METRICS),
+    ("Query-frontend", vivace_query_frontend::METRICS),
+    ("Querier", vivace_querier::METRICS),
+    ("Compactor", vivace_compactor::METRICS),
+    ("Metrics-generator", vivace_metrics_generator::METRICS),
+    ("The bucket: ingester, query-frontend, querier, compactor", vivace_storage::METRICS),
+    ("Rings: all but the query-frontend", vivace_ring::METRICS),
+    ("Every process", vivace_server::METRICS),
+];
 
 /// Runs the services of `config.target` until the process is told to stop.
 ///
@@ -17,7 +31,7 @@ pub async fn run(mut config: Config) -> anyhow::Result<()> {
     if target == Target::All {
         alone(&mut config);
     }
-    let mut process = Process::start(&config, "vivace").await?;
+    let mut process = Process::start(&config, "vivace", &METRICS.map(|(_, metrics)| metrics)).await?;
     let overrides = process.overrides(&config)?;
     let membership = if target == Target::All { Membership::local(clock::unix_nanos) } else { gossip(&config).await? };
 

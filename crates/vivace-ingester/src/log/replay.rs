@@ -11,6 +11,7 @@ use bytes::{Buf, Bytes};
 
 use super::names::{Found, list};
 use super::{FILE_HEAD_BYTES, KIND_SEGMENT, LogFile, LogPosition, MAGIC, RECORD_HEAD_BYTES, ReadError, is_intact};
+use crate::metrics::{LOG_LOST_BYTES, REPLAY_ERRORS};
 use crate::segment::{SEGMENT_BYTES_MAX, SegmentHeader};
 
 /// Read ahead by this much.
@@ -72,7 +73,7 @@ pub(crate) fn replay(folder: &Path, mut visit: impl FnMut(SegmentHeader, Bytes, 
             }
             Err(error) => {
                 tracing::error!(path, %error, "log file cannot be read: its segments are missing here until it can be at a later start");
-                metrics::counter!("tempo_ingester_replay_errors_total", "tenant" => "").increment(1);
+                metrics::counter!(REPLAY_ERRORS.name, "tenant" => "").increment(1);
                 replayed.push(Replayed { unreadable: true, ..Replayed::of(&file, 0) });
             }
         }
@@ -108,8 +109,8 @@ fn report(path: &str, file: &Replayed) {
     if lost.places == 0 {
         return;
     }
-    metrics::counter!("tempo_ingester_replay_errors_total", "tenant" => "").increment(lost.places);
-    metrics::counter!("vivace_ingester_log_lost_bytes_total").increment(lost.bytes);
+    metrics::counter!(REPLAY_ERRORS.name, "tenant" => "").increment(lost.places);
+    metrics::counter!(LOG_LOST_BYTES.name).increment(lost.bytes);
     for (offset, bytes) in &lost.first {
         tracing::error!(path, offset, bytes, "damaged place in the log: no record can be read there");
     }

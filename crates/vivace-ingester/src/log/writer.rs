@@ -11,6 +11,8 @@ use vivace_core::{Chain, files};
 
 use super::{Done, FILE_HEAD_BYTES, Files, LogError, LogFile, LogPosition, MAGIC, Record, file_path};
 
+use crate::metrics::{LOG_BYTES, LOG_FAILURES, LOG_SYNCS};
+
 /// Bytes that one write and sync takes along at most, so that the first of many does not wait for ever.
 const BATCH_BYTES_MAX: u64 = 32 << 20;
 
@@ -82,7 +84,7 @@ impl Writer {
             Ok(start) => start,
             Err(error) => {
                 tracing::error!(error = %Chain(&error), segments = batch.len(), "write-ahead log refuses segments");
-                metrics::counter!("vivace_ingester_log_failures_total").increment(1);
+                metrics::counter!(LOG_FAILURES.name).increment(1);
                 for (_, done) in batch {
                     done(Err(error.clone()));
                 }
@@ -112,11 +114,11 @@ impl Writer {
             heads.iter().zip(batch).flat_map(|(head, (record, _))| [IoSlice::new(head), IoSlice::new(&record.content)]).collect();
         let mut file = &current.file.file;
         let result = write_all_vectored(&mut file, &mut slices).and_then(|()| file.sync_data());
-        metrics::counter!("vivace_ingester_log_syncs_total").increment(1);
+        metrics::counter!(LOG_SYNCS.name).increment(1);
         match result {
             Ok(()) => {
                 current.len += bytes;
-                metrics::counter!("vivace_ingester_log_bytes_total").increment(bytes);
+                metrics::counter!(LOG_BYTES.name).increment(bytes);
                 Ok(start)
             }
             Err(source) => {

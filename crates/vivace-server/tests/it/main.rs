@@ -259,6 +259,11 @@ async fn pages_answer_for_programs_and_people() {
     ] {
         assert!(metrics.contains(series), "{series} is missing in\n{metrics}");
     }
+    let kinds: Vec<&str> = metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    for name in &kinds {
+        let help = metrics.lines().filter(|line| line.starts_with(&format!("# HELP {name} ")));
+        assert_eq!((help.count(), kinds.iter().filter(|other| *other == name).count()), (1, 1), "{name} is explained once in\n{metrics}");
+    }
     for line in metrics.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
         let value = line.rsplit(' ').next().unwrap();
         assert!(value.parse::<f64>().is_ok(), "{line:?} has no value");
@@ -272,7 +277,7 @@ async fn a_port_in_use_names_the_keys_to_change() {
     let mut config = vivace_config::Config::default();
     config.server.http_listen_address = "127.0.0.1".to_owned();
     config.server.http_listen_port = first.http_addr().port();
-    let error = Process::start(&config, "second").await.err().expect("the port is taken").to_string();
+    let error = Process::start(&config, "second", &[]).await.err().expect("the port is taken").to_string();
     assert!(error.starts_with(&format!("cannot listen on {}", first.http_addr())), "{error}");
     assert!(error.contains("server.http_listen_port"), "{error}");
 }
