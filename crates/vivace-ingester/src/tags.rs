@@ -1,3 +1,5 @@
+//! Names of attributes and their values in recent data: live segments, then served blocks, newest first, until a limit is reached.
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;

@@ -1,3 +1,5 @@
+//! A block's meta that is right in everything, so that a test changes only what it is about.
+
 use vivace_block::{BlockMeta, Format};
 use vivace_core::{BlockId, TenantId};
 

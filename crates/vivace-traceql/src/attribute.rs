@@ -1,3 +1,6 @@
+//! The names of attributes in a query, and the table of intrinsics: a new one is one row here, and the compiler names every other
+//! place that must know it.
+
 use std::fmt;
 use std::sync::Arc;
 

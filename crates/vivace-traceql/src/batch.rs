@@ -1,3 +1,6 @@
+//! What evaluation works on: some traces with their spans, and a column of values for each attribute that was asked for. Live spans
+//! and blocks both come in this form, so that one evaluation serves both.
+
 use std::ops::Range;
 use std::sync::Arc;
 

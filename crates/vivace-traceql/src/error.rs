@@ -1,3 +1,5 @@
+//! Why a text is no query, or asks for what there is not: with the place in the text, for people.
+
 /// Why a query is refused. All variants are the client's fault (HTTP 400).
 ///
 /// Source: docs/facts/traceql.md, "Static rules".

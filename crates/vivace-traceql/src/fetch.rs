@@ -1,3 +1,5 @@
+//! What a query needs of the data: which traces may pass, and which attributes of their spans are read. It says what, never how.
+
 use std::sync::Arc;
 
 use crate::{Attribute, Value};

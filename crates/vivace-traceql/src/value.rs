@@ -1,3 +1,5 @@
+//! A value of an attribute or intrinsic, and how two of them compare.
+
 use std::fmt;
 use std::sync::Arc;
 

@@ -1,3 +1,5 @@
+//! What one place has counted for a metrics query. Partials of several places merge in any order into what one place would have.
+
 use super::cells::{Cell, Count, Max, Min, Stretch, Sum};
 use super::exemplars::Slots;
 use super::groups::Groups;

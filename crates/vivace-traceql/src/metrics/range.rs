@@ -1,3 +1,5 @@
+//! The range and the steps of a metrics query: which interval a time is in, and where that begins and ends.
+
 use crate::duration;
 use crate::error::QueryError;
 

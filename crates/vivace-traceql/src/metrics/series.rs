@@ -1,3 +1,5 @@
+//! The answer of a metrics query as series, and their form in messages.
+
 use std::sync::Arc;
 
 use vivace_core::budget::Charge;
