@@ -11,6 +11,7 @@ import argparse
 import collections
 import concurrent.futures
 import gzip
+import json
 import os
 import random
 import socket
@@ -282,6 +283,49 @@ def wide_queries(one):
         return collections.Counter(job.result() for job in jobs)
 
 
+def send_spans(one, trace_of, count, big=""):
+    """Spans in requests of a thousand; `trace_of` gives the id of the trace of each."""
+    now = time.time_ns()
+    for first in range(0, count, 1000):
+        def span(number):
+            attributes = [{"key": "big", "value": {"stringValue": f"{number:08}{random.randbytes(len(big) // 2).hex()}"}}] if big else []
+            at = {"startTimeUnixNano": str(now - 10**9), "endTimeUnixNano": str(now), "attributes": attributes}
+            return {"traceId": trace_of(number), "spanId": f"{number + 1:016x}", "name": f"op {number % 7}", **at}
+        spans_of = [span(number) for number in range(first, min(count, first + 1000))]
+        body = json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": spans_of}]}]}).encode()
+        answer = harness.http(one.otlp_http_url, data=body, method="POST", timeout=60, Content_Type="application/json")
+        assert answer.status == 200, answer
+
+
+def store(one):
+    assert harness.http(f"{one.program.url}/flush", data=b"", method="POST").status == 204
+    harness.eventually("the block is stored", lambda: list(Path(one.folder, "blocks").glob("*/*/meta.json")), seconds=60)
+
+
+def long_values(one):
+    """Values of an attribute of which each span has another, of 1,500 bytes, live and stored, forty at once."""
+    trace_of = lambda number: f"{number + 1:032x}"  # noqa: E731
+    send_spans(one, trace_of, 20_000, "x" * 1500)
+    store(one)
+    send_spans(one, trace_of, 5_000, "x" * 1500)
+    url = f"{one.program.url}/api/v2/search/tag/span.big/values"
+    with concurrent.futures.ThreadPoolExecutor(40) as pool:
+        return outcomes(pool, lambda _: harness.http(url, timeout=90), range(40))
+
+
+def large_look_ups(one):
+    """A trace of 40,000 spans, live and stored, looked up by twenty at once."""
+    trace_id = "77" * 16
+    found = collections.Counter()
+    send_spans(one, lambda _: trace_id, 40_000)
+    for is_stored in [False, True]:
+        if is_stored:
+            store(one)
+        with concurrent.futures.ThreadPoolExecutor(20) as pool:
+            found += outcomes(pool, lambda _: harness.http(f"{one.program.url}/api/traces/{trace_id}", timeout=90), range(20))
+    return found
+
+
 def memory(binary):
     """Hostile requests while the process is told that it has 512 MiB."""
     rows = []
@@ -291,6 +335,8 @@ def memory(binary):
         ("30 chunked uploads of 18 MB that do not end", chunked_uploads),
         ("100 large answers that nobody reads", unread_answers),
         ("queries for a series or a result per span", wide_queries),
+        ("values of 1,500 bytes, forty at once", long_values),
+        ("a trace of 40,000 spans, looked up by twenty at once", large_look_ups),
     ]
     for name, attack in attacks:
         with Server(binary, LIMITS, memory_bytes=512 << 20) as one:

@@ -119,7 +119,7 @@ impl Connection {
         let held = Arc::new(Mutex::new(requests.open()));
         let (mut head, body) = request.into_parts();
         let body = if is_grpc {
-            Body::new(Messages::new(body, &mut head.headers, options.message_bytes_max, requests.clone(), held.clone()))
+            Body::new(Messages::new(body, &mut head, options.message_bytes_max, requests.clone(), held.clone()))
         } else {
             Body::new(PlainBody::new(body, requests, held.clone(), options.timeouts.body, &self.activity))
         };

@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use futures::FutureExt as _;
-use http::{HeaderMap, HeaderName};
+use http::HeaderName;
+use http::request::Parts;
 use http_body::{Body as HttpBody, Frame};
 use hyper::body::Incoming;
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, Sleep};
 use tonic::Status;
 
 use crate::encoding::{Encoding, EncodingError};
@@ -24,6 +26,11 @@ const PREFIX_BYTES: usize = 5;
 const INLINE_BYTES_MAX: usize = 4 << 10;
 /// Decompressed messages are handed on in pieces, bytes.
 const PIECE_BYTES: usize = 64 << 10;
+/// A stream on which many jobs run would end all of them if one message did not fit: there the next one waits for memory.
+const PATIENT_STREAM: &str = "/vivace.v1.JobQueue/Pull";
+/// For so long, looking this often.
+const PATIENCE: Duration = Duration::from_secs(10);
+const RETRY_PERIOD: Duration = Duration::from_millis(5);
 const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 
 /// A body of messages. What one holds is given back when the next one begins, or with the answer.
@@ -33,6 +40,8 @@ pub(crate) struct Messages {
     message_bytes_max: usize,
     budget: RequestBudget,
     held: Held,
+    /// Messages wait for memory, and are paid for as they begin.
+    is_patient: bool,
     /// Arrived, and not looked at yet.
     arrived: Bytes,
     at: At,
@@ -44,6 +53,8 @@ pub(crate) struct Messages {
 enum At {
     /// In the prefix, of which so much is here.
     Prefix { bytes: [u8; PREFIX_BYTES], have: usize },
+    /// One that does not fit yet has begun.
+    Waiting { prefix: [u8; PREFIX_BYTES], until: Instant, sleep: Pin<Box<Sleep>> },
     /// In a plain message, of which so much is still to come.
     Plain { left: usize },
     /// In a compressed one.
@@ -64,7 +75,9 @@ impl At {
 
 impl Messages {
     /// Takes the encoding out of the headers if it is understood here; then the library sees plain messages.
-    pub(crate) fn new(inner: Incoming, headers: &mut HeaderMap, message_bytes_max: usize, budget: RequestBudget, held: Held) -> Self {
+    pub(crate) fn new(inner: Incoming, head: &mut Parts, message_bytes_max: usize, budget: RequestBudget, held: Held) -> Self {
+        let is_patient = head.uri.path() == PATIENT_STREAM;
+        let headers = &mut head.headers;
         let name = headers.get(GRPC_ENCODING).and_then(|name| name.to_str().ok()).unwrap_or_default();
         let encoding = Encoding::from_header(name).ok().flatten();
         if encoding.is_some() {
@@ -76,6 +89,7 @@ impl Messages {
             message_bytes_max,
             budget,
             held,
+            is_patient,
             arrived: Bytes::new(),
             at: At::START,
             deadline: Deadline::new(Duration::ZERO),
@@ -95,7 +109,16 @@ impl Messages {
                         return Ok(Poll::Ready(None));
                     }
                     let prefix = *bytes;
-                    if let Some(prefix) = self.begin(prefix)? {
+                    if let Some(prefix) = self.begin(prefix, Instant::now() + PATIENCE)? {
+                        return Ok(Poll::Ready(Some(prefix)));
+                    }
+                }
+                At::Waiting { prefix, until, sleep } => {
+                    if sleep.as_mut().poll(context).is_pending() {
+                        return Ok(Poll::Pending);
+                    }
+                    let (prefix, until) = (*prefix, *until);
+                    if let Some(prefix) = self.begin(prefix, until)? {
                         return Ok(Poll::Ready(Some(prefix)));
                     }
                 }
@@ -113,12 +136,14 @@ impl Messages {
                         }
                         return Ok(Poll::Ready(None));
                     }
-                    self.held.lock().grow(take as u64)?;
+                    self.pay(take)?;
                     return Ok(Poll::Ready(Some(self.arrived.split_to(take))));
                 }
                 At::Packed { bytes, len } => {
                     let take = self.arrived.len().min(*len - bytes.len());
-                    self.held.lock().grow(take as u64)?;
+                    if !self.is_patient {
+                        self.held.lock().grow(take as u64)?;
+                    }
                     bytes.extend_from_slice(&self.arrived[..take]);
                     self.arrived.advance(take);
                     if bytes.len() < *len {
@@ -152,15 +177,34 @@ impl Messages {
         }
     }
 
+    /// Pays for bytes of a message, unless that was done as it began.
+    fn pay(&self, bytes: usize) -> Result<(), BodyError> {
+        if !self.is_patient {
+            self.held.lock().grow(bytes as u64)?;
+        }
+        Ok(())
+    }
+
     /// A message begins; the one before has been taken. Returns the prefix if it is for the library.
-    fn begin(&mut self, prefix: [u8; PREFIX_BYTES]) -> Result<Option<Bytes>, BodyError> {
+    fn begin(&mut self, prefix: [u8; PREFIX_BYTES], until: Instant) -> Result<Option<Bytes>, BodyError> {
         let [flag, len @ ..] = prefix;
         let len = u32::from_be_bytes(len) as usize;
         self.held.lock().clear();
         if len > self.message_bytes_max {
             return Err(too_large(format!("found {len} bytes"), self.message_bytes_max));
         }
-        self.budget.check(len as u64)?;
+        if self.is_patient {
+            let paid = self.held.lock().grow(len as u64);
+            match paid {
+                Err(over) if !over.never_fits() && Instant::now() < until => {
+                    self.at = At::Waiting { prefix, until, sleep: Box::pin(tokio::time::sleep(RETRY_PERIOD)) };
+                    return Ok(None);
+                }
+                paid => paid?,
+            }
+        } else {
+            self.budget.check(len as u64)?;
+        }
         if flag == 1 && self.encoding.is_some() {
             self.at = At::Packed { bytes: Vec::new(), len };
             return Ok(None);
@@ -207,7 +251,7 @@ impl Messages {
     fn is_within_a_message(&self) -> bool {
         match &self.at {
             At::Prefix { have, .. } => *have > 0,
-            At::Plain { .. } | At::Packed { .. } => true,
+            At::Waiting { .. } | At::Plain { .. } | At::Packed { .. } => true,
             At::Unpacking(_) | At::Unpacked { .. } | At::Ended => false,
         }
     }
