@@ -44,7 +44,7 @@ pub(crate) struct Blocks {
     poller: Poller,
     blocklist: Blocklist,
     ids: Arc<TraceIds>,
-    budget: Budget,
+    pub(crate) budget: Budget,
     /// Bounds the threads that read and decode.
     cpu: Arc<Semaphore>,
 }

@@ -23,6 +23,11 @@ use crate::blocks::{Blocks, Found, skipped};
 use crate::querier::Querier;
 use crate::whole::add_new;
 
+/// What reading the values of a column takes, bytes, about: pages and dictionaries are decoded whole.
+const VALUES_BYTES: u64 = 128 << 20;
+/// How long that waits for memory.
+const VALUES_PATIENCE: Duration = Duration::from_secs(10);
+
 /// Matching traces, charged until they have been sent.
 #[derive(Debug)]
 pub(crate) struct Matches {
@@ -231,6 +236,9 @@ impl Blocks {
         }
         let filter = TagFilter::of_values_request(request, &attribute).map_err(invalid)?;
         let most = tag_limit(request.max_tag_values);
+        // A column of long values is read in large pieces: few at a time where there is little memory.
+        let piece = VALUES_BYTES.min(self.budget.limit_of(Account::Queries) / 2);
+        let _until_it_is_read = vivace_server::room(&self.budget, Account::Queries, piece, VALUES_PATIENCE).await?;
         let read = self
             .with_block(meta.clone(), move |block, cancelled| {
                 let mut values: BTreeSet<vivace_traceql::TagValue> =

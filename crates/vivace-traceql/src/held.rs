@@ -26,8 +26,9 @@ fn advice(held: u64, over: &OverBudget) -> &'static str {
     }
 }
 
+/// Also where others hold no more than an eighth: parts of the same query, or what is charged ahead.
 fn never_fits(held: u64, over: &OverBudget) -> bool {
-    held.saturating_add(over.asked) > over.limit
+    held.saturating_add(over.asked) > over.limit - over.limit / 8
 }
 
 impl TooLarge {
@@ -151,6 +152,8 @@ mod tests {
         assert_eq!((refused.held, refused.over.asked, refused.over.limit), (400_000, 1, 400_000));
         assert!(refused.never_fits());
         assert!(!held.add(1), "it stays refused");
+        let little = OverBudget { used: 390_000, ..refused.over };
+        assert!(TooLarge { held: 360_000, over: little.clone() }.never_fits() && !TooLarge { held: 200_000, over: little }.never_fits());
         drop(held);
         assert_eq!(budget.used(), 0);
     }
