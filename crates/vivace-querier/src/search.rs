@@ -236,8 +236,8 @@ impl Blocks {
         }
         let filter = TagFilter::of_values_request(request, &attribute).map_err(invalid)?;
         let most = tag_limit(request.max_tag_values);
-        // A column of long values is read in large pieces: few at a time where there is little memory.
-        let piece = VALUES_BYTES.min(self.budget.limit_of(Account::Queries) / 2);
+        // A column of long values is read in large pieces: two at a time where there is little memory, with room for others.
+        let piece = VALUES_BYTES.min(self.budget.limit_of(Account::Queries) / 5 * 2);
         let _until_it_is_read = vivace_server::room(&self.budget, Account::Queries, piece, VALUES_PATIENCE).await?;
         let read = self
             .with_block(meta.clone(), move |block, cancelled| {
