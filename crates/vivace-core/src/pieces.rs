@@ -20,9 +20,17 @@ impl<T: Message> Pieces<T> {
         Self { items: items.into_iter().peekable(), bytes_max }
     }
 
-    /// Whether all has been taken.
-    pub fn is_over(&mut self) -> bool {
-        self.items.peek().is_none()
+    /// The same, at least one, with a word whether it is the last.
+    pub fn with_last(mut self) -> impl Iterator<Item = (Vec<T>, bool)> {
+        let mut is_over = false;
+        std::iter::from_fn(move || {
+            if is_over {
+                return None;
+            }
+            let piece = self.next().unwrap_or_default();
+            is_over = self.items.peek().is_none();
+            Some((piece, is_over))
+        })
     }
 }
 
@@ -55,6 +63,9 @@ mod tests {
             pieces.map(|piece: Vec<String>| piece.iter().map(String::len).collect()).collect()
         };
         assert_eq!(lens(&[]), [[0; 0]; 0]);
+        let last: Vec<bool> = Pieces::of(vec![text(90), text(90)], 100).with_last().map(|(_, is_last)| is_last).collect();
+        assert_eq!(last, [false, true]);
+        assert_eq!(Pieces::of(Vec::<String>::new(), 100).with_last().collect::<Vec<_>>(), [(Vec::new(), true)]);
         assert_eq!(lens(&[500, 40, 40, 40, 500]), [vec![500], vec![40, 40], vec![40], vec![500]]);
     }
 }

@@ -2,17 +2,17 @@
 //! Look-ups of a trace by its id are here as well; they take no such place.
 
 use std::sync::{Arc, LazyLock};
-use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 use vivace_block::{BlockReader, live};
-use vivace_core::budget::{Account, Budget, Charge};
+use vivace_core::budget::Charge;
 use vivace_core::combine::combine;
 use vivace_core::{TenantId, TraceId};
 use vivace_proto::otlp::ResourceSpans;
 use vivace_proto::tempopb::{PartialStatus, Trace, TraceByIdMetrics, TraceByIdResponse};
+use vivace_server::{lookup_bytes, room_for_lookup};
 use vivace_traceql::TooLarge;
 
 use crate::gather::gather_readable;
@@ -85,9 +85,7 @@ impl Ingester {
             }
         }
         let live_bytes: u64 = view.heads.iter().map(|h| h.read(|c| c.index.get(&trace).map_or(0, |entry| entry.bytes))).sum();
-        let of_blocks = if blocks.is_empty() { 0 } else { lookup_bytes(&self.settings.budget) };
-        let bytes = LOOKUP_FACTOR * live_bytes + of_blocks;
-        let room = vivace_server::room(&self.settings.budget, Account::Queries, bytes, LOOKUP_PATIENCE).await;
+        let room = room_for_lookup(&self.settings.budget, live_bytes, !blocks.is_empty()).await;
         let mut charge = room.map_err(|over| TooLarge { held: 0, over })?;
         let ingester = Arc::clone(self);
         let stop = CancellationToken::new();
@@ -117,8 +115,9 @@ impl Ingester {
                 inspected += block.meta.size_bytes / u64::from(block.meta.row_groups.max(1));
             }
             let found = combine(parts);
-            let bytes: usize = found.iter().map(prost::Message::encoded_len).sum();
-            charge.resize(LOOKUP_FACTOR * bytes as u64).map_err(|over| TooLarge { held: charge.bytes(), over })?;
+            charge
+                .resize(lookup_bytes(found.iter().map(prost::Message::encoded_len)))
+                .map_err(|over| TooLarge { held: charge.bytes(), over })?;
             Ok((found, inspected, left_out, charge))
         };
         // Short, and not to wait for searches.
@@ -135,16 +134,6 @@ impl Ingester {
         };
         Ok((answer, charge))
     }
-}
-
-/// Bytes that a trace takes in memory for each on the wire while it is looked up, about: decoded, and encoded for who asks.
-const LOOKUP_FACTOR: u64 = 6;
-/// How long a look-up waits for memory.
-const LOOKUP_PATIENCE: Duration = Duration::from_secs(2);
-
-/// What a look-up takes before it is known how large the trace is, bytes.
-fn lookup_bytes(budget: &Budget) -> u64 {
-    (16 << 20).min(budget.limit_of(Account::Queries) / 8)
 }
 
 /// Queries that work at the same time: more would only hold more memory. The others wait in the order in which they came.

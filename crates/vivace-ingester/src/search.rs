@@ -65,13 +65,10 @@ impl Found {
 
     /// In pieces, at least one; the metrics stand in the last.
     pub(crate) fn into_messages(self) -> impl Iterator<Item = SearchResponse> {
-        let (mut pieces, mut metrics, held) = (Pieces::of(self.traces, PIECE_BYTES), Some(self.metrics), self.held);
-        std::iter::from_fn(move || {
+        let (metrics, held) = (self.metrics, self.held);
+        Pieces::of(self.traces, PIECE_BYTES).with_last().map(move |(traces, is_last)| {
             let _held_until_the_last = &held;
-            metrics?;
-            let traces = pieces.next().unwrap_or_default();
-            let with_the_last = if pieces.is_over() { metrics.take() } else { None };
-            Some(SearchResponse { traces, metrics: with_the_last })
+            SearchResponse { traces, metrics: is_last.then_some(metrics) }
         })
     }
 }

@@ -3,7 +3,6 @@
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -11,7 +10,7 @@ use rustc_hash::FxHashSet;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use vivace_block::{BlockMeta, BlockReader, ReadAt};
-use vivace_core::budget::{Account, Budget, Charge};
+use vivace_core::budget::{Budget, Charge};
 use vivace_core::{BlockId, TenantId, TraceId};
 use vivace_proto::otlp::ResourceSpans;
 use vivace_proto::tempopb::{Trace, TraceByIdMetrics, TraceByIdResponse};
@@ -27,16 +26,6 @@ const BLOCKS_AT_ONCE: usize = 16;
 
 /// For so few ids a block's bloom filter is read before its ids are.
 const IDS_BY_BLOOM: usize = 32;
-
-/// Bytes that a trace takes in memory for each on the wire while it is looked up, about: decoded, and encoded for who asks.
-const LOOKUP_FACTOR: u64 = 6;
-/// How long a look-up waits for memory.
-const LOOKUP_PATIENCE: Duration = Duration::from_secs(2);
-
-/// What a part of a trace takes, bytes.
-pub(crate) fn lookup_bytes(part: &[ResourceSpans]) -> u64 {
-    LOOKUP_FACTOR * part.iter().map(|spans| prost::Message::encoded_len(spans) as u64).sum::<u64>()
-}
 
 /// The bucket, as jobs see it.
 pub(crate) struct Blocks {
@@ -115,17 +104,11 @@ impl Blocks {
                 unavailable @ BlockFault::Unavailable(_) => return Ok(Err(unavailable)),
             },
         }
-        let mut charge = self.room_for_lookup().await?;
+        let mut charge = vivace_server::room_for_lookup(&self.budget, 0, true).await?;
         let found = self.with_block(meta.clone(), move |block, _| Ok(block.find(id, None)?)).await?;
         let Ok((Some(part), bytes)) = found else { return Ok(found.map(|(_, bytes)| (None, bytes))) };
-        charge.resize(lookup_bytes(&part))?;
+        charge.resize(vivace_server::lookup_bytes(part.iter().map(prost::Message::encoded_len)))?;
         Ok(Ok((Some((part, charge)), bytes)))
-    }
-
-    /// Memory for a trace of which it is not known yet how large it is. Waits for it for a moment.
-    pub(crate) async fn room_for_lookup(&self) -> Result<Charge, JobError> {
-        let bytes = (16 << 20).min(self.budget.limit_of(Account::Queries) / 8);
-        Ok(vivace_server::room(&self.budget, Account::Queries, bytes, LOOKUP_PATIENCE).await?)
     }
 
     /// Opens the block on a thread that may block, and works there. Gives the bytes that were read too.

@@ -176,7 +176,7 @@ impl Querier {
         call: Duration,
     ) -> Result<(Found<TraceByIdResponse>, Charge), JobError> {
         blocks::trace_id(&request.trace_id)?;
-        let mut charge = self.blocks.room_for_lookup().await?;
+        let mut charge = vivace_server::room_for_lookup(&self.budget, 0, true).await?;
         let answers = self.ingesters.ask(tenant, request, call, |mut c, r| async move { c.find_trace_by_id(r).await }).await?;
         let mut messages: BTreeSet<String> = answers.warnings.iter().cloned().collect();
         let mut inspected_bytes = 0;
@@ -195,7 +195,9 @@ impl Querier {
             status: status.into(),
             message: messages.into_iter().collect::<Vec<_>>().join("; "),
         };
-        charge.resize(blocks::lookup_bytes(result.trace.as_ref().map_or(&[], |trace| &trace.resource_spans)))?;
+        charge.resize(vivace_server::lookup_bytes(
+            result.trace.iter().flat_map(|trace| &trace.resource_spans).map(prost::Message::encoded_len),
+        ))?;
         Ok((Found { result, warnings: answers.warnings }, charge))
     }
 }

@@ -203,19 +203,14 @@ async fn run_job(querier: &Querier, job: Job, max_bytes: usize, results: &mpsc::
         Ok(Ran { mut result, matches, held: _held_until_it_is_sent }) => {
             result.id = id;
             if let Some(Matches { traces, metrics, held: _held_until_the_last }) = matches {
-                let mut pieces = Pieces::of(traces, PIECE_BYTES);
-                let mut last = SearchResponse { traces: Vec::new(), metrics: Some(metrics) };
-                while let Some(traces) = pieces.next() {
-                    if pieces.is_over() {
-                        last.traces = traces;
-                        break;
-                    }
-                    let outcome = Some(job_result::Outcome::Search(SearchResponse { traces, metrics: None }));
-                    if !send(JobResult { id, more: true, outcome, ..JobResult::default() }).await {
+                for (traces, is_last) in Pieces::of(traces, PIECE_BYTES).with_last() {
+                    let outcome = Some(job_result::Outcome::Search(SearchResponse { traces, metrics: is_last.then_some(metrics) }));
+                    if is_last {
+                        result.outcome = outcome;
+                    } else if !send(JobResult { id, more: true, outcome, ..JobResult::default() }).await {
                         return;
                     }
                 }
-                result.outcome = Some(job_result::Outcome::Search(last));
             }
             send(result).await;
         }

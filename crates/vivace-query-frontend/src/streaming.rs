@@ -239,7 +239,7 @@ async fn run_search(mut search: Search, mut outlet: Outlet<SearchResponse>) -> R
 
 /// Cuts results into messages that clients take; at least one message.
 fn packets<T: Message>(results: Vec<T>) -> Vec<Vec<T>> {
-    if results.is_empty() { vec![Vec::new()] } else { Pieces::of(results, MAX_MESSAGE_BYTES).collect() }
+    Pieces::of(results, MAX_MESSAGE_BYTES).with_last().map(|(packet, _)| packet).collect()
 }
 
 /// The same for the names of scopes, each of which may be cut.

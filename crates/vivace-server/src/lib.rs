@@ -64,7 +64,7 @@ pub use load::{BROKEN_PIPE_CODE, environment, load, load_service, read_text};
 pub use overrides::Overrides;
 pub use process::{GrpcLimits, Process, Shutdown};
 pub use request_budget::{RequestBudget, RequestCharge, over_budget_status};
-pub use room::{HeldUntilSent, room};
+pub use room::{HeldUntilSent, lookup_bytes, room, room_for_lookup};
 pub use tenant::Tenancy;
 
 /// What every process counts.

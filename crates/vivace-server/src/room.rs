@@ -6,6 +6,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 use vivace_core::budget::{Account, Budget, Charge, OverBudget};
 
+/// Bytes that a trace takes in memory for each on the wire while it is looked up, about: decoded, and encoded for who asks.
+const LOOKUP_FACTOR: u64 = 6;
+/// What a look-up takes before it is known how large the trace is, bytes, at most, and as a part of what queries may hold.
+const LOOKUP_BYTES: u64 = 16 << 20;
+const LOOKUP_PART: u64 = 8;
+/// How long a look-up waits for memory.
+const LOOKUP_PATIENCE: Duration = Duration::from_secs(2);
 /// Between two tries.
 const RETRY_PERIOD: Duration = Duration::from_millis(5);
 
@@ -21,6 +28,21 @@ pub async fn room(budget: &Budget, account: Account, bytes: u64, patience: Durat
             charged => return charged,
         }
     }
+}
+
+/// Memory for looking a trace up, of which so many bytes on the wire are known, and with `has_more` there may be more. Waits for it
+/// for a moment.
+///
+/// # Errors
+/// As [`room`].
+pub async fn room_for_lookup(budget: &Budget, known_bytes: u64, has_more: bool) -> Result<Charge, OverBudget> {
+    let more = if has_more { LOOKUP_BYTES.min(budget.limit_of(Account::Queries) / LOOKUP_PART) } else { 0 };
+    room(budget, Account::Queries, LOOKUP_FACTOR * known_bytes + more, LOOKUP_PATIENCE).await
+}
+
+/// What a trace that was found takes, whose parts have so many bytes on the wire.
+pub fn lookup_bytes(encoded_lens: impl Iterator<Item = usize>) -> u64 {
+    LOOKUP_FACTOR * encoded_lens.map(|bytes| bytes as u64).sum::<u64>()
 }
 
 /// Put into the extensions of an answer: what is charged for it, given back when the last of it is sent or given up.
