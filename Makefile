@@ -13,7 +13,7 @@ demo: ## build, start, run a real application against it, show its traces
 test: ## everything CI runs: fmt, lint, unit, property and end-to-end tests; ends with one summary line
 	@python3 scripts/test.py
 
-check: ## the fast lane for the hand: formatting, clippy, unit tests; under two minutes once it is built
+check: ## the fast lane for the hand: formatting, clippy, unit tests
 	@python3 scripts/test.py quick
 
 fmt: ## format the Rust code
