@@ -15,10 +15,10 @@ use vivace_proto::vivace::v1::{Job, JobResult, job_result::Outcome};
 
 use crate::JobError;
 use crate::blocks::{self, Blocks, Found};
+use crate::ingesters::Ingesters;
 use crate::metrics::JOB_DURATION;
-use crate::party::packed;
-use crate::recent::Ingesters;
 use crate::search::Matches;
+use crate::wire::packed;
 
 /// How long jobs may take.
 #[derive(Debug, Clone, Copy)]
