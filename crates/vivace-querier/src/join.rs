@@ -2,6 +2,7 @@
 //! what is live of them.
 
 use std::collections::BTreeMap;
+use std::collections::hash_map::Entry;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,7 +43,7 @@ pub(crate) struct TracesToJoin {
     pub(crate) only_split: bool,
 }
 
-/// What joining traces stats.
+/// What joining traces took.
 #[derive(Debug, Default)]
 pub(crate) struct JoinStats {
     pub(crate) traces: u32,
@@ -65,6 +66,9 @@ pub(crate) trait JoinedQuery: Send + Sync + Sized + 'static {
     }
 }
 
+/// Blocks that have been opened; none for those that cannot be read.
+type Opened = FxHashMap<BlockId, Option<Arc<BlockReader>>>;
+
 /// One of several pieces.
 struct Piece {
     live: Vec<LiveSpans>,
@@ -82,57 +86,14 @@ impl Querier {
         mut state: Q::State,
         call: Duration,
     ) -> Result<Found<(Q::State, JoinStats)>, JobError> {
-        let (mut stats, mut warnings) = (JoinStats::default(), Vec::new());
-        let mut opened: FxHashMap<BlockId, Option<Arc<BlockReader>>> = FxHashMap::default();
+        let mut so_far = Found { result: JoinStats::default(), warnings: Vec::new() };
+        let mut opened = Opened::default();
         let (mut next, mut at_once) = (0, TRACES_FIRST);
         while next < wanted.ids.len() {
             let ids = wanted.ids[next..wanted.ids.len().min(next + at_once)].to_vec();
             next += ids.len();
-            let within =
-                |all: &[TraceId]| all[all.partition_point(|id| *id < ids[0])..all.partition_point(|id| *id <= ids[ids.len() - 1])].to_vec();
-            let mut live = Vec::new();
-            let asked = within(&wanted.live);
-            if !asked.is_empty() {
-                let request =
-                    SpansRequest { trace_ids: packed(&asked).into(), known_blocks: wanted.known_blocks.clone(), answering: Vec::new() };
-                let answers = self.ingesters.spans(tenant, request, call).await?;
-                add_new(&mut warnings, answers.warnings);
-                live = answers.parts;
-                stats.bytes += live.iter().map(|spans| spans.inspected_bytes).sum::<u64>();
-                // What was live a moment ago may be in a block by now that nobody has listed.
-                for meta in served(tenant, live.iter().flat_map(|spans| &spans.served))? {
-                    if wanted.blocks.iter().any(|(known, _)| known.block_id == meta.block_id) {
-                        continue;
-                    }
-                    let held = self.blocks.holding(meta.clone(), wanted.live.clone().into(), &mut stats.bytes).await?;
-                    wanted.blocks.push((meta, held));
-                }
-            }
-            let mut blocks = Vec::new();
-            for (meta, held) in &wanted.blocks {
-                let held = within(held);
-                if held.is_empty() {
-                    continue;
-                }
-                let reader = match opened.get(&meta.block_id) {
-                    Some(reader) => reader.clone(),
-                    None => {
-                        let reader = match self.blocks.with_block(meta.clone(), |block, _| Ok(block.clone())).await? {
-                            Ok((reader, bytes)) => {
-                                stats.bytes += bytes;
-                                Some(reader)
-                            }
-                            Err(fault) => {
-                                warnings.push(skipped(meta, fault)?);
-                                None
-                            }
-                        };
-                        opened.insert(meta.block_id, reader.clone());
-                        reader
-                    }
-                };
-                blocks.extend(reader.map(|reader| (reader, held)));
-            }
+            let live = self.live_parts(tenant, &mut wanted, &ids, call, &mut so_far).await?;
+            let blocks = self.blocks_with(&wanted, &ids, &mut opened, &mut so_far).await?;
             let piece = Piece { live, blocks, only_split: wanted.only_split };
             let (query, budget) = (query.clone(), self.budget.clone());
             let joined = self.blocks.work(move |stop| {
@@ -146,10 +107,11 @@ impl Querier {
             let (taken, joined, is_over) = joined.await?;
             state = taken;
             let joined: Joined = joined?;
+            let stats = &mut so_far.result;
             stats.bytes += joined.bytes;
             stats.traces = stats.traces.saturating_add(u32::try_from(joined.batch.traces.len()).unwrap_or(u32::MAX));
             for (meta, error) in joined.faults {
-                add_new(&mut warnings, vec![skipped(&meta, BlockFault::from(error))?]);
+                add_new(&mut so_far.warnings, vec![skipped(&meta, BlockFault::from(error))?]);
             }
             let spans = joined.spans.max(1);
             at_once = (at_once * SPANS_AT_ONCE / spans).clamp(1, (at_once * 4).min(TRACES_MAX));
@@ -157,7 +119,73 @@ impl Querier {
                 break;
             }
         }
-        Ok(Found { result: (state, stats), warnings })
+        Ok(Found { result: (state, so_far.result), warnings: so_far.warnings })
+    }
+
+    /// What ingesters have of those of `ids`, ascending, that they are asked for. Blocks that they answer from and that were not known
+    /// are among the wanted from now on.
+    async fn live_parts(
+        &self,
+        tenant: &TenantId,
+        wanted: &mut TracesToJoin,
+        ids: &[TraceId],
+        call: Duration,
+        so_far: &mut Found<JoinStats>,
+    ) -> Result<Vec<LiveSpans>, JobError> {
+        let asked = within(&wanted.live, ids);
+        if asked.is_empty() {
+            return Ok(Vec::new());
+        }
+        let request = SpansRequest { trace_ids: packed(asked).into(), known_blocks: wanted.known_blocks.clone(), answering: Vec::new() };
+        let answers = self.ingesters.spans(tenant, request, call).await?;
+        add_new(&mut so_far.warnings, answers.warnings);
+        let live = answers.parts;
+        so_far.result.bytes += live.iter().map(|spans| spans.inspected_bytes).sum::<u64>();
+        // What was live a moment ago may be in a block by now that nobody has listed.
+        for meta in served(tenant, live.iter().flat_map(|spans| &spans.served))? {
+            if wanted.blocks.iter().any(|(known, _)| known.block_id == meta.block_id) {
+                continue;
+            }
+            let held = self.blocks.holding(meta.clone(), wanted.live.clone().into(), &mut so_far.result.bytes).await?;
+            wanted.blocks.push((meta, held));
+        }
+        Ok(live)
+    }
+
+    /// The wanted blocks that have any of `ids`, ascending, open, each with those that it has.
+    async fn blocks_with(
+        &self,
+        wanted: &TracesToJoin,
+        ids: &[TraceId],
+        opened: &mut Opened,
+        so_far: &mut Found<JoinStats>,
+    ) -> Result<Vec<(Arc<BlockReader>, Vec<TraceId>)>, JobError> {
+        let mut blocks = Vec::new();
+        for (meta, held) in &wanted.blocks {
+            let held = within(held, ids);
+            if held.is_empty() {
+                continue;
+            }
+            let reader = match opened.entry(meta.block_id) {
+                Entry::Occupied(known) => known.get().clone(),
+                Entry::Vacant(new) => new.insert(self.open(meta, so_far).await?).clone(),
+            };
+            blocks.extend(reader.map(|reader| (reader, held.to_vec())));
+        }
+        Ok(blocks)
+    }
+
+    async fn open(&self, meta: &BlockMeta, so_far: &mut Found<JoinStats>) -> Result<Option<Arc<BlockReader>>, JobError> {
+        match self.blocks.with_block(meta.clone(), |block, _| Ok(block.clone())).await? {
+            Ok((reader, bytes)) => {
+                so_far.result.bytes += bytes;
+                Ok(Some(reader))
+            }
+            Err(fault) => {
+                so_far.warnings.push(skipped(meta, fault)?);
+                Ok(None)
+            }
+        }
     }
 
     /// All places of these traces.
@@ -173,6 +201,11 @@ impl Querier {
         let live = if places.ingesters { ids.clone() } else { Vec::new() };
         Ok(TracesToJoin { ids, live, blocks, known_blocks: places.known_blocks.clone(), only_split: false })
     }
+}
+
+/// Those of `all` that lie between the first and the last of `ids`; both ascend, and there are some ids.
+fn within<'a>(all: &'a [TraceId], ids: &[TraceId]) -> &'a [TraceId] {
+    &all[all.partition_point(|id| *id < ids[0])..all.partition_point(|id| *id <= ids[ids.len() - 1])]
 }
 
 /// What a piece came to.
