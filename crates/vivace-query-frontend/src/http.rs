@@ -20,12 +20,12 @@ use vivace_traceql::TagScope;
 
 use crate::combine::{CombinedTrace, TagCombiner, ValueCombiner, flat, untyped};
 use crate::error::QueryError;
-use crate::frontend::{ALL_BLOCKS, Frontend, attribute_of_v1, intrinsics};
+use crate::frontend::{Frontend, attribute_of_v1, intrinsics};
+use crate::lookup::{ALL_BLOCKS, Lookup, LookupMode};
 use crate::metrics::{Op, QueryTimer};
 use crate::params::{self, Params};
 use crate::query_range;
 use crate::render::{Accepts, Answer, respond};
-use crate::split::{Lookup, LookupMode};
 
 /// What handlers need.
 #[derive(Clone)]

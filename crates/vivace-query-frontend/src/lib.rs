@@ -1,7 +1,7 @@
-//! The query API: parse, split into jobs, queue fairly per tenant, let queriers pull, retry, combine.
+//! The query API: parse, plan jobs, queue them fairly per tenant, let queriers pull, retry, combine.
 //!
 //! Data is read by queriers only; this crate knows the list of blocks and what a request means.
-//! Start with [`start`]; a request's way is `http` or `streaming`, `frontend`, `split`,
+//! Start with [`start`]; a request's way is `http` or `streaming`, `frontend`, `view`, `job_plan`, `running`,
 //! `admission`, `run`, `queue`, `pull`, `combine`, `render`, `body`.
 
 mod admission;
@@ -11,6 +11,8 @@ mod counting;
 mod error;
 mod frontend;
 mod http;
+mod job_plan;
+mod lookup;
 mod metrics;
 mod params;
 mod pull;
@@ -18,9 +20,10 @@ mod query_range;
 mod queue;
 mod render;
 mod run;
-mod split;
+mod running;
+mod split_traces;
 mod streaming;
-mod whole;
+mod view;
 
 use std::sync::Arc;
 

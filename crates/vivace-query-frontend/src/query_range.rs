@@ -17,13 +17,13 @@ use vivace_proto::vivace::v1::job::Work;
 use vivace_proto::vivace::v1::job_result::Outcome;
 use vivace_traceql::{Answer, Halted, MetricsPlan, Partial, TooLarge};
 
-use crate::admission::Lane;
 use crate::counting::Counting;
 use crate::error::QueryError;
-use crate::frontend::{Collect, Frontend, Running, unexpected};
+use crate::frontend::Frontend;
 use crate::params::{Params, TimeRange};
-use crate::run::{Named, Run};
-use crate::split::Request;
+use crate::run::NamedTraces;
+use crate::running::{Collect, Running, unexpected};
+use crate::view::View;
 
 const NANOS: u64 = 1_000_000_000;
 
@@ -121,7 +121,7 @@ impl Collect for SeriesCombiner {
         Ok(true)
     }
 
-    fn take_named(&mut self, job: usize, named: Named) -> Result<(), QueryError> {
+    fn take_named(&mut self, job: usize, named: NamedTraces) -> Result<(), QueryError> {
         self.counting.take_named(job, named)
     }
 
@@ -249,12 +249,11 @@ impl Frontend {
         let seconds = |nanos: u64| u32::try_from(nanos).unwrap_or(u32::MAX);
         let range =
             TimeRange { start: seconds(counted.start_unix_nanos() / NANOS), end: seconds(counted.end_unix_nanos().div_ceil(NANOS)) };
-        let rules = self.split_rules(&Request::Series(request.clone()));
-        let counting = Counting::new(request, tenants, &self.blocklist, range, rules);
+        let views = View::of_tenants(&self.blocklist, tenants);
+        let counting = Counting::new(request, views, range, self.plan_rules(config.target_bytes_per_job));
         let partial = plan.partial_within(&self.budget);
         let mut result = SeriesCombiner { partial, plan: Arc::new(plan), metrics: SearchMetrics::default(), counting };
         let jobs = result.more_jobs(true);
-        let run = Run::new(&self.queue, jobs, config.concurrent_jobs).lacking(self.unlisted(tenants));
-        Ok(Running { run, result, place: self.place(tenants, Lane::Scan) })
+        Ok(self.scan(tenants, jobs, config.concurrent_jobs, result))
     }
 }
