@@ -48,15 +48,11 @@ impl Frontend {
         (self.clock)()
     }
 
-    /// The rules of searches and tag queries; of several tenants the strictest.
-    pub(crate) fn range_rules(&self, tenants: &[TenantId]) -> RangeRules {
+    /// The range of a search or a tag query, by the rules that of several tenants are the strictest.
+    fn checked_range(&self, tenants: &[TenantId], start: u32, end: u32) -> Result<TimeRange, QueryError> {
         let of_tenants = tenants.iter().map(|tenant| self.overrides.limits(tenant).read.max_search_duration).filter(|max| !max.is_zero());
         let max = of_tenants.min().unwrap_or(self.config.search.max_duration);
-        RangeRules { default_look_back: self.config.search.query_backend_after, max }
-    }
-
-    fn checked_range(&self, tenants: &[TenantId], start: u32, end: u32) -> Result<TimeRange, QueryError> {
-        self.range_rules(tenants).check(start, end, self.now())
+        RangeRules { default_look_back: self.config.search.query_backend_after, max }.check(start, end, self.now())
     }
 
     /// Begins a search. Zero fields of the request have their defaults.
@@ -107,11 +103,11 @@ impl Frontend {
         Ok((request, range))
     }
 
-    /// Begins a query for tag names. The scope `intrinsic` needs no data: see [`intrinsics`].
+    /// Begins a query for tag names, and says of which scope. The scope `intrinsic` needs no data: see [`intrinsics`].
     ///
     /// # Errors
     /// What is wrong with the request.
-    pub(crate) fn tags(&self, tenants: &[TenantId], mut request: SearchTagsRequest) -> Result<Tags, QueryError> {
+    pub(crate) fn tags(&self, tenants: &[TenantId], mut request: SearchTagsRequest) -> Result<(TagScope, Tags), QueryError> {
         let scope = TagScope::of_request(&request.scope)?;
         let range = self.checked_range(tenants, request.start, request.end)?;
         (request.start, request.end) = (range.start, range.end);
@@ -124,7 +120,7 @@ impl Frontend {
             }
         };
         let result = TagCombiner::new(&self.budget, limits);
-        Ok(self.scan(tenants, jobs, self.config.search.concurrent_jobs, result))
+        Ok((scope, self.scan(tenants, jobs, self.config.search.concurrent_jobs, result)))
     }
 
     /// Begins a query for the values of the attribute that `request.tag_name` names in TraceQL's form.
@@ -253,6 +249,11 @@ pub(crate) fn intrinsics(scope: TagScope) -> Option<SearchTagsV2Scope> {
         name: "intrinsic".to_owned(),
         tags: vivace_traceql::intrinsic_tags().into_iter().map(str::to_owned).collect(),
     })
+}
+
+/// The same for the flat list of the first version, which has them only where they are asked for.
+pub(crate) fn intrinsics_v1(scope: TagScope) -> Option<SearchTagsV2Scope> {
+    intrinsics(scope).filter(|_| scope == TagScope::Intrinsics)
 }
 
 /// The attribute that a bare tag name of the first version means, and values that are added to what is stored.

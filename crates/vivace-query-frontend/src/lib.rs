@@ -14,9 +14,9 @@ mod http;
 mod job_plan;
 mod lookup;
 mod metrics;
+mod metrics_query;
 mod params;
 mod pull;
-mod query_range;
 mod queue;
 mod render;
 mod run;
@@ -55,9 +55,9 @@ pub fn start(config: &Config, blocklist: Blocklist, overrides: Arc<Overrides>, p
         overrides,
         clock: vivace_server::clock::unix_nanos,
     };
-    let door = http::Door { frontend: Arc::new(frontend), tenancy: process.tenancy(), max_message_bytes: limits.max_send_bytes };
-    process.add_api(http::routes(door.clone()));
-    add_grpc!(process, StreamingQuerierServer::new(door));
+    let api = http::QueryApi { frontend: Arc::new(frontend), tenancy: process.tenancy(), max_message_bytes: limits.max_send_bytes };
+    process.add_api(http::routes(api.clone()));
+    add_grpc!(process, StreamingQuerierServer::new(api));
     let of_memory = process.budget().limit_of(Account::Requests) / 4;
     let pull = pull::Pull {
         queue: queue.clone(),
