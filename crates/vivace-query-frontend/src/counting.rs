@@ -196,3 +196,38 @@ impl TenantCounting {
 fn packed(ids: &[TraceId]) -> Bytes {
     ids.iter().flat_map(|id| id.0).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::view::tests::{block, ids, view};
+
+    #[test]
+    fn blocks_are_told_what_of_theirs_is_live_and_what_is_left_is_counted_last() {
+        let views = view(vec![block(1, 10_000, 11_000), block(2, 11_000, 12_000)]);
+        let rules = PlanRules { target_bytes_per_job: 100, ingesters_since: 0 };
+        let mut counting = Counting::new(SeriesRequest::default(), views, TimeRange { start: 9_000, end: 13_000 }, rules);
+        assert!(matches!(counting.more_jobs(true)[..], [(_, Work::SeriesRecent(_))]));
+        assert!(counting.more_jobs(false).is_empty(), "it is not known yet what is live");
+
+        let live_in_blocks = vec![BlockTraces { block_id: vec![2; 16].into(), trace_ids: vec![7; 16].into() }];
+        let served = vec![block(3, 12_000, 12_500).to_json().into()];
+        counting.take_named(0, NamedTraces { split: vec![7; 16].into(), live_in_blocks, served }).unwrap();
+        let jobs = counting.more_jobs(true);
+        let told = jobs.iter().map(|(_, work)| {
+            let Work::SeriesBlock(job) = work else { panic!("{work:?}") };
+            (ids(&job.places.as_ref().unwrap().blocks), ids(&job.live_traces))
+        });
+        let want = [(vec![1, 2], vec![]), (vec![1, 3], vec![7]), (vec![2, 3], vec![])];
+        assert_eq!(told.collect::<Vec<_>>(), want, "the newest first, with the one that an ingester has written since");
+
+        counting.take_named(3, NamedTraces { split: vec![8; 16].into(), ..Default::default() }).unwrap();
+        assert!(counting.more_jobs(false).is_empty(), "another job may name more");
+        let jobs = counting.more_jobs(true);
+        let [(_, Work::SeriesTraces(job))] = &jobs[..] else { panic!("{jobs:?}") };
+        let places = job.places.as_ref().unwrap();
+        assert_eq!((ids(&job.trace_ids), ids(&job.live_traces)), (vec![7, 8], vec![7]));
+        assert_eq!((ids(&places.blocks), places.ingesters), (vec![1, 2, 3], true));
+        assert!(counting.more_jobs(true).is_empty());
+    }
+}
