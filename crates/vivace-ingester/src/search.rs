@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use vivace_block::{BlockReader, live};
 use vivace_core::budget::Charge;
 use vivace_core::pieces::{PIECE_BYTES, Pieces};
-use vivace_core::{TenantId, TraceId};
+use vivace_core::{TenantId, TimeRange, TraceId};
 use vivace_proto::tempopb::{SearchMetrics, SearchRequest, SearchResponse, TraceSearchMetadata};
 use vivace_storage::overlaps;
 use vivace_traceql::{Batch, SearchCombiner, SearchPlan, search_limit};
@@ -145,7 +145,7 @@ impl Search {
     /// Traces that may match.
     fn traces(&mut self, view: &View, reader: &mut Reader, ids: Vec<TraceId>) {
         let fetch = self.plan.fetch().clone();
-        let ids = newest_first(view, ids, fetch.start_unix_nanos, fetch.end_unix_nanos);
+        let ids = newest_first(view, ids, fetch.range);
         let mut rest = &ids[..];
         while let Some(chunk) = self.at_once.next_of(reader, view, &mut rest, |id| *id) {
             if self.is_over() {
@@ -164,7 +164,7 @@ impl Search {
             if self.is_over() {
                 break;
             }
-            if !overlaps(&block.meta, fetch.start_unix_nanos, if fetch.end_unix_nanos == 0 { u64::MAX } else { fetch.end_unix_nanos }) {
+            if !overlaps(&block.meta, fetch.range) {
                 continue;
             }
             let reader = match BlockReader::open(block.meta.clone(), ingester.bucket.reader(&block.meta)) {
@@ -199,16 +199,16 @@ impl Search {
     }
 }
 
-/// The traces that overlap the range, those first whose last span ended last. 0 is no bound.
-fn newest_first(view: &View, ids: Vec<TraceId>, start_unix_nanos: u64, end_unix_nanos: u64) -> Vec<TraceId> {
-    let mut ids = in_time(view, ids, start_unix_nanos, end_unix_nanos);
+/// The traces that overlap the range, those first whose last span ended last.
+fn newest_first(view: &View, ids: Vec<TraceId>, range: TimeRange) -> Vec<TraceId> {
+    let mut ids = in_time(view, ids, range);
     ids.sort_unstable_by_key(|(_, end, id)| std::cmp::Reverse((*end, *id)));
     ids.into_iter().map(|(_, _, id)| id).collect()
 }
 
 /// The traces that overlap the range, behind the times at which their first span started and their last one ended, in Unix
-/// nanoseconds. 0 is no bound.
-pub(crate) fn in_time(view: &View, ids: Vec<TraceId>, start_unix_nanos: u64, end_unix_nanos: u64) -> Vec<(u64, u64, TraceId)> {
+/// nanoseconds.
+pub(crate) fn in_time(view: &View, ids: Vec<TraceId>, range: TimeRange) -> Vec<(u64, u64, TraceId)> {
     let mut times: FxHashMap<TraceId, (u64, u64)> = FxHashMap::default();
     for head in &view.heads {
         head.read(|contents| {
@@ -221,6 +221,5 @@ pub(crate) fn in_time(view: &View, ids: Vec<TraceId>, start_unix_nanos: u64, end
             }
         });
     }
-    let is_in_range = |(start, end): &(u64, u64)| *end >= start_unix_nanos && (end_unix_nanos == 0 || *start <= end_unix_nanos);
-    times.iter().filter(|(_, times)| is_in_range(times)).map(|(id, (start, end))| (*start, *end, *id)).collect()
+    times.iter().filter(|(_, (start, end))| range.overlaps(*start, *end)).map(|(id, (start, end))| (*start, *end, *id)).collect()
 }

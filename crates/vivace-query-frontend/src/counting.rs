@@ -11,7 +11,7 @@ use vivace_proto::vivace::v1::{BlockPart, BlockTraces, SeriesBlock, SeriesRecent
 
 use crate::error::QueryError;
 use crate::job_plan::{JobPlan, PlanRules};
-use crate::params::TimeRange;
+use crate::params::SearchRange;
 use crate::run::{NamedTraces, ids};
 use crate::split_traces::TRACES_PER_JOB;
 use crate::view::View;
@@ -22,7 +22,7 @@ type Naming = (TraceId, Option<u32>);
 /// What is known of a metrics query's traces so far.
 pub(crate) struct Counting {
     request: SeriesRequest,
-    range: TimeRange,
+    range: SearchRange,
     target_bytes_per_job: u64,
     tenants: BTreeMap<TenantId, TenantCounting>,
     /// Of each job that was given out.
@@ -64,7 +64,7 @@ enum JobKind {
 
 impl Counting {
     /// Nothing known. The rules say whether ingesters are asked.
-    pub(crate) fn new(request: SeriesRequest, views: BTreeMap<TenantId, View>, range: TimeRange, rules: PlanRules) -> Self {
+    pub(crate) fn new(request: SeriesRequest, views: BTreeMap<TenantId, View>, range: SearchRange, rules: PlanRules) -> Self {
         let next = if rules.asks_ingesters(range) { Phase::Live } else { Phase::Blocks };
         let of_tenant = |view| TenantCounting { view, next, named: Vec::new(), live: HashSet::new(), live_in_blocks: HashMap::new() };
         Self {
@@ -150,7 +150,7 @@ impl TenantCounting {
     }
 
     /// Jobs of blocks, each of which knows which traces are not its own to count.
-    fn plan_blocks(&self, tenant: &TenantId, request: &SeriesRequest, range: TimeRange, target_bytes_per_job: u64) -> JobPlan {
+    fn plan_blocks(&self, tenant: &TenantId, request: &SeriesRequest, range: SearchRange, target_bytes_per_job: u64) -> JobPlan {
         let mut plan = JobPlan::default();
         plan.add_blocks(tenant, &self.view, range, target_bytes_per_job, |place, meta| {
             let places = self.view.beside(place, false);
@@ -206,7 +206,7 @@ mod tests {
     fn blocks_are_told_what_of_theirs_is_live_and_what_is_left_is_counted_last() {
         let views = view(vec![block(1, 10_000, 11_000), block(2, 11_000, 12_000)]);
         let rules = PlanRules { target_bytes_per_job: 100, ingesters_since: 0 };
-        let mut counting = Counting::new(SeriesRequest::default(), views, TimeRange { start: 9_000, end: 13_000 }, rules);
+        let mut counting = Counting::new(SeriesRequest::default(), views, SearchRange { start: 9_000, end: 13_000 }, rules);
         assert!(matches!(counting.more_jobs(true)[..], [(_, Work::SeriesRecent(_))]));
         assert!(counting.more_jobs(false).is_empty(), "it is not known yet what is live");
 

@@ -17,7 +17,7 @@ use crate::combine::{CombinedTrace, Limits, SearchResult, TagCombiner, TraceComb
 use crate::error::QueryError;
 use crate::job_plan::{JobPlan, PlanRules, Request};
 use crate::lookup::Lookup;
-use crate::params::{RangeRules, TimeRange};
+use crate::params::{RangeRules, SearchRange};
 use crate::queue::Queue;
 use crate::run::Run;
 use crate::running::{Running, Turn};
@@ -49,7 +49,7 @@ impl Frontend {
     }
 
     /// The range of a search or a tag query, by the rules that of several tenants are the strictest.
-    fn checked_range(&self, tenants: &[TenantId], start: u32, end: u32) -> Result<TimeRange, QueryError> {
+    fn checked_range(&self, tenants: &[TenantId], start: u32, end: u32) -> Result<SearchRange, QueryError> {
         let of_tenants = tenants.iter().map(|tenant| self.overrides.limits(tenant).read.max_search_duration).filter(|max| !max.is_zero());
         let max = of_tenants.min().unwrap_or(self.config.search.max_duration);
         RangeRules { default_look_back: self.config.search.query_backend_after, max }.check(start, end, self.now())
@@ -82,7 +82,7 @@ impl Frontend {
     }
 
     /// The request with what it leaves open filled in.
-    fn checked_search(&self, tenants: &[TenantId], mut request: SearchRequest) -> Result<(SearchRequest, TimeRange), QueryError> {
+    fn checked_search(&self, tenants: &[TenantId], mut request: SearchRequest) -> Result<(SearchRequest, SearchRange), QueryError> {
         let config = &self.config.search;
         let range = self.checked_range(tenants, request.start, request.end)?;
         (request.start, request.end) = (range.start, range.end);
@@ -207,7 +207,7 @@ impl Frontend {
         PlanRules { target_bytes_per_job, ingesters_since }
     }
 
-    fn tag_jobs(&self, tenants: &[TenantId], request: &Request, range: TimeRange) -> Vec<(TenantId, Work)> {
+    fn tag_jobs(&self, tenants: &[TenantId], request: &Request, range: SearchRange) -> Vec<(TenantId, Work)> {
         let views = View::of_tenants(&self.blocklist, tenants);
         JobPlan::new(request, range, &views, self.plan_rules(self.config.search.target_bytes_per_job)).into_jobs()
     }

@@ -10,7 +10,7 @@ use vivace_proto::tempopb::{SearchRequest, SearchTagValuesRequest, SearchTagsReq
 use vivace_proto::vivace::v1::job::Work;
 use vivace_proto::vivace::v1::{BlockPart, Places, SearchBlock, SearchRecentTraces, TagValuesBlock, TagsBlock};
 
-use crate::params::TimeRange;
+use crate::params::SearchRange;
 use crate::view::View;
 
 /// The jobs of a query over all its tenants.
@@ -58,7 +58,7 @@ pub(crate) struct PlanRules {
 }
 
 impl PlanRules {
-    pub(crate) fn asks_ingesters(self, range: TimeRange) -> bool {
+    pub(crate) fn asks_ingesters(self, range: SearchRange) -> bool {
         u64::from(range.end) >= self.ingesters_since
     }
 }
@@ -68,7 +68,7 @@ impl JobPlan {
     ///
     /// Both sides are asked for the whole range. They overlap, and what is found twice is combined: data that arrived late,
     /// or that a block's writer has forgotten already, is found in either place.
-    pub(crate) fn new(request: &Request, range: TimeRange, views: &BTreeMap<TenantId, View>, rules: PlanRules) -> Self {
+    pub(crate) fn new(request: &Request, range: SearchRange, views: &BTreeMap<TenantId, View>, rules: PlanRules) -> Self {
         let asks_ingesters = rules.asks_ingesters(range);
         let mut plan = Self { asks_ingesters, ..Self::default() };
         for (tenant, view) in views {
@@ -91,14 +91,14 @@ impl JobPlan {
         &mut self,
         tenant: &TenantId,
         view: &View,
-        range: TimeRange,
+        range: SearchRange,
         target_bytes_per_job: u64,
         of_block: impl Fn(usize, &BlockMeta) -> W,
     ) {
         for (place, meta) in view.overlapping(range) {
             self.blocks += 1;
             self.block_bytes += meta.size_bytes;
-            let newest_unix_nanos = if meta.end_unix_nanos == 0 { u64::MAX } else { meta.end_unix_nanos };
+            let newest_unix_nanos = meta.times().map_or(u64::MAX, |(_, end)| end);
             let (work_of, meta_json) = (of_block(place, meta), Bytes::from(meta.to_json()));
             self.jobs.extend(parts(meta, target_bytes_per_job).into_iter().map(|(first_row_group, row_groups)| PlannedJob {
                 tenant: tenant.clone(),
@@ -116,7 +116,7 @@ impl JobPlan {
 }
 
 impl Request {
-    fn recent(&self, view: &View, range: TimeRange) -> Work {
+    fn recent(&self, view: &View, range: SearchRange) -> Work {
         match self.clone() {
             Self::Search { request, needs_whole_traces: false } => Work::SearchRecent(request),
             Self::Search { request, needs_whole_traces: true } => {
@@ -172,7 +172,7 @@ mod tests {
     fn search(needs_whole_traces: bool, range: (u32, u32), blocks: Vec<BlockMeta>, ingesters_since: u64) -> JobPlan {
         let rules = PlanRules { target_bytes_per_job: 100, ingesters_since };
         let request = Request::Search { request: SearchRequest::default(), needs_whole_traces };
-        JobPlan::new(&request, TimeRange { start: range.0, end: range.1 }, &view(blocks), rules)
+        JobPlan::new(&request, SearchRange { start: range.0, end: range.1 }, &view(blocks), rules)
     }
 
     /// Of each job of a block the block's id and its row groups.

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use vivace_config::{TraceqlRelease, format_duration};
-use vivace_core::TenantId;
 use vivace_core::budget::Charge;
+use vivace_core::{SECOND, TenantId};
 use vivace_proto::tempopb::{
     PartialStatus, QueryInstantRequest, QueryInstantResponse, QueryRangeRequest, QueryRangeResponse, SearchMetrics,
 };
@@ -20,12 +20,10 @@ use vivace_traceql::{Answer, Halted, MetricsPlan, Partial, TooLarge};
 use crate::counting::Counting;
 use crate::error::QueryError;
 use crate::frontend::Frontend;
-use crate::params::{Params, TimeRange, message_nanos_range, start_after_end};
+use crate::params::{Params, SearchRange, message_nanos_range, start_after_end};
 use crate::run::NamedTraces;
 use crate::running::{Collect, Running, unexpected};
 use crate::view::View;
-
-const NANOS: u64 = 1_000_000_000;
 
 /// A metrics query as it is asked.
 #[derive(Debug, Clone)]
@@ -199,7 +197,7 @@ impl Frontend {
         let counted = plan.range();
         let seconds = |nanos: u64| u32::try_from(nanos).unwrap_or(u32::MAX);
         let range =
-            TimeRange { start: seconds(counted.start_unix_nanos() / NANOS), end: seconds(counted.end_unix_nanos().div_ceil(NANOS)) };
+            SearchRange { start: seconds(counted.start_unix_nanos() / SECOND), end: seconds(counted.end_unix_nanos().div_ceil(SECOND)) };
         let views = View::of_tenants(&self.blocklist, tenants);
         let counting = Counting::new(request, views, range, self.plan_rules(config.target_bytes_per_job));
         let partial = plan.partial_within(&self.budget);

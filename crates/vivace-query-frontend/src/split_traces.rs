@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use vivace_block::TRACE_SPREAD_NANOS;
-use vivace_core::{BlockId, TenantId, TraceId};
+use vivace_core::{BlockId, TenantId, TimeRange, TraceId};
 use vivace_proto::tempopb::SearchRequest;
 use vivace_proto::vivace::v1::SearchTraces;
 use vivace_proto::vivace::v1::job::Work;
@@ -61,11 +61,11 @@ impl SplitTraces {
     /// now, when its spans arrived.
     pub(crate) fn near_live(&self, tenant: &TenantId, start: u64, end: u64) -> Vec<usize> {
         let Some(view) = self.views.get(tenant) else { return Vec::new() };
-        let mut places: Vec<usize> = view.near(start.max(1), end.max(1)).collect();
+        let mut places: Vec<usize> = view.near(TimeRange::between(start, end)).collect();
         let is_odd =
             end > self.now_unix_nanos.saturating_add(TRACE_SPREAD_NANOS) || end < self.now_unix_nanos.saturating_sub(TRACE_SPREAD_NANOS);
         if is_odd {
-            places.extend(view.near(self.now_unix_nanos, self.now_unix_nanos));
+            places.extend(view.near(TimeRange::between(self.now_unix_nanos, self.now_unix_nanos)));
         }
         places
     }

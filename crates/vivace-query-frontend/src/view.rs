@@ -6,13 +6,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use vivace_block::BlockMeta;
-use vivace_core::{BlockId, TenantId};
+use vivace_core::{BlockId, TenantId, TimeRange};
 use vivace_proto::vivace::v1::Places;
 use vivace_storage::{Blocklist, near, near_range, overlaps};
 
-use crate::params::TimeRange;
-
-const NANOS: u64 = 1_000_000_000;
+use crate::params::SearchRange;
 
 /// A tenant's blocks, fixed for one query: whatever its jobs decide, they decide it about these. A block's place is its index.
 pub(crate) struct View {
@@ -52,16 +50,15 @@ impl View {
     }
 
     /// Blocks that overlap the range with their places, newest end first. Those that do not know their times overlap everything.
-    pub(crate) fn overlapping(&self, range: TimeRange) -> Vec<(usize, &BlockMeta)> {
-        let (start, end) = (u64::from(range.start) * NANOS, u64::from(range.end).saturating_mul(NANOS).saturating_add(NANOS - 1));
-        let mut blocks: Vec<_> = self.live.iter().enumerate().filter(|(_, meta)| overlaps(meta, start, end)).collect();
+    pub(crate) fn overlapping(&self, range: SearchRange) -> Vec<(usize, &BlockMeta)> {
+        let mut blocks: Vec<_> = self.live.iter().enumerate().filter(|(_, meta)| overlaps(meta, range.into())).collect();
         blocks.sort_by_key(|(_, meta)| (Reverse(meta.end_unix_nanos), meta.block_id));
         blocks
     }
 
-    /// The places of blocks near a range of time, Unix nanoseconds; an end of 0: all.
-    pub(crate) fn near(&self, start: u64, end: u64) -> impl Iterator<Item = usize> {
-        self.live.iter().enumerate().filter(move |(_, meta)| near_range(meta, start, end)).map(|(place, _)| place)
+    /// The places of blocks near a range of time.
+    pub(crate) fn near(&self, range: TimeRange) -> impl Iterator<Item = usize> {
+        self.live.iter().enumerate().filter(move |(_, meta)| near_range(meta, range)).map(|(place, _)| place)
     }
 
     /// Where else the traces of a block may be.
@@ -70,8 +67,8 @@ impl View {
     }
 
     /// Where else the traces may be that the ingesters have.
-    pub(crate) fn beside_ingesters(&self, range: TimeRange) -> Places {
-        self.these(self.near(u64::from(range.start) * NANOS, u64::from(range.end).saturating_mul(NANOS)), true)
+    pub(crate) fn beside_ingesters(&self, range: SearchRange) -> Places {
+        self.these(self.near(range.into()), true)
     }
 
     /// Where traces may be that some of these blocks have.
@@ -95,6 +92,7 @@ impl View {
 pub(crate) mod tests {
     use std::time::Duration;
 
+    use vivace_core::SECOND;
     use vivace_storage::Change;
     use vivace_testkit::block_meta;
 
@@ -102,7 +100,7 @@ pub(crate) mod tests {
 
     /// A block of some seconds.
     pub(crate) fn block(id: u8, start: u64, end: u64) -> BlockMeta {
-        BlockMeta { start_unix_nanos: start * NANOS, end_unix_nanos: end * NANOS, ..block_meta(id) }
+        BlockMeta { start_unix_nanos: start * SECOND, end_unix_nanos: end * SECOND, ..block_meta(id) }
     }
 
     /// The view of the single tenant over these blocks.
@@ -135,7 +133,7 @@ pub(crate) mod tests {
         assert_eq!((ids(&places.blocks), ids(&places.known_blocks), places.ingesters), (vec![10, 11], vec![1, 2, 3], true));
         assert_eq!(ids(&beside(3, false).blocks), [10]);
         assert_eq!(ids(&beside(10, false).blocks), [2, 3, 11]);
-        assert_eq!(ids(&view.beside_ingesters(TimeRange { start: 15_000, end: 17_000 }).blocks), [2, 3, 10]);
+        assert_eq!(ids(&view.beside_ingesters(SearchRange { start: 15_000, end: 17_000 }).blocks), [2, 3, 10]);
         // One that an ingester names is near others as they are near it.
         let served = view.add(&block(4, 17_000, 18_000));
         assert_eq!(view.add(&block(4, 17_000, 18_000)), served);
