@@ -7,6 +7,7 @@ mod error;
 mod forward;
 mod limit;
 mod metrics;
+mod message;
 mod plan;
 mod push;
 mod receiver;
