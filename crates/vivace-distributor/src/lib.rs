@@ -6,8 +6,8 @@
 mod error;
 mod forward;
 mod limit;
-mod metrics;
 mod message;
+mod metrics;
 mod plan;
 mod push;
 mod receiver;
@@ -27,7 +27,7 @@ use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 use vivace_config::{Config, GrpcReceiver, OtlpHttpReceiver, set_or};
 use vivace_ring::{ClientPool, Membership, PoolOptions, Registration, Role, State};
-use vivace_server::{ConnectionOptions, Overrides, Process, RequestBudget, Timeouts, host_name};
+use vivace_server::{ConnectionOptions, Overrides, Process, RequestBudget, Timeouts, grpc_only, host_name};
 
 use crate::forward::GeneratorForwarder;
 use crate::limit::RateLimiter;
@@ -177,7 +177,7 @@ impl Receivers {
         };
         let message_bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
         let service = TraceService { distributor: self.distributor.clone(), tenancy: process.tenancy(), message_bytes_max };
-        let routes = Routes::new(service).prepare().into_axum_router();
+        let routes = grpc_only(Routes::new(service).prepare().into_axum_router(), &otlp_http_elsewhere(whole));
         self.serve(
             &format!("{id} receiver, gRPC"),
             process.serve_on(listener, "otlp_grpc", routes, grpc_connections(config, message_bytes_max), self.stop.clone()),
@@ -215,6 +215,15 @@ impl Receivers {
         if tokio::time::timeout(STOP_TIMEOUT, self.running.wait()).await.is_err() {
             tracing::warn!("some clients are still sending; their requests are cut off");
         }
+    }
+}
+
+/// What those are told who send OTLP over HTTP to a port for gRPC.
+fn otlp_http_elsewhere(config: &Config) -> String {
+    let http = config.distributor.receivers.otlp.iter().find_map(|receiver| receiver.protocols.http.as_ref());
+    match http.and_then(|http| http.endpoint.rsplit_once(':')) {
+        Some((_, port)) => format!("this port takes OTLP over gRPC; OTLP over HTTP is taken on port {port}"),
+        None => "this port takes OTLP over gRPC; no receiver for OTLP over HTTP is configured".to_owned(),
     }
 }
 

@@ -106,6 +106,19 @@ async fn spans_that_nobody_could_read_later_are_refused() {
     assert_eq!(cluster.held().primaries(), [1, 3], "nothing of the broken request");
 }
 
+#[tokio::test]
+async fn otlp_over_http_at_the_port_of_grpc_is_told_where_to_go() {
+    let cluster = Cluster::start(1, 1, |_| {}).await;
+    let body = traces(&[(1, 1)]).encode_to_vec();
+    for content_type in [PROTOBUF, "application/json", "text/plain"] {
+        let answer = cluster.http_at(cluster.grpc, "POST", &[("content-type", content_type)], body.clone()).await;
+        assert_eq!(answer.status, 415, "{content_type}");
+        let text = String::from_utf8_lossy(&answer.body).into_owned();
+        assert!(text.starts_with("this port takes OTLP over gRPC; OTLP over HTTP is taken on port "), "{text}");
+    }
+    assert!(cluster.instances[0].segments().is_empty());
+}
+
 /// `code` of a `google.rpc.Status` in protobuf.
 fn rpc_code(answer: &Answer) -> i32 {
     #[derive(Clone, PartialEq, Message)]
