@@ -196,8 +196,10 @@ async fn run_job(querier: &Querier, job: Job, max_bytes: usize, results: &mpsc::
         let bytes = result.encoded_len();
         let is_sent = bytes <= max_bytes;
         let result = if is_sent { result } else { failed(id, &JobError::TooLarge { bytes, max_bytes }) };
+        let message = result.encode_to_vec().into();
+        drop(result);
         // The stream has ended: then the job is not wanted either.
-        results.send(FromQuerier { message: Some(from_querier::Message::Result(result)) }).await.is_ok() && is_sent
+        results.send(FromQuerier { message: Some(from_querier::Message::Result(message)) }).await.is_ok() && is_sent
     };
     match querier.run(job).await {
         Ok(JobOutput { mut result, matches, held: _held_until_it_is_sent }) => {
