@@ -25,7 +25,7 @@ use crate::metrics::{
     BLOCKS_FLUSHED, FAILED_FLUSH_RETRIES, FAILED_FLUSHES, FLUSH_DURATION, FLUSH_QUEUE_LENGTH, FLUSH_RETRIES, FLUSH_SIZE, HELD_SEGMENTS,
     LIVE_TRACE_BYTES, LIVE_TRACES, LOG_SIZE, UNDER_REPLICATED_SEGMENTS,
 };
-use crate::ranges::SegmentSet;
+use crate::segment_set::SegmentSet;
 use crate::takeover::Takeover;
 
 /// First wait after a failed flush; doubles up to [`RETRY_WAIT_MAX`].

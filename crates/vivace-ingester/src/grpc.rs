@@ -26,7 +26,7 @@ use crate::ingester::{Ingester, covered_response};
 use crate::log::LogError;
 use crate::push::PushError;
 use crate::query::QueryError;
-use crate::ranges::SegmentSet;
+use crate::segment_set::SegmentSet;
 
 /// What a call gives piece by piece.
 type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;

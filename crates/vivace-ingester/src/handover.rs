@@ -15,7 +15,7 @@ use vivace_ring::{ClientPool, Instance, Snapshot};
 
 use crate::ingester::Ingester;
 use crate::live::ServedBlock;
-use crate::ranges::SegmentSet;
+use crate::segment_set::SegmentSet;
 use crate::takeover::adopt;
 
 /// Another ingester that does not answer in this time is left out.

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use vivace_core::TenantId;
 
-use crate::ranges::SegmentSet;
-use crate::segment::{Segment, SegmentId};
+use crate::header::SegmentId;
+use crate::segment::Segment;
+use crate::segment_set::SegmentSet;
 
 /// Segments that this instance holds for other primaries. Their payloads are in the log only.
 #[derive(Debug, Default)]

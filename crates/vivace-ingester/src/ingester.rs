@@ -24,10 +24,9 @@ use crate::live::{Inserted, Live, ServedBlock, Summarized};
 use crate::lock::{InUse, Lock};
 use crate::log::{self, Log, LogError, ReadError};
 use crate::metrics::{BLOCKS_CLEARED, REPLAY_ERRORS};
-use crate::ranges::SegmentSet;
-use crate::segment::Segment;
+use crate::segment::{Segment, traces_of};
+use crate::segment_set::SegmentSet;
 use crate::settings::Settings;
-use crate::summary::summarize_arrived;
 
 /// File in the log's parent folder: ids under which this instance was a primary, one a line.
 const FORMER_IDS: &str = "instance-ids";
@@ -140,9 +139,7 @@ impl Ingester {
             let is_needed = !is_covered
                 && if is_live {
                     let segment = Segment { header, at: at.clone() };
-                    let data = crate::segment::decompress(segment.header.compression, segment.header.uncompressed_bytes, &payload);
-                    let arrival = segment.header.arrival(settings.slack_nanos());
-                    match data.and_then(|data| Ok(summarize_arrived(&data, arrival)?)) {
+                    match traces_of(&segment.header, &payload, settings.slack_nanos()) {
                         Ok(traces) if is_own => live.insert(Arc::new(segment), &traces, settings.max_block_bytes) != Inserted::Known,
                         Ok(traces) => {
                             taken_over.entry(segment.header.tenant.clone()).or_default().push((Arc::new(segment), traces));

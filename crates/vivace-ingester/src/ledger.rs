@@ -15,7 +15,7 @@ use vivace_proto::vivace::v1::{self as proto, ReleaseRequest};
 
 use crate::aside::set_aside;
 use crate::live::ServedBlock;
-use crate::ranges::SegmentSet;
+use crate::segment_set::SegmentSet;
 
 /// Why the ledger could not be written. None of it loses spans, and what is missing on disk is written with what comes next.
 #[derive(Debug, thiserror::Error)]
@@ -352,7 +352,7 @@ fn put_segments(kind: u8, unix_seconds: u64, primary: &str, segments: &SegmentSe
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::segment::SegmentId;
+    use crate::header::SegmentId;
 
     fn set(sequences: &[u64]) -> SegmentSet {
         sequences.iter().map(|sequence| SegmentId { incarnation: [1; 16], sequence: *sequence }).collect()

@@ -12,9 +12,10 @@ use vivace_block::BlockMeta;
 use vivace_core::budget::{Account, Budget, Charge};
 use vivace_core::{TenantId, TraceId};
 
+use crate::header::{Refused, SegmentId};
 use crate::limits::{TraceLimits, TraceTracker};
-use crate::ranges::SegmentSet;
-use crate::segment::{Refused, Segment, SegmentId};
+use crate::segment::Segment;
+use crate::segment_set::SegmentSet;
 use crate::summary::{BlockRange, TraceSummary};
 
 /// What a segment takes in memory, about, bytes. Its payload is in the log.

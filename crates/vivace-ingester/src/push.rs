@@ -9,12 +9,13 @@ use vivace_proto::vivace::v1::push_request;
 use vivace_proto::vivace::v1::{PushRequest, PushResponse, RefusedTrace};
 use vivace_server::clock;
 
+use crate::header::{Compression, Refused, SEGMENT_BYTES_MAX, SegmentHeader, SegmentId};
 use crate::ingester::{Gate, Ingester};
 use crate::live::Inserted;
 use crate::log::{LogError, Record};
 use crate::metrics::{BYTES_RECEIVED, TRACES_CREATED, WARNINGS};
-use crate::segment::{Compression, Refused, SEGMENT_BYTES_MAX, Segment, SegmentError, SegmentHeader, SegmentId, decompress};
-use crate::summary::{TraceSummary, summarize_arrived};
+use crate::segment::{Segment, SegmentError, traces_of};
+use crate::summary::TraceSummary;
 
 /// Segments up to this size are read on the spot; handing a smaller one to another thread costs more than reading it.
 const READ_INLINE_BYTES_MAX: u32 = 64 << 10;
@@ -72,7 +73,7 @@ impl Ingester {
         if header.primary == self.id { self.push_own(header, request).await } else { self.push_held(header, request).await }
     }
 
-    async fn push_own(self: &Arc<Self>, mut header: SegmentHeader, request: PushRequest) -> Result<PushResponse, PushError> {
+    async fn push_own(self: &Arc<Self>, header: SegmentHeader, request: PushRequest) -> Result<PushResponse, PushError> {
         if let Some(known) = self.live.own(&header.id) {
             return Ok(response(&known.header.refused));
         }
@@ -84,7 +85,7 @@ impl Ingester {
         if used > max {
             return Err(PushError::Memory { used, max });
         }
-        let traces = read(&header, request.payload.clone(), self.settings.slack_nanos()).await?;
+        let (mut header, traces) = read(header, request.payload.clone(), self.settings.slack_nanos()).await?;
         let tenant_name = header.tenant.to_string();
         metrics::counter!(BYTES_RECEIVED.name, "tenant" => tenant_name.clone(), "data_type" => "trace")
             .increment(traces.iter().map(|t| t.bytes).sum());
@@ -187,19 +188,18 @@ fn check(request: &PushRequest) -> Result<SegmentHeader, PushError> {
     })
 }
 
-/// Decompresses and walks over all spans, off the async threads when that takes long.
-async fn read(header: &SegmentHeader, payload: bytes::Bytes, slack_nanos: u64) -> Result<Vec<TraceSummary>, PushError> {
-    let (compression, claimed) = (header.compression, header.uncompressed_bytes);
-    let arrival = header.arrival(slack_nanos);
-    let read = move || -> Result<Vec<TraceSummary>, SegmentError> {
-        Ok(summarize_arrived(&decompress(compression, claimed, &payload)?, arrival)?)
-    };
-    if claimed <= READ_INLINE_BYTES_MAX {
-        return Ok(read()?);
+/// Decompresses and walks over all spans, off the async threads when that takes long. Gives the header back.
+async fn read(header: SegmentHeader, payload: bytes::Bytes, slack_nanos: u64) -> Result<(SegmentHeader, Vec<TraceSummary>), PushError> {
+    if header.uncompressed_bytes <= READ_INLINE_BYTES_MAX {
+        let traces = traces_of(&header, &payload, slack_nanos)?;
+        return Ok((header, traces));
     }
-    let traces = tokio::task::spawn_blocking(read).await;
-    match traces {
-        Ok(traces) => Ok(traces?),
+    let read = tokio::task::spawn_blocking(move || {
+        let traces = traces_of(&header, &payload, slack_nanos)?;
+        Ok((header, traces))
+    });
+    match read.await {
+        Ok(read) => read,
         Err(error) if error.is_panic() => Err(PushError::Panicked),
         // The task is not aborted by anyone, so this is a process that ends.
         Err(_) => Err(PushError::ShuttingDown),

@@ -13,13 +13,13 @@ use vivace_proto::vivace::v1::segment_log_client::SegmentLogClient;
 use vivace_ring::ClientPool;
 use vivace_server::clock;
 
+use crate::header::SegmentId;
 use crate::held::HeldFor;
 use crate::ingester::{Ingester, covered_request};
 use crate::live::Summarized;
 use crate::metrics::ADOPTED_SEGMENTS;
-use crate::ranges::SegmentSet;
-use crate::segment::SegmentId;
-use crate::summary::{TraceSummary, summarize_arrived};
+use crate::segment_set::SegmentSet;
+use crate::summary::TraceSummary;
 
 /// A primary that has not been heard of for this long is not waited for. A restart that takes less costs nothing.
 pub(crate) const GONE_GRACE: Duration = Duration::from_secs(30);
@@ -162,8 +162,7 @@ pub(crate) async fn adopt(ingester: &Arc<Ingester>, primary: &Arc<str>, pass: im
         }
         let mut readable: BTreeMap<SegmentId, Vec<TraceSummary>> = BTreeMap::new();
         for segment in segments {
-            let arrival = segment.header.arrival(ingester.settings.slack_nanos());
-            match segment.traces_data().and_then(|data| Ok(summarize_arrived(&data, arrival)?)) {
+            match segment.traces(ingester.settings.slack_nanos()) {
                 Ok(traces) => {
                     readable.insert(segment.header.id, traces);
                 }

@@ -11,8 +11,8 @@ use bytes::{Buf, Bytes};
 
 use super::names::{Found, list};
 use super::{FILE_HEAD_BYTES, KIND_SEGMENT, LogFile, LogPosition, MAGIC, RECORD_HEAD_BYTES, ReadError, is_intact};
+use crate::header::{SEGMENT_BYTES_MAX, SegmentHeader};
 use crate::metrics::{LOG_LOST_BYTES, REPLAY_ERRORS};
-use crate::segment::{SEGMENT_BYTES_MAX, SegmentHeader};
 
 /// Read ahead by this much.
 const BUFFER_BYTES: usize = 1 << 20;

@@ -9,7 +9,7 @@ use vivace_core::TenantId;
 
 use super::replay::Lost;
 use super::*;
-use crate::segment::{Compression, SegmentId};
+use crate::header::{Compression, SegmentId};
 
 fn header(sequence: u64) -> SegmentHeader {
     SegmentHeader {

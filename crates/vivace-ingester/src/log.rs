@@ -27,7 +27,7 @@ pub(crate) use files::Files;
 pub(crate) use names::file_path;
 pub(crate) use replay::{Replayed, replay};
 
-use crate::segment::SegmentHeader;
+use crate::header::SegmentHeader;
 use writer::Command;
 
 /// First bytes of every file; the last one is the version.
