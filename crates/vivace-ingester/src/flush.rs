@@ -14,12 +14,13 @@ use tokio::sync::Semaphore;
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 use vivace_core::{BlockId, TenantId};
+use vivace_proto::vivace::v1::ReleaseRequest;
 use vivace_proto::vivace::v1::segment_log_client::SegmentLogClient;
 use vivace_ring::ClientPool;
 use vivace_server::clock;
 
 use crate::build::{Block, BuildJob, Built, build};
-use crate::ingester::{Ingester, release_request};
+use crate::ingester::Ingester;
 use crate::live::{HeadSize, Sealed, ServedBlock, Tenant};
 use crate::metrics::{
     BLOCKS_FLUSHED, FAILED_FLUSH_RETRIES, FAILED_FLUSHES, FLUSH_DURATION, FLUSH_QUEUE_LENGTH, FLUSH_RETRIES, FLUSH_SIZE, HELD_SEGMENTS,
@@ -147,7 +148,7 @@ fn look_after(ingester: &Ingester) {
         metrics::gauge!(LIVE_TRACE_BYTES.name, "tenant" => name).set(bytes as f64);
     };
     for tenant in ingester.live.tenants() {
-        let limits = ingester.trace_limits(&tenant.id);
+        let limits = ingester.limits.traces(&tenant.id);
         let live = tenant.sweep(now, settings.trace_idle_period, settings.trace_live_period, limits);
         let bytes: u64 = tenant.view().heads.iter().map(|h| h.size().uncompressed_bytes).sum();
         gauges(&tenant.id, live, bytes);
@@ -372,7 +373,8 @@ impl Flush {
             let told = async {
                 let channel = self.pool.channel(&follower.addr)?;
                 let mut client = SegmentLogClient::new(channel);
-                tokio::time::timeout(RELEASE_TIMEOUT, client.release(release_request(primary, covered))).await??;
+                let request = ReleaseRequest { primary: primary.to_owned(), covered: covered.to_proto() };
+                tokio::time::timeout(RELEASE_TIMEOUT, client.release(request)).await??;
                 anyhow::Ok(())
             };
             if let Err(error) = told.await {
@@ -421,7 +423,7 @@ fn build_one<W: std::io::Write + Send>(
         tenant: &tenant.id,
         block: head.block,
         head: contents,
-        options: ingester.block_options(&tenant.id),
+        options: ingester.limits.block_options(&tenant.id),
         now_unix_nanos: clock::unix_nanos(),
         slack_nanos: ingester.settings.slack_nanos(),
         leave_out_unread: head.failures >= READ_FAILURES_MAX,

@@ -22,7 +22,7 @@ use vivace_proto::vivace::v1::{
 use vivace_server::{HeldUntilSent, Tenancy, clock, over_budget_status, tenant, warning};
 
 use crate::handover::Started;
-use crate::ingester::{Ingester, covered_response};
+use crate::ingester::Ingester;
 use crate::log::LogError;
 use crate::push::PushError;
 use crate::query::QueryError;
@@ -64,7 +64,7 @@ impl SegmentLog for Service {
         let ingester = Arc::clone(&self.ingester);
         let answer = tokio::task::spawn_blocking(move || ingester.covered(&held)).await.map_err(|e| Status::internal(e.to_string()))?;
         let (covered, pending) = answer;
-        Ok(Response::new(covered_response(&covered, &pending)))
+        Ok(Response::new(CoveredResponse { covered: covered.to_proto(), pending: pending.to_proto() }))
     }
 }
 

@@ -8,10 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::{Notify, RwLock, watch};
 use tokio_util::sync::CancellationToken;
-use vivace_block::{BlockOptions, DedicatedColumn, DedicatedOption, DedicatedScope, DedicatedType};
-use vivace_config::{ColumnOption, ColumnScope, ColumnType, Limits};
 use vivace_core::{TenantId, files};
-use vivace_proto::vivace::v1::{CoveredRequest, CoveredResponse, ReleaseRequest};
 use vivace_ring::Ring;
 use vivace_server::clock;
 use vivace_storage::Bucket;
@@ -19,7 +16,7 @@ use vivace_storage::Bucket;
 use crate::aside::set_aside;
 use crate::held::Held;
 use crate::ledger::{Ledger, LedgerError};
-use crate::limits::TraceLimits;
+use crate::limits::{LimitsOf, TenantLimits};
 use crate::live::{Inserted, Live, ServedBlock, Summarized};
 use crate::lock::{InUse, Lock};
 use crate::log::{self, Log, LogError, ReadError};
@@ -30,9 +27,6 @@ use crate::settings::Settings;
 
 /// File in the log's parent folder: ids under which this instance was a primary, one a line.
 const FORMER_IDS: &str = "instance-ids";
-
-/// Resolves a tenant's limits as they are now.
-pub(crate) type LimitsOf = Arc<dyn Fn(&TenantId) -> Arc<Limits> + Send + Sync>;
 
 /// What an ingester holds, and the log and bucket behind it.
 pub(crate) struct Ingester {
@@ -47,7 +41,7 @@ pub(crate) struct Ingester {
     pub(crate) log: Log,
     pub(crate) bucket: Bucket,
     pub(crate) ring: Ring,
-    pub(crate) limits: LimitsOf,
+    pub(crate) limits: TenantLimits,
     /// Pushes hold it for reading while they run, so that whoever closes it waits for them.
     pub(crate) gate: RwLock<Gate>,
     /// Wakes the flush loop before its time.
@@ -172,6 +166,7 @@ impl Ingester {
         if segments > 0 {
             tracing::info!(files = replayed.len(), segments, live_bytes = live.memory_bytes(), "write-ahead log replayed");
         }
+        let limits = TenantLimits::new(limits, ring.clone(), settings.block.clone());
         let gate = RwLock::new(Gate::Open);
         let flush_on_drain = AtomicBool::new(settings.flush_all_on_shutdown);
         let (flush_wanted, flushed) = (Notify::new(), watch::Sender::new(0));
@@ -223,32 +218,6 @@ impl Ingester {
     /// Whether every segment that is live here is in the bucket.
     pub(crate) fn is_flushed(&self) -> bool {
         self.live.tenants().iter().all(|tenant| tenant.sealed().is_empty() && tenant.open_size().segments == 0)
-    }
-
-    /// A tenant's limits on traces.
-    pub(crate) fn trace_limits(&self, tenant: &TenantId) -> TraceLimits {
-        let limits = (self.limits)(tenant);
-        let local = limits.ingestion.max_traces_per_user as u64;
-        let global = limits.ingestion.max_global_traces_per_user as u64;
-        // Each trace is live in one ingester only, its primary.
-        let of_global = global.div_ceil((self.ring.snapshot().writable().count() as u64).max(1));
-        let live_traces_max = [local, of_global].into_iter().filter(|max| *max > 0).min().unwrap_or(0);
-        TraceLimits { live_traces_max, trace_bytes_max: limits.global.max_bytes_per_trace }
-    }
-
-    /// How a tenant's blocks are written.
-    pub(crate) fn block_options(&self, tenant: &TenantId) -> BlockOptions {
-        let block = &self.settings.block;
-        let limits = (self.limits)(tenant);
-        let columns = &limits.storage.parquet_dedicated_columns;
-        let columns = if columns.is_empty() { &block.parquet_dedicated_columns } else { columns };
-        BlockOptions {
-            dedicated_columns: columns.iter().map(dedicated_column).collect(),
-            bloom_false_positive: block.bloom_filter_false_positive,
-            bloom_shard_size_bytes: block.bloom_filter_shard_size_bytes,
-            row_group_size_bytes: block.parquet_row_group_size_bytes,
-            ..BlockOptions::default()
-        }
     }
 
     /// A primary, or who flushed in its place, says what is in the bucket. Blocks the thread.
@@ -345,38 +314,4 @@ fn write_ids(path: &Path, text: &str) -> std::io::Result<()> {
         let _ = std::fs::remove_file(&new);
     }
     written
-}
-
-/// The request that tells followers what is in the bucket.
-pub(crate) fn release_request(primary: &str, covered: &SegmentSet) -> ReleaseRequest {
-    ReleaseRequest { primary: primary.to_owned(), covered: covered.to_proto() }
-}
-
-/// The question about held segments.
-pub(crate) fn covered_request(primary: &str, held: &SegmentSet) -> CoveredRequest {
-    CoveredRequest { primary: primary.to_owned(), held: held.to_proto() }
-}
-
-/// The answer to it.
-pub(crate) fn covered_response(covered: &SegmentSet, pending: &SegmentSet) -> CoveredResponse {
-    CoveredResponse { covered: covered.to_proto(), pending: pending.to_proto() }
-}
-
-fn dedicated_column(column: &vivace_config::DedicatedColumn) -> DedicatedColumn {
-    let scope = match column.scope {
-        ColumnScope::Span => DedicatedScope::Span,
-        ColumnScope::Resource => DedicatedScope::Resource,
-        ColumnScope::Event => DedicatedScope::Event,
-    };
-    let kind = match column.column_type {
-        ColumnType::String => DedicatedType::String,
-        ColumnType::Int => DedicatedType::Int,
-    };
-    let options = column.options.iter().map(|option| match option {
-        ColumnOption::Array => DedicatedOption::Array,
-        ColumnOption::Blob => DedicatedOption::Blob,
-    });
-    let mut dedicated = DedicatedColumn::new(scope, &column.name, kind);
-    dedicated.options = options.collect();
-    dedicated
 }

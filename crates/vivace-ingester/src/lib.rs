@@ -40,6 +40,7 @@ mod tags;
 mod takeover;
 #[cfg(test)]
 mod tests;
+mod tracker;
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -13,10 +13,11 @@ use vivace_core::budget::{Account, Budget, Charge};
 use vivace_core::{TenantId, TraceId};
 
 use crate::header::{Refused, SegmentId};
-use crate::limits::{TraceLimits, TraceTracker};
+use crate::limits::TraceLimits;
 use crate::segment::Segment;
 use crate::segment_set::SegmentSet;
 use crate::summary::{BlockRange, TraceSummary};
+use crate::tracker::TraceTracker;
 
 /// What a segment takes in memory, about, bytes. Its payload is in the log.
 const SEGMENT_OVERHEAD_BYTES: u64 = 256;

@@ -90,7 +90,7 @@ impl Ingester {
         metrics::counter!(BYTES_RECEIVED.name, "tenant" => tenant_name.clone(), "data_type" => "trace")
             .increment(traces.iter().map(|t| t.bytes).sum());
         let tenant = self.live.tenant(&header.tenant);
-        let (refused, created) = tenant.admit(&traces, header.received_unix_seconds, self.trace_limits(&header.tenant));
+        let (refused, created) = tenant.admit(&traces, header.received_unix_seconds, self.limits.traces(&header.tenant));
         if created > 0 {
             metrics::counter!(TRACES_CREATED.name, "tenant" => tenant_name).increment(created);
         }

@@ -136,7 +136,7 @@ impl Ingester {
 
     /// Bytes of names or values at which an answer ends: one more than is allowed, so that an answer that ended is over it.
     fn tag_bytes(&self, tenant: &TenantId) -> usize {
-        match (self.limits)(tenant).read.max_bytes_per_tag_values_query {
+        match self.limits.read(tenant).max_bytes_per_tag_values_query {
             0 => usize::MAX,
             max => max.saturating_add(1),
         }
@@ -227,7 +227,7 @@ impl Ingester {
         look: impl FnOnce(&mut TagSearch) -> Result<T, QueryError> + Send + 'static,
     ) -> Result<(T, u64, LeftOut), QueryError> {
         let Sources { mut view, held } = self.sources(tenant, answering)?;
-        let blocks_max = match (self.limits)(tenant).read.max_blocks_per_tag_values_query {
+        let blocks_max = match self.limits.read(tenant).max_blocks_per_tag_values_query {
             0 => usize::MAX,
             max => max,
         };

@@ -9,20 +9,19 @@ use std::time::{Duration, Instant};
 use rustc_hash::FxHashMap;
 use tokio::task::spawn_blocking;
 use vivace_core::TenantId;
+use vivace_proto::vivace::v1::CoveredRequest;
 use vivace_proto::vivace::v1::segment_log_client::SegmentLogClient;
 use vivace_ring::ClientPool;
 use vivace_server::clock;
 
 use crate::header::SegmentId;
 use crate::held::HeldFor;
-use crate::ingester::{Ingester, covered_request};
+use crate::ingester::Ingester;
 use crate::live::Summarized;
 use crate::metrics::ADOPTED_SEGMENTS;
 use crate::segment_set::SegmentSet;
 use crate::summary::TraceSummary;
 
-/// A primary that has not been heard of for this long is not waited for. A restart that takes less costs nothing.
-pub(crate) const GONE_GRACE: Duration = Duration::from_secs(30);
 /// Pause between questions to the same primary.
 const ASK_PERIOD: Duration = Duration::from_secs(60);
 /// A primary that does not answer in this time is asked again later.
@@ -129,7 +128,8 @@ struct Answer {
 
 async fn ask(pool: &ClientPool, addr: &str, primary: &str, held: &SegmentSet) -> anyhow::Result<Answer> {
     let mut client = SegmentLogClient::new(pool.channel(addr)?);
-    let answer = tokio::time::timeout(ASK_TIMEOUT, client.covered(covered_request(primary, held))).await??.into_inner();
+    let request = CoveredRequest { primary: primary.to_owned(), held: held.to_proto() };
+    let answer = tokio::time::timeout(ASK_TIMEOUT, client.covered(request)).await??.into_inner();
     let set = |ranges: &[_]| SegmentSet::from_proto(ranges).ok_or_else(|| anyhow::anyhow!("an incarnation in the answer has not 16 bytes"));
     Ok(Answer { asked: held.clone(), covered: set(&answer.covered)?, pending: set(&answer.pending)? })
 }
