@@ -9,7 +9,7 @@ use vivace_block::{BlockMeta, BlockOptions, BlockWriter, FinishedBlock, WriteErr
 use vivace_core::{BlockId, TenantId, TraceId};
 
 use crate::gather::Gathered;
-use crate::live::{Head, TraceEntry};
+use crate::head::{Head, TraceEntry};
 use crate::log::ReadError;
 use crate::segment::{Segment, SegmentError};
 

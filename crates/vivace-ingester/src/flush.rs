@@ -20,13 +20,15 @@ use vivace_ring::ClientPool;
 use vivace_server::clock;
 
 use crate::build::{Block, BuildJob, Built, build};
+use crate::head::HeadSize;
 use crate::ingester::Ingester;
-use crate::live::{HeadSize, Sealed, ServedBlock, Tenant};
+use crate::live::{Sealed, Tenant};
 use crate::metrics::{
     BLOCKS_FLUSHED, FAILED_FLUSH_RETRIES, FAILED_FLUSHES, FLUSH_DURATION, FLUSH_QUEUE_LENGTH, FLUSH_RETRIES, FLUSH_SIZE, HELD_SEGMENTS,
     LIVE_TRACE_BYTES, LIVE_TRACES, LOG_SIZE, UNDER_REPLICATED_SEGMENTS,
 };
 use crate::segment_set::SegmentSet;
+use crate::served::ServedBlock;
 use crate::takeover::Takeover;
 
 /// First wait after a failed flush; doubles up to [`RETRY_WAIT_MAX`].
@@ -150,8 +152,7 @@ fn look_after(ingester: &Ingester) {
     for tenant in ingester.live.tenants() {
         let limits = ingester.limits.traces(&tenant.id);
         let live = tenant.sweep(now, settings.trace_idle_period, settings.trace_live_period, limits);
-        let bytes: u64 = tenant.view().heads.iter().map(|h| h.size().uncompressed_bytes).sum();
-        gauges(&tenant.id, live, bytes);
+        gauges(&tenant.id, live, tenant.live_bytes());
     }
     let held: usize = ingester.held.summary().iter().map(|h| h.segments).sum();
     metrics::gauge!(HELD_SEGMENTS.name).set(held as f64);

@@ -8,14 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::spawn_blocking;
-use vivace_block::BlockMeta;
 use vivace_proto::vivace::v1::handover_client::HandoverClient;
 use vivace_proto::vivace::v1::{self as proto, ResumeRequest, ResumeResponse, ServeRequest};
 use vivace_ring::{ClientPool, Instance, Snapshot};
 
 use crate::ingester::Ingester;
-use crate::live::ServedBlock;
 use crate::segment_set::SegmentSet;
+use crate::served::ServedBlock;
 use crate::takeover::adopt;
 
 /// Another ingester that does not answer in this time is left out.
@@ -46,23 +45,6 @@ pub(crate) struct InvalidBlock {
     reason: String,
 }
 
-impl ServedBlock {
-    pub(crate) fn to_proto(&self) -> proto::ServedBlock {
-        proto::ServedBlock {
-            meta: self.meta.to_json().into(),
-            writer: self.writer.to_string(),
-            flushed_unix_seconds: self.flushed_unix_seconds,
-        }
-    }
-
-    /// # Errors
-    /// What is wrong with the block's meta.
-    pub(crate) fn from_proto(block: proto::ServedBlock) -> Result<Self, String> {
-        let meta = BlockMeta::from_json(&block.meta, "another ingester").map_err(|error| error.to_string())?;
-        Ok(Self { meta, flushed_unix_seconds: block.flushed_unix_seconds, writer: block.writer.into() })
-    }
-}
-
 impl Ingester {
     /// Gives blocks that are served here to the followers, also to those that are still joining.
     /// One that does not answer goes without: there are others, and queriers learn of the blocks by themselves.
@@ -89,7 +71,7 @@ impl Ingester {
 
     /// Gives all blocks that are served here to the followers, before the process ends.
     pub(crate) async fn hand_over(&self, pool: &ClientPool) {
-        let blocks: Vec<Arc<ServedBlock>> = self.live.tenants().iter().flat_map(|tenant| tenant.view().served).collect();
+        let blocks: Vec<Arc<ServedBlock>> = self.live.served();
         self.share(pool, &blocks).await;
     }
 
@@ -178,7 +160,7 @@ impl Ingester {
             tracing::warn!(%primary, segments = taken_over.len(), "primary has lost its log, its held segments are flushed from here");
         }
         let snapshot = self.ring.snapshot();
-        let served = self.live.tenants().into_iter().flat_map(|tenant| tenant.view().served);
+        let served = self.live.served().into_iter();
         let blocks = served.filter(|block| block.writer == primary || self.is_told_of_blocks(&snapshot, &primary, &block.writer));
         ResumeResponse { taken_over: taken_over.to_proto(), blocks: blocks.map(|block| block.to_proto()).collect() }
     }
@@ -191,26 +173,4 @@ async fn serve(pool: &ClientPool, follower: &Instance, blocks: Vec<proto::Served
     let mut client = HandoverClient::new(pool.channel(&follower.addr)?);
     tokio::time::timeout(ANSWER_TIMEOUT, client.serve(ServeRequest { blocks })).await??;
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use vivace_block::{BlockOptions, BlockWriter, SpanRef};
-    use vivace_core::{BlockId, TenantId, TraceId};
-
-    use super::*;
-
-    fn meta() -> BlockMeta {
-        let mut writer = BlockWriter::new(BlockOptions::default(), TenantId::single(), BlockId([1; 16]), Vec::new(), 1).expect("starts");
-        writer.push_trace(TraceId([1; 16]), &[SpanRef { resource: &[], scope: &[], span: &[10, 1, 1] }]).expect("taken");
-        writer.finish().expect("finished").meta
-    }
-
-    #[test]
-    fn a_block_survives_its_message() {
-        let block = ServedBlock { meta: meta(), flushed_unix_seconds: 7, writer: "a".into() };
-        assert_eq!(ServedBlock::from_proto(block.to_proto()), Ok(block));
-        let bad = proto::ServedBlock { meta: b"{".to_vec().into(), ..proto::ServedBlock::default() };
-        assert!(ServedBlock::from_proto(bad).is_err());
-    }
 }

@@ -14,15 +14,17 @@ use vivace_server::clock;
 use vivace_storage::Bucket;
 
 use crate::aside::set_aside;
+use crate::head::Summarized;
 use crate::held::Held;
 use crate::ledger::{Ledger, LedgerError};
 use crate::limits::{LimitsOf, TenantLimits};
-use crate::live::{Inserted, Live, ServedBlock, Summarized};
+use crate::live::{Inserted, Live};
 use crate::lock::{InUse, Lock};
 use crate::log::{self, Log, LogError, ReadError};
 use crate::metrics::{BLOCKS_CLEARED, REPLAY_ERRORS};
 use crate::segment::{Segment, traces_of};
 use crate::segment_set::SegmentSet;
+use crate::served::ServedBlock;
 use crate::settings::Settings;
 
 /// File in the log's parent folder: ids under which this instance was a primary, one a line.
@@ -156,7 +158,7 @@ impl Ingester {
             }
         })?;
         for (tenant, segments) in taken_over {
-            live.take_over(&tenant, segments);
+            live.adopt(&tenant, segments);
         }
         let log = Log::open(&log_folder, &replayed)?;
         unusable.into_iter().for_each(|file| log.damaged(file));
@@ -217,7 +219,7 @@ impl Ingester {
 
     /// Whether every segment that is live here is in the bucket.
     pub(crate) fn is_flushed(&self) -> bool {
-        self.live.tenants().iter().all(|tenant| tenant.sealed().is_empty() && tenant.open_size().segments == 0)
+        self.live.is_flushed()
     }
 
     /// A primary, or who flushed in its place, says what is in the bucket. Blocks the thread.

@@ -14,8 +14,8 @@ use vivace_core::{BlockId, files};
 use vivace_proto::vivace::v1::{self as proto, ReleaseRequest};
 
 use crate::aside::set_aside;
-use crate::live::ServedBlock;
 use crate::segment_set::SegmentSet;
+use crate::served::ServedBlock;
 
 /// Why the ledger could not be written. None of it loses spans, and what is missing on disk is written with what comes next.
 #[derive(Debug, thiserror::Error)]

@@ -1,28 +1,25 @@
-//! The index of what is not in the bucket yet: which traces are in which segments. The spans themselves are in the log only. A
-//! segment is in a growing head, then in a sealed one, then in a served block, and a query finds it in exactly one of them.
+//! What is not in the bucket yet, by tenant, and the blocks that are served in its place afterwards. A segment is in a growing head,
+//! then in a sealed one, then in a served block, and a query finds it in exactly one of them.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use rustc_hash::FxHashMap;
-use vivace_block::BlockMeta;
+use vivace_core::TenantId;
 use vivace_core::budget::{Account, Budget, Charge};
-use vivace_core::{TenantId, TraceId};
 
-use crate::header::{Refused, SegmentId};
+use crate::head::{Head, HeadSize, Summarized};
+use crate::header::{Refused, SegmentHeader, SegmentId};
 use crate::limits::TraceLimits;
 use crate::segment::Segment;
 use crate::segment_set::SegmentSet;
-use crate::summary::{BlockRange, TraceSummary};
+use crate::served::ServedBlock;
+use crate::summary::TraceSummary;
 use crate::tracker::TraceTracker;
-
-/// What a segment takes in memory, about, bytes. Its payload is in the log.
-const SEGMENT_OVERHEAD_BYTES: u64 = 256;
-/// What a trace takes in the index, about, bytes.
-const TRACE_OVERHEAD_BYTES: u64 = 128;
 
 /// Every tenant's live segments and the blocks that are still served.
 #[derive(Debug)]
@@ -69,172 +66,6 @@ impl TenantState {
         self.sealed.is_empty() && self.served.is_empty() && self.open.size().segments == 0 && self.tracker.is_empty()
     }
 }
-
-/// A block in the bucket that ingesters answer from until all queriers know it.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct ServedBlock {
-    pub(crate) meta: BlockMeta,
-    pub(crate) flushed_unix_seconds: u64,
-    /// The instance that wrote it, and answers from it as long as it can.
-    pub(crate) writer: Arc<str>,
-}
-
-impl ServedBlock {
-    /// Whether `instance` answers from it when these instances answer: its writer does, and without it all others that know it.
-    pub(crate) fn is_answered_by(&self, instance: &str, answering: &[String]) -> bool {
-        *self.writer == *instance || answering.iter().all(|other| **other != *self.writer)
-    }
-}
-
-/// Segments that become one block. It grows until it is cut.
-#[derive(Debug, Default)]
-pub(crate) struct Head {
-    contents: RwLock<Contents>,
-    /// Its segments have fewer copies than they were acknowledged with.
-    is_under_replicated: AtomicBool,
-}
-
-/// What a head holds.
-#[derive(Debug, Default)]
-pub(crate) struct Contents {
-    /// In the order of their arrival.
-    pub(crate) segments: Vec<Arc<Segment>>,
-    pub(crate) index: FxHashMap<TraceId, TraceEntry>,
-    /// Payloads once decompressed.
-    pub(crate) uncompressed_bytes: u64,
-    memory_bytes: u64,
-    /// When the oldest segment arrived.
-    oldest_unix_seconds: u64,
-    /// For the block.
-    pub(crate) range: BlockRange,
-}
-
-impl Contents {
-    /// The traces that it has spans of.
-    pub(crate) fn traces(&self) -> Vec<TraceId> {
-        self.index.keys().copied().collect()
-    }
-}
-
-/// A trace within a head.
-#[derive(Debug, Clone)]
-pub(crate) struct TraceEntry {
-    places: Places,
-    pub(crate) bytes: u64,
-    pub(crate) start_unix_nanos: u64,
-    pub(crate) end_unix_nanos: u64,
-}
-
-/// Indexes of segments. Most traces come in one piece, so that one is held without a list.
-#[derive(Debug, Clone)]
-enum Places {
-    One(u32),
-    Many(Vec<u32>),
-}
-
-impl TraceEntry {
-    /// Indexes into [`Contents::segments`], ascending.
-    pub(crate) fn segments(&self) -> &[u32] {
-        match &self.places {
-            Places::One(place) => std::slice::from_ref(place),
-            Places::Many(places) => places,
-        }
-    }
-}
-
-/// What stands beside a head's decision to be cut.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct HeadSize {
-    pub(crate) segments: usize,
-    pub(crate) uncompressed_bytes: u64,
-    pub(crate) memory_bytes: u64,
-    pub(crate) oldest_unix_seconds: u64,
-}
-
-impl Head {
-    /// Looks at the contents; writers wait meanwhile.
-    pub(crate) fn read<T>(&self, look: impl FnOnce(&Contents) -> T) -> T {
-        look(&self.contents.read())
-    }
-
-    /// The segments now, oldest first.
-    pub(crate) fn segments(&self) -> Vec<Arc<Segment>> {
-        self.contents.read().segments.clone()
-    }
-
-    /// The segments with spans of this trace.
-    pub(crate) fn segments_of(&self, trace: &TraceId) -> Vec<Arc<Segment>> {
-        let contents = self.contents.read();
-        let places = contents.index.get(trace).map_or(&[][..], TraceEntry::segments);
-        places.iter().map(|place| Arc::clone(&contents.segments[*place as usize])).collect()
-    }
-
-    /// The segments with spans of any of these traces, each once, oldest first.
-    pub(crate) fn segments_of_all(&self, traces: &[TraceId]) -> Vec<Arc<Segment>> {
-        let contents = self.contents.read();
-        let mut places: Vec<u32> = traces.iter().filter_map(|t| contents.index.get(t)).flat_map(TraceEntry::segments).copied().collect();
-        places.sort_unstable();
-        places.dedup();
-        places.into_iter().map(|place| Arc::clone(&contents.segments[place as usize])).collect()
-    }
-
-    pub(crate) fn size(&self) -> HeadSize {
-        let contents = self.contents.read();
-        HeadSize {
-            segments: contents.segments.len(),
-            uncompressed_bytes: contents.uncompressed_bytes,
-            memory_bytes: contents.memory_bytes,
-            oldest_unix_seconds: contents.oldest_unix_seconds,
-        }
-    }
-
-    /// Its segments have fewer copies than they were acknowledged with.
-    pub(crate) fn is_under_replicated(&self) -> bool {
-        self.is_under_replicated.load(Ordering::Relaxed)
-    }
-
-    /// Adds a segment; returns the memory that this took, and how large the head is once decompressed, both in bytes.
-    pub(crate) fn insert(&self, segment: Arc<Segment>, traces: &[TraceSummary]) -> (u64, u64) {
-        let mut contents = self.contents.write();
-        let contents = &mut *contents;
-        let place = u32::try_from(contents.segments.len()).expect("a head is cut long before it has four billion segments");
-        let traces_before = contents.index.len();
-        for trace in traces.iter().filter(|t| !segment.header.refuses(&t.trace)) {
-            contents.range.widen(trace.range);
-            contents
-                .index
-                .entry(trace.trace)
-                .and_modify(|entry| {
-                    match &mut entry.places {
-                        Places::One(first) => entry.places = Places::Many(vec![*first, place]),
-                        Places::Many(places) => places.push(place),
-                    }
-                    entry.bytes += trace.bytes;
-                    entry.start_unix_nanos = entry.start_unix_nanos.min(trace.start_unix_nanos);
-                    entry.end_unix_nanos = entry.end_unix_nanos.max(trace.end_unix_nanos);
-                })
-                .or_insert(TraceEntry {
-                    places: Places::One(place),
-                    bytes: trace.bytes,
-                    start_unix_nanos: trace.start_unix_nanos,
-                    end_unix_nanos: trace.end_unix_nanos,
-                });
-        }
-        if place == 0 {
-            contents.oldest_unix_seconds = segment.header.received_unix_seconds;
-        }
-        contents.oldest_unix_seconds = contents.oldest_unix_seconds.min(segment.header.received_unix_seconds);
-        contents.uncompressed_bytes += u64::from(segment.header.uncompressed_bytes);
-        let new_traces = (contents.index.len() - traces_before) as u64;
-        let memory = SEGMENT_OVERHEAD_BYTES + new_traces * TRACE_OVERHEAD_BYTES;
-        contents.memory_bytes += memory;
-        contents.segments.push(segment);
-        (memory, contents.uncompressed_bytes)
-    }
-}
-
-/// A segment and the traces in it.
-pub(crate) type Summarized = (Arc<Segment>, Vec<TraceSummary>);
 
 /// What a query looks at: fixed when it starts, and kept for as long as it runs.
 #[derive(Debug, Clone, Default)]
@@ -364,7 +195,7 @@ impl Live {
     pub(crate) fn lose_copies(&self) -> usize {
         for tenant in self.tenants() {
             self.cut(&tenant);
-            tenant.sealed().iter().for_each(|head| head.is_under_replicated.store(true, Ordering::Relaxed));
+            tenant.sealed().iter().for_each(|head| head.lose_copies());
         }
         self.under_replicated()
     }
@@ -389,14 +220,11 @@ impl Live {
     }
 
     /// Makes segments visible that were held for another primary, as a head of their own that waits to be flushed.
-    pub(crate) fn take_over(&self, tenant: &TenantId, segments: Vec<Summarized>) {
-        let head = Head { is_under_replicated: AtomicBool::new(true), ..Head::default() };
-        for (segment, traces) in segments {
-            head.insert(segment, &traces);
-        }
+    pub(crate) fn adopt(&self, tenant: &TenantId, segments: Vec<Summarized>) {
+        let head = Arc::new(Head::of(segments));
+        head.lose_copies();
         self.take_memory(head.size().memory_bytes);
         self.unflushed.fetch_add(1, Ordering::Relaxed);
-        let head = Arc::new(head);
         self.change(tenant, |tenant| tenant.sealed.push(Arc::clone(&head)));
         self.to_flush.lock().push_back(Sealed { tenant: self.tenant(tenant), head });
     }
@@ -409,15 +237,27 @@ impl Live {
             state.sealed.retain(|sealed| !Arc::ptr_eq(sealed, head));
         }
         let mut own = self.own.lock();
-        for segment in &head.contents.read().segments {
-            // Another segment of that id may be of another primary.
-            if own.get(&segment.header.id).is_some_and(|s| s.header.primary == segment.header.primary) {
-                own.remove(&segment.header.id);
+        head.read(|contents| {
+            for SegmentHeader { id, primary, .. } in contents.segments.iter().map(|segment| &segment.header) {
+                // Another segment of that id may be of another primary.
+                if own.get(id).is_some_and(|own| own.header.primary == *primary) {
+                    own.remove(id);
+                }
             }
-        }
+        });
         drop(own);
         self.give_memory_back(head.size().memory_bytes);
         self.unflushed.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Whether everything is in the bucket.
+    pub(crate) fn is_flushed(&self) -> bool {
+        self.tenants().iter().all(|tenant| tenant.sealed().is_empty() && tenant.open_size().segments == 0)
+    }
+
+    /// All blocks that are served.
+    pub(crate) fn served(&self) -> Vec<Arc<ServedBlock>> {
+        self.tenants().iter().flat_map(|tenant| tenant.state.lock().served.clone()).collect()
     }
 
     /// Serves a block that an earlier process or another instance flushed. What is said of its writer by the latest word is true.
@@ -442,6 +282,16 @@ pub(crate) enum Inserted {
 }
 
 impl Tenant {
+    /// The head that grows.
+    pub(crate) fn open_size(&self) -> HeadSize {
+        self.state.lock().open.size()
+    }
+
+    /// Bytes of its live segments once decompressed.
+    pub(crate) fn live_bytes(&self) -> u64 {
+        self.view().heads.iter().map(|head| head.size().uncompressed_bytes).sum()
+    }
+
     /// What there is to query.
     pub(crate) fn view(&self) -> View {
         let state = self.state.lock();
@@ -464,15 +314,10 @@ impl Tenant {
     }
 
     /// Ends the life of quiet traces; tells how many are live.
-    pub(crate) fn sweep(&self, now_unix_seconds: u64, idle: std::time::Duration, live: std::time::Duration, limits: TraceLimits) -> u64 {
+    pub(crate) fn sweep(&self, now_unix_seconds: u64, idle: Duration, live: Duration, limits: TraceLimits) -> u64 {
         let mut state = self.state.lock();
         state.tracker.sweep(now_unix_seconds, idle, live, limits);
         state.tracker.live()
-    }
-
-    /// The head that grows.
-    pub(crate) fn open_size(&self) -> HeadSize {
-        self.state.lock().open.size()
     }
 
     /// Heads that wait to be built, oldest first.

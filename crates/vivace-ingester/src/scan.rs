@@ -15,8 +15,9 @@ use vivace_core::otlp::walk_spans;
 use vivace_traceql::{Fetch, TooLarge, TraceFilter};
 
 use crate::gather::Gathered;
+use crate::head::{Contents, Head, TraceEntry};
 use crate::left_out::LeftOut;
-use crate::live::{Contents, Head, TraceEntry, View};
+use crate::live::View;
 use crate::segment::Segment;
 use crate::summary::summarize;
 
@@ -195,16 +196,12 @@ impl Reader {
 impl View {
     /// Takes held segments into the view, as one more head. Some of them, when the client has gone away.
     pub(crate) fn add_held(&mut self, held: &[Arc<Segment>], reader: &mut Reader, stop: &CancellationToken) {
-        let head = Head::default();
-        for segment in held {
-            if stop.is_cancelled() {
-                break;
-            }
-            if let Some(Ok(traces)) = reader.read(segment).map(|data| summarize(&data)) {
-                head.insert(Arc::clone(segment), &traces);
-            }
-        }
-        self.heads.insert(0, Arc::new(head));
+        let some = held.iter().take_while(|_| !stop.is_cancelled());
+        let readable = some.filter_map(|segment| {
+            let traces = summarize(&reader.read(segment)?).ok()?;
+            Some((Arc::clone(segment), traces))
+        });
+        self.heads.insert(0, Arc::new(Head::of(readable)));
     }
 
     /// Gives `each` the traces that may match, by themselves or together with spans from elsewhere, and whether they may by

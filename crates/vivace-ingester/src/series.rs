@@ -164,7 +164,7 @@ impl LeaveOut {
 
 /// The traces of these heads that overlap a range, in messages of such that start at about the same time.
 fn named(view: &View, (start, end): (u64, u64), held_segments: Option<&FxHashMap<TraceId, u64>>) -> Vec<NamedTraces> {
-    let ids: FxHashSet<TraceId> = view.heads.iter().flat_map(|head| head.read(crate::live::Contents::traces)).collect();
+    let ids: FxHashSet<TraceId> = view.heads.iter().flat_map(|head| head.read(crate::head::Contents::traces)).collect();
     let mut traces = in_time(view, ids.into_iter().collect(), start, end);
     traces.sort_unstable();
     let message = |traces: &[(u64, u64, TraceId)]| NamedTraces {

@@ -14,10 +14,10 @@ use vivace_proto::vivace::v1::segment_log_client::SegmentLogClient;
 use vivace_ring::ClientPool;
 use vivace_server::clock;
 
+use crate::head::Summarized;
 use crate::header::SegmentId;
 use crate::held::HeldFor;
 use crate::ingester::Ingester;
-use crate::live::Summarized;
 use crate::metrics::ADOPTED_SEGMENTS;
 use crate::segment_set::SegmentSet;
 use crate::summary::TraceSummary;
@@ -198,7 +198,7 @@ impl Ingester {
             }
         }
         for (tenant, segments) in by_tenant {
-            self.live.take_over(&tenant, segments);
+            self.live.adopt(&tenant, segments);
         }
         *takeovers += 1;
         adopted
