@@ -9,9 +9,9 @@ use vivace_block::{BlockMeta, BlockOptions, BlockWriter, FinishedBlock, WriteErr
 use vivace_core::{BlockId, TenantId, TraceId};
 
 use crate::gather::Gathered;
-use crate::head::{Head, TraceEntry};
 use crate::log::ReadError;
 use crate::segment::{Segment, SegmentError};
+use crate::store::{Head, TraceEntry};
 
 /// Span bytes that one pass over a head's segments collects: what a build takes of memory, beside the writer's row group.
 const PASS_BYTES: u64 = 160 << 20;

@@ -2,7 +2,6 @@
 //! a bucket to flush to, the log keeps a segment until its block is stored: every step may be cut short and done again. The same
 //! loop looks after whatever else is due now and then.
 
-use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,15 +19,12 @@ use vivace_ring::ClientPool;
 use vivace_server::clock;
 
 use crate::build::{Block, BuildJob, Built, build};
-use crate::head::HeadSize;
 use crate::ingester::Ingester;
-use crate::live::{Sealed, Tenant};
 use crate::metrics::{
-    BLOCKS_FLUSHED, FAILED_FLUSH_RETRIES, FAILED_FLUSHES, FLUSH_DURATION, FLUSH_QUEUE_LENGTH, FLUSH_RETRIES, FLUSH_SIZE, HELD_SEGMENTS,
-    LIVE_TRACE_BYTES, LIVE_TRACES, LOG_SIZE, UNDER_REPLICATED_SEGMENTS,
+    BLOCKS_FLUSHED, FAILED_FLUSH_RETRIES, FAILED_FLUSHES, FLUSH_DURATION, FLUSH_RETRIES, FLUSH_SIZE, LIVE_TRACE_BYTES, LIVE_TRACES,
 };
 use crate::segment_set::SegmentSet;
-use crate::served::ServedBlock;
+use crate::store::{Flushed, FlushedHead, HeadSize, Sealed, Tenant};
 use crate::takeover::Takeover;
 
 /// First wait after a failed flush; doubles up to [`RETRY_WAIT_MAX`].
@@ -67,7 +63,7 @@ pub(crate) async fn run(ingester: Arc<Ingester>, pool: Arc<ClientPool>, stop: Ca
         let mut is_tick = false;
         tokio::select! {
             _ = tick.tick() => is_tick = true,
-            () = ingester.flush_wanted.notified() => {}
+            () = ingester.store.flush_wanted() => {}
             Some(flushed) = flushes.join_next() => flushed.context("a flush panicked")?,
             () = stop.cancelled() => return Ok(()),
         }
@@ -76,14 +72,14 @@ pub(crate) async fn run(ingester: Arc<Ingester>, pool: Arc<ClientPool>, stop: Ca
         }
         // All that look at every tenant does not happen for each push or block.
         if is_tick
-            || (ingester.live.memory_bytes() > ingester.settings.live_memory_bytes_max / 2
+            || (ingester.store.memory_bytes() > ingester.settings.live_memory_bytes_max / 2
                 && memory_checked.elapsed() > MEMORY_CHECK_PERIOD)
         {
             cut_largest(&ingester);
             memory_checked = Instant::now();
         }
         while flushes.len() < ingester.settings.concurrent_flushes {
-            let heads = ingester.live.next_to_flush(TOGETHER_BYTES_MAX, TOGETHER_HEADS_MAX);
+            let heads = ingester.store.next_to_flush(TOGETHER_BYTES_MAX, TOGETHER_HEADS_MAX);
             if heads.is_empty() {
                 break;
             }
@@ -108,9 +104,9 @@ pub(crate) async fn run(ingester: Arc<Ingester>, pool: Arc<ClientPool>, stop: Ca
 fn cut_due(ingester: &Ingester) {
     let now = clock::unix_seconds();
     let settings = &ingester.settings;
-    for tenant in ingester.live.tenants() {
+    for tenant in ingester.store.tenants() {
         if is_due(tenant.open_size(), now, settings.max_block_bytes, settings.max_block_duration) {
-            ingester.live.cut(&tenant);
+            ingester.store.cut_head(&tenant);
         }
     }
 }
@@ -118,10 +114,10 @@ fn cut_due(ingester: &Ingester) {
 /// Closes the largest heads when memory runs short.
 fn cut_largest(ingester: &Ingester) {
     let max = ingester.settings.live_memory_bytes_max;
-    if ingester.live.memory_bytes() <= max / 2 {
+    if ingester.store.memory_bytes() <= max / 2 {
         return;
     }
-    let sizes = ingester.live.tenants().into_iter().map(|tenant| (tenant.open_size(), tenant));
+    let sizes = ingester.store.tenants().into_iter().map(|tenant| (tenant.open_size(), tenant));
     let mut open: Vec<(HeadSize, Arc<Tenant>)> = sizes.filter(|(size, _)| size.segments > 0).collect();
     // What is sealed is on its way out already; only what is open can be asked to go.
     let mut open_bytes: u64 = open.iter().map(|(size, _)| size.memory_bytes).sum();
@@ -130,7 +126,7 @@ fn cut_largest(ingester: &Ingester) {
         && let Some((size, tenant)) = open.pop()
     {
         tracing::warn!(tenant = %tenant.id, memory_bytes = size.memory_bytes, "block cut early, the index of live spans takes half of its memory");
-        ingester.live.cut(&tenant);
+        ingester.store.cut_head(&tenant);
         open_bytes -= size.memory_bytes;
     }
 }
@@ -149,24 +145,16 @@ fn look_after(ingester: &Ingester) {
         metrics::gauge!(LIVE_TRACES.name, "tenant" => name.clone()).set(live as f64);
         metrics::gauge!(LIVE_TRACE_BYTES.name, "tenant" => name).set(bytes as f64);
     };
-    for tenant in ingester.live.tenants() {
+    for tenant in ingester.store.tenants() {
         let limits = ingester.limits.traces(&tenant.id);
         let live = tenant.sweep(now, settings.trace_idle_period, settings.trace_live_period, limits);
         gauges(&tenant.id, live, tenant.live_bytes());
     }
-    let held: usize = ingester.held.summary().iter().map(|h| h.segments).sum();
-    metrics::gauge!(HELD_SEGMENTS.name).set(held as f64);
-    ingester.report_under_replicated();
-    metrics::gauge!(LOG_SIZE.name).set(ingester.log.bytes() as f64);
-    metrics::gauge!(FLUSH_QUEUE_LENGTH.name).set(ingester.live.unflushed() as f64);
-    ingester.clear(now);
-    for tenant in ingester.live.forget_empty() {
-        gauges(&tenant, 0, 0);
-    }
+    ingester.store.report();
     let kept = COVERED_KEPT_MIN.max(settings.max_block_duration * 4);
     let blocks_before = now.saturating_sub(settings.complete_block_timeout.as_secs());
-    if let Err(error) = ingester.ledger.forget(now.saturating_sub(kept.as_secs()), blocks_before) {
-        tracing::warn!(%error, "ledger is kept in memory only: after a restart segments may be flushed again");
+    for tenant in ingester.store.expire(now.saturating_sub(kept.as_secs()), blocks_before) {
+        gauges(&tenant, 0, 0);
     }
 }
 
@@ -199,6 +187,20 @@ enum Data {
 impl Flushing {
     fn new(sealed: Sealed) -> Self {
         Self { sealed, block: BlockId(uuid::Uuid::new_v4().into_bytes()), failures: 0, built: None }
+    }
+
+    /// Its block is in the bucket.
+    fn into_flushed(self) -> FlushedHead {
+        let Self { sealed, built, .. } = self;
+        let Built { block, unreadable } = built.unwrap_or(Built { block: None, unreadable: Vec::new() });
+        let block = block.map(|block| block.meta);
+        if let Some(meta) = &block {
+            tracing::info!(tenant = %sealed.tenant.id, block_id = %meta.block_id, traces = meta.total_objects, size_bytes = meta.size_bytes,
+                segments = sealed.head.size().segments, "block flushed");
+            metrics::counter!(BLOCKS_FLUSHED.name).increment(1);
+            metrics::histogram!(FLUSH_SIZE.name).record(meta.size_bytes as f64);
+        }
+        FlushedHead { sealed, block, unreadable }
     }
 }
 
@@ -354,12 +356,15 @@ impl Flush {
     /// The blocks are in the bucket: records them, forgets the segments, tells the followers.
     async fn stored(&self, heads: Vec<Flushing>) {
         let ingester = Arc::clone(&self.ingester);
-        let recorded = spawn_blocking(move || record(&ingester, heads));
-        match recorded.await {
-            Ok((served, covers)) => {
+        let noted = spawn_blocking(move || {
+            let heads = heads.into_iter().map(Flushing::into_flushed).collect();
+            ingester.store.flushed(heads, clock::unix_seconds())
+        });
+        match noted.await {
+            Ok(Flushed { served, covered }) => {
                 // The blocks first: a follower that has dropped its segments can then answer from them.
                 self.ingester.share(&self.pool, &served).await;
-                futures::future::join_all(covers.iter().map(|(primary, set)| self.tell_followers(primary, set))).await;
+                futures::future::join_all(covered.iter().map(|(primary, set)| self.tell_followers(primary, set))).await;
             }
             Err(error) => tracing::error!(%error, "recording flushed blocks failed: after a restart their segments are flushed again"),
         }
@@ -370,7 +375,7 @@ impl Flush {
     async fn tell_followers(&self, primary: &str, covered: &SegmentSet) {
         let snapshot = self.ingester.ring.snapshot();
         let followers = snapshot.followers(primary, self.ingester.settings.replication_factor);
-        let told = followers.into_iter().filter(|follower| *follower.id != *self.ingester.id).map(|follower| async move {
+        let told = followers.into_iter().filter(|follower| *follower.id != **self.ingester.store.id()).map(|follower| async move {
             let told = async {
                 let channel = self.pool.channel(&follower.addr)?;
                 let mut client = SegmentLogClient::new(channel);
@@ -436,69 +441,12 @@ fn build_one<W: std::io::Write + Send>(
     }
 }
 
-/// Notes that heads are in the bucket, and serves their blocks in their place. Blocks the thread.
-fn record(ingester: &Ingester, heads: Vec<Flushing>) -> (Vec<Arc<ServedBlock>>, BTreeMap<Arc<str>, SegmentSet>) {
-    let now = clock::unix_seconds();
-    let mut covers: BTreeMap<Arc<str>, SegmentSet> = BTreeMap::new();
-    let (mut served, mut replaced) = (Vec::new(), Vec::with_capacity(heads.len()));
-    for Flushing { sealed, built, .. } in heads {
-        let Built { block, unreadable } = built.unwrap_or(Built { block: None, unreadable: Vec::new() });
-        let segments = sealed.head.segments();
-        for segment in segments.iter().filter(|s| !unreadable.iter().any(|u| Arc::ptr_eq(u, s))) {
-            covers.entry(Arc::clone(&segment.header.primary)).or_default().insert(segment.header.id);
-        }
-        unreadable.iter().for_each(|segment| ingester.log.damaged(segment.at.file.number));
-        let block = block.map(|Block { meta, .. }| {
-            tracing::info!(tenant = %sealed.tenant.id, block_id = %meta.block_id, traces = meta.total_objects, size_bytes = meta.size_bytes,
-                segments = segments.len(), "block flushed");
-            metrics::counter!(BLOCKS_FLUSHED.name).increment(1);
-            metrics::histogram!(FLUSH_SIZE.name).record(meta.size_bytes as f64);
-            Arc::new(ServedBlock { meta, flushed_unix_seconds: now, writer: Arc::clone(&ingester.id) })
-        });
-        served.extend(block.clone());
-        replaced.push((sealed, block, segments));
-    }
-    let is_recorded = ingester.ledger.flushed(&served, &covers, now).is_ok();
-    let mut was_under_replicated = false;
-    for (sealed, block, segments) in replaced {
-        was_under_replicated |= sealed.head.is_under_replicated();
-        ingester.live.replace(&sealed, block);
-        ingester.forget_records(&segments);
-    }
-    // On a full volume what the log has just given up is room for it.
-    if !is_recorded && let Err(error) = ingester.ledger.forget(0, 0) {
-        tracing::error!(%error, "flushed blocks not in the ledger yet: after a restart their segments may be flushed again");
-    }
-    if was_under_replicated {
-        ingester.report_under_replicated();
-    }
-    (served, covers)
-}
-
 impl Ingester {
-    /// Closes the head of one tenant, or of all, so that it is flushed. False when the tenant is not known here.
-    pub(crate) fn cut(&self, tenant: Option<&TenantId>) -> bool {
-        let tenants = match tenant {
-            Some(tenant) => self.live.get(tenant).into_iter().collect(),
-            None => self.live.tenants(),
-        };
-        for tenant in &tenants {
-            self.live.cut(tenant);
-        }
-        self.flush_wanted.notify_one();
-        tenant.is_none() || !tenants.is_empty()
-    }
-
-    /// Publishes how many segments have lost a copy and are not in the bucket yet.
-    pub(crate) fn report_under_replicated(&self) {
-        metrics::gauge!(UNDER_REPLICATED_SEGMENTS.name).set(self.live.under_replicated() as f64);
-    }
-
     /// Flushes everything that is live; comes back when it is in the bucket, or when nothing flushes any more.
     pub(crate) async fn flush_everything(&self) {
         let mut flushed = self.flushed.subscribe();
-        self.cut(None);
-        while self.live.unflushed() > 0 {
+        self.store.cut(None);
+        while self.store.unflushed() > 0 {
             tokio::select! {
                 changed = flushed.changed() => changed.expect("the sender is here"),
                 () = self.flushing_over.cancelled() => return,

@@ -47,22 +47,22 @@ impl SegmentLog for Service {
     async fn release(&self, request: Request<ReleaseRequest>) -> Result<Response<ReleaseResponse>, Status> {
         let ReleaseRequest { primary, covered } = request.into_inner();
         let covered = segment_set(&covered)?;
-        let ingester = Arc::clone(&self.ingester);
-        let released = tokio::task::spawn_blocking(move || ingester.release(&primary, &covered, clock::unix_seconds())).await;
-        if let Err(error) = released.map_err(|e| Status::internal(e.to_string()))? {
-            tracing::warn!(%error, "released segments not in the ledger: after a restart their primary is asked again");
-        }
+        let store = Arc::clone(&self.ingester.store);
+        let released = tokio::task::spawn_blocking(move || store.release(&primary, &covered, clock::unix_seconds())).await;
+        released.map_err(|e| Status::internal(e.to_string()))?;
         Ok(Response::new(ReleaseResponse {}))
     }
 
     async fn covered(&self, request: Request<CoveredRequest>) -> Result<Response<CoveredResponse>, Status> {
         let CoveredRequest { primary, held } = request.into_inner();
-        if *primary != *self.ingester.id {
-            return Err(Status::failed_precondition(format!("this is {}, not {primary}", self.ingester.id)));
+        let id = self.ingester.store.id();
+        if *primary != **id {
+            return Err(Status::failed_precondition(format!("this is {id}, not {primary}")));
         }
         let held = segment_set(&held)?;
         let ingester = Arc::clone(&self.ingester);
-        let answer = tokio::task::spawn_blocking(move || ingester.covered(&held)).await.map_err(|e| Status::internal(e.to_string()))?;
+        let answer =
+            tokio::task::spawn_blocking(move || ingester.store.covered(&held)).await.map_err(|e| Status::internal(e.to_string()))?;
         let (covered, pending) = answer;
         Ok(Response::new(CoveredResponse { covered: covered.to_proto(), pending: pending.to_proto() }))
     }
@@ -80,7 +80,7 @@ impl Handover for Service {
 
     async fn resume(&self, request: Request<ResumeRequest>) -> Result<Response<ResumeResponse>, Status> {
         let ResumeRequest { primary, known, starts_empty, addr } = request.into_inner();
-        if *primary == *self.ingester.id {
+        if *primary == **self.ingester.store.id() {
             return Err(Status::failed_precondition(format!("this is {primary} itself")));
         }
         let started = Started { id: primary.into(), known: segment_set(&known)?, is_empty: starts_empty, addr };

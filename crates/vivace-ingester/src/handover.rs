@@ -14,7 +14,7 @@ use vivace_ring::{ClientPool, Instance, Snapshot};
 
 use crate::ingester::Ingester;
 use crate::segment_set::SegmentSet;
-use crate::served::ServedBlock;
+use crate::store::ServedBlock;
 use crate::takeover::adopt;
 
 /// Another ingester that does not answer in this time is left out.
@@ -50,7 +50,7 @@ impl Ingester {
     /// One that does not answer goes without: there are others, and queriers learn of the blocks by themselves.
     pub(crate) async fn share(&self, pool: &ClientPool, blocks: &[Arc<ServedBlock>]) {
         let snapshot = self.ring.snapshot();
-        let followers = snapshot.live().filter(|i| *i.id != *self.id && self.is_told_of_blocks(&snapshot, &i.id, &self.id));
+        let followers = snapshot.live().filter(|i| *i.id != **self.store.id() && self.is_told_of_blocks(&snapshot, &i.id, self.store.id()));
         let told = followers.map(|follower| async move {
             let blocks = blocks.iter().filter(|block| *block.writer != *follower.id).map(|block| block.to_proto()).collect();
             if let Err(error) = serve(pool, follower, blocks).await {
@@ -71,7 +71,7 @@ impl Ingester {
 
     /// Gives all blocks that are served here to the followers, before the process ends.
     pub(crate) async fn hand_over(&self, pool: &ClientPool) {
-        let blocks: Vec<Arc<ServedBlock>> = self.live.served();
+        let blocks: Vec<Arc<ServedBlock>> = self.store.served();
         self.share(pool, &blocks).await;
     }
 
@@ -82,12 +82,7 @@ impl Ingester {
     pub(crate) fn serve(&self, blocks: Vec<proto::ServedBlock>) -> Result<(), InvalidBlock> {
         let read = |(index, block)| ServedBlock::from_proto(block).map_err(|reason| InvalidBlock { index, reason });
         let blocks: Vec<Arc<ServedBlock>> = blocks.into_iter().enumerate().map(|b| read(b).map(Arc::new)).collect::<Result<_, _>>()?;
-        for block in &blocks {
-            self.live.serve(Arc::clone(block));
-        }
-        if let Err(error) = self.ledger.serve(&blocks) {
-            tracing::warn!(%error, "blocks of others not in the ledger: after a restart they are not served from here");
-        }
+        self.store.serve(&blocks);
         Ok(())
     }
 
@@ -95,7 +90,7 @@ impl Ingester {
     pub(crate) async fn others_known(&self, patience: Duration) {
         let wanted = self.settings.replication_factor.max(SHARED_WITH) - 1;
         let mut ring = self.ring.watch();
-        let known = ring.wait_for(|snapshot| snapshot.live().filter(|other| *other.id != *self.id).count() >= wanted);
+        let known = ring.wait_for(|snapshot| snapshot.live().filter(|other| *other.id != **self.store.id()).count() >= wanted);
         // Without them there is nobody to ask; an error says that the process is ending.
         let _ = tokio::time::timeout(patience, known).await;
     }
@@ -104,14 +99,14 @@ impl Ingester {
     /// and names the blocks that this one is to answer from. Has to be done before this one answers for itself.
     pub(crate) async fn resume(self: &Arc<Self>, pool: &ClientPool) {
         let ingester = Arc::clone(self);
-        let mut known = match spawn_blocking(move || ingester.known()).await {
+        let mut known = match spawn_blocking(move || ingester.store.known()).await {
             Ok(known) => known,
             Err(error) => {
                 tracing::error!(%error, "what this ingester has is not known: the others are not asked for what it lost");
                 return;
             }
         };
-        for other in self.ring.snapshot().live().filter(|other| *other.id != *self.id) {
+        for other in self.ring.snapshot().live().filter(|other| *other.id != **self.store.id()) {
             match self.resume_with(pool, other, &known).await {
                 Ok(taken_over) => known.merge(&taken_over),
                 Err(error) => {
@@ -126,8 +121,9 @@ impl Ingester {
     }
 
     async fn resume_with(self: &Arc<Self>, pool: &ClientPool, other: &Instance, known: &SegmentSet) -> anyhow::Result<SegmentSet> {
-        let addr = self.ring.snapshot().get(&self.id).map_or_else(String::new, |this| this.addr.clone());
-        let request = ResumeRequest { primary: self.id.to_string(), known: known.to_proto(), starts_empty: self.starts_empty, addr };
+        let addr = self.ring.snapshot().get(self.store.id()).map_or_else(String::new, |this| this.addr.clone());
+        let request =
+            ResumeRequest { primary: self.store.id().to_string(), known: known.to_proto(), starts_empty: self.store.starts_empty(), addr };
         let mut client = HandoverClient::new(pool.channel(&other.addr)?).max_decoding_message_size(RESUME_BYTES_MAX);
         let answer = tokio::time::timeout(ANSWER_TIMEOUT, client.resume(request)).await??.into_inner();
         let taken_over =
@@ -147,20 +143,18 @@ impl Ingester {
         // Blocks that are flushed for its sake are to reach it.
         let is_known = |snapshot: &Arc<Snapshot>| snapshot.get(&primary).is_some_and(|i| i.alive && i.addr == addr);
         let _ = tokio::time::timeout(NEWS_TIMEOUT, self.ring.watch().wait_for(is_known)).await;
-        if is_empty && self.ring.snapshot().will_follow(&primary, &self.id, self.settings.replication_factor) {
-            let segments = self.live.lose_copies();
+        if is_empty && self.ring.snapshot().will_follow(&primary, self.store.id(), self.settings.replication_factor) {
+            let segments = self.store.lose_copies();
             if segments > 0 {
                 tracing::warn!(follower = %primary, segments, "follower has lost its log, the segments that it held are flushed");
             }
-            self.report_under_replicated();
-            self.flush_wanted.notify_one();
         }
         let taken_over = adopt(self, &primary, |id| !known.contains(id)).await;
         if !taken_over.is_empty() {
             tracing::warn!(%primary, segments = taken_over.len(), "primary has lost its log, its held segments are flushed from here");
         }
         let snapshot = self.ring.snapshot();
-        let served = self.live.served().into_iter();
+        let served = self.store.served().into_iter();
         let blocks = served.filter(|block| block.writer == primary || self.is_told_of_blocks(&snapshot, &primary, &block.writer));
         ResumeResponse { taken_over: taken_over.to_proto(), blocks: blocks.map(|block| block.to_proto()).collect() }
     }

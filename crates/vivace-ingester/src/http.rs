@@ -36,7 +36,7 @@ async fn flush(State(parts): State<Parts>, Query(query): Query<FlushQuery>) -> R
         Ok(tenant) => tenant,
         Err(error) => return (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response(),
     };
-    if parts.ingester.cut(tenant.as_ref()) {
+    if parts.ingester.store.cut(tenant.as_ref()) {
         return StatusCode::NO_CONTENT.into_response();
     }
     let name = tenant.map(|t| t.to_string()).unwrap_or_default();

@@ -6,7 +6,7 @@ use vivace_storage::BucketError;
 use crate::metrics::LEFT_OUT;
 use crate::query::QueryError;
 use crate::segment::{Segment, SegmentError};
-use crate::served::ServedBlock;
+use crate::store::ServedBlock;
 
 /// How much an answer lacks.
 #[derive(Debug, Default, Clone, Copy)]

@@ -5,7 +5,6 @@
 //! is in the bucket, or is gone.
 //! Who owns a trace is the distributor's business, what is in older blocks the querier's. Start with [`start`].
 
-mod aside;
 mod build;
 mod flush;
 #[cfg(feature = "fuzzing")]
@@ -14,16 +13,11 @@ pub mod fuzzing;
 mod gather;
 mod grpc;
 mod handover;
-mod head;
 mod header;
-mod held;
 mod http;
 mod ingester;
-mod ledger;
 mod left_out;
 mod limits;
-mod live;
-mod lock;
 mod log;
 mod metrics;
 mod parts;
@@ -34,15 +28,14 @@ mod search;
 mod segment;
 mod segment_set;
 mod series;
-mod served;
 mod settings;
 mod spans;
+mod store;
 mod summary;
 mod tags;
 mod takeover;
 #[cfg(test)]
 mod tests;
-mod tracker;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -124,7 +117,7 @@ pub async fn start(
             leaving.set_state(Role::Ingester, State::Leaving).await;
             drained.drain().await;
             drained.hand_over(&drained_pool).await;
-            if drained.is_flushed() {
+            if drained.store.is_flushed() {
                 leaving.deregister(Role::Ingester).await;
             } else {
                 leaving.end(Role::Ingester).await;

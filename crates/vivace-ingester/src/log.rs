@@ -219,11 +219,11 @@ impl Log {
     }
 
     /// `records` of a file are not needed any more. A file without needed records is deleted.
-    pub(crate) fn release(&self, file: u64, records: u64) {
-        if self.files.release(file, records)
+    pub(crate) fn forget(&self, file: u64, records: u64) {
+        if self.files.forget(file, records)
             && let Some(commands) = &self.commands
         {
-            // With a full queue the file is looked at when the next one is released.
+            // With a full queue the file is looked at when the next one is forgotten.
             let _ = commands.try_send(Command::Trim);
         }
     }

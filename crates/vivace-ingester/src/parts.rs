@@ -15,11 +15,11 @@ use vivace_traceql::{Batch, SearchCombiner, SearchPlan, TraceFilter, search_limi
 
 use crate::ingester::Ingester;
 use crate::left_out::LeftOut;
-use crate::live::View;
 use crate::query::{QueryError, Sources, blocking};
 use crate::scan::Reader;
 use crate::search::{AtOnce, Found, plan};
-use crate::served::ServedBlock;
+use crate::store::ServedBlock;
+use crate::store::View;
 
 impl Ingester {
     /// Judges traces by what is here of them, newest first, and names all that may match together with spans from elsewhere.

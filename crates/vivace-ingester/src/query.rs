@@ -18,8 +18,8 @@ use vivace_traceql::TooLarge;
 use crate::gather::gather_readable;
 use crate::ingester::Ingester;
 use crate::left_out::LeftOut;
-use crate::live::View;
 use crate::segment::Segment;
+use crate::store::View;
 
 /// Why a query has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -58,10 +58,8 @@ impl Ingester {
         if self.is_joining() {
             return Err(QueryError::Joining);
         }
-        let _nothing_changes_places = self.takeovers.read();
-        let held = self.held.of_others(answering, tenant);
-        let mut view = self.live.get(tenant).map(|tenant| tenant.view()).unwrap_or_default();
-        view.served.retain(|block| block.is_answered_by(&self.id, answering));
+        let mut view = self.store.view(tenant, answering);
+        let held = std::mem::take(&mut view.held);
         Ok(Sources { view, held })
     }
 

@@ -15,10 +15,10 @@ use vivace_core::otlp::walk_spans;
 use vivace_traceql::{Fetch, TooLarge, TraceFilter};
 
 use crate::gather::Gathered;
-use crate::head::{Contents, Head, TraceEntry};
 use crate::left_out::LeftOut;
-use crate::live::View;
 use crate::segment::Segment;
+use crate::store::View;
+use crate::store::{Contents, Head, TraceEntry};
 use crate::summary::summarize;
 
 /// Decompressed segments that one query keeps at a time, bytes, at most, and as a part of what all queries may hold.

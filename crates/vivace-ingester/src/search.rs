@@ -16,9 +16,9 @@ use vivace_traceql::{Batch, SearchCombiner, SearchPlan, search_limit};
 
 use crate::ingester::Ingester;
 use crate::left_out::LeftOut;
-use crate::live::View;
 use crate::query::{QueryError, Sources, blocking};
 use crate::scan::Reader;
+use crate::store::View;
 
 /// How many traces are brought together at once for exact evaluation: few at first, since they do when most of them match, and
 /// then more and more, since each time their segments are walked over.

@@ -21,12 +21,12 @@ use vivace_storage::near_range;
 use vivace_traceql::{MetricsPlan, Partial, TraceFilter};
 
 use crate::ingester::Ingester;
-use crate::live::View;
 use crate::parts::ids_of;
 use crate::query::{QueryError, Sources, blocking};
 use crate::scan::Reader;
 use crate::search::in_time;
 use crate::segment::Segment;
+use crate::store::View;
 
 /// Traces that are named in one message: they start at about the same time, so that blocks of other times need not be compared.
 const NAMED_AT_ONCE: usize = 4096;
@@ -164,7 +164,7 @@ impl LeaveOut {
 
 /// The traces of these heads that overlap a range, in messages of such that start at about the same time.
 fn named(view: &View, (start, end): (u64, u64), held_segments: Option<&FxHashMap<TraceId, u64>>) -> Vec<NamedTraces> {
-    let ids: FxHashSet<TraceId> = view.heads.iter().flat_map(|head| head.read(crate::head::Contents::traces)).collect();
+    let ids: FxHashSet<TraceId> = view.heads.iter().flat_map(|head| head.read(crate::store::Contents::traces)).collect();
     let mut traces = in_time(view, ids.into_iter().collect(), start, end);
     traces.sort_unstable();
     let message = |traces: &[(u64, u64, TraceId)]| NamedTraces {

@@ -10,10 +10,10 @@ use vivace_core::{TenantId, TraceId};
 use vivace_proto::vivace::v1::{SpansRequest, SpansResponse};
 
 use crate::ingester::Ingester;
-use crate::live::View;
 use crate::parts::ids_of;
 use crate::query::{QueryError, Sources, blocking};
 use crate::scan::Reader;
+use crate::store::View;
 
 /// Spans in one message, bytes, about: far below what clients take.
 const MESSAGE_BYTES: usize = 1 << 20;

@@ -16,10 +16,10 @@ use vivace_traceql::{
 
 use crate::ingester::Ingester;
 use crate::left_out::LeftOut;
-use crate::live::View;
 use crate::query::{QueryError, Sources, blocking};
 use crate::scan::Reader;
 use crate::segment::Segment;
+use crate::store::View;
 
 /// Traces brought together at a time, where values of whole traces are asked for.
 const TRACES_AT_ONCE: usize = 128;

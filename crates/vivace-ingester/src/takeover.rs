@@ -2,25 +2,20 @@
 //! from one that is gone. Followers act one after the other; should two do it, spans are in two blocks and readers drop the
 //! copies.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 use tokio::task::spawn_blocking;
-use vivace_core::TenantId;
 use vivace_proto::vivace::v1::CoveredRequest;
 use vivace_proto::vivace::v1::segment_log_client::SegmentLogClient;
 use vivace_ring::ClientPool;
 use vivace_server::clock;
 
-use crate::head::Summarized;
 use crate::header::SegmentId;
-use crate::held::HeldFor;
 use crate::ingester::Ingester;
-use crate::metrics::ADOPTED_SEGMENTS;
 use crate::segment_set::SegmentSet;
-use crate::summary::TraceSummary;
+use crate::store::HeldFor;
 
 /// Pause between questions to the same primary.
 const ASK_PERIOD: Duration = Duration::from_secs(60);
@@ -67,7 +62,7 @@ pub(crate) struct Takeover {
 impl Takeover {
     /// Does for each primary what is due.
     pub(crate) async fn look(&mut self, ingester: &Arc<Ingester>, pool: &ClientPool) {
-        let held = ingester.held.summary();
+        let held = ingester.store.held();
         self.gone_since.retain(|primary, _| held.iter().any(|h| h.primary == *primary));
         self.asked.retain(|primary, _| held.iter().any(|h| h.primary == *primary));
         for of_primary in held {
@@ -88,7 +83,7 @@ impl Takeover {
         };
         let followers = snapshot.followers(primary, settings.replication_factor);
         let last = settings.replication_factor.saturating_sub(2);
-        let rank = followers.iter().position(|f| *f.id == *ingester.id).unwrap_or(last);
+        let rank = followers.iter().position(|f| *f.id == **ingester.store.id()).unwrap_or(last);
         let rank = u32::try_from(rank).unwrap_or(u32::MAX - 1);
         let now = clock::unix_seconds();
         let age = Duration::from_secs(now.saturating_sub(held.oldest_unix_seconds));
@@ -103,7 +98,7 @@ impl Takeover {
                     return;
                 }
                 let Some(addr) = instance.map(|i| i.addr.clone()) else { return };
-                let old = ingester.held.received_until(primary, now.saturating_sub(settings.max_block_duration.as_secs()));
+                let old = ingester.store.held_until(primary, now.saturating_sub(settings.max_block_duration.as_secs()));
                 if old.is_empty() {
                     return;
                 }
@@ -134,75 +129,31 @@ async fn ask(pool: &ClientPool, addr: &str, primary: &str, held: &SegmentSet) ->
     Ok(Answer { asked: held.clone(), covered: set(&answer.covered)?, pending: set(&answer.pending)? })
 }
 
-async fn apply(ingester: &Arc<Ingester>, primary: &Arc<str>, answer: &Answer, now_unix_seconds: u64, rank: u32) {
-    let (released, of, covered) = (Arc::clone(ingester), Arc::clone(primary), answer.covered.clone());
-    let result = spawn_blocking(move || released.release(&of, &covered, now_unix_seconds)).await;
-    if let Ok(Err(error)) = result {
-        tracing::warn!(%error, "released segments not in the ledger: after a restart their primary is asked again");
-    }
+async fn apply(ingester: &Ingester, primary: &Arc<str>, answer: &Answer, now_unix_seconds: u64, rank: u32) {
+    let (store, of, covered) = (Arc::clone(&ingester.store), Arc::clone(primary), answer.covered.clone());
+    // A panic in there leaves them held.
+    let _ = spawn_blocking(move || store.release(&of, &covered, now_unix_seconds)).await;
     // The primary never had the others: it was routed around, or lost its disk.
     let wait = ingester.settings.max_block_duration * (rank + 1);
-    let due = ingester.held.received_until(primary, now_unix_seconds.saturating_sub(wait.as_secs()));
+    let due = ingester.store.held_until(primary, now_unix_seconds.saturating_sub(wait.as_secs()));
     let unknown =
         |id: &SegmentId| answer.asked.contains(id) && due.contains(id) && !answer.covered.contains(id) && !answer.pending.contains(id);
     adopt(ingester, primary, unknown).await;
 }
 
-/// Makes held segments live here and has them flushed, as there are fewer copies of them now. Tells which they were.
-pub(crate) async fn adopt(ingester: &Arc<Ingester>, primary: &Arc<str>, pass: impl Fn(&SegmentId) -> bool) -> SegmentSet {
-    let segments = ingester.held.select(primary, pass);
-    let chosen: SegmentSet = segments.iter().map(|segment| segment.header.id).collect();
+/// Makes held segments of a primary live here, those that pass. Tells which they were.
+pub(crate) async fn adopt(ingester: &Ingester, primary: &Arc<str>, pass: impl Fn(&SegmentId) -> bool) -> SegmentSet {
+    let segments = ingester.store.held_for(primary, pass);
+    let ids: SegmentSet = segments.iter().map(|segment| segment.header.id).collect();
     if segments.is_empty() {
-        return chosen;
+        return ids;
     }
-    let (ingester, primary, ids) = (Arc::clone(ingester), Arc::clone(primary), chosen.clone());
-    let adopted = spawn_blocking(move || {
-        if let Err(error) = ingester.ledger.adopt(&primary, &ids, clock::unix_seconds()) {
-            tracing::warn!(%primary, %error, "what is taken over is not in the ledger: after a restart it is merely held again");
-        }
-        let mut readable: BTreeMap<SegmentId, Vec<TraceSummary>> = BTreeMap::new();
-        for segment in segments {
-            match segment.traces(ingester.settings.slack_nanos()) {
-                Ok(traces) => {
-                    readable.insert(segment.header.id, traces);
-                }
-                // Not asked for again until the next start.
-                Err(error) => {
-                    tracing::error!(%primary, segment = ?segment.header.id, file = segment.at.file.number, offset = segment.at.offset, %error,
-                        "held segment cannot be read; its file is kept");
-                }
-            }
-        }
-        let adopted = ingester.take_over(&primary, &ids, readable);
-        metrics::counter!(ADOPTED_SEGMENTS.name).increment(adopted);
-        ingester.report_under_replicated();
-        ingester.flush_wanted.notify_one();
-    });
+    let (store, primary) = (Arc::clone(&ingester.store), Arc::clone(primary));
+    let adopted = spawn_blocking(move || store.adopt(&primary, &segments, clock::unix_seconds()));
     if let Err(error) = adopted.await {
         tracing::error!(%error, "taking over segments failed");
     }
-    chosen
-}
-
-impl Ingester {
-    /// Held segments of a primary become live at once, those of them that can be read; tells how many.
-    fn take_over(&self, primary: &str, ids: &SegmentSet, mut readable: BTreeMap<SegmentId, Vec<TraceSummary>>) -> u64 {
-        let mut takeovers = self.takeovers.write();
-        let mut adopted = 0;
-        let mut by_tenant: BTreeMap<TenantId, Vec<Summarized>> = BTreeMap::new();
-        // What is not held any more has been flushed by another meanwhile.
-        for segment in self.held.remove(primary, ids) {
-            if let Some(traces) = readable.remove(&segment.header.id) {
-                by_tenant.entry(segment.header.tenant.clone()).or_default().push((segment, traces));
-                adopted += 1;
-            }
-        }
-        for (tenant, segments) in by_tenant {
-            self.live.adopt(&tenant, segments);
-        }
-        *takeovers += 1;
-        adopted
-    }
+    ids
 }
 
 #[cfg(test)]

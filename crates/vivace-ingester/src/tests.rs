@@ -132,7 +132,7 @@ async fn found_when(ingester: &Arc<Ingester>, answering: &[&str]) -> Vec<u64> {
 }
 
 fn held(ingester: &Ingester) -> usize {
-    ingester.held.summary().iter().map(|h| h.segments).sum()
+    ingester.store.held().iter().map(|h| h.segments).sum()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -145,9 +145,9 @@ async fn a_follower_flushes_what_a_dead_primary_cannot() {
     assert!(found(&follower).await.is_empty(), "not before the grace is over");
     until("the segments are live here", || async { found(&follower).await == [1, 2, 3] }).await;
     assert_eq!(held(&follower), 0);
-    follower.cut(None);
+    follower.store.cut(None);
     until("the block is in the bucket", || async { pair.blocks().await == 1 }).await;
-    until("the log is empty", || async { follower.log.bytes() < 20 }).await;
+    until("the log is empty", || async { follower.store.log_bytes() < 20 }).await;
     assert_eq!(found(&follower).await, [1, 2, 3]);
 }
 
@@ -161,15 +161,15 @@ async fn a_primary_that_has_flushed_tells_its_followers() {
         }
     }
     assert_eq!(held(&follower), 3);
-    primary.cut(None);
+    primary.store.cut(None);
     until("the follower has dropped them", || async { held(&follower) == 0 }).await;
-    until("the follower's log is empty", || async { follower.log.bytes() < 20 }).await;
+    until("the follower's log is empty", || async { follower.store.log_bytes() < 20 }).await;
     assert_eq!(pair.blocks().await, 1, "stored once");
     assert_eq!(found(&primary).await, [1, 2, 3]);
     assert!(found(&follower).await.is_empty(), "the primary answers from its block");
     assert_eq!(found_when(&follower, &["ingester-0"]).await, [1, 2, 3], "else its follower does");
 
-    let kept = follower.ledger.served();
+    let kept = follower.store.served_in_ledger();
     assert_eq!(kept.iter().map(|block| &*block.writer).collect::<Vec<_>>(), ["ingester-1"], "also after a restart");
 }
 
@@ -178,7 +178,7 @@ async fn a_primary_that_lost_its_disk_serves_its_blocks_again() {
     let mut pair = Pair::new(true).await;
     let (follower, primary) = (pair.start(0, |_| {}).await, pair.start(1, |_| {}).await);
     primary.push(segment(1)).await.expect("taken");
-    primary.cut(None);
+    primary.store.cut(None);
     until("the follower knows the block", || async { found_when(&follower, &[]).await == [1] }).await;
     let primary = pair.replace_second().await;
     assert_eq!(found(&primary).await, [1]);
@@ -197,7 +197,7 @@ async fn what_a_primary_lost_with_its_disk_is_live_elsewhere_before_it_answers_a
     pair.replace_second().await;
     assert_eq!(found(&follower).await, [1, 2, 3]);
     assert_eq!(held(&follower), 0);
-    follower.cut(None);
+    follower.store.cut(None);
     until("the block is in the bucket", || async { pair.blocks().await == 1 }).await;
 }
 
@@ -209,7 +209,7 @@ async fn what_a_follower_lost_with_its_disk_is_flushed() {
     pair.replace_second().await;
     until("the block is in the bucket", || async { pair.blocks().await == 1 }).await;
     // The block is there a moment before it takes the place of what was live.
-    until("all copies are there again", async || primary.live.under_replicated() == 0).await;
+    until("all copies are there again", async || primary.store.under_replicated() == 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -219,7 +219,7 @@ async fn nobody_waits_for_flushes_that_are_over() {
     primary.push(segment(1)).await.expect("taken");
     pair.tasks.shutdown().await;
     tokio::time::timeout(Duration::from_secs(30), primary.flush_everything()).await.expect("comes back");
-    assert!(!primary.is_flushed(), "and the log keeps it");
+    assert!(!primary.store.is_flushed(), "and the log keeps it");
 }
 
 #[tokio::test(flavor = "multi_thread")]

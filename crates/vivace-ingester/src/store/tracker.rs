@@ -20,7 +20,7 @@ const REMEMBERED_SHARE: u64 = 16;
 ///
 /// Source: docs/facts/components.md, "Push to an ingester".
 #[derive(Debug, Default)]
-pub(crate) struct TraceTracker {
+pub(super) struct TraceTracker {
     traces: FxHashMap<TraceId, Tracked>,
     live: u64,
 }
@@ -37,12 +37,12 @@ struct Tracked {
 
 impl TraceTracker {
     /// Live traces.
-    pub(crate) fn live(&self) -> u64 {
+    pub(super) fn live(&self) -> u64 {
         self.live
     }
 
     /// Nothing is remembered.
-    pub(crate) fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.traces.is_empty()
     }
 
@@ -50,7 +50,7 @@ impl TraceTracker {
     ///
     /// # Errors
     /// The limit that these spans go over.
-    pub(crate) fn admit(&mut self, trace: TraceId, bytes: u64, now_unix_seconds: u64, limits: TraceLimits) -> Result<bool, Reason> {
+    pub(super) fn admit(&mut self, trace: TraceId, bytes: u64, now_unix_seconds: u64, limits: TraceLimits) -> Result<bool, Reason> {
         let is_live = self.traces.get(&trace).is_some_and(|t| t.is_live);
         if !is_live && limits.live_traces_max > 0 && self.live >= limits.live_traces_max {
             return Err(Reason::LiveTracesExceeded);
@@ -77,7 +77,7 @@ impl TraceTracker {
     }
 
     /// Ends the life of traces that are quiet or old, and forgets small ones.
-    pub(crate) fn sweep(&mut self, now_unix_seconds: u64, idle: Duration, live: Duration, limits: TraceLimits) {
+    pub(super) fn sweep(&mut self, now_unix_seconds: u64, idle: Duration, live: Duration, limits: TraceLimits) {
         let (traces, count) = (&mut self.traces, &mut self.live);
         let since = |then: u64| Duration::from_secs(now_unix_seconds.saturating_sub(then));
         traces.retain(|_, t| {
@@ -90,7 +90,7 @@ impl TraceTracker {
     }
 
     /// A block was cut: forgets what was quiet since the one before.
-    pub(crate) fn cut(&mut self) {
+    pub(super) fn cut(&mut self) {
         self.traces.retain(|_, t| t.is_live || std::mem::take(&mut t.is_touched));
     }
 }

@@ -145,7 +145,7 @@ impl Head {
     }
 
     /// Says that they do.
-    pub(crate) fn lose_copies(&self) {
+    pub(super) fn lose_copies(&self) {
         self.is_under_replicated.store(true, Ordering::Relaxed);
     }
 
@@ -159,7 +159,7 @@ impl Head {
     }
 
     /// Adds a segment; returns the memory that this took, and how large the head is once decompressed, both in bytes.
-    pub(crate) fn insert(&self, segment: Arc<Segment>, traces: &[TraceSummary]) -> (u64, u64) {
+    pub(super) fn insert(&self, segment: Arc<Segment>, traces: &[TraceSummary]) -> (u64, u64) {
         let mut contents = self.contents.write();
         let contents = &mut *contents;
         let place = u32::try_from(contents.segments.len()).expect("a head is cut long before it has four billion segments");

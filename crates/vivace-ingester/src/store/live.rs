@@ -12,18 +12,18 @@ use rustc_hash::FxHashMap;
 use vivace_core::TenantId;
 use vivace_core::budget::{Account, Budget, Charge};
 
-use crate::head::{Head, HeadSize, Summarized};
+use super::head::{Head, HeadSize, Summarized};
+use super::served::ServedBlock;
+use super::tracker::TraceTracker;
 use crate::header::{Refused, SegmentHeader, SegmentId};
 use crate::limits::TraceLimits;
 use crate::segment::Segment;
 use crate::segment_set::SegmentSet;
-use crate::served::ServedBlock;
 use crate::summary::TraceSummary;
-use crate::tracker::TraceTracker;
 
 /// Every tenant's live segments and the blocks that are still served.
 #[derive(Debug)]
-pub(crate) struct Live {
+pub(super) struct Live {
     tenants: RwLock<BTreeMap<TenantId, Arc<Tenant>>>,
     /// The segments this instance is the primary of and that are in no block, to know repeated pushes.
     own: Mutex<FxHashMap<SegmentId, Arc<Segment>>>,
@@ -67,16 +67,8 @@ impl TenantState {
     }
 }
 
-/// What a query looks at: fixed when it starts, and kept for as long as it runs.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct View {
-    /// Oldest first; the last one may still grow.
-    pub(crate) heads: Vec<Arc<Head>>,
-    pub(crate) served: Vec<Arc<ServedBlock>>,
-}
-
 impl Live {
-    pub(crate) fn new(budget: &Budget) -> Self {
+    pub(super) fn new(budget: &Budget) -> Self {
         Self {
             tenants: RwLock::default(),
             own: Mutex::default(),
@@ -87,12 +79,12 @@ impl Live {
     }
 
     /// The tenant, if it ever had data here.
-    pub(crate) fn get(&self, tenant: &TenantId) -> Option<Arc<Tenant>> {
+    pub(super) fn get(&self, tenant: &TenantId) -> Option<Arc<Tenant>> {
         self.tenants.read().get(tenant).cloned()
     }
 
     /// The tenant, made on first use.
-    pub(crate) fn tenant(&self, tenant: &TenantId) -> Arc<Tenant> {
+    pub(super) fn tenant(&self, tenant: &TenantId) -> Arc<Tenant> {
         if let Some(tenant) = self.get(tenant) {
             return tenant;
         }
@@ -112,7 +104,7 @@ impl Live {
     }
 
     /// Forgets tenants of which nothing is left, so that what is done for each tenant is done for those with data.
-    pub(crate) fn forget_empty(&self) -> Vec<TenantId> {
+    pub(super) fn forget_empty(&self) -> Vec<TenantId> {
         let empty: Vec<Arc<Tenant>> = self.tenants().into_iter().filter(|tenant| tenant.state.lock().is_empty()).collect();
         if empty.is_empty() {
             return Vec::new();
@@ -131,7 +123,7 @@ impl Live {
     }
 
     /// Closes a tenant's head so that it is flushed; later segments go to a new one. False when it is empty.
-    pub(crate) fn cut(&self, tenant: &Arc<Tenant>) -> bool {
+    pub(super) fn cut(&self, tenant: &Arc<Tenant>) -> bool {
         let Some(head) = tenant.seal() else { return false };
         self.unflushed.fetch_add(1, Ordering::Relaxed);
         self.to_flush.lock().push_back(Sealed { tenant: Arc::clone(tenant), head });
@@ -140,7 +132,7 @@ impl Live {
 
     /// Takes the next heads to flush, oldest first: those that are small together up to `bytes_max` once decompressed and `heads_max`,
     /// a large one alone.
-    pub(crate) fn next_to_flush(&self, bytes_max: u64, heads_max: usize) -> Vec<Sealed> {
+    pub(super) fn next_to_flush(&self, bytes_max: u64, heads_max: usize) -> Vec<Sealed> {
         let mut to_flush = self.to_flush.lock();
         let (mut bytes, mut taken) = (0, 0);
         for sealed in to_flush.iter().take(heads_max) {
@@ -154,17 +146,17 @@ impl Live {
     }
 
     /// Cut heads that are not in the bucket yet.
-    pub(crate) fn unflushed(&self) -> usize {
+    pub(super) fn unflushed(&self) -> usize {
         self.unflushed.load(Ordering::Relaxed)
     }
 
     /// All tenants.
-    pub(crate) fn tenants(&self) -> Vec<Arc<Tenant>> {
+    pub(super) fn tenants(&self) -> Vec<Arc<Tenant>> {
         self.tenants.read().values().cloned().collect()
     }
 
     /// Memory that live segments take, bytes.
-    pub(crate) fn memory_bytes(&self) -> u64 {
+    pub(super) fn memory_bytes(&self) -> u64 {
         self.memory.lock().bytes()
     }
 
@@ -181,18 +173,18 @@ impl Live {
     }
 
     /// The segment of which this instance is the primary, if it is here and in no block yet.
-    pub(crate) fn own(&self, id: &SegmentId) -> Option<Arc<Segment>> {
+    pub(super) fn own(&self, id: &SegmentId) -> Option<Arc<Segment>> {
         self.own.lock().get(id).cloned()
     }
 
     /// Segments that have lost a copy and are in no block yet.
-    pub(crate) fn under_replicated(&self) -> usize {
+    pub(super) fn under_replicated(&self) -> usize {
         let heads = self.tenants().into_iter().flat_map(|tenant| tenant.sealed());
         heads.filter(|head| head.is_under_replicated()).map(|head| head.size().segments).sum()
     }
 
     /// Another copy of everything that is live is gone: has it flushed. Tells how many segments there are.
-    pub(crate) fn lose_copies(&self) -> usize {
+    pub(super) fn lose_copies(&self) -> usize {
         for tenant in self.tenants() {
             self.cut(&tenant);
             tenant.sealed().iter().for_each(|head| head.lose_copies());
@@ -201,13 +193,13 @@ impl Live {
     }
 
     /// All segments of which this instance is the primary and that are in no block yet.
-    pub(crate) fn own_ids(&self) -> SegmentSet {
+    pub(super) fn own_ids(&self) -> SegmentSet {
         self.own.lock().keys().copied().collect()
     }
 
     /// Makes a logged segment of which this instance is the primary visible, and cuts its head where that is as large as a block
     /// may be, in bytes once decompressed.
-    pub(crate) fn insert(&self, segment: Arc<Segment>, traces: &[TraceSummary], block_bytes_max: u64) -> Inserted {
+    pub(super) fn insert(&self, segment: Arc<Segment>, traces: &[TraceSummary], block_bytes_max: u64) -> Inserted {
         match self.own.lock().entry(segment.header.id) {
             Entry::Occupied(_) => return Inserted::Known,
             Entry::Vacant(place) => place.insert(Arc::clone(&segment)),
@@ -220,7 +212,7 @@ impl Live {
     }
 
     /// Makes segments visible that were held for another primary, as a head of their own that waits to be flushed.
-    pub(crate) fn adopt(&self, tenant: &TenantId, segments: Vec<Summarized>) {
+    pub(super) fn adopt(&self, tenant: &TenantId, segments: Vec<Summarized>) {
         let head = Arc::new(Head::of(segments));
         head.lose_copies();
         self.take_memory(head.size().memory_bytes);
@@ -230,7 +222,7 @@ impl Live {
     }
 
     /// A sealed head is in the bucket: its block takes its place.
-    pub(crate) fn replace(&self, Sealed { tenant, head }: &Sealed, block: Option<Arc<ServedBlock>>) {
+    pub(super) fn replace(&self, Sealed { tenant, head }: &Sealed, block: Option<Arc<ServedBlock>>) {
         {
             let mut state = tenant.state.lock();
             state.served.extend(block);
@@ -251,17 +243,17 @@ impl Live {
     }
 
     /// Whether everything is in the bucket.
-    pub(crate) fn is_flushed(&self) -> bool {
+    pub(super) fn is_flushed(&self) -> bool {
         self.tenants().iter().all(|tenant| tenant.sealed().is_empty() && tenant.open_size().segments == 0)
     }
 
     /// All blocks that are served.
-    pub(crate) fn served(&self) -> Vec<Arc<ServedBlock>> {
+    pub(super) fn served(&self) -> Vec<Arc<ServedBlock>> {
         self.tenants().iter().flat_map(|tenant| tenant.state.lock().served.clone()).collect()
     }
 
     /// Serves a block that an earlier process or another instance flushed. What is said of its writer by the latest word is true.
-    pub(crate) fn serve(&self, block: Arc<ServedBlock>) {
+    pub(super) fn serve(&self, block: Arc<ServedBlock>) {
         let id = block.meta.tenant_id.clone();
         self.change(&id, |tenant| {
             tenant.served.retain(|known| known.meta.block_id != block.meta.block_id);
@@ -273,7 +265,7 @@ impl Live {
 
 /// What became of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Inserted {
+pub(super) enum Inserted {
     /// It is here already: its record is not needed.
     Known,
     Taken,
@@ -289,18 +281,17 @@ impl Tenant {
 
     /// Bytes of its live segments once decompressed.
     pub(crate) fn live_bytes(&self) -> u64 {
-        self.view().heads.iter().map(|head| head.size().uncompressed_bytes).sum()
+        self.heads_and_served().0.iter().map(|head| head.size().uncompressed_bytes).sum()
     }
 
-    /// What there is to query.
-    pub(crate) fn view(&self) -> View {
+    /// Its heads, the growing one last, and the blocks that were made of others, both oldest first.
+    pub(super) fn heads_and_served(&self) -> (Vec<Arc<Head>>, Vec<Arc<ServedBlock>>) {
         let state = self.state.lock();
-        let heads = state.sealed.iter().chain([&state.open]).cloned().collect();
-        View { heads, served: state.served.clone() }
+        (state.sealed.iter().chain([&state.open]).cloned().collect(), state.served.clone())
     }
 
     /// Decides which traces of a segment are refused, and counts those that are not. Also tells how many became live.
-    pub(crate) fn admit(&self, traces: &[TraceSummary], now_unix_seconds: u64, limits: TraceLimits) -> (Vec<Refused>, u64) {
+    pub(super) fn admit(&self, traces: &[TraceSummary], now_unix_seconds: u64, limits: TraceLimits) -> (Vec<Refused>, u64) {
         let mut refused = Vec::new();
         let mut created = 0;
         let mut state = self.state.lock();
@@ -321,7 +312,7 @@ impl Tenant {
     }
 
     /// Heads that wait to be built, oldest first.
-    pub(crate) fn sealed(&self) -> Vec<Arc<Head>> {
+    pub(super) fn sealed(&self) -> Vec<Arc<Head>> {
         self.state.lock().sealed.clone()
     }
 
@@ -337,7 +328,7 @@ impl Tenant {
     }
 
     /// Stops serving blocks flushed before this; tells how many.
-    pub(crate) fn clear(&self, flushed_before_unix_seconds: u64) -> usize {
+    pub(super) fn clear(&self, flushed_before_unix_seconds: u64) -> usize {
         let mut state = self.state.lock();
         let before = state.served.len();
         state.served.retain(|block| block.flushed_unix_seconds >= flushed_before_unix_seconds);

@@ -17,7 +17,7 @@ pub(crate) struct ServedBlock {
 
 impl ServedBlock {
     /// Whether `instance` answers from it when these instances answer: its writer does, and without it all others that know it.
-    pub(crate) fn is_answered_by(&self, instance: &str, answering: &[String]) -> bool {
+    pub(super) fn is_answered_by(&self, instance: &str, answering: &[String]) -> bool {
         *self.writer == *instance || answering.iter().all(|other| **other != *self.writer)
     }
 
