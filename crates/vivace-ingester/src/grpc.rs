@@ -25,7 +25,7 @@ use crate::handover::Started;
 use crate::ingester::Ingester;
 use crate::log::LogError;
 use crate::push::PushError;
-use crate::query::QueryError;
+use crate::recent::QueryError;
 use crate::segment_set::SegmentSet;
 
 /// What a call gives piece by piece.
@@ -96,7 +96,7 @@ impl Querier for Service {
         if trace_id.is_empty() || trace_id.len() > 16 {
             return Err(Status::invalid_argument(format!("the trace id has {} bytes, expected 1 to 16", trace_id.len())));
         }
-        let found = self.ingester.find_trace(&tenant, TraceId::from_slice(&trace_id), &answering).await;
+        let found = self.ingester.recent.find_trace(&tenant, TraceId::from_slice(&trace_id), &answering).await;
         let (answer, charge) = found.map_err(|e| query_status(&e))?;
         let mut response = Response::new(answer);
         response.extensions_mut().insert(HeldUntilSent::from(charge));
@@ -105,20 +105,20 @@ impl Querier for Service {
 
     async fn search_recent(&self, request: Request<SearchRequest>) -> Result<Response<SearchResponse>, Status> {
         let tenant = self.tenant(&request)?;
-        let found = self.ingester.search(&tenant, request.into_inner()).await.map_err(|e| query_status(&e))?;
+        let found = self.ingester.recent.search(&tenant, request.into_inner()).await.map_err(|e| query_status(&e))?;
         let warning = found.warning;
         Ok(warned(Response::new(SearchResponse { traces: found.traces, metrics: Some(found.metrics) }), warning))
     }
 
     async fn search_tags_v2(&self, request: Request<SearchTagsRequest>) -> Result<Response<SearchTagsV2Response>, Status> {
         let tenant = self.tenant(&request)?;
-        let (names, left_out) = self.ingester.tag_names(&tenant, request.into_inner()).await.map_err(|e| query_status(&e))?;
+        let (names, left_out) = self.ingester.recent.tag_names(&tenant, request.into_inner()).await.map_err(|e| query_status(&e))?;
         Ok(warned(Response::new(names), left_out.warning()))
     }
 
     async fn search_tag_values_v2(&self, request: Request<SearchTagValuesRequest>) -> Result<Response<SearchTagValuesV2Response>, Status> {
         let tenant = self.tenant(&request)?;
-        let (values, left_out) = self.ingester.tag_values(&tenant, request.into_inner()).await.map_err(|e| query_status(&e))?;
+        let (values, left_out) = self.ingester.recent.tag_values(&tenant, request.into_inner()).await.map_err(|e| query_status(&e))?;
         Ok(warned(Response::new(values), left_out.warning()))
     }
 }
@@ -129,7 +129,7 @@ impl Recent for Service {
 
     async fn search(&self, request: Request<SearchRequest>) -> Result<Response<Self::SearchStream>, Status> {
         let tenant = self.tenant(&request)?;
-        let mut found = self.ingester.search(&tenant, request.into_inner()).await.map_err(|e| query_status(&e))?;
+        let mut found = self.ingester.recent.search(&tenant, request.into_inner()).await.map_err(|e| query_status(&e))?;
         let warning = found.warning.take();
         Ok(warned(Response::new(messages(found.into_messages())), warning))
     }
@@ -138,14 +138,14 @@ impl Recent for Service {
 
     async fn search_parts(&self, request: Request<SearchPartsRequest>) -> Result<Response<Self::SearchPartsStream>, Status> {
         let tenant = self.tenant(&request)?;
-        let mut parts = self.ingester.search_parts(&tenant, request.into_inner()).await.map_err(|e| query_status(&e))?;
+        let mut parts = self.ingester.recent.search_parts(&tenant, request.into_inner()).await.map_err(|e| query_status(&e))?;
         let warning = parts.found.warning.take();
         Ok(warned(Response::new(messages(parts.into_messages())), warning))
     }
 
     async fn count_places(&self, request: Request<CountPlacesRequest>) -> Result<Response<CountPlacesResponse>, Status> {
         let tenant = self.tenant(&request)?;
-        let (counts, left_out) = self.ingester.count_places(&tenant, request.into_inner()).await.map_err(|e| query_status(&e))?;
+        let (counts, left_out) = self.ingester.recent.count_places(&tenant, request.into_inner()).await.map_err(|e| query_status(&e))?;
         Ok(warned(Response::new(counts), left_out.warning()))
     }
 
@@ -153,14 +153,14 @@ impl Recent for Service {
 
     async fn series(&self, request: Request<Streaming<SeriesToIngester>>) -> Result<Response<Self::SeriesStream>, Status> {
         let tenant = self.tenant(&request)?;
-        Ok(Response::new(Box::pin(self.ingester.series(tenant, request.into_inner(), query_status))))
+        Ok(Response::new(Box::pin(self.ingester.recent.series(tenant, request.into_inner(), query_status))))
     }
 
     type SpansStream = Messages<SpansResponse>;
 
     async fn spans(&self, request: Request<SpansRequest>) -> Result<Response<Self::SpansStream>, Status> {
         let tenant = self.tenant(&request)?;
-        let spans = self.ingester.spans(&tenant, &request.into_inner(), query_status).map_err(|e| query_status(&e))?;
+        let spans = self.ingester.recent.spans(&tenant, &request.into_inner(), query_status).map_err(|e| query_status(&e))?;
         Ok(Response::new(Box::pin(spans)))
     }
 }

@@ -45,7 +45,7 @@ async fn flush(State(parts): State<Parts>, Query(query): Query<FlushQuery>) -> R
 
 /// Ends the process after everything is in the bucket.
 async fn shut_down(State(parts): State<Parts>) -> &'static str {
-    parts.ingester.flush_on_drain();
+    parts.ingester.lifecycle.flush_on_drain();
     parts.shutdown.begin();
     "shutdown job acknowledged"
 }

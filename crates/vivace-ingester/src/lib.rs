@@ -16,23 +16,17 @@ mod handover;
 mod header;
 mod http;
 mod ingester;
-mod left_out;
+mod lifecycle;
 mod limits;
 mod log;
 mod metrics;
-mod parts;
 mod push;
-mod query;
-mod scan;
-mod search;
+mod recent;
 mod segment;
 mod segment_set;
-mod series;
 mod settings;
-mod spans;
 mod store;
 mod summary;
-mod tags;
 mod takeover;
 #[cfg(test)]
 mod tests;
@@ -90,12 +84,12 @@ pub async fn start(
     vivace_server::add_grpc!(process, RecentServer::new(service));
     process.add_http(http::router(Arc::clone(&ingester), process.shutdown()));
 
-    ingester.set_joining(true);
+    ingester.lifecycle.set_joining(true);
     let (checked, since) = (Arc::clone(&ingester), Instant::now());
     // The wait lets the others hear of this instance; alone there is nobody to wait for.
     let min_ready = if membership.dead_after().is_some() { min_ready } else { std::time::Duration::ZERO };
     process.ready_check("ingester", move || match min_ready.checked_sub(since.elapsed()) {
-        _ if checked.is_joining() => Err("not in the ring yet".to_owned()),
+        _ if checked.lifecycle.is_joining() => Err("not in the ring yet".to_owned()),
         Some(left) if !left.is_zero() => Err(format!("waiting for {} s more (ingester.lifecycler.min_ready_duration)", left.as_secs() + 1)),
         _ => Ok(()),
     });
@@ -108,7 +102,7 @@ pub async fn start(
             flushed.others_known(patience).await;
             flushed.resume(&pool).await;
         }
-        flushed.set_joining(false);
+        flushed.lifecycle.set_joining(false);
         joining.set_state(Role::Ingester, State::Active).await;
         flush::run(flushed, pool, stop).await
     });

@@ -8,7 +8,7 @@ use vivace_proto::vivace::v1::{PushRequest, PushResponse, RefusedTrace};
 use vivace_server::clock;
 
 use crate::header::{Compression, Refused, SEGMENT_BYTES_MAX, SegmentHeader, SegmentId};
-use crate::ingester::{Gate, Ingester};
+use crate::ingester::Ingester;
 use crate::log::LogError;
 use crate::metrics::{BYTES_RECEIVED, TRACES_CREATED, WARNINGS};
 use crate::segment::{SegmentError, traces_of};
@@ -59,13 +59,10 @@ impl Ingester {
     ///
     /// May be dropped midway: then the segment is logged and seen, or not at all.
     pub(crate) async fn push(&self, request: PushRequest) -> Result<PushResponse, PushError> {
-        if self.is_joining() {
+        if self.lifecycle.is_joining() {
             return Err(PushError::Joining);
         }
-        let gate = self.gate.try_read().map_err(|_| PushError::ShuttingDown)?;
-        if *gate == Gate::Closed {
-            return Err(PushError::ShuttingDown);
-        }
+        let _under_way = self.lifecycle.begin_push().ok_or(PushError::ShuttingDown)?;
         let header = check(&request)?;
         if header.primary == *self.store.id() {
             return self.push_own(header, request.payload).await;

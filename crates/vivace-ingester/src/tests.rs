@@ -124,7 +124,7 @@ async fn found(ingester: &Arc<Ingester>) -> Vec<u64> {
 /// Spans that the instance finds when these answer for themselves.
 async fn found_when(ingester: &Arc<Ingester>, answering: &[&str]) -> Vec<u64> {
     let answering: Vec<String> = answering.iter().map(|id| (*id).to_owned()).collect();
-    let found = ingester.find_trace(&TenantId::single(), TraceId([1; 16]), &answering).await.expect("answered");
+    let found = ingester.recent.find_trace(&TenantId::single(), TraceId([1; 16]), &answering).await.expect("answered");
     let spans = found.0.trace.into_iter().flat_map(|t| t.resource_spans).flat_map(|r| r.scope_spans).flat_map(|s| s.spans);
     let mut ids: Vec<u64> = spans.map(|s| u64::from_be_bytes(s.span_id[..].try_into().expect("8 bytes"))).collect();
     ids.sort_unstable();

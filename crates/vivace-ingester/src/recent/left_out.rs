@@ -3,8 +3,8 @@
 use vivace_block::ReadError;
 use vivace_storage::BucketError;
 
+use super::error::QueryError;
 use crate::metrics::LEFT_OUT;
-use crate::query::QueryError;
 use crate::segment::{Segment, SegmentError};
 use crate::store::ServedBlock;
 
