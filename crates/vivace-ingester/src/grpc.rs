@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures::Stream;
+use tokio::task::spawn_blocking;
 use tonic::{Request, Response, Status, Streaming};
 use vivace_core::{Chain, TenantId, TraceId};
 use vivace_proto::tempopb::querier_server::Querier;
@@ -21,12 +22,12 @@ use vivace_proto::vivace::v1::{
 };
 use vivace_server::{HeldUntilSent, Tenancy, clock, over_budget_status, tenant, warning};
 
-use crate::handover::Started;
 use crate::ingester::Ingester;
 use crate::log::LogError;
 use crate::push::PushError;
 use crate::recent::QueryError;
 use crate::segment_set::SegmentSet;
+use crate::succession::{Started, serve};
 
 /// What a call gives piece by piece.
 type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -48,7 +49,7 @@ impl SegmentLog for Service {
         let ReleaseRequest { primary, covered } = request.into_inner();
         let covered = segment_set(&covered)?;
         let store = Arc::clone(&self.ingester.store);
-        let released = tokio::task::spawn_blocking(move || store.release(&primary, &covered, clock::unix_seconds())).await;
+        let released = spawn_blocking(move || store.release(&primary, &covered, clock::unix_seconds())).await;
         released.map_err(|e| Status::internal(e.to_string()))?;
         Ok(Response::new(ReleaseResponse {}))
     }
@@ -60,10 +61,9 @@ impl SegmentLog for Service {
             return Err(Status::failed_precondition(format!("this is {id}, not {primary}")));
         }
         let held = segment_set(&held)?;
-        let ingester = Arc::clone(&self.ingester);
-        let answer =
-            tokio::task::spawn_blocking(move || ingester.store.covered(&held)).await.map_err(|e| Status::internal(e.to_string()))?;
-        let (covered, pending) = answer;
+        let store = Arc::clone(&self.ingester.store);
+        let answer = spawn_blocking(move || store.covered(&held)).await;
+        let (covered, pending) = answer.map_err(|e| Status::internal(e.to_string()))?;
         Ok(Response::new(CoveredResponse { covered: covered.to_proto(), pending: pending.to_proto() }))
     }
 }
@@ -72,8 +72,8 @@ impl SegmentLog for Service {
 impl Handover for Service {
     async fn serve(&self, request: Request<ServeRequest>) -> Result<Response<ServeResponse>, Status> {
         let ServeRequest { blocks } = request.into_inner();
-        let ingester = Arc::clone(&self.ingester);
-        let served = tokio::task::spawn_blocking(move || ingester.serve(blocks)).await.map_err(|e| Status::internal(e.to_string()))?;
+        let store = Arc::clone(&self.ingester.store);
+        let served = spawn_blocking(move || serve(&store, blocks)).await.map_err(|e| Status::internal(e.to_string()))?;
         served.map_err(|e| Status::invalid_argument(Chain(&e).to_string()))?;
         Ok(Response::new(ServeResponse {}))
     }
@@ -84,7 +84,7 @@ impl Handover for Service {
             return Err(Status::failed_precondition(format!("this is {primary} itself")));
         }
         let started = Started { id: primary.into(), known: segment_set(&known)?, is_empty: starts_empty, addr };
-        Ok(Response::new(self.ingester.resumed(started).await))
+        Ok(Response::new(self.ingester.succession.answer_resume(started).await))
     }
 }
 

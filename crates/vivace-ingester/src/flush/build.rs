@@ -18,7 +18,7 @@ const PASS_BYTES: u64 = 160 << 20;
 
 /// Why no block was built. All of these are worth a retry.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum BuildError {
+pub(super) enum BuildError {
     #[error("could not write the block")]
     Write(#[source] Box<WriteError>),
     #[error("could not read a segment back from the log")]
@@ -29,43 +29,43 @@ pub(crate) enum BuildError {
 
 /// What became of a head.
 #[derive(Debug)]
-pub(crate) struct Built<W> {
+pub(super) struct Built<W> {
     /// None when there was nothing to store.
-    pub(crate) block: Option<Block<W>>,
+    pub(super) block: Option<Block<W>>,
     /// What the block could not take in; the log's files with their records are set aside.
-    pub(crate) unreadable: Vec<Arc<Segment>>,
+    pub(super) unreadable: Vec<Arc<Segment>>,
 }
 
 /// A block, to be stored.
 #[derive(Debug)]
-pub(crate) struct Block<W> {
-    pub(crate) meta: BlockMeta,
-    pub(crate) blooms: Vec<Vec<u8>>,
-    pub(crate) index: Vec<u8>,
+pub(super) struct Block<W> {
+    pub(super) meta: BlockMeta,
+    pub(super) blooms: Vec<Vec<u8>>,
+    pub(super) index: Vec<u8>,
     /// What `data.parquet` was written to.
-    pub(crate) data: W,
+    pub(super) data: W,
 }
 
 /// What a build needs to know.
-pub(crate) struct BuildJob<'a> {
-    pub(crate) tenant: &'a TenantId,
-    pub(crate) block: BlockId,
-    pub(crate) head: &'a Head,
-    pub(crate) options: BlockOptions,
-    pub(crate) now_unix_nanos: u64,
+pub(super) struct BuildJob<'a> {
+    pub(super) tenant: &'a TenantId,
+    pub(super) block: BlockId,
+    pub(super) head: &'a Head,
+    pub(super) options: BlockOptions,
+    pub(super) now_unix_nanos: u64,
     /// `storage.trace.wal.ingestion_time_range_slack`
-    pub(crate) slack_nanos: u64,
+    pub(super) slack_nanos: u64,
     /// What the disk does not give is left out like damage; it was asked often enough.
-    pub(crate) leave_out_unread: bool,
+    pub(super) leave_out_unread: bool,
     /// Asked between traces.
-    pub(crate) is_stopped: &'a dyn Fn() -> bool,
+    pub(super) is_stopped: &'a dyn Fn() -> bool,
 }
 
 /// Writes a head as a block: passes over its segments, each of which takes one range of trace ids. Burns CPU.
 ///
 /// # Errors
 /// [`BuildError`].
-pub(crate) fn build<W: Write + Send>(job: &BuildJob<'_>, data: W) -> Result<Built<W>, BuildError> {
+pub(super) fn build<W: Write + Send>(job: &BuildJob<'_>, data: W) -> Result<Built<W>, BuildError> {
     let write_error = |source| BuildError::Write(Box::new(source));
     let (mut traces, segments, range) = job.head.read(|contents| {
         let traces: Vec<(TraceId, TraceEntry)> = contents.index.iter().map(|(id, entry)| (*id, entry.clone())).collect();

@@ -15,13 +15,13 @@ use vivace_proto::otlp::{ResourceSpans, ScopeSpans, Span, TracesData};
 use vivace_proto::vivace::v1::handover_server::HandoverServer;
 use vivace_proto::vivace::v1::segment_log_server::SegmentLogServer;
 use vivace_proto::vivace::v1::{PushRequest, SegmentId};
-use vivace_ring::{ClientPool, Instance, PoolOptions, Ring, Role, State};
+use vivace_ring::{Instance, Ring, Role, State};
 use vivace_server::Tenancy;
 use vivace_storage::Bucket;
 
+use crate::grpc;
 use crate::ingester::Ingester;
 use crate::settings::Settings;
-use crate::{flush, grpc};
 
 /// Two ingesters in one ring, of which the second may be dead.
 struct Pair {
@@ -69,8 +69,7 @@ impl Pair {
             let server = server.add_service(HandoverServer::new(service));
             self.tasks.spawn(async move { server.serve_with_incoming(TcpListenerStream::new(listener)).await.expect("served") });
         }
-        let pool = Arc::new(ClientPool::new(self.ring.clone(), PoolOptions::default()));
-        let flushes = flush::run(Arc::clone(&ingester), pool, CancellationToken::new());
+        let flushes = Arc::clone(&ingester.flusher).run(CancellationToken::new());
         self.tasks.spawn(async move { flushes.await.expect("flushed") });
         ingester
     }
@@ -79,7 +78,7 @@ impl Pair {
     async fn replace_second(&mut self) -> Arc<Ingester> {
         let disk = self.folder.path().join("another disk");
         let ingester = self.start(1, |s| s.wal = disk).await;
-        ingester.resume(&ClientPool::new(self.ring.clone(), PoolOptions::default())).await;
+        ingester.succession.resume().await;
         ingester
     }
 
@@ -218,7 +217,7 @@ async fn nobody_waits_for_flushes_that_are_over() {
     let primary = pair.start(1, |_| {}).await;
     primary.push(segment(1)).await.expect("taken");
     pair.tasks.shutdown().await;
-    tokio::time::timeout(Duration::from_secs(30), primary.flush_everything()).await.expect("comes back");
+    tokio::time::timeout(Duration::from_secs(30), primary.flusher.flush_everything()).await.expect("comes back");
     assert!(!primary.store.is_flushed(), "and the log keeps it");
 }
 
@@ -229,7 +228,7 @@ async fn what_a_primary_still_has_is_not_taken_over() {
     for ingester in [&follower, &primary] {
         ingester.push(segment(1)).await.expect("taken");
     }
-    primary.resume(&ClientPool::new(pair.ring.clone(), PoolOptions::default())).await;
+    primary.succession.resume().await;
     assert_eq!((held(&follower), found(&follower).await), (1, vec![]));
 }
 
