@@ -8,6 +8,7 @@
 //! Files are never appended to by a later process; each start opens a new one. A replay changes none: what is damaged is left
 //! out, and the file is set aside as `….log.corrupt` once everything else in it is in blocks.
 
+mod damaged;
 mod files;
 mod names;
 mod replay;

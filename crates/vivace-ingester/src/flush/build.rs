@@ -12,6 +12,7 @@ use crate::gather::Gathered;
 use crate::log::ReadError;
 use crate::segment::{Segment, SegmentError};
 use crate::store::{Head, TraceEntry};
+use crate::summary::BlockRange;
 
 /// Span bytes that one pass over a head's segments collects: what a build takes of memory, beside the writer's row group.
 const PASS_BYTES: u64 = 160 << 20;
@@ -66,7 +67,6 @@ pub(super) struct BuildJob<'a> {
 /// # Errors
 /// [`BuildError`].
 pub(super) fn build<W: Write + Send>(job: &BuildJob<'_>, data: W) -> Result<Built<W>, BuildError> {
-    let write_error = |source| BuildError::Write(Box::new(source));
     let (mut traces, segments, range) = job.head.read(|contents| {
         let traces: Vec<(TraceId, TraceEntry)> = contents.index.iter().map(|(id, entry)| (*id, entry.clone())).collect();
         (traces, contents.segments.clone(), contents.range)
@@ -75,46 +75,62 @@ pub(super) fn build<W: Write + Send>(job: &BuildJob<'_>, data: W) -> Result<Buil
     let mut writer =
         BlockWriter::new(job.options.clone(), job.tenant.clone(), job.block, data, traces.len() as u64).map_err(write_error)?;
     let mut unreadable: Vec<Arc<Segment>> = Vec::new();
-    for range in passes(&traces, PASS_BYTES) {
-        let (Some((first, _)), Some((last, _))) = (range.first(), range.last()) else { continue };
-        let bytes: u64 = range.iter().map(|(_, entry)| entry.bytes).sum();
-        let mut gathered = Gathered::with_capacity(usize::try_from(bytes + bytes / 16).unwrap_or_default());
-        for place in places(range) {
-            let segment = &segments[place as usize];
-            if (job.is_stopped)() {
-                return Err(BuildError::Stopped);
-            }
-            match gathered.take(segment, |trace| (first..=last).contains(&trace)) {
-                Ok(()) => {}
-                Err(SegmentError::Log(error @ ReadError::Io { .. })) if !job.leave_out_unread => return Err(BuildError::Log(error)),
-                Err(error) if unreadable.iter().any(|s| Arc::ptr_eq(s, segment)) => drop(error),
-                Err(error) => {
-                    tracing::error!(tenant = %job.tenant, segment = ?segment.header.id, path = %segment.at.file.path.display(), offset = segment.at.offset,
-                        bytes = segment.at.len, %error, "segment left out of its block, the log's file with it is set aside");
-                    unreadable.push(Arc::clone(segment));
-                }
-            }
-        }
-        gathered.for_each_trace(|id, spans| {
-            if (job.is_stopped)() {
-                return Err(BuildError::Stopped);
-            }
+    for pass in passes(&traces, PASS_BYTES) {
+        gather(job, pass, &segments, &mut unreadable)?.for_each_trace(|id, spans| {
+            check_stopped(job)?;
             writer.push_trace(id, spans).map_err(write_error)
         })?;
     }
     let block = match writer.finish() {
-        Ok(FinishedBlock { mut meta, blooms, index, out, .. }) => {
-            let (start, end) = range.of_block(job.now_unix_nanos, job.slack_nanos);
-            meta.start_unix_nanos = start / SECOND_NANOS * SECOND_NANOS;
-            // Rounded up: a bounded look-up that begins in the block's last second must find it.
-            meta.end_unix_nanos = end.div_ceil(SECOND_NANOS).saturating_mul(SECOND_NANOS);
-            Some(Block { meta, blooms, index, data: out })
-        }
+        Ok(finished) => Some(block_of(job, range, finished)),
         // All traces were refused, or no span of them is a message; the writer has named those.
         Err(WriteError::Empty { .. }) => None,
         Err(error) => return Err(write_error(error)),
     };
     Ok(Built { block, unreadable })
+}
+
+/// The spans of some traces that are neighbours by their ids. What cannot be read is noted and left out.
+fn gather(
+    job: &BuildJob<'_>,
+    traces: &[(TraceId, TraceEntry)],
+    segments: &[Arc<Segment>],
+    unreadable: &mut Vec<Arc<Segment>>,
+) -> Result<Gathered, BuildError> {
+    let (Some((first, _)), Some((last, _))) = (traces.first(), traces.last()) else { return Ok(Gathered::default()) };
+    let bytes: u64 = traces.iter().map(|(_, entry)| entry.bytes).sum();
+    let mut gathered = Gathered::with_capacity(usize::try_from(bytes + bytes / 16).unwrap_or_default());
+    for place in places(traces) {
+        let segment = &segments[place as usize];
+        check_stopped(job)?;
+        match gathered.take(segment, |trace| (first..=last).contains(&trace)) {
+            Ok(()) => {}
+            Err(SegmentError::Log(error @ ReadError::Io { .. })) if !job.leave_out_unread => return Err(BuildError::Log(error)),
+            Err(_) if unreadable.iter().any(|known| Arc::ptr_eq(known, segment)) => {}
+            Err(error) => {
+                tracing::error!(tenant = %job.tenant, segment = ?segment.header.id, path = %segment.at.file.path.display(), offset = segment.at.offset,
+                    bytes = segment.at.len, %error, "segment left out of its block, the log's file with it is set aside");
+                unreadable.push(Arc::clone(segment));
+            }
+        }
+    }
+    Ok(gathered)
+}
+
+fn block_of<W>(job: &BuildJob<'_>, range: BlockRange, FinishedBlock { mut meta, blooms, index, out, .. }: FinishedBlock<W>) -> Block<W> {
+    let (start, end) = range.of_block(job.now_unix_nanos, job.slack_nanos);
+    meta.start_unix_nanos = start / SECOND_NANOS * SECOND_NANOS;
+    // Rounded up: a bounded look-up that begins in the block's last second must find it.
+    meta.end_unix_nanos = end.div_ceil(SECOND_NANOS).saturating_mul(SECOND_NANOS);
+    Block { meta, blooms, index, data: out }
+}
+
+fn check_stopped(job: &BuildJob<'_>) -> Result<(), BuildError> {
+    if (job.is_stopped)() { Err(BuildError::Stopped) } else { Ok(()) }
+}
+
+fn write_error(source: WriteError) -> BuildError {
+    BuildError::Write(Box::new(source))
 }
 
 /// A block's times are whole seconds.

@@ -75,61 +75,28 @@ impl Recent {
     ) -> Result<(SearchTagValuesV2Response, LeftOut), QueryError> {
         let attribute = parse_attribute(&request.tag_name).map_err(|error| invalid(error.into()))?;
         let mut values = Values { found: BTreeSet::new(), max: tag_limit(request.max_tag_values), bytes_left: self.tag_bytes(tenant) };
-        let (mut inspected_bytes, mut left_out) = (0, LeftOut::default());
         if let Some(fixed) = fixed_tag_values(&attribute) {
             values.found.extend(fixed);
-        } else {
-            let filter = TagFilter::of_values_request(&request, &attribute).map_err(invalid)?;
-            // What is pinned does not need to occur.
-            let _ = filter.pinned().iter().try_for_each(|value| values.add(value));
-            (values, inspected_bytes, left_out) = self
-                .look_for_tags(tenant, &request.answering, move |search| {
-                    if filter.passes_nothing() {
-                        return Ok(values);
-                    }
-                    let wanted = filter.span_filter();
-                    match &attribute {
-                        Attribute::Intrinsic(of_trace @ (Intrinsic::RootName | Intrinsic::RootService)) => {
-                            search.roots(filter.fetch(), *of_trace, &mut values);
-                        }
-                        Attribute::Named { .. }
-                        | Attribute::Intrinsic(
-                            Intrinsic::Name
-                            | Intrinsic::Duration
-                            | Intrinsic::Status
-                            | Intrinsic::StatusMessage
-                            | Intrinsic::Kind
-                            | Intrinsic::SpanId
-                            | Intrinsic::ParentId
-                            | Intrinsic::ChildCount
-                            | Intrinsic::TraceId
-                            | Intrinsic::TraceDuration
-                            | Intrinsic::EventName
-                            | Intrinsic::EventTimeSinceStart
-                            | Intrinsic::LinkTraceId
-                            | Intrinsic::LinkSpanId
-                            | Intrinsic::ScopeName
-                            | Intrinsic::ScopeVersion
-                            | Intrinsic::NestedSetLeft
-                            | Intrinsic::NestedSetRight
-                            | Intrinsic::NestedSetParent,
-                        ) => search.live(|reader, segment| {
-                            let Some(data) = reader.read(segment) else { return ControlFlow::Continue(()) };
-                            let spans = Reader::spans(segment, &data);
-                            live::tag_values(&spans, &attribute, wanted, &mut |value| values.add(value));
-                            values.flow()
-                        }),
-                    }
-                    let in_blocks = (!filter.passes_everything()).then_some(wanted);
-                    search.blocks(|block, group, is_over| {
-                        let mut add = |value| if is_over() { ControlFlow::Break(()) } else { values.add(&value) };
-                        let bytes = block.tag_values(&attribute, in_blocks, group, &mut add)?.bytes;
-                        Ok((bytes, values.flow()))
-                    })?;
-                    Ok(values)
-                })
-                .await?;
+            return Ok((tag_values_answer(values.found, 0), LeftOut::default()));
         }
+        let filter = TagFilter::of_values_request(&request, &attribute).map_err(invalid)?;
+        // What is pinned does not need to occur.
+        let _ = filter.pinned().iter().try_for_each(|value| values.add(value));
+        let (values, inspected_bytes, left_out) = self
+            .look_for_tags(tenant, &request.answering, move |search| {
+                if filter.passes_nothing() {
+                    return Ok(values);
+                }
+                search.live_values(&attribute, &filter, &mut values);
+                let in_blocks = (!filter.passes_everything()).then_some(filter.span_filter());
+                search.blocks(|block, group, is_over| {
+                    let mut add = |value| if is_over() { ControlFlow::Break(()) } else { values.add(&value) };
+                    let bytes = block.tag_values(&attribute, in_blocks, group, &mut add)?.bytes;
+                    Ok((bytes, values.flow()))
+                })?;
+                Ok(values)
+            })
+            .await?;
         Ok((tag_values_answer(values.found, inspected_bytes), left_out))
     }
 
@@ -250,6 +217,42 @@ impl TagSearch {
                 return;
             }
             self.is_full = look(&mut self.reader, &segment).is_break();
+        }
+    }
+
+    /// Looks for values on live spans that may pass the filter.
+    fn live_values(&mut self, attribute: &Attribute, filter: &TagFilter, values: &mut Values) {
+        match attribute {
+            Attribute::Intrinsic(of_trace @ (Intrinsic::RootName | Intrinsic::RootService)) => {
+                self.roots(filter.fetch(), *of_trace, values)
+            }
+            Attribute::Named { .. }
+            | Attribute::Intrinsic(
+                Intrinsic::Name
+                | Intrinsic::Duration
+                | Intrinsic::Status
+                | Intrinsic::StatusMessage
+                | Intrinsic::Kind
+                | Intrinsic::SpanId
+                | Intrinsic::ParentId
+                | Intrinsic::ChildCount
+                | Intrinsic::TraceId
+                | Intrinsic::TraceDuration
+                | Intrinsic::EventName
+                | Intrinsic::EventTimeSinceStart
+                | Intrinsic::LinkTraceId
+                | Intrinsic::LinkSpanId
+                | Intrinsic::ScopeName
+                | Intrinsic::ScopeVersion
+                | Intrinsic::NestedSetLeft
+                | Intrinsic::NestedSetRight
+                | Intrinsic::NestedSetParent,
+            ) => self.live(|reader, segment| {
+                let Some(data) = reader.read(segment) else { return ControlFlow::Continue(()) };
+                let spans = Reader::spans(segment, &data);
+                live::tag_values(&spans, attribute, filter.span_filter(), &mut |value| values.add(value));
+                values.flow()
+            }),
         }
     }
 
