@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::LazyLock;
 
 use vivace_block::{BlockReader, ReadError};
+use vivace_core::TimeRange;
 use vivace_traceql::{Attribute, Fetch, Scope, SpanFilter, TraceFilter};
 
 use crate::input::Input;
@@ -49,14 +50,14 @@ const TAGS: &[&str] = &[
 ];
 
 static FETCHES: LazyLock<Vec<Fetch>> =
-    LazyLock::new(|| QUERIES.iter().flat_map(|text| [fetch(text, 0, 0), fetch(text, 1, u64::MAX)]).collect());
+    LazyLock::new(|| QUERIES.iter().flat_map(|text| [fetch(text, TimeRange::ALL), fetch(text, TimeRange::between(1, u64::MAX))]).collect());
 
 static ATTRIBUTES: LazyLock<Vec<Attribute>> =
     LazyLock::new(|| TAGS.iter().map(|text| vivace_traceql::parse_attribute(text).expect("an attribute")).collect());
 
-fn fetch(text: &str, start: u64, end: u64) -> Fetch {
+fn fetch(text: &str, range: TimeRange) -> Fetch {
     let query = vivace_traceql::parse(text).unwrap_or_else(|e| panic!("{text}: {e}"));
-    query.search_plan(start, end).unwrap_or_else(|e| panic!("{text}: {e}")).fetch().clone()
+    query.search_plan(range).unwrap_or_else(|e| panic!("{text}: {e}")).fetch().clone()
 }
 
 /// What one input asks.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use vivace_core::{SpanId, TraceId};
+use vivace_core::{SpanId, TimeRange, TraceId};
 use vivace_traceql::{
     Answer, Batch, ChildRows, Fetch, Kind, MetricsPlan, MetricsRange, Partial, Query, Release, ServiceStat, SpanRow, Status, TraceRow,
     Value, parse, parse_attribute,
@@ -49,7 +49,7 @@ pub fn run(input: &[u8]) {
 }
 
 fn search(query: &Query, input: Input<'_>) {
-    let Ok(plan) = query.search_plan(0, 0) else { return };
+    let Ok(plan) = query.search_plan(TimeRange::ALL) else { return };
     let traces = Traces::read(input);
     let batch = traces.batch(plan.fetch(), 0..traces.count());
     let found = plan.evaluate(&batch, 3);

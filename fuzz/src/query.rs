@@ -1,14 +1,15 @@
 //! Query text: read, printed, read again, planned and explained.
 
+use vivace_core::TimeRange;
 use vivace_traceql::{LegacySearch, MetricsRange, Release, TagFilter, parse, parse_attribute, parse_tags};
 
 /// An input is the text of a query.
 pub fn run(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
     let _ = parse_attribute(&text);
-    let _ = TagFilter::parse(&text, parse_attribute("span.a").ok().as_ref(), 0, 0);
+    let _ = TagFilter::parse(&text, parse_attribute("span.a").ok().as_ref(), TimeRange::ALL);
     if let Ok(tags) = parse_tags(&text) {
-        let _ = LegacySearch { tags, min_duration_ms: Some(1), max_duration_ms: None }.search_plan(0, 0);
+        let _ = LegacySearch { tags, min_duration_ms: Some(1), max_duration_ms: None }.search_plan(TimeRange::ALL);
     }
     let query = match parse(&text) {
         Ok(query) => query,
@@ -20,7 +21,7 @@ pub fn run(input: &[u8]) {
     let printed = query.to_string();
     let again = parse(&printed).unwrap_or_else(|error| panic!("{text} is printed as {printed}: {error}"));
     assert_eq!(again, query, "{printed}");
-    if let Ok(plan) = query.search_plan(1, 2) {
+    if let Ok(plan) = query.search_plan(TimeRange::between(1, 2)) {
         let _ = plan.needs_whole_traces();
     }
     if query.is_metrics() {

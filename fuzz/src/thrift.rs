@@ -1,5 +1,7 @@
 //! Thrift's compact protocol as a tree, to take a file's own metadata apart, change it and put it together again.
 
+use vivace_core::wire::{self, put_varint};
+
 /// A value.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Node {
@@ -148,14 +150,6 @@ impl Node {
     }
 }
 
-fn put_varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
 fn put_zigzag(out: &mut Vec<u8>, value: i64) {
     put_varint(out, (value << 1 ^ value >> 63).cast_unsigned());
 }
@@ -166,15 +160,9 @@ fn byte(bytes: &[u8], at: &mut usize) -> Option<u8> {
 }
 
 fn varint(bytes: &[u8], at: &mut usize) -> Option<u64> {
-    let mut value = 0;
-    for shift in (0..64).step_by(7) {
-        let byte = byte(bytes, at)?;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte < 0x80 {
-            return Some(value);
-        }
-    }
-    None
+    let (value, len) = wire::varint(bytes.get(*at..)?).ok()?;
+    *at += len;
+    Some(value)
 }
 
 fn zigzag(bytes: &[u8], at: &mut usize) -> Option<i64> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use vivace_block::{BlockOptions, BlockReader, BlockWriter, WriteError, live};
-use vivace_core::{BlockId, TenantId, TraceId};
+use vivace_core::{BlockId, TenantId, TimeRange, TraceId};
 use vivace_traceql::{Batch, Fetch, RowParts, TraceFilter};
 
 use crate::ask::Question;
@@ -41,7 +41,7 @@ pub fn run(input: &[u8]) {
         assert!(block.find(*id, None).expect("reads").is_some(), "trace {id} is not found");
     }
 
-    let all = Fetch { filter: TraceFilter::All, start_unix_nanos: 0, end_unix_nanos: 0, rows: RowParts::ALL, ..question.fetch.clone() };
+    let all = Fetch { filter: TraceFilter::All, range: TimeRange::ALL, rows: RowParts::ALL, ..question.fetch.clone() };
     let mut at = 0;
     for batch in search(&block, &all) {
         let live = live::batch(&all, &traces[at..at + batch.traces.len()]);

@@ -3,7 +3,7 @@
 use std::mem;
 
 use rustc_hash::{FxHashMap, FxHashSet};
-use vivace_core::SpanId;
+use vivace_core::{SpanId, TimeRange};
 use vivace_traceql::{Attribute, Batch, ChildRows, Fetch, Intrinsic, Kind, RowParts, Scope, ServiceStat, Status, TraceFilter, Value};
 
 use crate::nested_set::{self, Node};
@@ -28,7 +28,7 @@ impl JoinedFetch {
     /// For a query that asks for `fetch`.
     #[must_use]
     pub fn new(fetch: &Fetch) -> Self {
-        let mut of_parts = Fetch { start_unix_nanos: 0, end_unix_nanos: 0, filter: TraceFilter::All, ..fetch.clone() };
+        let mut of_parts = Fetch { range: TimeRange::ALL, filter: TraceFilter::All, ..fetch.clone() };
         let attributes = &mut of_parts.span_attributes;
         let mut column = |attribute: Attribute| match attributes.iter().position(|a| *a == attribute) {
             Some(known) => known,
@@ -115,8 +115,7 @@ impl JoinedFetch {
         let traces = || rows.iter().map(|(part, row)| &parts[*part].traces[*row]);
         let known_start = traces().map(|trace| trace.start_unix_nanos).filter(|start| *start > 0).min();
         let (start, end) = (known_start.unwrap_or(0), traces().map(|trace| trace.end_unix_nanos).max().unwrap_or(0));
-        let Fetch { start_unix_nanos, end_unix_nanos, .. } = self.whole;
-        if spans.is_empty() || end < start_unix_nanos || end_unix_nanos > 0 && start > end_unix_nanos {
+        if spans.is_empty() || !self.whole.range.overlaps(start, end) {
             return;
         }
         let text = |of: fn(&vivace_traceql::TraceRow) -> &std::sync::Arc<str>| {
@@ -225,8 +224,7 @@ mod tests {
     fn fetch() -> Fetch {
         let named = |scope, key: &str| Attribute::Named { scope, key: key.into() };
         Fetch {
-            start_unix_nanos: 0,
-            end_unix_nanos: 0,
+            range: TimeRange::ALL,
             filter: TraceFilter::All,
             span_attributes: vec![
                 Attribute::Intrinsic(Intrinsic::Name),
@@ -310,7 +308,7 @@ mod tests {
         let all: Vec<_> = traces(EDGE_A).into_iter().collect();
         let whole = live::batch(&fetch(), &all);
         let trace = whole.traces.iter().find(|trace| trace.spans.len() > 1).expect("a trace of several spans");
-        let during = Fetch { start_unix_nanos: trace.end_unix_nanos, end_unix_nanos: trace.end_unix_nanos, ..fetch() };
+        let during = Fetch { range: TimeRange::between(trace.end_unix_nanos, trace.end_unix_nanos), ..fetch() };
         let joining = JoinedFetch::new(&during);
         let parts: Vec<Batch> = placed(&all, &[1, 2]).iter().map(|part| live::batch(joining.of_parts(), part)).collect();
         let joined = joining.join(parts);

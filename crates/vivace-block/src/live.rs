@@ -80,7 +80,7 @@ fn fill<'a>(fetch: &Fetch, traces: &[(TraceId, Vec<SpanRef<'a>>)], mut every: Op
 }
 
 fn is_in_time(row: &Row<'_>, fetch: &Fetch) -> bool {
-    (fetch.start_unix_nanos == 0 || row.end >= fetch.start_unix_nanos) && (fetch.end_unix_nanos == 0 || row.start <= fetch.end_unix_nanos)
+    fetch.range.overlaps(row.start, row.end)
 }
 
 fn trace_row<'a>(lookup: &mut Lookup<'a, '_>, row: &Row<'a>, first_span: usize) -> TraceRow {

@@ -88,6 +88,13 @@ impl From<String> for Format {
 }
 
 impl BlockMeta {
+    /// When the first span starts and the last one ends, Unix nanoseconds; none if that is unknown or contradicts itself.
+    #[must_use]
+    pub fn times(&self) -> Option<(u64, u64)> {
+        let (start, end) = (self.start_unix_nanos, self.end_unix_nanos);
+        (end > 0 && start <= end).then_some((start, end))
+    }
+
     /// Reads a `meta.json` or `meta.compacted.json`. Unknown fields are skipped, missing ones are zero.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use rustc_hash::{FxHashMap, FxHashSet};
 use tokio_util::sync::CancellationToken;
 use vivace_block::{BlockMeta, BlockOptions, MergedBlock, objects};
-use vivace_config::{Compaction, Config};
+use vivace_config::{Compaction, Config, set_or};
 use vivace_core::{BlockId, TenantId};
 use vivace_server::{Overrides, clock};
 use vivace_storage::{Blocklist, Bucket, BucketError, Change, TenantBlocks};
@@ -87,8 +87,7 @@ impl Compactor {
 
     /// Merges what can be merged, tenant after tenant, again and again until stopped.
     pub async fn run_compaction(&self, stop: CancellationToken) {
-        let cycle = if self.settings.compaction_cycle.is_zero() { Duration::from_secs(30) } else { self.settings.compaction_cycle };
-        let mut tick = tokio::time::interval(cycle);
+        let mut tick = tokio::time::interval(self.settings.compaction_cycle);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
@@ -115,7 +114,7 @@ impl Compactor {
         }
         let window = of_tenant.compaction.compaction_window;
         let limits = Limits {
-            window: if window.is_zero() { self.settings.compaction_window } else { window },
+            window: set_or(window, self.settings.compaction_window),
             max_objects: self.settings.max_compaction_objects,
             max_bytes: self.settings.max_block_bytes,
             retention: self.retention(&of_tenant).live,
@@ -277,10 +276,7 @@ impl Compactor {
     /// A tenant's own retention, where it has one.
     fn retention(&self, limits: &vivace_config::Limits) -> Retention {
         let own = limits.compaction.block_retention;
-        Retention {
-            live: if own.is_zero() { self.settings.block_retention } else { own },
-            compacted: self.settings.compacted_block_retention,
-        }
+        Retention { live: set_or(own, self.settings.block_retention), compacted: self.settings.compacted_block_retention }
     }
 
     /// When the metas of some blocks were written: from memory, else from the bucket. What is missing could not be found out,

@@ -236,17 +236,18 @@ impl Config {
             self.ingester.lifecycler.ring.replication_factor = 1;
         }
         let compaction = &mut self.compactor.compaction;
-        if compaction.retention_concurrency == 0 {
-            compaction.retention_concurrency = 10;
-        }
-        if compaction.compaction_cycle.is_zero() {
-            compaction.compaction_cycle = secs(30);
-        }
+        compaction.retention_concurrency = set_or(compaction.retention_concurrency, 10);
+        compaction.compaction_cycle = set_or(compaction.compaction_cycle, secs(30));
         let trace = &mut self.storage.trace;
-        if trace.blocklist_poll_concurrency == 0 {
-            trace.blocklist_poll_concurrency = 50;
-        }
+        trace.blocklist_poll_concurrency = set_or(trace.blocklist_poll_concurrency, 50);
+        trace.pool.max_workers = set_or(trace.pool.max_workers, 400);
     }
+}
+
+/// A setting in which zero (or nothing) stands for another value, and what it stands for: the general setting for a tenant without
+/// one of its own, say. Defaults that are always the same are in the configuration itself by the time that a service reads it.
+pub fn set_or<T: Default + PartialEq>(configured: T, otherwise: T) -> T {
+    if configured == T::default() { otherwise } else { configured }
 }
 
 /// Everything the reader found: warnings if nothing is wrong.

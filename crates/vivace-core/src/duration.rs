@@ -4,7 +4,7 @@
 //!
 //! Source: Go's `time.ParseDuration` and `Duration.String`.
 
-const SECOND: u64 = 1_000_000_000;
+use crate::SECOND;
 
 /// The numbers of a text, each with what stands between it and the next one. What is no number, or none of the units, is for
 /// the caller to refuse.

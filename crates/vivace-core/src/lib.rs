@@ -13,8 +13,10 @@ pub mod metric;
 pub mod otlp;
 pub mod pieces;
 mod tenant;
+mod time;
 pub mod wire;
 
 pub use chain::Chain;
 pub use id::{BlockId, ParseIdError, SpanId, Token, TraceId};
 pub use tenant::{SINGLE_TENANT, TenantError, TenantId};
+pub use time::{SECOND, TimeRange};

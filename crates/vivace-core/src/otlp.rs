@@ -99,10 +99,11 @@ pub fn walk_spans<'a>(traces_data: &'a [u8], mut visit: impl FnMut(SpanContext<'
         at.resource = last_message(resource_spans, 1)?;
         let mut scopes = Reader::new(resource_spans);
         while let Some((field, value)) = scopes.next_field()? {
-            let Value::Bytes(scope_spans) = value else { continue };
-            if field != 2 {
-                continue;
-            }
+            let scope_spans = match (field, value) {
+                (2, Value::Bytes(scope_spans)) => scope_spans,
+                (2, _) => return Err(scopes.wrong_type(field)),
+                _ => continue,
+            };
             at.scope = last_message(scope_spans, 1)?;
             let mut spans = Reader::new(scope_spans);
             while let Some((field, value)) = spans.next_field()? {

@@ -1,4 +1,4 @@
-//! A reader for protobuf messages that borrows and copies nothing.
+//! A reader for protobuf messages that borrows and copies nothing, and the base-128 numbers that other formats have too.
 
 /// Why bytes are no protobuf message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -9,7 +9,7 @@ pub enum WireError {
         /// Where the field starts, from the start of the message that was given to the reader.
         offset: usize,
     },
-    /// A number longer than ten bytes.
+    /// A number of more than 64 bits.
     #[error("number at byte {offset} is too long")]
     Varint {
         /// Where the number starts.
@@ -32,6 +32,9 @@ pub enum WireError {
         offset: usize,
     },
 }
+
+/// Bytes of the longest base-128 number of 64 bits.
+const VARINT_BYTES_MAX: usize = 10;
 
 /// One field's value.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -120,17 +123,14 @@ impl<'a> Reader<'a> {
 
     #[cold]
     fn long_varint(&mut self) -> Result<u64, WireError> {
-        let start = self.at;
-        let mut value = 0u64;
-        for shift in 0..10 {
-            let byte = *self.bytes.get(self.at).ok_or(WireError::Truncated { offset: self.field_start })?;
-            self.at += 1;
-            value |= u64::from(byte & 0x7f) << (7 * shift);
-            if byte & 0x80 == 0 {
-                return Ok(value);
+        match varint(self.bytes.get(self.at..).unwrap_or_default()) {
+            Ok((value, len)) => {
+                self.at += len;
+                Ok(value)
             }
+            Err(VarintError::Ends) => Err(WireError::Truncated { offset: self.field_start }),
+            Err(VarintError::TooLong) => Err(WireError::Varint { offset: self.at }),
         }
-        Err(WireError::Varint { offset: start })
     }
 
     #[inline]
@@ -259,6 +259,34 @@ pub fn bytes_field_len(len: usize) -> usize {
     1 + digits + len
 }
 
+/// Why bytes do not start with a base-128 number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VarintError {
+    /// They end before it does.
+    Ends,
+    /// It has more than 64 bits.
+    TooLong,
+}
+
+/// The base-128 number that bytes start with, least significant digits first, and how many of them it has.
+///
+/// # Errors
+/// [`VarintError`]; a number of more than 64 bits is none, as other readers of the format have it.
+#[inline]
+pub fn varint(bytes: &[u8]) -> Result<(u64, usize), VarintError> {
+    let mut value = 0u64;
+    for (at, byte) in bytes.iter().enumerate().take(VARINT_BYTES_MAX) {
+        if at == VARINT_BYTES_MAX - 1 && *byte > 1 {
+            return Err(VarintError::TooLong);
+        }
+        value |= u64::from(byte & 0x7f) << (7 * at);
+        if *byte < 0x80 {
+            return Ok((value, at + 1));
+        }
+    }
+    Err(VarintError::Ends)
+}
+
 /// Appends a base-128 number.
 pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
@@ -292,6 +320,21 @@ mod tests {
         assert_eq!(error(&[0x0b]), WireError::Key { key: 0x0b, offset: 0 });
         assert_eq!(error(&[0x08, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1]), WireError::Varint { offset: 1 });
         assert_eq!(error(&[0x0a, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f]), WireError::Truncated { offset: 0 });
+    }
+
+    #[test]
+    fn numbers_are_read_as_they_were_written() {
+        for value in [0, 1, 127, 128, 16_383, 16_384, u64::MAX >> 1, u64::MAX] {
+            let mut bytes = Vec::new();
+            put_varint(&mut bytes, value);
+            let len = bytes.len();
+            assert_eq!(varint(&bytes[..len - 1]), Err(VarintError::Ends), "{value}");
+            bytes.push(0x55);
+            assert_eq!(varint(&bytes), Ok((value, len)));
+        }
+        let above = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2];
+        assert_eq!(varint(&above), Err(VarintError::TooLong));
+        assert_eq!(varint(&[0x80; 11]), Err(VarintError::TooLong));
     }
 
     #[test]

@@ -65,7 +65,7 @@ pub(crate) enum PushError {
 impl From<StoreError> for PushError {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Plan(PlanError::Malformed(_)) => Self::Malformed(error.to_string()),
+            StoreError::Plan(PlanError::Malformed(_) | PlanError::Broken { .. }) => Self::Malformed(error.to_string()),
             other => Self::Store(other),
         }
     }

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
-use vivace_config::GeneratorForwarderLimits;
+use vivace_config::{GeneratorForwarderLimits, set_or};
 use vivace_core::TenantId;
 use vivace_proto::tempopb::PushSpansRequest;
 use vivace_proto::tempopb::metrics_generator_client::MetricsGeneratorClient;
@@ -96,11 +96,10 @@ impl GeneratorForwarder {
             return queue.clone();
         }
         // A tenant whose limits change gets a new queue; what is in the old one is still sent.
-        let or = |value: usize, default: usize| if value == 0 { default } else { value }.min(Semaphore::MAX_PERMITS);
         let queue = Queue {
             limits: limits.clone(),
-            places: Arc::new(Semaphore::new(or(limits.queue_size, QUEUE_SIZE))),
-            workers: Arc::new(Semaphore::new(or(limits.workers, WORKERS))),
+            places: Arc::new(Semaphore::new(set_or(limits.queue_size, QUEUE_SIZE).min(Semaphore::MAX_PERMITS))),
+            workers: Arc::new(Semaphore::new(set_or(limits.workers, WORKERS).min(Semaphore::MAX_PERMITS))),
         };
         queues.insert(tenant.clone(), queue.clone());
         queue

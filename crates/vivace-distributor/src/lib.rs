@@ -6,6 +6,7 @@
 mod error;
 mod forward;
 mod limit;
+mod message;
 mod metrics;
 mod plan;
 mod push;
@@ -24,9 +25,9 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
-use vivace_config::{Config, GrpcReceiver, OtlpHttpReceiver};
+use vivace_config::{Config, GrpcReceiver, OtlpHttpReceiver, set_or};
 use vivace_ring::{ClientPool, Membership, PoolOptions, Registration, Role, State};
-use vivace_server::{ConnectionOptions, Overrides, Process, RequestBudget, Timeouts, host_name};
+use vivace_server::{ConnectionOptions, Overrides, Process, RequestBudget, Timeouts, grpc_only, host_name};
 
 use crate::forward::GeneratorForwarder;
 use crate::limit::RateLimiter;
@@ -141,7 +142,7 @@ fn registration(config: &Config, membership: &Membership, process: &Process) -> 
     let ring = &config.distributor.ring;
     let id = if ring.instance_id.is_empty() { host_name() } else { ring.instance_id.clone() };
     let host = if ring.instance_addr.is_empty() { membership.advertise_ip().to_string() } else { ring.instance_addr.clone() };
-    let port = if ring.instance_port == 0 { process.grpc_addr().port() } else { ring.instance_port };
+    let port = set_or(ring.instance_port, process.grpc_addr().port());
     Registration { id, addr: format!("{host}:{port}"), zone: String::new() }
 }
 
@@ -176,7 +177,7 @@ impl Receivers {
         };
         let message_bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
         let service = TraceService { distributor: self.distributor.clone(), tenancy: process.tenancy(), message_bytes_max };
-        let routes = Routes::new(service).prepare().into_axum_router();
+        let routes = grpc_only(Routes::new(service).prepare().into_axum_router(), &otlp_http_elsewhere(whole));
         self.serve(
             &format!("{id} receiver, gRPC"),
             process.serve_on(listener, "otlp_grpc", routes, grpc_connections(config, message_bytes_max), self.stop.clone()),
@@ -217,6 +218,15 @@ impl Receivers {
     }
 }
 
+/// What those are told who send OTLP over HTTP to a port for gRPC.
+fn otlp_http_elsewhere(config: &Config) -> String {
+    let http = config.distributor.receivers.otlp.iter().find_map(|receiver| receiver.protocols.http.as_ref());
+    match http.and_then(|http| http.endpoint.rsplit_once(':')) {
+        Some((_, port)) => format!("this port takes OTLP over gRPC; OTLP over HTTP is taken on port {port}"),
+        None => "this port takes OTLP over gRPC; no receiver for OTLP over HTTP is configured".to_owned(),
+    }
+}
+
 fn grpc_connections(config: &GrpcReceiver, message_bytes_max: usize) -> ConnectionOptions {
     let server = &config.keepalive.server_parameters;
     ConnectionOptions {
@@ -228,9 +238,9 @@ fn grpc_connections(config: &GrpcReceiver, message_bytes_max: usize) -> Connecti
             age: server.max_connection_age,
             age_grace: server.max_connection_age_grace,
         },
-        max_concurrent_streams: if config.max_concurrent_streams == 0 { STREAMS_MAX } else { config.max_concurrent_streams },
-        ping_after: or(server.time, PING_AFTER),
-        ping_timeout: or(server.timeout, PING_TIMEOUT),
+        max_concurrent_streams: set_or(config.max_concurrent_streams, STREAMS_MAX),
+        ping_after: set_or(server.time, PING_AFTER),
+        ping_timeout: set_or(server.timeout, PING_TIMEOUT),
         keep_alive: true,
         message_bytes_max,
     }
@@ -240,10 +250,10 @@ fn http_connections(config: &OtlpHttpReceiver) -> ConnectionOptions {
     ConnectionOptions {
         timeouts: Timeouts {
             // As Go's server: the read timeout counts where there is none for the head.
-            header: or(config.read_header_timeout, config.read_timeout),
+            header: set_or(config.read_header_timeout, config.read_timeout),
             body: config.read_timeout,
             write: config.write_timeout,
-            idle: or(config.idle_timeout, config.read_timeout),
+            idle: set_or(config.idle_timeout, config.read_timeout),
             ..Timeouts::NONE
         },
         max_concurrent_streams: STREAMS_MAX,
@@ -252,10 +262,6 @@ fn http_connections(config: &OtlpHttpReceiver) -> ConnectionOptions {
         keep_alive: config.keep_alives_enabled,
         message_bytes_max: usize::try_from(config.max_request_body_size).unwrap_or(usize::MAX),
     }
-}
-
-fn or(configured: Duration, default: Duration) -> Duration {
-    if configured.is_zero() { default } else { configured }
 }
 
 async fn bind(id: &str, protocol: &str, endpoint: &str) -> anyhow::Result<(TcpListener, SocketAddr)> {

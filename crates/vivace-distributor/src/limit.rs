@@ -4,6 +4,7 @@
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 use tokio::time::Instant;
+use vivace_config::set_or;
 use vivace_core::TenantId;
 
 /// Buckets up to which none is looked for that is full. Then those that are full are dropped, which changes nothing: a new one
@@ -74,7 +75,7 @@ impl Bucket {
 impl Rate {
     fn capacity(self) -> f64 {
         // Without a burst limit the bucket holds a second's worth, as much as the rate itself promises.
-        (if self.burst_bytes == 0 { self.bytes_per_second } else { self.burst_bytes }) as f64
+        set_or(self.burst_bytes, self.bytes_per_second) as f64
     }
 }
 

@@ -85,7 +85,9 @@ pub(crate) fn surveyed(tenant: &TenantId, bytes: u64, survey: &Survey) {
     if survey.truncated > 0 {
         metrics::counter!(ATTRIBUTES_TRUNCATED.name, "tenant" => tenant_label).increment(survey.truncated);
     }
-    for (reason, spans) in [("invalid_trace_id", survey.bad_trace_ids), ("invalid_span_id", survey.bad_span_ids)] {
+    let reasons =
+        [("invalid_trace_id", survey.bad_trace_ids), ("invalid_span_id", survey.bad_span_ids), ("value_too_deep", survey.too_deep)];
+    for (reason, spans) in reasons {
         if spans > 0 {
             discarded(tenant, reason, u64::from(spans));
         }

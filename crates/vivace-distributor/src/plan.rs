@@ -1,4 +1,5 @@
-//! One pass over a request: which spans are good, and which instance each trace belongs to.
+//! One pass over a request: which spans are good, and which instance each trace belongs to. What is let in here can be read by all
+//! who read it later.
 
 use bytes::Bytes;
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -7,7 +8,8 @@ use vivace_core::wire::WireError;
 use vivace_core::{TenantId, Token, TraceId};
 use vivace_ring::Instance;
 
-use crate::truncate::{self, Message};
+use crate::message::{self, Message, Verdict};
+use crate::truncate;
 
 /// A request, taken apart.
 #[derive(Debug)]
@@ -35,6 +37,8 @@ pub(crate) struct Survey {
     pub(crate) bad_trace_ids: u32,
     /// Spans whose trace id is fine and whose span id is not 8 bytes, or all zeros.
     pub(crate) bad_span_ids: u32,
+    /// Spans with valid ids that have, or whose resource or scope has, values nested too deep.
+    pub(crate) too_deep: u32,
     /// Bits of the first id that is not valid.
     pub(crate) bad_bits: usize,
     /// Different traces among the valid spans.
@@ -45,7 +49,7 @@ pub(crate) struct Survey {
 
 impl Survey {
     pub(crate) fn rejected(&self) -> u32 {
-        self.bad_trace_ids + self.bad_span_ids
+        self.bad_trace_ids + self.bad_span_ids + self.too_deep
     }
 }
 
@@ -54,6 +58,8 @@ impl Survey {
 pub(crate) enum PlanError {
     #[error("the request is no ExportTraceServiceRequest: {0}")]
     Malformed(#[from] WireError),
+    #[error("the request is no ExportTraceServiceRequest: {part} of span {ordinal} is broken: {error}")]
+    Broken { part: &'static str, ordinal: u32, error: WireError },
     #[error("no instance owns token {}", .0.0)]
     NoOwner(Token),
 }
@@ -82,10 +88,16 @@ pub(crate) fn plan<'r>(
     let mut only: Option<&Instance> = None;
     let mut mixed = false;
     let mut failure = None;
-    let mut ordinal = 0u32;
+    let mut messages = Messages::default();
     walk_spans(body, |at, span| {
-        ordinal += 1;
+        let verdict = match messages.check(&at, &span) {
+            Ok(verdict) => verdict,
+            Err(error) => return failure = failure.or(Some(error)),
+        };
         let Some(trace) = survey.check(&span) else { return };
+        if verdict == Verdict::TooDeep {
+            return survey.refuse_too_deep();
+        }
         if last_trace != Some(trace) {
             last_trace = Some(trace);
             traces.insert(trace);
@@ -97,7 +109,7 @@ pub(crate) fn plan<'r>(
                 }
             }
         }
-        if let Err(error) = rewrites.look_at(ordinal, &at, &span) {
+        if let Err(error) = rewrites.look_at(messages.ordinal, &at, &span) {
             failure = failure.or(Some(error.into()));
         }
     })?;
@@ -111,7 +123,7 @@ pub(crate) fn plan<'r>(
         Some(owner) if !mixed && survey.rejected() == 0 && rewrites.is_empty() => {
             vec![Part { owner, payload: body.clone(), spans: survey.spans }]
         }
-        Some(_) => regroup(body, &mut owners, &rewrites)?,
+        Some(_) => regroup(body, &mut owners, &messages.too_deep, &rewrites)?,
     };
     Ok(Plan { parts, survey })
 }
@@ -120,6 +132,7 @@ pub(crate) fn plan<'r>(
 fn regroup<'r, F: Fn(Token) -> Option<&'r Instance>>(
     body: &Bytes,
     owners: &mut Owners<'_, 'r, F>,
+    too_deep: &FxHashSet<u32>,
     rewrites: &Rewrites,
 ) -> Result<Vec<Part<'r>>, PlanError> {
     let mut groups: Vec<(&Instance, Regroup<'_>)> = Vec::new();
@@ -128,7 +141,7 @@ fn regroup<'r, F: Fn(Token) -> Option<&'r Instance>>(
     let mut ordinal = 0u32;
     walk_spans(body, |at, span| {
         ordinal += 1;
-        let Some(trace) = survey.check(&span) else { return };
+        let Some(trace) = survey.check(&span).filter(|_| !too_deep.contains(&ordinal)) else { return };
         let owner = match owners.of(trace) {
             Ok(owner) => owner,
             Err(error) => return failure = Some(error),
@@ -161,10 +174,53 @@ impl Survey {
             (true, false) => (&mut self.bad_span_ids, span.span_id),
         };
         *bad += 1;
-        if self.rejected() == 1 {
+        if self.bad_trace_ids + self.bad_span_ids == 1 {
             self.bad_bits = if id.iter().all(|byte| *byte == 0) { 0 } else { id.len() * 8 };
         }
         None
+    }
+}
+
+impl Survey {
+    /// Takes the span back that was checked last.
+    fn refuse_too_deep(&mut self) {
+        self.spans -= 1;
+        self.too_deep += 1;
+    }
+}
+
+/// What spans are made of, looked at once: the resource and scope of neighbours are the same.
+#[derive(Debug, Default)]
+struct Messages {
+    /// Of the span looked at last, from 1.
+    ordinal: u32,
+    /// Resource and scope looked at last.
+    seen: Option<(u32, u32)>,
+    resource: Option<Verdict>,
+    scope: Option<Verdict>,
+    /// Ordinals of spans that are refused.
+    too_deep: FxHashSet<u32>,
+}
+
+impl Messages {
+    fn check(&mut self, at: &SpanContext<'_>, span: &SpanHead<'_>) -> Result<Verdict, PlanError> {
+        self.ordinal += 1;
+        let ordinal = self.ordinal;
+        let broken = |part| move |error| PlanError::Broken { part, ordinal, error };
+        let here = (at.resource_index, at.scope_index);
+        if self.seen.map(|(resource, _)| resource) != Some(here.0) {
+            self.resource = Some(message::check(Message::Resource, at.resource).map_err(broken("the resource"))?);
+        }
+        if self.seen != Some(here) {
+            self.scope = Some(message::check(Message::Scope, at.scope).map_err(broken("the scope"))?);
+            self.seen = Some(here);
+        }
+        let own = message::check(Message::Span, span.bytes).map_err(broken("the message"))?;
+        if [self.resource, self.scope, Some(own)].contains(&Some(Verdict::TooDeep)) {
+            self.too_deep.insert(ordinal);
+            return Ok(Verdict::TooDeep);
+        }
+        Ok(Verdict::Good)
     }
 }
 

@@ -16,6 +16,7 @@ use vivace_server::{Overrides, RequestBudget, RequestCharge};
 use crate::error::PushError;
 use crate::forward::{Copy, GeneratorForwarder};
 use crate::limit::{OverLimit, Rate, RateLimiter};
+use crate::message::VALUE_DEPTH_MAX;
 use crate::metrics as count;
 use crate::metrics::PUSH_DURATION;
 use crate::plan::{Survey, count_spans};
@@ -162,6 +163,12 @@ impl Rejections {
         }
         if survey.bad_span_ids > 0 {
             this.add(u64::from(survey.bad_span_ids), "span ids must be 64 bit and not all zero");
+        }
+        if survey.too_deep > 0 {
+            this.add(
+                u64::from(survey.too_deep),
+                &format!("values of attributes must lie at most {VALUE_DEPTH_MAX} deep in lists and maps"),
+            );
         }
         this
     }

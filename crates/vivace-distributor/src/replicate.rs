@@ -60,7 +60,7 @@ pub(crate) struct ReplicationOptions {
 impl ReplicationOptions {
     /// Logs that must have a segment before it is acknowledged, the primary's included.
     pub(crate) fn quorum(&self) -> usize {
-        self.replication_factor / 2 + 1
+        vivace_ring::quorum(self.replication_factor)
     }
 }
 

@@ -1,49 +1,9 @@
-//! Cutting attribute keys and text values that are too long, in the client's own bytes.
+//! Cutting attribute keys and text values that are too long, in the client's own bytes. Those that are given have passed
+//! [`crate::message::check`], so that they do not lie too deep.
 
 use vivace_core::wire::{Reader, Value, WireError, put_bytes, put_varint};
 
-/// How deep nested values are looked into; what lies deeper stays as it is.
-const DEPTH_MAX: u32 = 32;
-
-/// A message that has attributes somewhere.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Message {
-    Resource,
-    Scope,
-    Span,
-    Event,
-    Link,
-    KeyValue,
-    AnyValue,
-    ArrayValue,
-    KeyValueList,
-}
-
-/// What a length-delimited field holds.
-#[derive(Debug, Clone, Copy)]
-enum Field {
-    Other,
-    Text,
-    Message(Message),
-}
-
-impl Message {
-    /// Source: OpenTelemetry protocol, `trace.proto`, `resource.proto`, `common.proto`.
-    fn field(self, number: u32) -> Field {
-        match (self, number) {
-            (Self::Resource, 1) | (Self::Scope, 3) | (Self::Span, 9) | (Self::Event, 3) | (Self::Link, 4) | (Self::KeyValueList, 1) => {
-                Field::Message(Self::KeyValue)
-            }
-            (Self::Span, 11) => Field::Message(Self::Event),
-            (Self::Span, 13) => Field::Message(Self::Link),
-            (Self::KeyValue, 1) | (Self::AnyValue, 1) => Field::Text,
-            (Self::KeyValue, 2) | (Self::ArrayValue, 1) => Field::Message(Self::AnyValue),
-            (Self::AnyValue, 5) => Field::Message(Self::ArrayValue),
-            (Self::AnyValue, 6) => Field::Message(Self::KeyValueList),
-            _ => Field::Other,
-        }
-    }
-}
+use crate::message::{Field, Message};
 
 /// The message with long keys and text values cut to `max` bytes, at a character's border, and how many were cut.
 ///
@@ -52,15 +12,15 @@ impl Message {
 /// # Errors
 /// The bytes are no message.
 pub(crate) fn cut(message: Message, bytes: &[u8], max: usize) -> Result<Option<(Vec<u8>, u64)>, WireError> {
-    if bytes.len() <= max || !has_long(message, bytes, max, 0)? {
+    if bytes.len() <= max || !has_long(message, bytes, max)? {
         return Ok(None);
     }
     let (mut out, mut count) = (Vec::with_capacity(bytes.len()), 0);
-    rewrite(message, bytes, max, 0, &mut out, &mut count)?;
+    rewrite(message, bytes, max, &mut out, &mut count)?;
     Ok(Some((out, count)))
 }
 
-fn has_long(message: Message, bytes: &[u8], max: usize, depth: u32) -> Result<bool, WireError> {
+fn has_long(message: Message, bytes: &[u8], max: usize) -> Result<bool, WireError> {
     let mut reader = Reader::new(bytes);
     while let Some((number, value)) = reader.next_field()? {
         let Value::Bytes(content) = value else { continue };
@@ -68,9 +28,9 @@ fn has_long(message: Message, bytes: &[u8], max: usize, depth: u32) -> Result<bo
             continue;
         }
         let long = match message.field(number) {
-            Field::Other => false,
-            Field::Text => true,
-            Field::Message(inner) => depth < DEPTH_MAX && has_long(inner, content, max, depth + 1)?,
+            Field::AttributeText => true,
+            Field::Message(inner) => has_long(inner, content, max)?,
+            Field::Bytes | Field::Varint | Field::Fixed32 | Field::Fixed64 | Field::Unknown => false,
         };
         if long {
             return Ok(true);
@@ -79,7 +39,7 @@ fn has_long(message: Message, bytes: &[u8], max: usize, depth: u32) -> Result<bo
     Ok(false)
 }
 
-fn rewrite(message: Message, bytes: &[u8], max: usize, depth: u32, out: &mut Vec<u8>, count: &mut u64) -> Result<(), WireError> {
+fn rewrite(message: Message, bytes: &[u8], max: usize, out: &mut Vec<u8>, count: &mut u64) -> Result<(), WireError> {
     let mut reader = Reader::new(bytes);
     while let Some((number, value)) = reader.next_field()? {
         let key = u64::from(number) << 3;
@@ -97,13 +57,13 @@ fn rewrite(message: Message, bytes: &[u8], max: usize, depth: u32, out: &mut Vec
                 out.extend_from_slice(&v.to_le_bytes());
             }
             Value::Bytes(content) => match message.field(number) {
-                Field::Text if content.len() > max => {
+                Field::AttributeText if content.len() > max => {
                     *count += 1;
                     put_bytes(out, number, &content[..border(content, max)]);
                 }
-                Field::Message(inner) if content.len() > max && depth < DEPTH_MAX => {
+                Field::Message(inner) if content.len() > max => {
                     let mut nested = Vec::with_capacity(content.len());
-                    rewrite(inner, content, max, depth + 1, &mut nested, count)?;
+                    rewrite(inner, content, max, &mut nested, count)?;
                     put_bytes(out, number, &nested);
                 }
                 _ => put_bytes(out, number, content),

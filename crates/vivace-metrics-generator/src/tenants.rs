@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use vivace_config::{Limits, MetricsGenerator};
+use vivace_config::{Limits, MetricsGenerator, set_or};
 use vivace_core::wire::WireError;
 use vivace_core::{SINGLE_TENANT, TenantId};
 use vivace_proto::prometheus::TimeSeries;
@@ -70,7 +70,7 @@ impl Tenants {
         let limits = self.overrides.limits(tenant);
         let Some(options) = options(&self.section, &limits) else { return Ok(()) };
         let registry = self.registry(tenant, &limits, now_unix_nanos);
-        let slack = or(limits.metrics_generator.ingestion_time_range_slack, self.section.metrics_ingestion_time_range_slack);
+        let slack = set_or(limits.metrics_generator.ingestion_time_range_slack, self.section.metrics_ingestion_time_range_slack);
         let slack_nanos = u64::try_from(slack.as_nanos()).unwrap_or(u64::MAX);
         let mut registry = registry.lock();
         registry.set_active_max(limits.metrics_generator.max_active_series);
@@ -164,7 +164,7 @@ impl Tenants {
         let mut found = Vec::new();
         for (tenant, state) in self.tenants.lock().iter_mut() {
             let limits = self.overrides.limits(tenant);
-            let interval = or(limits.metrics_generator.collection_interval, self.section.registry.collection_interval);
+            let interval = set_or(limits.metrics_generator.collection_interval, self.section.registry.collection_interval);
             let due = state.collected_unix_nanos + u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX);
             if !all && now_unix_nanos < due {
                 continue;
@@ -222,8 +222,4 @@ fn options(section: &MetricsGenerator, limits: &Limits) -> Option<SpanMetricsOpt
         latency,
         size,
     })
-}
-
-fn or(value: Duration, default: Duration) -> Duration {
-    if value.is_zero() { default } else { value }
 }

@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use vivace_block::{BlockMeta, BlockReader, ReadAt};
 use vivace_core::budget::{Budget, Charge};
-use vivace_core::{BlockId, TenantId, TraceId};
+use vivace_core::{BlockId, TenantId, TimeRange, TraceId};
 use vivace_proto::otlp::ResourceSpans;
 use vivace_proto::tempopb::{Trace, TraceByIdMetrics, TraceByIdResponse};
 use vivace_proto::vivace::v1::{BlockPart, FindInBlocks};
@@ -59,10 +59,10 @@ impl Blocks {
         if let Err(error) = self.poller.ensure(tenant).await {
             return Err(JobError::Unavailable(format!("could not list the blocks of tenant {tenant}: {error}")));
         }
-        let (start, end) = (u64::from(job.start) * 1_000_000_000, u64::from(job.end) * 1_000_000_000);
+        let range = TimeRange::of_request(job.start, job.end);
         let live = self.blocklist.live(tenant);
         let compacted = self.blocklist.recently_compacted(tenant);
-        let candidates = live.iter().chain(&compacted).filter(|m| first <= m.block_id && m.block_id <= last && overlaps(m, start, end));
+        let candidates = live.iter().chain(&compacted).filter(|m| first <= m.block_id && m.block_id <= last && overlaps(m, range));
         let mut looks = futures::stream::iter(candidates.cloned().collect::<Vec<_>>())
             .map(|meta| async move {
                 let found = self.find_in_block(&meta, id).await;

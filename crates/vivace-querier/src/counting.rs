@@ -7,7 +7,7 @@
 
 use rustc_hash::FxHashSet;
 use vivace_block::{BlockMeta, TRACE_SPREAD_NANOS};
-use vivace_core::TraceId;
+use vivace_core::{TimeRange, TraceId};
 use vivace_storage::{near, near_range};
 
 /// Traces that an ingester has named together, since they start at about the same time.
@@ -30,7 +30,7 @@ impl Named {
     /// later: if its time was odd then, it is so now.
     pub(crate) fn may_be_in(&self, block: &BlockMeta) -> bool {
         let is_odd = self.start_unix_nanos.saturating_add(TRACE_SPREAD_NANOS) < self.oldest_arrival_unix_nanos;
-        is_odd || near_range(block, self.start_unix_nanos, self.end_unix_nanos)
+        is_odd || near_range(block, TimeRange::between(self.start_unix_nanos, self.end_unix_nanos))
     }
 }
 

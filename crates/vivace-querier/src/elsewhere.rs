@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use rustc_hash::{FxHashMap, FxHashSet};
 use vivace_block::{BlockMeta, TracePart};
-use vivace_core::{BlockId, TenantId, TraceId};
+use vivace_core::{BlockId, TenantId, TimeRange, TraceId};
 use vivace_proto::vivace::v1::{self as proto, BlockTraces, CountPlacesRequest, Places};
 use vivace_storage::{BucketError, near_range};
 
@@ -64,7 +64,7 @@ impl Elsewhere<'_> {
         };
         let ids: Vec<TraceId> = parts.iter().map(|part| part.trace_id).collect();
         let mut metas = self.blocks.metas(self.tenant, &self.places.blocks).await?;
-        metas.retain(|meta| near_range(meta, start.max(1), end.max(1)));
+        metas.retain(|meta| near_range(meta, TimeRange::between(start, end)));
         let in_blocks = self.blocks.all_holding(metas, &ids, &mut split.inspected_bytes);
         let (found, (in_ingesters, warnings)) = futures::try_join!(in_blocks, self.in_ingesters(&ids, here))?;
         for (meta, ids) in found {

@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use vivace_config::Config;
-use vivace_ring::{ClientPool, PoolOptions, Ring};
+use vivace_ring::{ClientPool, PoolOptions, Ring, quorum};
 use vivace_server::Process;
 use vivace_storage::{Bucket, Poller};
 
@@ -48,7 +48,7 @@ pub fn start(config: &Config, name: &str, ingesters: Ring, bucket: Bucket, polle
     let bytes = |limit: u64| usize::try_from(limit).unwrap_or(usize::MAX);
     let replication_factor = config.ingester.lifecycler.ring.replication_factor;
     let blocklist = poller.blocklist();
-    let known = enough_ingesters(ingesters.clone(), replication_factor / 2 + 1);
+    let known = enough_ingesters(ingesters.clone(), quorum(replication_factor));
     let querier = Querier {
         ingesters: Ingesters::new(ingesters, pool, replication_factor, bytes(client.grpc_client_config.max_recv_msg_size)),
         blocks: Blocks::new(bucket, poller, settings.max_concurrent_queries, &process.budget()),

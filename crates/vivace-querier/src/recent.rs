@@ -11,7 +11,7 @@ use vivace_proto::tempopb::querier_client::QuerierClient;
 use vivace_proto::tempopb::{SearchRequest, SearchTagValuesRequest, SearchTagsRequest, TraceByIdRequest};
 use vivace_proto::vivace::v1::recent_client::RecentClient;
 use vivace_proto::vivace::v1::{CountPlacesRequest, SearchPartsRequest, SpansRequest};
-use vivace_ring::{ClientPool, Instance, Ring, Snapshot, State};
+use vivace_ring::{ClientPool, Instance, Ring, Snapshot, State, quorum};
 use vivace_server::warning;
 
 use crate::JobError;
@@ -76,7 +76,7 @@ pub(crate) struct Missing {
 
 impl Ingesters {
     pub(crate) fn new(ring: Ring, pool: ClientPool, replication_factor: usize, max_answer_bytes: usize) -> Self {
-        Self { ring, pool, quorum: replication_factor / 2 + 1, max_answer_bytes }
+        Self { ring, pool, quorum: quorum(replication_factor), max_answer_bytes }
     }
 
     /// Asks all live ingesters at once. Where one is dead, unknown here, still replaying its log, or fails, the others also

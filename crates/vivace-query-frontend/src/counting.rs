@@ -11,7 +11,7 @@ use vivace_proto::vivace::v1::{BlockTraces, SeriesRecent, SeriesRequest, SeriesT
 use vivace_storage::Blocklist;
 
 use crate::error::QueryError;
-use crate::params::TimeRange;
+use crate::params::SearchRange;
 use crate::run::Named;
 use crate::split::{Request, SplitRules, of_blocks};
 use crate::whole::{TRACES_PER_JOB, View};
@@ -22,7 +22,7 @@ type Naming = (TraceId, Option<u32>);
 /// What is known of a metrics query's traces so far.
 pub(crate) struct Counting {
     request: SeriesRequest,
-    range: TimeRange,
+    range: SearchRange,
     target_bytes_per_job: u64,
     tenants: BTreeMap<TenantId, OfTenant>,
     /// Of each job that was given out.
@@ -64,7 +64,7 @@ enum Kind {
 
 impl Counting {
     /// Nothing known. The rules say whether ingesters are asked.
-    pub(crate) fn new(request: SeriesRequest, tenants: &[TenantId], blocklist: &Blocklist, range: TimeRange, rules: SplitRules) -> Self {
+    pub(crate) fn new(request: SeriesRequest, tenants: &[TenantId], blocklist: &Blocklist, range: SearchRange, rules: SplitRules) -> Self {
         let state = if u64::from(range.end) >= rules.ingesters_since { State::Recent } else { State::Blocks };
         let of_tenant = |tenant: &TenantId| OfTenant {
             view: View::of(blocklist, tenant),

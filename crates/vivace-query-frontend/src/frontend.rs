@@ -16,7 +16,7 @@ use vivace_traceql::{Attribute, SearchPlan, TagFilter, TagScope, search_limit};
 use crate::admission::{Admission, Lane, Permit};
 use crate::combine::{CombinedTrace, Limits, SearchResult, TagCombiner, TraceCombiner, ValueCombiner};
 use crate::error::QueryError;
-use crate::params::{RangeRules, TimeRange};
+use crate::params::{RangeRules, SearchRange};
 use crate::queue::Queue;
 use crate::run::{Arrived, Named, Run};
 use crate::split::{self, Lookup, Request, SplitRules};
@@ -457,7 +457,7 @@ impl Frontend {
     }
 
     /// The jobs of all tenants, newest data first.
-    pub(crate) fn plan(&self, tenants: &[TenantId], request: &Request, range: TimeRange) -> Plan {
+    pub(crate) fn plan(&self, tenants: &[TenantId], request: &Request, range: SearchRange) -> Plan {
         let rules = self.split_rules(request);
         let mut plan = Plan::default();
         let mut jobs = Vec::new();
@@ -486,7 +486,7 @@ impl Frontend {
         tenants.iter().filter_map(|tenant| Some(format!("the blocks of tenant {tenant} are not known: {}", why(tenant)?))).collect()
     }
 
-    fn tag_range(&self, tenants: &[TenantId], start: u32, end: u32) -> Result<TimeRange, QueryError> {
+    fn tag_range(&self, tenants: &[TenantId], start: u32, end: u32) -> Result<SearchRange, QueryError> {
         self.range_rules(tenants).check(start, end, self.now())
     }
 

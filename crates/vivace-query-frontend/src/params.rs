@@ -3,22 +3,27 @@
 use std::time::Duration;
 
 use vivace_config::{format_duration, parse_duration};
-use vivace_core::{BlockId, ParseIdError, TraceId};
+use vivace_core::{BlockId, ParseIdError, SECOND, TimeRange, TraceId};
 
 use crate::error::QueryError;
 
-const NANOS: u64 = 1_000_000_000;
 /// What a metrics query without a time looks at.
-const METRICS_LOOK_BACK_NANOS: u64 = 3600 * NANOS;
+const METRICS_LOOK_BACK_NANOS: u64 = 3600 * SECOND;
 
 /// A URL's query string. Of several parameters of one name the first counts.
 pub(crate) struct Params(Vec<(String, String)>);
 
-/// Whole Unix seconds, start before end.
+/// Whole Unix seconds as a request has them, both given, start before end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct TimeRange {
+pub(crate) struct SearchRange {
     pub(crate) start: u32,
     pub(crate) end: u32,
+}
+
+impl From<SearchRange> for TimeRange {
+    fn from(SearchRange { start, end }: SearchRange) -> Self {
+        Self::between(u64::from(start) * SECOND, u64::from(end) * SECOND)
+    }
 }
 
 /// What the configuration says about time ranges.
@@ -83,10 +88,10 @@ impl Params {
     }
 
     /// The range of a search or a tag query.
-    pub(crate) fn range(&self, now: u64, rules: RangeRules) -> Result<TimeRange, QueryError> {
+    pub(crate) fn range(&self, now: u64, rules: RangeRules) -> Result<SearchRange, QueryError> {
         let range = match self.times(now)? {
             // Ends are rounded outwards, so that nothing in the range is lost.
-            Some((start, end)) => (seconds(start), seconds(end.saturating_add(NANOS - 1))),
+            Some((start, end)) => (seconds(start), seconds(end.saturating_add(SECOND - 1))),
             None => (0, 0),
         };
         rules.check(range.0, range.1, now)
@@ -125,10 +130,10 @@ impl Params {
 
 impl RangeRules {
     /// Fills in the default range where both ends are 0.
-    pub(crate) fn check(self, start: u32, end: u32, now: u64) -> Result<TimeRange, QueryError> {
+    pub(crate) fn check(self, start: u32, end: u32, now: u64) -> Result<SearchRange, QueryError> {
         if start == 0 && end == 0 {
-            let look_back = u64::try_from(self.default_look_back.as_nanos()).unwrap_or(u64::MAX).max(NANOS);
-            return Ok(TimeRange { start: seconds(now.saturating_sub(look_back)), end: seconds(now.saturating_add(NANOS - 1)) });
+            let look_back = u64::try_from(self.default_look_back.as_nanos()).unwrap_or(u64::MAX).max(SECOND);
+            return Ok(SearchRange { start: seconds(now.saturating_sub(look_back)), end: seconds(now.saturating_add(SECOND - 1)) });
         }
         if start == 0 || end == 0 {
             let missing = if start == 0 { "start" } else { "end" };
@@ -142,7 +147,7 @@ impl RangeRules {
             let max = format_duration(self.max);
             return Err(QueryError::Invalid(format!("range specified by start and end exceeds {max}. received start={start} end={end}")));
         }
-        Ok(TimeRange { start, end })
+        Ok(SearchRange { start, end })
     }
 }
 
@@ -151,7 +156,7 @@ fn start_after_end(start: u32, end: u32) -> QueryError {
 }
 
 fn seconds(nanos: u64) -> u32 {
-    u32::try_from(nanos / NANOS).unwrap_or(u32::MAX)
+    u32::try_from(nanos / SECOND).unwrap_or(u32::MAX)
 }
 
 fn uri_of(query: Option<&str>) -> http::Uri {
@@ -161,14 +166,14 @@ fn uri_of(query: Option<&str>) -> http::Uri {
 /// Unix nanoseconds from seconds, fractional seconds, nanoseconds (more than ten digits) or RFC 3339.
 fn parse_time(text: &str) -> Option<u64> {
     if let Ok(number) = text.parse::<u64>() {
-        return if text.len() <= 10 { number.checked_mul(NANOS) } else { Some(number) };
+        return if text.len() <= 10 { number.checked_mul(SECOND) } else { Some(number) };
     }
     if let Some((whole, fraction)) = text.split_once('.')
         && fraction.bytes().all(|b| b.is_ascii_digit())
         && let Ok(whole) = whole.parse::<u64>()
     {
         let millis: u64 = format!("{fraction:0<3}")[..3].parse().ok()?;
-        return whole.checked_mul(NANOS)?.checked_add(millis * 1_000_000);
+        return whole.checked_mul(SECOND)?.checked_add(millis * 1_000_000);
     }
     let time = time::OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339).ok()?;
     u64::try_from(time.unix_timestamp_nanos()).ok()
@@ -192,21 +197,21 @@ mod tests {
     use super::*;
 
     const RULES: RangeRules = RangeRules { default_look_back: Duration::from_secs(900), max: Duration::from_secs(168 * 3600) };
-    const NOW: u64 = 1_700_000_000 * NANOS;
+    const NOW: u64 = 1_700_000_000 * SECOND;
 
-    fn range(query: &str) -> Result<TimeRange, String> {
+    fn range(query: &str) -> Result<SearchRange, String> {
         Params::of(Some(query)).range(NOW, RULES).map_err(|e| e.to_string())
     }
 
     #[test]
     fn times_come_in_four_forms() {
-        let want = Ok(TimeRange { start: 1_699_990_000, end: 1_700_000_000 });
+        let want = Ok(SearchRange { start: 1_699_990_000, end: 1_700_000_000 });
         assert_eq!(range("start=1699990000&end=1700000000"), want);
         assert_eq!(range("start=1699990000000000000&end=1700000000000000000"), want);
         assert_eq!(range("start=1699990000.5&end=1699999999.5"), want);
         assert_eq!(range("start=2023-11-14T19:26:40Z&end=2023-11-14T23:13:20%2B01:00").unwrap().start, 1_699_990_000);
-        assert_eq!(range("since=1h"), Ok(TimeRange { start: 1_699_996_400, end: 1_700_000_000 }));
-        assert_eq!(range(""), Ok(TimeRange { start: 1_699_999_100, end: 1_700_000_000 }));
+        assert_eq!(range("since=1h"), Ok(SearchRange { start: 1_699_996_400, end: 1_700_000_000 }));
+        assert_eq!(range(""), Ok(SearchRange { start: 1_699_999_100, end: 1_700_000_000 }));
         assert_eq!(range("start=0&end=0"), range(""));
     }
 
@@ -223,9 +228,9 @@ mod tests {
     fn steps_are_seconds_or_durations() {
         let step = |query: &str| Params::of(Some(query)).step().map_err(|e| e.to_string());
         assert_eq!(step("q=x"), Ok(None));
-        assert_eq!(step("step=300"), Ok(Some(300 * NANOS)));
-        assert_eq!(step("step=0.5"), Ok(Some(NANOS / 2)));
-        assert_eq!(step("step=1m30s"), Ok(Some(90 * NANOS)));
+        assert_eq!(step("step=300"), Ok(Some(300 * SECOND)));
+        assert_eq!(step("step=0.5"), Ok(Some(SECOND / 2)));
+        assert_eq!(step("step=1m30s"), Ok(Some(90 * SECOND)));
         for wrong in ["often", "-1", "-5s", "inf", "1e30", "NaN"] {
             assert!(step(&format!("step={wrong}")).unwrap_err().contains(wrong), "{wrong}");
         }
@@ -234,9 +239,9 @@ mod tests {
     #[test]
     fn metrics_without_a_time_are_of_the_last_hour() {
         let range = |query: &str| Params::of(Some(query)).nanos_range(NOW).map_err(|e| e.to_string());
-        assert_eq!(range("q=x"), Ok((NOW - 3600 * NANOS, NOW)));
+        assert_eq!(range("q=x"), Ok((NOW - 3600 * SECOND, NOW)));
         assert_eq!(range("start=1699990000.5&end=1700000000"), Ok((1_699_990_000_500_000_000, NOW)));
-        assert_eq!(range("since=10m"), Ok((NOW - 600 * NANOS, NOW)));
+        assert_eq!(range("since=10m"), Ok((NOW - 600 * SECOND, NOW)));
     }
 
     #[test]

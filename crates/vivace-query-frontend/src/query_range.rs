@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use vivace_config::{TraceqlRelease, format_duration};
-use vivace_core::TenantId;
 use vivace_core::budget::Charge;
+use vivace_core::{SECOND, TenantId};
 use vivace_proto::tempopb::{
     PartialStatus, QueryInstantRequest, QueryInstantResponse, QueryRangeRequest, QueryRangeResponse, SearchMetrics,
 };
@@ -21,11 +21,9 @@ use crate::admission::Lane;
 use crate::counting::Counting;
 use crate::error::QueryError;
 use crate::frontend::{Collect, Frontend, Running, unexpected};
-use crate::params::{Params, TimeRange};
+use crate::params::{Params, SearchRange};
 use crate::run::{Named, Run};
 use crate::split::Request;
-
-const NANOS: u64 = 1_000_000_000;
 
 /// A metrics query as it is asked.
 #[derive(Debug, Clone)]
@@ -88,7 +86,7 @@ impl Asked {
 /// The times of a message, where 0 is none.
 fn message_range(start: u64, end: u64, now: u64) -> Result<(u64, u64), QueryError> {
     match (start, end) {
-        (0, 0) => Ok((now.saturating_sub(3600 * NANOS), now)),
+        (0, 0) => Ok((now.saturating_sub(3600 * SECOND), now)),
         (0, _) => Err(QueryError::Invalid("start and end must be given together: start is missing".to_owned())),
         (_, 0) => Err(QueryError::Invalid("start and end must be given together: end is missing".to_owned())),
         times => Ok(times),
@@ -248,7 +246,7 @@ impl Frontend {
         let counted = plan.range();
         let seconds = |nanos: u64| u32::try_from(nanos).unwrap_or(u32::MAX);
         let range =
-            TimeRange { start: seconds(counted.start_unix_nanos() / NANOS), end: seconds(counted.end_unix_nanos().div_ceil(NANOS)) };
+            SearchRange { start: seconds(counted.start_unix_nanos() / SECOND), end: seconds(counted.end_unix_nanos().div_ceil(SECOND)) };
         let rules = self.split_rules(&Request::Series(request.clone()));
         let counting = Counting::new(request, tenants, &self.blocklist, range, rules);
         let partial = plan.partial_within(&self.budget);

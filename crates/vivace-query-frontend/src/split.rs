@@ -7,9 +7,8 @@ use vivace_proto::tempopb::{SearchRequest, SearchTagValuesRequest, SearchTagsReq
 use vivace_proto::vivace::v1::job::Work;
 use vivace_proto::vivace::v1::{BlockPart, FindInBlocks, SearchBlock, SeriesBlock, SeriesRecent, SeriesRequest, TagValuesBlock, TagsBlock};
 
-use crate::params::TimeRange;
+use crate::params::SearchRange;
 
-const NANOS: u64 = 1_000_000_000;
 /// A lookup reads the bloom filters of about so many blocks per job.
 const BLOCKS_PER_LOOKUP: usize = 10;
 
@@ -76,7 +75,7 @@ pub(crate) struct SplitRules {
 ///
 /// Both sides are asked for the whole range. They overlap, and what is found twice is combined: data that arrived late,
 /// or that a block's writer has forgotten already, is found in either place.
-pub(crate) fn by_range(request: &Request, range: TimeRange, live: &[BlockMeta], rules: SplitRules) -> Split {
+pub(crate) fn by_range(request: &Request, range: SearchRange, live: &[BlockMeta], rules: SplitRules) -> Split {
     let mut split = of_blocks(request, range, live, rules.target_bytes_per_job);
     if u64::from(range.end) >= rules.ingesters_since {
         split.jobs.insert(0, SplitJob { work: request.recent(), newest_unix_nanos: u64::MAX });
@@ -85,7 +84,7 @@ pub(crate) fn by_range(request: &Request, range: TimeRange, live: &[BlockMeta], 
 }
 
 /// The part of [`by_range`] that is about blocks.
-pub(crate) fn of_blocks(request: &Request, range: TimeRange, live: &[BlockMeta], target_bytes_per_job: u64) -> Split {
+pub(crate) fn of_blocks(request: &Request, range: SearchRange, live: &[BlockMeta], target_bytes_per_job: u64) -> Split {
     let mut split = Split::default();
     for meta in overlapping(live, range) {
         split.blocks += 1;
@@ -93,7 +92,7 @@ pub(crate) fn of_blocks(request: &Request, range: TimeRange, live: &[BlockMeta],
         let meta_json = Bytes::from(meta.to_json());
         for (first, count) in parts(meta, target_bytes_per_job) {
             let part = BlockPart { meta_json: meta_json.clone(), first_row_group: first, row_groups: count };
-            let newest = if meta.end_unix_nanos == 0 { u64::MAX } else { meta.end_unix_nanos };
+            let newest = meta.times().map_or(u64::MAX, |(_, end)| end);
             split.jobs.push(SplitJob { work: request.block(part), newest_unix_nanos: newest });
         }
     }
@@ -101,9 +100,8 @@ pub(crate) fn of_blocks(request: &Request, range: TimeRange, live: &[BlockMeta],
 }
 
 /// Blocks that overlap the range, newest end first. Those that do not know their times overlap everything.
-fn overlapping(live: &[BlockMeta], range: TimeRange) -> Vec<&BlockMeta> {
-    let (start, end) = (u64::from(range.start) * NANOS, u64::from(range.end).saturating_mul(NANOS).saturating_add(NANOS - 1));
-    let mut blocks: Vec<&BlockMeta> = live.iter().filter(|meta| vivace_storage::overlaps(meta, start, end)).collect();
+fn overlapping(live: &[BlockMeta], range: SearchRange) -> Vec<&BlockMeta> {
+    let mut blocks: Vec<&BlockMeta> = live.iter().filter(|meta| vivace_storage::overlaps(meta, range.into())).collect();
     blocks.sort_by_key(|meta| (std::cmp::Reverse(meta.end_unix_nanos), meta.block_id));
     blocks
 }
@@ -184,6 +182,8 @@ fn id_ranges((first, last): (BlockId, BlockId), count: u128) -> Vec<(BlockId, Bl
 
 #[cfg(test)]
 mod tests {
+    use vivace_core::SECOND;
+
     use super::*;
     use vivace_core::TenantId;
 
@@ -192,8 +192,8 @@ mod tests {
             format: vivace_block::Format::VParquet4,
             block_id: BlockId([id; 16]),
             tenant_id: TenantId::single(),
-            start_unix_nanos: start * NANOS,
-            end_unix_nanos: end * NANOS,
+            start_unix_nanos: start * SECOND,
+            end_unix_nanos: end * SECOND,
             total_objects: 1,
             size_bytes: size,
             compaction_level: 0,
@@ -207,7 +207,7 @@ mod tests {
 
     fn search(range: (u32, u32), blocks: &[BlockMeta], ingesters_since: u64) -> Split {
         let rules = SplitRules { target_bytes_per_job: 100, ingesters_since };
-        by_range(&Request::Search(SearchRequest::default()), TimeRange { start: range.0, end: range.1 }, blocks, rules)
+        by_range(&Request::Search(SearchRequest::default()), SearchRange { start: range.0, end: range.1 }, blocks, rules)
     }
 
     fn block_parts(split: &Split) -> Vec<(u8, u32, u32)> {

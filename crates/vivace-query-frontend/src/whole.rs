@@ -6,15 +6,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use vivace_block::{BlockMeta, TRACE_SPREAD_NANOS};
-use vivace_core::{BlockId, TenantId, TraceId};
+use vivace_core::{BlockId, TenantId, TimeRange, TraceId};
 use vivace_proto::tempopb::SearchRequest;
 use vivace_proto::vivace::v1::job::Work;
 use vivace_proto::vivace::v1::{BlockPart, Places, SearchRecentTraces, SearchTraces};
 use vivace_storage::{Blocklist, near, near_range};
 
-use crate::params::TimeRange;
+use crate::params::SearchRange;
 
-const NANOS: u64 = 1_000_000_000;
 /// Traces that the first job of a search brings together: often they are enough.
 const TRACES_FIRST: usize = 512;
 /// Traces that one job brings together.
@@ -72,14 +71,14 @@ impl View {
         self.these(neighbours.chain(places.iter().copied()).collect::<BTreeSet<usize>>(), ingesters)
     }
 
-    /// The blocks near a range of time, Unix nanoseconds; an end of 0: all.
-    pub(crate) fn near(&self, start: u64, end: u64) -> impl Iterator<Item = usize> {
-        self.live.iter().enumerate().filter(move |(_, meta)| near_range(meta, start, end)).map(|(place, _)| place)
+    /// The blocks near a range of time.
+    pub(crate) fn near(&self, range: TimeRange) -> impl Iterator<Item = usize> {
+        self.live.iter().enumerate().filter(move |(_, meta)| near_range(meta, range)).map(|(place, _)| place)
     }
 
     /// Where else the traces may be that the ingesters have.
-    pub(crate) fn beside_ingesters(&self, range: TimeRange) -> Places {
-        self.these(self.near(u64::from(range.start) * NANOS, u64::from(range.end).saturating_mul(NANOS)), true)
+    pub(crate) fn beside_ingesters(&self, range: SearchRange) -> Places {
+        self.these(self.near(range.into()), true)
     }
 
     fn these(&self, blocks: impl IntoIterator<Item = usize>, ingesters: bool) -> Places {
@@ -154,11 +153,11 @@ impl Together {
     /// now, when its spans arrived.
     pub(crate) fn near_live(&self, tenant: &TenantId, start: u64, end: u64) -> Vec<usize> {
         let Some(view) = self.views.get(tenant) else { return Vec::new() };
-        let mut places: Vec<usize> = view.near(start.max(1), end.max(1)).collect();
+        let mut places: Vec<usize> = view.near(TimeRange::between(start, end)).collect();
         let is_odd =
             end > self.now_unix_nanos.saturating_add(TRACE_SPREAD_NANOS) || end < self.now_unix_nanos.saturating_sub(TRACE_SPREAD_NANOS);
         if is_odd {
-            places.extend(view.near(self.now_unix_nanos, self.now_unix_nanos));
+            places.extend(view.near(TimeRange::between(self.now_unix_nanos, self.now_unix_nanos)));
         }
         places
     }
@@ -228,7 +227,7 @@ fn block(work: &Work) -> Option<BlockMeta> {
 }
 
 /// Tells the jobs of a search that traces are judged as a whole.
-pub(crate) fn judge_whole_traces(jobs: &mut [(TenantId, Work)], together: &Together, range: TimeRange) {
+pub(crate) fn judge_whole_traces(jobs: &mut [(TenantId, Work)], together: &Together, range: SearchRange) {
     for (tenant, work) in jobs {
         let Some(view) = together.views.get(tenant) else { continue };
         let place = together.block_of(tenant, work);
@@ -246,14 +245,15 @@ pub(crate) fn judge_whole_traces(jobs: &mut [(TenantId, Work)], together: &Toget
 #[cfg(test)]
 mod tests {
     use super::*;
+    use vivace_core::SECOND;
 
     fn block(id: u8, start: u64, end: u64) -> BlockMeta {
         BlockMeta {
             format: vivace_block::Format::VParquet4,
             block_id: BlockId([id; 16]),
             tenant_id: TenantId::single(),
-            start_unix_nanos: start * NANOS,
-            end_unix_nanos: end * NANOS,
+            start_unix_nanos: start * SECOND,
+            end_unix_nanos: end * SECOND,
             total_objects: 1,
             size_bytes: 1,
             compaction_level: u32::from(id > 9),
@@ -316,7 +316,7 @@ mod tests {
         assert_eq!((ids(&places.blocks), ids(&places.known_blocks), places.ingesters), (vec![10, 11], vec![1, 2, 3], true));
         assert_eq!(ids(&beside(3, 20_000, 21_000, false).blocks), [10]);
         assert_eq!(ids(&beside(10, 0, 0, false).blocks), [2, 3, 11]);
-        assert_eq!(ids(&view.beside_ingesters(TimeRange { start: 15_000, end: 17_000 }).blocks), [2, 3, 10]);
+        assert_eq!(ids(&view.beside_ingesters(SearchRange { start: 15_000, end: 17_000 }).blocks), [2, 3, 10]);
         // One that an ingester names is near others as they are near it.
         let served = view.place_of(&block(4, 17_000, 18_000));
         assert_eq!(ids(&view.beside(served, false).blocks), [3, 10]);

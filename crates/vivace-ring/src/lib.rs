@@ -1,6 +1,6 @@
 //! Who owns a token: a pure ring over a membership snapshot, gossip at the rim, client pools that follow it.
 //!
-//! What is kept under a token, and what a quorum is, is the services' business.
+//! What is kept under a token is the services' business; how many of those that keep it are a [`quorum`] is said here, for all.
 //! Start with [`Membership`], which hands out one [`Ring`] per [`Role`], and [`Snapshot`], which answers every question.
 
 #[cfg(feature = "fuzzing")]
@@ -26,7 +26,7 @@ pub use options::{GossipOptions, MembershipError};
 pub use pages::router;
 pub use pool::{ClientPool, PoolError, PoolOptions};
 pub use registration::Registration;
-pub use ring::Ring;
+pub use ring::{Ring, quorum};
 pub use seeds::Seed;
 pub use snapshot::Snapshot;
 pub use socket::{MemoryNetwork, MemorySocket, Socket};

@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use vivace_config::{Lifecycler, ServiceRing};
+use vivace_config::{Lifecycler, ServiceRing, set_or};
 
 use crate::Membership;
 
@@ -23,7 +23,7 @@ impl Registration {
     #[must_use]
     pub fn of_ingester(lifecycler: &Lifecycler, membership: &Membership, host_name: &str, grpc: SocketAddr) -> Self {
         Self {
-            id: or(&lifecycler.id, host_name),
+            id: set_or(lifecycler.id.as_str(), host_name).to_owned(),
             addr: advertised(membership, &lifecycler.address, lifecycler.port, grpc),
             zone: lifecycler.availability_zone.clone(),
         }
@@ -33,20 +33,16 @@ impl Registration {
     #[must_use]
     pub fn of_service(ring: &ServiceRing, membership: &Membership, host_name: &str, grpc: SocketAddr) -> Self {
         Self {
-            id: or(&ring.instance_id, host_name),
+            id: set_or(ring.instance_id.as_str(), host_name).to_owned(),
             addr: advertised(membership, &ring.instance_addr, ring.instance_port, grpc),
             zone: String::new(),
         }
     }
 }
 
-fn or(text: &str, default: &str) -> String {
-    if text.is_empty() { default.to_owned() } else { text.to_owned() }
-}
-
 /// The configured address and port, or those that others can be expected to reach.
 fn advertised(membership: &Membership, address: &str, port: u16, grpc: SocketAddr) -> String {
-    let port = if port == 0 { grpc.port() } else { port };
+    let port = set_or(port, grpc.port());
     // Without gossip, only this process itself asks.
     let ip = |known: IpAddr| if known.is_unspecified() { membership.advertise_ip() } else { known };
     match address {

@@ -42,3 +42,10 @@ impl Ring {
         self.snapshots.clone()
     }
 }
+
+/// How many of a replication set must have something before it is acknowledged: more than half. Whoever can ask all but fewer than
+/// this many then finds it.
+#[must_use]
+pub fn quorum(replication_factor: usize) -> usize {
+    replication_factor / 2 + 1
+}

@@ -10,14 +10,10 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The release of Tempo whose interfaces this build has. Grafana compares `/api/status/buildinfo` with it.
 pub(crate) const TEMPO_VERSION: &str = "2.10.0";
 
-/// Commit, where the build was told it.
-pub(crate) fn revision() -> &'static str {
-    option_env!("VIVACE_REVISION").unwrap_or("")
-}
-
-fn branch() -> &'static str {
-    option_env!("VIVACE_BRANCH").unwrap_or("")
-}
+/// Commit, branch, and date of the commit; empty where the build did not know them. `build.rs` of this crate finds them out.
+const REVISION: &str = env!("VIVACE_REVISION");
+const BRANCH: &str = env!("VIVACE_BRANCH");
+const BUILD_DATE: &str = env!("VIVACE_BUILD_DATE");
 
 /// The body of `/api/status/buildinfo`. Exactly Tempo's members: clients parse it strictly.
 #[derive(Serialize)]
@@ -35,10 +31,10 @@ impl BuildInfo {
     pub(crate) fn of_this_build() -> Self {
         Self {
             version: TEMPO_VERSION,
-            revision: revision(),
-            branch: branch(),
+            revision: REVISION,
+            branch: BRANCH,
             build_user: format!("vivace {VERSION}"),
-            build_date: option_env!("VIVACE_BUILD_DATE").unwrap_or(""),
+            build_date: BUILD_DATE,
             go_version: "",
         }
     }
@@ -46,10 +42,11 @@ impl BuildInfo {
 
 /// The text of `/status/version` and `-version`.
 pub(crate) fn text(name: &str) -> String {
+    let known = |fact: &'static str| if fact.is_empty() { "unknown" } else { fact };
     format!(
         "{name}, version {VERSION} (branch: {}, revision: {})\n  compatible with: Tempo {TEMPO_VERSION}\n  platform: {}/{}\n",
-        branch(),
-        revision(),
+        known(BRANCH),
+        known(REVISION),
         std::env::consts::OS,
         std::env::consts::ARCH,
     )
@@ -65,8 +62,8 @@ pub(crate) fn publish() {
     metrics::gauge!(
         TEMPO_BUILD_INFO.name,
         "version" => TEMPO_VERSION,
-        "revision" => revision(),
-        "branch" => branch(),
+        "revision" => REVISION,
+        "branch" => BRANCH,
         "goversion" => "",
         "goos" => std::env::consts::OS,
         "goarch" => goarch,

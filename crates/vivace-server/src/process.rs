@@ -29,6 +29,7 @@ use vivace_config::Config;
 use vivace_core::budget::Budget;
 use vivace_core::metric::Metric;
 
+use crate::grpc_only::grpc_only;
 use crate::listen::{self, ConnectionOptions, Ending, Services, Shared, Staged};
 use crate::memory_limit::MemoryLimit;
 use crate::places::Places;
@@ -564,10 +565,12 @@ struct Routers {
 impl Routers {
     fn new(http: Router, grpc: Routes, admin: admin::Pages, settings: &Settings) -> Self {
         let buildinfo = prefixed(admin::buildinfo_routes(), &settings.api_prefix);
+        let grpc = grpc.prepare().into_axum_router();
+        let elsewhere = format!("this port speaks gRPC; HTTP is served on port {}", settings.http.port);
         let routes = prefixed(http.merge(buildinfo).merge(admin.routes()), &settings.path_prefix);
         Self {
             http: routes.fallback(admin::not_found).layer(middleware::from_fn(instrument::http)),
-            grpc: grpc.prepare().into_axum_router().layer(middleware::from_fn(instrument::grpc)),
+            grpc: grpc_only(grpc, &elsewhere).layer(middleware::from_fn(instrument::grpc)),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tracing::Level;
-use vivace_config::{Config, LogFormat, LogLevel};
+use vivace_config::{Config, LogFormat, LogLevel, set_or};
 
 use crate::activity::Timeouts;
 use crate::listen::ConnectionOptions;
@@ -35,7 +35,7 @@ impl Settings {
         let message_bytes_max = usize::try_from(server.grpc_server_max_recv_msg_size).unwrap_or(usize::MAX);
         let http_timeouts = Timeouts {
             // As Go's server: the read timeout counts where there is none for the head.
-            header: first_set(server.http_server_read_header_timeout, server.http_server_read_timeout),
+            header: set_or(server.http_server_read_header_timeout, server.http_server_read_timeout),
             body: server.http_server_read_timeout,
             write: server.http_server_write_timeout,
             idle: server.http_server_idle_timeout,
@@ -49,7 +49,7 @@ impl Settings {
             max_connections: server.http_listen_conn_limit,
             connections: ConnectionOptions {
                 timeouts: http_timeouts,
-                max_concurrent_streams: streams(server.grpc_server_max_concurrent_streams),
+                max_concurrent_streams: set_or(server.grpc_server_max_concurrent_streams, u32::MAX),
                 ping_after: server.grpc_server_keepalive_time,
                 ping_timeout: server.grpc_server_keepalive_timeout,
                 keep_alive: true,
@@ -84,7 +84,7 @@ impl Settings {
             max_connections: config.internal_server.http_listen_conn_limit,
             connections: ConnectionOptions {
                 timeouts: Timeouts {
-                    header: first_set(own.http_server_read_header_timeout, own.http_server_read_timeout),
+                    header: set_or(own.http_server_read_header_timeout, own.http_server_read_timeout),
                     body: own.http_server_read_timeout,
                     write: own.http_server_write_timeout,
                     idle: own.http_server_idle_timeout,
@@ -119,14 +119,6 @@ impl Settings {
             },
         })
     }
-}
-
-fn streams(configured: u32) -> u32 {
-    if configured == 0 { u32::MAX } else { configured }
-}
-
-fn first_set(first: Duration, second: Duration) -> Duration {
-    if first.is_zero() { second } else { first }
 }
 
 fn prefix(key: &str, text: &str) -> anyhow::Result<String> {

@@ -1,27 +1,21 @@
 //! Which blocks may hold parts of the same trace, by their times.
 
 use vivace_block::{BlockMeta, TRACE_SPREAD_NANOS};
-
-/// Metas of the original have whole seconds, cut off: their last span may end within the second that follows.
-const SECOND: u64 = 1_000_000_000;
+use vivace_core::{SECOND, TimeRange};
 
 /// Whether parts of one trace are looked for in both blocks: their times, widened by [`TRACE_SPREAD_NANOS`], overlap. A block
 /// that does not know its times is near every other. Holds both ways round, so that any two that look from either side agree.
 #[must_use]
 pub fn near(a: &BlockMeta, b: &BlockMeta) -> bool {
-    near_range(a, b.start_unix_nanos, b.end_unix_nanos)
+    b.times().is_none_or(|(start, end)| near_range(a, TimeRange::between(start, end)))
 }
 
-/// The same for a range of time, Unix nanoseconds. An end of 0: at any time.
+/// The same for a range of time. One whose ends contradict each other is near every block.
 #[must_use]
-pub fn near_range(block: &BlockMeta, start_unix_nanos: u64, end_unix_nanos: u64) -> bool {
-    // Times that contradict each other are none.
-    let is_unknown = |start: u64, end: u64| end == 0 || start > end;
-    if is_unknown(block.start_unix_nanos, block.end_unix_nanos) || is_unknown(start_unix_nanos, end_unix_nanos) {
-        return true;
-    }
-    let reach = TRACE_SPREAD_NANOS + SECOND;
-    block.start_unix_nanos.saturating_sub(reach) <= end_unix_nanos && start_unix_nanos.saturating_sub(reach) <= block.end_unix_nanos
+pub fn near_range(block: &BlockMeta, range: TimeRange) -> bool {
+    // Metas of the original have whole seconds, cut off: their last span may end within the second that follows.
+    let reach = range.widened(TRACE_SPREAD_NANOS + SECOND);
+    range.is_contradictory() || block.times().is_none_or(|(start, end)| reach.overlaps(start, end))
 }
 
 #[cfg(test)]
@@ -60,6 +54,9 @@ mod tests {
         let [unknown, first, second, third, wide] = times.map(|(start, end)| block(start, end));
         assert!(near(&first, &second) && near(&second, &third) && !near(&first, &third));
         assert!([&first, &second, &third].iter().all(|other| near(&unknown, other) && near(&wide, other)));
-        assert!(near_range(&first, 12 * hour, 12 * hour) && !near_range(&first, 13 * hour, 14 * hour) && near_range(&third, 0, 0));
+        let near_hours = |block, from: u64, to: u64| near_range(block, TimeRange::between(from * hour, to * hour));
+        assert!(
+            near_hours(&first, 12, 12) && !near_hours(&first, 13, 14) && near_range(&third, TimeRange::ALL) && near_hours(&third, 2, 1)
+        );
     }
 }

@@ -21,17 +21,13 @@ pub type Environment<'a> = &'a (dyn Fn(&str) -> Option<String> + Sync);
 /// The domain that needs no other address than the account's name.
 const AZURE_PUBLIC_SUFFIX: &str = "blob.core.windows.net";
 
-/// Requests to a remote bucket at once where the configuration says 0.
-const REQUESTS_MAX: usize = 400;
-
 impl Bucket {
     /// Opens the configured bucket and lists it once, so that wrong settings show at start.
     ///
     /// # Errors
     /// [`OpenError`] names the setting, or the bucket, the endpoint and what the server answered.
     pub async fn open(config: &TraceStorage, env: Environment<'_>) -> Result<Self, OpenError> {
-        let requests_max = if config.pool.max_workers == 0 { REQUESTS_MAX } else { config.pool.max_workers };
-        let bounded = |store| -> Arc<dyn ObjectStore> { Arc::new(Bounded::new(store, requests_max)) };
+        let bounded = |store| -> Arc<dyn ObjectStore> { Arc::new(Bounded::new(store, config.pool.max_workers)) };
         let bucket = match config.backend {
             Backend::Unset => {
                 let problem = "is empty, expected local, s3, gcs or azure".to_owned();

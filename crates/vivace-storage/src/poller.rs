@@ -143,7 +143,7 @@ impl From<&TraceStorage> for PollOptions {
         let or = |value: Duration, default: Duration| if value.is_zero() { default } else { value };
         Self {
             interval: or(config.blocklist_poll, Duration::from_secs(300)),
-            concurrency: if config.blocklist_poll_concurrency == 0 { 50 } else { config.blocklist_poll_concurrency },
+            concurrency: config.blocklist_poll_concurrency,
             tenant_concurrency: if config.blocklist_poll_tenant_concurrency == 0 {
                 TENANTS_AT_ONCE
             } else {

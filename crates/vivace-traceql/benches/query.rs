@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use criterion::measurement::{Measurement, ValueFormatter, WallTime};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use vivace_core::{SpanId, TraceId};
+use vivace_core::{SpanId, TimeRange, TraceId};
 use vivace_traceql::{Attribute, Batch, Fetch, Intrinsic, Kind, MetricsRange, Release, SpanRow, Status, TraceRow, Value, parse};
 
 /// Time on a processor, as the kernel counts it, or that of the clock.
@@ -148,7 +148,7 @@ fn parsing(c: &mut Criterion<Time>) {
     c.bench_function("parse and plan/regex, a new one each time", |b| {
         b.iter(|| {
             seen += 1;
-            parse(&format!("{{ name =~ \"GET /api/{seen}/.*\" }}")).and_then(|query| query.search_plan(0, 0))
+            parse(&format!("{{ name =~ \"GET /api/{seen}/.*\" }}")).and_then(|query| query.search_plan(TimeRange::ALL))
         });
     });
     let range = MetricsRange::range(0, 3600 * SECOND, None, Release::default());
@@ -157,7 +157,7 @@ fn parsing(c: &mut Criterion<Time>) {
         group.bench_function(name, |b| {
             b.iter(|| {
                 let query = parse(black_box(text))?;
-                let search = query.search_plan(0, 0)?;
+                let search = query.search_plan(TimeRange::ALL)?;
                 let metrics = if query.is_metrics() { Some(query.metrics_plan(range.clone()?, 0)?) } else { None };
                 Ok::<_, vivace_traceql::QueryError>((search, metrics))
             });
@@ -184,7 +184,7 @@ fn searching(c: &mut Criterion<Time>) {
     let mut group = c.benchmark_group("search");
     group.throughput(Throughput::Elements(SPANS as u64));
     for (name, text, spans_per_trace, shape) in queries {
-        let Ok(plan) = parse(text).and_then(|query| query.search_plan(0, 0)) else { continue };
+        let Ok(plan) = parse(text).and_then(|query| query.search_plan(TimeRange::ALL)) else { continue };
         let batch = batch(plan.fetch(), spans_per_trace, shape);
         group.bench_function(name, |b| b.iter(|| plan.evaluate(black_box(&batch), 3)));
     }

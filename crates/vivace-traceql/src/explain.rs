@@ -6,6 +6,7 @@ use crate::ast::{Field, FirstStage, Metrics, Pipeline, Query, Root, Spansets, St
 use crate::error::QueryError;
 use crate::metrics::{MetricsRange, Release};
 use crate::{Attribute, Comparison, Condition, Fetch, SpanFilter, TraceFilter, Value, need, whole};
+use vivace_core::TimeRange;
 
 /// How a query will be answered: what storage reads and decides, what is left to evaluation, and whether traces must be
 /// seen whole. Shown as lines of text.
@@ -24,7 +25,7 @@ impl Query {
         explanation.add("query", self.to_string());
         match &self.root {
             Root::Pipeline(pipeline) => {
-                let plan = self.search_plan(0, 0)?;
+                let plan = self.search_plan(TimeRange::ALL)?;
                 explanation.fetch(plan.fetch());
                 explanation.pipeline(pipeline);
                 if plan.most_recent() {

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use vivace_core::TimeRange;
+
 use crate::{Attribute, Value};
 
 /// What a query must be given: a filter that skips traces which cannot match, and the attributes it looks at.
@@ -10,10 +12,8 @@ use crate::{Attribute, Value};
 /// as far as it can decide it cheaply and returns the rest; evaluation is exact and always runs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Fetch {
-    /// Unix nanoseconds; traces that end before are no candidates. 0: no bound.
-    pub start_unix_nanos: u64,
-    /// Unix nanoseconds; traces that start after are no candidates. 0: no bound.
-    pub end_unix_nanos: u64,
+    /// Traces that do not overlap it are no candidates.
+    pub range: TimeRange,
     /// A necessary condition.
     pub filter: TraceFilter,
     /// Attributes and intrinsics of spans, resources, scopes, in the order of [`crate::Batch::columns`].

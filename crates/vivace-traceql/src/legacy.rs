@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
+use vivace_core::TimeRange;
 
 use crate::error::QueryError;
 use crate::expr::{At, Columns, Operand};
@@ -98,11 +99,11 @@ pub fn parse_tags(text: &str) -> Result<Vec<(String, String)>, QueryError> {
 }
 
 impl LegacySearch {
-    /// Plans the search over the traces that overlap a range of time, in Unix nanoseconds; 0 is no bound.
+    /// Plans the search over the traces that overlap a range of time, compared in whole seconds.
     ///
     /// # Errors
     /// [`QueryError::Invalid`] when the shortest duration is above the longest.
-    pub fn search_plan(&self, start_unix_nanos: u64, end_unix_nanos: u64) -> Result<SearchPlan, QueryError> {
+    pub fn search_plan(&self, range: TimeRange) -> Result<SearchPlan, QueryError> {
         let nanos = |ms: u64| i64::try_from(ms.saturating_mul(1_000_000)).unwrap_or(i64::MAX);
         let (min, max) = (self.min_duration_ms.unwrap_or(0), self.max_duration_ms.unwrap_or(u64::MAX));
         if min > max {
@@ -129,8 +130,7 @@ impl LegacySearch {
             duration_nanos: (min.saturating_mul(1_000_000), max.saturating_mul(1_000_000)),
         };
         let fetch = Fetch {
-            start_unix_nanos: start_unix_nanos / 1_000_000_000 * 1_000_000_000,
-            end_unix_nanos: end_unix_nanos.div_ceil(1_000_000_000).saturating_mul(1_000_000_000),
+            range: range.in_whole_seconds(),
             filter: all_of(filters),
             span_attributes: columns.span,
             event_attributes: columns.event,

@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 
+use vivace_core::TimeRange;
 use vivace_proto::otlp::KeyValue;
 use vivace_proto::tempopb;
 
@@ -15,8 +16,6 @@ use crate::{Attribute, Batch, Comparison, Fetch, Intrinsic, RowParts, TraceRow, 
 
 /// Spans per spanset when a request asks for none in particular.
 pub const DEFAULT_SPANS_PER_SPANSET: usize = 3;
-
-const SECOND: u64 = 1_000_000_000;
 
 /// A search, ready to run on any number of batches.
 #[derive(Debug, Clone)]
@@ -34,20 +33,19 @@ enum Kind {
 }
 
 impl Query {
-    /// Plans a search over the traces that overlap a range of time, in Unix nanoseconds; 0 is no bound.
+    /// Plans a search over the traces that overlap a range of time, compared in whole seconds.
     ///
     /// Of a metrics query the part before the first metrics function is searched.
     ///
     /// # Errors
     /// [`QueryError::Unsupported`] for arithmetic between metrics.
-    pub fn search_plan(&self, start_unix_nanos: u64, end_unix_nanos: u64) -> Result<SearchPlan, QueryError> {
+    pub fn search_plan(&self, range: TimeRange) -> Result<SearchPlan, QueryError> {
         let pipeline = self.pipeline().ok_or_else(|| QueryError::Unsupported("arithmetic between metrics in a search".to_owned()))?;
         let mut columns = Columns::default();
         let program = Program::new(pipeline, &mut columns)?;
         let returned = Returned::new(pipeline, &mut columns)?;
         let fetch = Fetch {
-            start_unix_nanos: start_unix_nanos / SECOND * SECOND,
-            end_unix_nanos: end_unix_nanos.div_ceil(SECOND).saturating_mul(SECOND),
+            range: range.in_whole_seconds(),
             filter: need::of_pipeline(pipeline),
             span_attributes: columns.span,
             event_attributes: columns.event,
@@ -135,7 +133,7 @@ impl SearchPlan {
         each: &mut dyn FnMut(tempopb::TraceSearchMetadata) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
         let max_spans = if spans_per_spanset == 0 { DEFAULT_SPANS_PER_SPANSET } else { spans_per_spanset };
-        for trace in batch.traces.iter().filter(|trace| self.overlaps(trace)) {
+        for trace in batch.traces.iter().filter(|trace| self.fetch.range.overlaps(trace.start_unix_nanos, trace.end_unix_nanos)) {
             if stop() {
                 return ControlFlow::Break(());
             }
@@ -162,12 +160,6 @@ impl SearchPlan {
                 Some(tempopb::TraceSearchMetadata { span_sets, service_stats: service_stats.collect(), ..metadata(trace) })
             }
         }
-    }
-
-    /// Whether the trace overlaps the range, compared in whole seconds.
-    fn overlaps(&self, trace: &TraceRow) -> bool {
-        let Fetch { start_unix_nanos: start, end_unix_nanos: end, .. } = self.fetch;
-        trace.end_unix_nanos >= start && (end == 0 || trace.start_unix_nanos <= end)
     }
 }
 

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use vivace_core::TimeRange;
 use vivace_proto::tempopb::{
     self, MetadataMetrics, SearchRequest, SearchTagValuesRequest, SearchTagValuesV2Response, SearchTagsRequest, SearchTagsV2Response,
     SearchTagsV2Scope,
@@ -23,8 +24,6 @@ const TAG_SCOPES: [(&str, Scope); 5] = [
     ("link", Scope::Link),
     ("instrumentation", Scope::Instrumentation),
 ];
-
-const SECOND: u64 = 1_000_000_000;
 
 /// The most traces that a search wants; a limit of 0 is [`DEFAULT_SEARCH_LIMIT`].
 #[must_use]
@@ -51,14 +50,14 @@ impl SearchPlan {
         if !request.query.is_empty() && !request.tags.is_empty() {
             return refuse("invalid request: can't specify tags and q in the same query");
         }
-        let (start, end) = unix_nanos(request.start, request.end);
+        let range = TimeRange::of_request(request.start, request.end);
         if !request.query.is_empty() {
-            return parse(&request.query)?.search_plan(start, end);
+            return parse(&request.query)?.search_plan(range);
         }
         let tags = request.tags.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
         let duration = |ms: u32| (ms > 0).then_some(u64::from(ms));
         let (min_duration_ms, max_duration_ms) = (duration(request.min_duration_ms), duration(request.max_duration_ms));
-        LegacySearch { tags, min_duration_ms, max_duration_ms }.search_plan(start, end)
+        LegacySearch { tags, min_duration_ms, max_duration_ms }.search_plan(range)
     }
 }
 
@@ -102,8 +101,8 @@ impl TagFilter {
     /// # Errors
     /// As [`TagFilter::parse`].
     pub fn of_names_request(request: &SearchTagsRequest) -> Result<Self, QueryError> {
-        let (start, end) = unix_nanos(request.start, request.end);
-        Self::parse(&request.query, None, start, end)
+        let range = TimeRange::of_request(request.start, request.end);
+        Self::parse(&request.query, None, range)
     }
 
     /// Which spans' values a request for values of `requested`, the attribute that it names, asks about.
@@ -111,8 +110,8 @@ impl TagFilter {
     /// # Errors
     /// As [`TagFilter::parse`].
     pub fn of_values_request(request: &SearchTagValuesRequest, requested: &Attribute) -> Result<Self, QueryError> {
-        let (start, end) = unix_nanos(request.start, request.end);
-        Self::parse(&request.query, Some(requested), start, end)
+        let range = TimeRange::of_request(request.start, request.end);
+        Self::parse(&request.query, Some(requested), range)
     }
 }
 
@@ -129,9 +128,4 @@ pub fn tag_names_answer(mut names: BTreeMap<Scope, BTreeSet<String>>, inspected_
 pub fn tag_values_answer(values: impl IntoIterator<Item = TagValue>, inspected_bytes: u64) -> SearchTagValuesV2Response {
     let tag_values = values.into_iter().map(|v| tempopb::TagValue { r#type: v.kind.to_owned(), value: v.value }).collect();
     SearchTagValuesV2Response { tag_values, metrics: Some(MetadataMetrics { inspected_bytes, ..Default::default() }) }
-}
-
-/// Requests count whole seconds.
-fn unix_nanos(start: u32, end: u32) -> (u64, u64) {
-    (u64::from(start) * SECOND, u64::from(end) * SECOND)
 }

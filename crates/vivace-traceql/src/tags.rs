@@ -2,6 +2,8 @@
 //!
 //! Source: docs/facts/traceql.md, "Tag names and values".
 
+use vivace_core::TimeRange;
+
 use crate::ast::{Field, FieldOp, Spansets, Stage};
 use crate::compare::CompareOp;
 use crate::error::QueryError;
@@ -77,14 +79,13 @@ impl TagFilter {
     /// being typed are ignored; what cannot be read filters nothing. For a request of values, conditions on the requested
     /// tag do not restrict them, and values that `q` pins it to are answered as they are.
     ///
-    /// The range is that of [`Fetch`], in Unix nanoseconds.
+    /// The range is that of [`Fetch`].
     ///
     /// # Errors
     /// [`QueryError::Invalid`] above [`MAX_TAG_FILTER_GROUPS`] ways to satisfy the `||`s.
-    pub fn parse(q: &str, requested: Option<&Attribute>, start_unix_nanos: u64, end_unix_nanos: u64) -> Result<Self, QueryError> {
+    pub fn parse(q: &str, requested: Option<&Attribute>, range: TimeRange) -> Result<Self, QueryError> {
         let fetch = Fetch {
-            start_unix_nanos,
-            end_unix_nanos,
+            range,
             filter: TraceFilter::All,
             span_attributes: Vec::new(),
             event_attributes: Vec::new(),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use vivace_block::SpanRef;
 use vivace_core::TraceId;
 use vivace_core::otlp::walk_spans;
-use vivace_core::wire::{put_bytes, put_varint};
+use vivace_core::wire::{put_bytes, put_varint, varint};
 
 /// Names a file of `ExportTraceServiceRequest` messages, each behind its length as a varint.
 const RECORDED: &str = "VIVACE_BENCH_CORPUS";
@@ -26,8 +26,8 @@ fn recorded(file: &'static [u8]) -> Traces {
     let mut traces: BTreeMap<TraceId, Vec<SpanRef<'static>>> = BTreeMap::new();
     let mut rest = file;
     while !rest.is_empty() {
-        let (len, at) = varint(rest);
-        let (request, tail) = rest[at..].split_at(len);
+        let (len, at) = varint(rest).expect("the length of a request");
+        let (request, tail) = rest[at..].split_at(usize::try_from(len).expect("a length"));
         rest = tail;
         walk_spans(request, |at, span| {
             let span_ref = SpanRef { resource: at.resource, scope: at.scope, span: span.bytes };
@@ -36,17 +36,6 @@ fn recorded(file: &'static [u8]) -> Traces {
         .expect("a recorded request");
     }
     traces.into_iter().collect()
-}
-
-fn varint(bytes: &[u8]) -> (usize, usize) {
-    let mut value = 0;
-    for (i, byte) in bytes.iter().enumerate() {
-        value |= usize::from(byte & 0x7f) << (7 * i);
-        if byte & 0x80 == 0 {
-            return (value, i + 1);
-        }
-    }
-    (value, bytes.len())
 }
 
 const TRACES: u64 = 4000;

@@ -16,7 +16,7 @@ use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterio
 use vivace_block::bloom::{self, Shard};
 use vivace_block::index::RowGroupIndex;
 use vivace_block::{BlockOptions, BlockReader, BlockWriter, FinishedBlock, ReadAt, SpanRef, merge};
-use vivace_core::{BlockId, TenantId, TraceId};
+use vivace_core::{BlockId, TenantId, TimeRange, TraceId};
 use vivace_traceql::Fetch;
 
 use corpus::Traces;
@@ -139,7 +139,7 @@ fn scan(criterion: &mut Criterion<CpuTime>) {
         r#"{ span.server.port > 1 && duration > 10s }"#,
         r#"{ span.http.response.status_code = 599 }"#,
     ] {
-        let plan = vivace_traceql::parse(query).and_then(|query| query.search_plan(0, 0)).expect("a query");
+        let plan = vivace_traceql::parse(query).and_then(|query| query.search_plan(TimeRange::ALL)).expect("a query");
         let fetch = plan.fetch();
         let (found, bytes) = search(fetch);
         group.bench_function(format!("{query}: {found} traces, {} KB read", bytes / 1000), |bencher| {

@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use vivace_core::TimeRange;
 use vivace_core::wire::put_bytes;
 use vivace_traceql::{Attribute, Comparison, Condition, Intrinsic, RowParts, Scope, SpanFilter, Status, TraceFilter};
 
@@ -23,15 +24,7 @@ fn named(scope: Scope, key: &str) -> Attribute {
 }
 
 fn fetch(filter: TraceFilter, span_attributes: Vec<Attribute>) -> Fetch {
-    Fetch {
-        start_unix_nanos: 0,
-        end_unix_nanos: 0,
-        filter,
-        span_attributes,
-        event_attributes: Vec::new(),
-        link_attributes: Vec::new(),
-        rows: RowParts::ALL,
-    }
+    Fetch { range: TimeRange::ALL, filter, span_attributes, event_attributes: Vec::new(), link_attributes: Vec::new(), rows: RowParts::ALL }
 }
 
 fn is(attribute: Attribute, value: &str) -> TraceFilter {
@@ -141,12 +134,12 @@ fn candidates_are_joined_over_segments() {
 fn the_time_range_is_about_whole_traces() {
     let data = edge_a();
     let shop = of_trace(SHOP, fetch(TraceFilter::All, vec![])).traces[0].clone();
-    let in_range = |start, end| {
-        let fetch = Fetch { start_unix_nanos: start, end_unix_nanos: end, ..fetch(TraceFilter::All, vec![]) };
+    let in_range = |start: Option<u64>, end: Option<u64>| {
+        let fetch = Fetch { range: TimeRange { start, end }, ..fetch(TraceFilter::All, vec![]) };
         batch(&fetch, &data).traces.iter().any(|t| t.trace_id == shop.trace_id)
     };
-    assert!(in_range(shop.end_unix_nanos, 0) && !in_range(shop.end_unix_nanos + 1, 0));
-    assert!(in_range(0, shop.start_unix_nanos) && !in_range(0, shop.start_unix_nanos - 1));
+    assert!(in_range(Some(shop.end_unix_nanos), None) && !in_range(Some(shop.end_unix_nanos + 1), None));
+    assert!(in_range(None, Some(shop.start_unix_nanos)) && !in_range(None, Some(shop.start_unix_nanos - 1)));
 }
 
 #[test]

@@ -3,6 +3,8 @@
 //! The `parquet` crate has these too, but keeps most to itself and reserves what a page claims to hold; a few bytes of a foreign
 //! page can claim millions of values. Here memory grows with what has been decoded, and codes are given out as codes.
 
+use vivace_core::wire::{self, VarintError};
+
 use super::fault::Fault;
 
 fn short() -> Fault {
@@ -89,16 +91,12 @@ fn wide<T: Unpacked>(packed: &[u8], width: usize, count: usize, out: &mut Vec<T>
 }
 
 fn varint(bytes: &mut &[u8]) -> Result<u64, Fault> {
-    let mut value = 0u64;
-    for shift in (0..64).step_by(7) {
-        let (byte, rest) = bytes.split_first().ok_or_else(short)?;
-        *bytes = rest;
-        value |= u64::from(byte & 0x7f) << shift;
-        if *byte < 0x80 {
-            return Ok(value);
-        }
-    }
-    Err(Fault::corrupt("a number in a page has more than ten bytes"))
+    let (value, len) = wire::varint(bytes).map_err(|error| match error {
+        VarintError::Ends => short(),
+        VarintError::TooLong => Fault::corrupt("a number in a page has more than 64 bits"),
+    })?;
+    *bytes = &bytes[len..];
+    Ok(value)
 }
 
 fn zigzag(bytes: &mut &[u8]) -> Result<i64, Fault> {

@@ -83,11 +83,13 @@ fn span_passes(filter: &SpanFilter) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use vivace_core::TimeRange;
+
     use super::*;
 
     #[track_caller]
     fn found_by(query: &str, want: &str) {
-        let filter = |query: &str| vivace_traceql::parse(query).unwrap().search_plan(0, 0).unwrap().fetch().filter.clone();
+        let filter = |query: &str| vivace_traceql::parse(query).unwrap().search_plan(TimeRange::ALL).unwrap().fetch().filter.clone();
         assert_eq!(part_filter(&filter(query)), filter(want), "{query}");
     }
 

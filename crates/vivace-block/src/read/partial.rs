@@ -3,7 +3,7 @@
 use std::ops::{ControlFlow, Range};
 use std::rc::Rc;
 
-use vivace_core::TraceId;
+use vivace_core::{SECOND, TraceId};
 use vivace_traceql::{Batch, Fetch, RowParts, TraceFilter, TraceRow};
 
 use super::bits::Outcome;
@@ -15,7 +15,7 @@ use super::search::{ScanStats, scan};
 
 /// Parts of a trace that lie farther apart in time than this are not looked for, nanoseconds. A trace's root spans its time,
 /// so parts of one that has come whole lie within it.
-pub const TRACE_SPREAD_NANOS: u64 = 3600 * 1_000_000_000;
+pub const TRACE_SPREAD_NANOS: u64 = 3600 * SECOND;
 
 /// What one place has of a trace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,8 +55,7 @@ impl BlockReader {
     /// Bytes that are not what the format says, or cannot be had.
     pub fn parts(&self, fetch: &Fetch, part_filter: &TraceFilter, row_groups: Range<usize>) -> Result<Parts, ReadError> {
         let wide = Fetch {
-            start_unix_nanos: fetch.start_unix_nanos.saturating_sub(TRACE_SPREAD_NANOS),
-            end_unix_nanos: if fetch.end_unix_nanos == 0 { 0 } else { fetch.end_unix_nanos.saturating_add(TRACE_SPREAD_NANOS) },
+            range: fetch.range.widened(TRACE_SPREAD_NANOS),
             filter: part_filter.clone(),
             span_attributes: Vec::new(),
             event_attributes: Vec::new(),

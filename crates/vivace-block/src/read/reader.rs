@@ -113,8 +113,7 @@ mod tests {
         let keys = ["http.method", "http.status_code", "service.name", "thread.id", "db.system"];
         let every_scope = |key| [Scope::Unscoped, Scope::Span, Scope::Resource, Scope::Instrumentation].map(|scope| named(scope, key));
         let mut fetch = Fetch {
-            start_unix_nanos: 1,
-            end_unix_nanos: u64::MAX,
+            range: vivace_core::TimeRange::between(1, u64::MAX),
             filter: TraceFilter::All,
             span_attributes: keys.into_iter().flat_map(every_scope).collect(),
             event_attributes: vec![Attribute::Intrinsic(Intrinsic::EventName), named(Scope::Event, "exception.type")],

@@ -2,6 +2,7 @@
 
 use std::ops::{AddAssign, ControlFlow, Range};
 
+use vivace_core::TimeRange;
 use vivace_traceql::{Attribute, Batch, Fetch, Intrinsic, Scope, SpanAttributes, SpanFilter, TraceFilter};
 
 use super::bits::{Bits, Outcome};
@@ -119,21 +120,21 @@ pub(super) fn scan_with(
 impl Group<'_> {
     /// The rows that may match.
     pub(super) fn candidates(&mut self, fetch: &Fetch) -> Result<Outcome, ReadError> {
-        let in_time = self.in_time(fetch.start_unix_nanos, fetch.end_unix_nanos)?;
+        let in_time = self.in_time(fetch.range)?;
         if in_time == Outcome::None {
             return Ok(Outcome::None);
         }
         Ok(in_time.and(self.trace_filter(&fetch.filter)?))
     }
 
-    fn in_time(&mut self, start: u64, end: u64) -> Result<Outcome, ReadError> {
+    fn in_time(&mut self, range: TimeRange) -> Result<Outcome, ReadError> {
         let layout = &self.file.layout;
         let mut rows = Outcome::All;
-        if start > 0 {
+        if let Some(start) = range.start {
             let ends = self.column(layout.end)?;
             rows = Bits::where_true(self.rows(), |row| ends.values.i64(row).cast_unsigned() >= start).into();
         }
-        if end > 0 {
+        if let Some(end) = range.end {
             let starts = self.column(layout.start)?;
             rows = rows.and(Bits::where_true(self.rows(), |row| starts.values.i64(row).cast_unsigned() <= end).into());
         }

@@ -4,6 +4,8 @@
 //! that others wrote could overflow the stack or exhaust memory. Here depth is bounded and every count is checked against
 //! the bytes that are left.
 
+use vivace_core::wire::{self, VarintError};
+
 use super::fault::Fault;
 
 const MAX_DEPTH: u32 = 16;
@@ -59,15 +61,13 @@ impl<'a> Reader<'a> {
     }
 
     fn varint(&mut self) -> Result<u64, Fault> {
-        let mut value = 0u64;
-        for shift in (0..64).step_by(7) {
-            let byte = self.byte()?;
-            value |= u64::from(byte & 0x7f) << shift;
-            if byte < 0x80 {
-                return Ok(value);
-            }
-        }
-        Err(Fault::corrupt("a number in the metadata has more than ten bytes"))
+        let rest = self.bytes.get(self.at..).unwrap_or_default();
+        let (value, len) = wire::varint(rest).map_err(|error| match error {
+            VarintError::Ends => self.ends(),
+            VarintError::TooLong => Fault::corrupt("a number in the metadata has more than 64 bits"),
+        })?;
+        self.at += len;
+        Ok(value)
     }
 
     fn zigzag(&mut self) -> Result<i64, Fault> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use parquet::data_type::ByteArray;
 use parquet::errors::ParquetError;
-use vivace_core::{SpanId, TraceId};
+use vivace_core::{SECOND, SpanId, TraceId};
 use vivace_proto::otlp::any_value::Value as AnyKind;
 use vivace_proto::otlp::{KeyValue, Resource, ResourceSpans, Span};
 
@@ -13,8 +13,6 @@ use super::raw::{RawFile, RawGroup};
 use super::{Check, Rows, Tally, Verdict, chain, plural};
 use crate::nested_set::{self, Node, Position};
 use crate::{BlockMeta, BlockReader, Format, ReadAt, rfc3339};
-
-const SECOND: u64 = 1_000_000_000;
 
 /// Traces between two reports of progress.
 const PROGRESS_TRACES: u64 = 256;

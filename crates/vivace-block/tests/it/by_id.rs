@@ -8,8 +8,8 @@ use prost::Message as _;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use vivace_block::{BlockOptions, BlockReader, JoinedFetch, SpanRef, live};
-use vivace_core::TraceId;
 use vivace_core::otlp::walk_spans;
+use vivace_core::{TimeRange, TraceId};
 use vivace_proto::otlp::{
     AnyValue, InstrumentationScope, KeyValue, Resource, ResourceSpans, ScopeSpans, Span, Status, TracesData, any_value, span,
 };
@@ -70,8 +70,7 @@ fn fetch(rows: RowParts) -> Fetch {
     let intrinsic = |intrinsic| Attribute::Intrinsic(intrinsic);
     let named = |scope, key: &str| Attribute::Named { scope, key: key.into() };
     Fetch {
-        start_unix_nanos: 0,
-        end_unix_nanos: 0,
+        range: TimeRange::ALL,
         filter: TraceFilter::All,
         span_attributes: vec![intrinsic(Intrinsic::Name), named(Scope::Resource, "service.name"), named(Scope::Span, "tag")],
         event_attributes: vec![intrinsic(Intrinsic::EventName)],

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use vivace_block::{BlockOptions, BlockReader, BlockWriter, SpanRef, live};
 use vivace_core::otlp::walk_spans;
-use vivace_core::{BlockId, TenantId, TraceId};
+use vivace_core::{BlockId, TenantId, TimeRange, TraceId};
 use vivace_traceql::{
     Attribute, Batch, Comparison, Condition, Fetch, Intrinsic, MetricsRange, Partial, Release, RowParts, Scope, SpanFilter, TraceFilter,
     Value, parse,
@@ -69,8 +69,7 @@ fn fetch(filter: TraceFilter, keys: &BTreeSet<(Scope, String)>) -> Fetch {
     };
     let intrinsics = |list: &[Intrinsic]| list.iter().map(|i| Attribute::Intrinsic(*i)).collect::<Vec<_>>();
     let mut fetch = Fetch {
-        start_unix_nanos: 0,
-        end_unix_nanos: 0,
+        range: TimeRange::ALL,
         filter,
         span_attributes: intrinsics(&[Name, Status, StatusMessage, Kind, ParentId, ScopeName, ScopeVersion]),
         event_attributes: intrinsics(&[EventName, EventTimeSinceStart]),

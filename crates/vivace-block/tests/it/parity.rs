@@ -10,7 +10,7 @@ use prost::Message as _;
 use vivace_block::{BlockMeta, BlockOptions, BlockReader, BlockWriter, SpanRef, live, merge};
 use vivace_core::combine::combine;
 use vivace_core::otlp::walk_spans;
-use vivace_core::{BlockId, TenantId, TraceId};
+use vivace_core::{BlockId, TenantId, TimeRange, TraceId};
 use vivace_proto::otlp::any_value::Value as AnyKind;
 use vivace_proto::otlp::{
     AnyValue, ArrayValue, InstrumentationScope, KeyValue, KeyValueList, Resource, ResourceSpans, ScopeSpans, Span, Status, span,
@@ -286,7 +286,7 @@ impl Both {
 
     /// The traces that a query finds, which are the same in both.
     fn found(&self, query: &str) -> usize {
-        let plan = vivace_traceql::parse(query).expect("a query").search_plan(0, 0).expect("a search");
+        let plan = vivace_traceql::parse(query).expect("a query").search_plan(TimeRange::ALL).expect("a search");
         let evaluated = |batch: &Batch| {
             let found = plan.evaluate(batch, 100).into_iter();
             found.map(|trace| (trace.trace_id.clone(), format!("{:?}", trace.span_sets))).collect::<BTreeMap<_, _>>()

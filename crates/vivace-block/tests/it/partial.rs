@@ -6,15 +6,14 @@ use std::sync::Arc;
 
 use prost::Message as _;
 use vivace_block::{BlockOptions, BlockReader, SpanRef, live, part_filter};
-use vivace_core::TraceId;
 use vivace_core::otlp::walk_spans;
+use vivace_core::{SECOND, TimeRange, TraceId};
 use vivace_proto::otlp::{AnyValue, InstrumentationScope, KeyValue, Resource, ResourceSpans, ScopeSpans, Span, TracesData, any_value};
 use vivace_traceql::{Batch, SearchPlan};
 
 use crate::made;
 
 const START: u64 = 1_700_000_000_000_000_000;
-const SECOND: u64 = 1_000_000_000;
 
 /// Requests with one span each: traces of a root and three spans below each other, named and timed by their numbers.
 fn requests() -> Vec<(usize, Vec<u8>)> {
@@ -79,7 +78,9 @@ fn a_trace_that_matches_as_a_whole_is_found_by_a_part() {
         "{ name = `1` } << { name = `0` }",
         "{ name = `0` } && { name = `missing` }",
     ] {
-        let plan = vivace_traceql::parse(query).and_then(|q| q.search_plan(START + 5 * SECOND, START + 30 * SECOND)).expect(query);
+        let plan = vivace_traceql::parse(query)
+            .and_then(|q| q.search_plan(TimeRange::between(START + 5 * SECOND, START + 30 * SECOND)))
+            .expect(query);
         let whole = matching(&plan, &live::batch(plan.fetch(), &all));
         let weaker = part_filter(&plan.fetch().filter);
         let parts = block.parts(plan.fetch(), &weaker, 0..usize::MAX).expect("reads");

@@ -32,8 +32,7 @@ impl ReadAt for Recorded {
 /// Everything a reader can be asked; the answers do not matter, only that there are some.
 pub(crate) fn use_all(block: &BlockReader) -> Result<(), ReadError> {
     let fetch = Fetch {
-        start_unix_nanos: 1,
-        end_unix_nanos: u64::MAX,
+        range: vivace_core::TimeRange::between(1, u64::MAX),
         filter: TraceFilter::AnySpan(SpanFilter::Leaf(Condition {
             attribute: Attribute::Named { scope: Scope::Unscoped, key: "http.method".into() },
             comparison: Comparison::NotEqual(Value::Str("x".into())),

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use vivace_block::{BlockReader, ScanStats};
-use vivace_core::{SpanId, TraceId};
+use vivace_core::{SpanId, TimeRange, TraceId};
 use vivace_proto::otlp::any_value::Value as AnyKind;
 use vivace_proto::otlp::{AnyValue, InstrumentationScope, KeyValue, Resource, Span};
 use vivace_traceql::{
@@ -148,8 +148,7 @@ fn leaf(attribute: Attribute, comparison: Comparison) -> SpanFilter {
 
 fn any_span(filter: SpanFilter) -> Fetch {
     Fetch {
-        start_unix_nanos: 0,
-        end_unix_nanos: 0,
+        range: TimeRange::ALL,
         filter: TraceFilter::AnySpan(filter),
         span_attributes: Vec::new(),
         event_attributes: Vec::new(),
@@ -408,7 +407,7 @@ fn time_bounds_and_missing_words_save_reading() {
     let spans = flat(&block);
     let (all, everything) = search(&block, &any_span(SpanFilter::Maybe));
     let middle = spans[spans.len() / 2].span.start_time_unix_nano;
-    let late = Fetch { start_unix_nanos: middle, ..any_span(SpanFilter::Maybe) };
+    let late = Fetch { range: TimeRange { start: Some(middle), end: None }, ..any_span(SpanFilter::Maybe) };
     let (found, _) = search(&block, &late);
     let want: BTreeSet<TraceId> =
         all.iter().flat_map(|batch| &batch.traces).filter(|trace| trace.end_unix_nanos >= middle).map(|trace| trace.trace_id).collect();

@@ -99,8 +99,7 @@ fn blocks_and_live_spans_answer_alike() {
             TraceFilter::AnySpan(leaf(named(Scope::Span, "thread.id"), Comparison::NotExists)),
         ] {
             let fetch = Fetch {
-                start_unix_nanos: starts[starts.len() / 4],
-                end_unix_nanos: starts[starts.len() / 4 * 3],
+                range: vivace_core::TimeRange::between(starts[starts.len() / 4], starts[starts.len() / 4 * 3]),
                 filter,
                 span_attributes: vec![
                     Attribute::Intrinsic(Intrinsic::Name),

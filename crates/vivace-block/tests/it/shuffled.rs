@@ -17,7 +17,7 @@ use rand::{Rng, SeedableRng};
 use vivace_block::verify::{SmallObjects, Verdict, verify};
 use vivace_block::{BlockMeta, BlockOptions, BlockReader, BlockWriter, ReadAt, ReadError, merge, part_filter};
 use vivace_core::combine::combine;
-use vivace_core::{BlockId, TenantId, TraceId};
+use vivace_core::{BlockId, TenantId, TimeRange, TraceId};
 use vivace_proto::otlp::{ResourceSpans, TracesData};
 use vivace_traceql::{Batch, MetricsRange, Release, SearchPlan};
 
@@ -114,7 +114,7 @@ fn expect_answers(block: &BlockReader, in_order: &BlockReader, context: &str) {
         assert_eq!(counted(block, query), counted(in_order, query), "{context}: {query}");
     }
     for query in QUERIES {
-        let plan = vivace_traceql::parse(query).expect("a query").search_plan(0, 0).expect("a search");
+        let plan = vivace_traceql::parse(query).expect("a query").search_plan(TimeRange::ALL).expect("a search");
         let want = found(&plan, |each| {
             in_order.search(plan.fetch(), 0..99, each).expect("reads");
         });
@@ -284,7 +284,7 @@ fn a_real_block_out_of_order_is_read_and_merged() {
     let traces: BTreeMap<TraceId, Trace> = merged.traces().collect::<Result<_, ReadError>>().expect("reads");
     assert_eq!(traces.iter().map(|(id, trace)| (*id, spans(trace))).collect::<BTreeMap<_, _>>(), want);
     let block = BlockReader::open(meta.clone(), Arc::new(bytes.clone())).expect("opens");
-    let plan = vivace_traceql::parse("{ }").expect("a query").search_plan(0, 0).expect("a search");
+    let plan = vivace_traceql::parse("{ }").expect("a query").search_plan(TimeRange::ALL).expect("a search");
     let mut given = found(&plan, |each| {
         block.search(plan.fetch(), 0..9, each).expect("reads");
     });

@@ -91,15 +91,13 @@ fn convert(block: &BlockReader, file: File, id: BlockId, zstd_level: i32) -> any
 /// The old writer may have known better than the spans' own clocks, and what it left out must be found. But a span without
 /// a time makes no block of 1970, and one of the year 2200 no block that is kept until then.
 fn widen(new: &mut BlockMeta, old: &BlockMeta, now: u64) {
-    if old.end_unix_nanos == 0 || old.start_unix_nanos > old.end_unix_nanos {
-        return;
-    }
-    if old.start_unix_nanos > 0 {
+    let Some((old_start, old_end)) = old.times() else { return };
+    if old_start > 0 {
         let start = new.start_unix_nanos;
-        new.start_unix_nanos = if start == 0 { old.start_unix_nanos } else { start.min(old.start_unix_nanos) };
+        new.start_unix_nanos = if start == 0 { old_start } else { start.min(old_start) };
     }
     let end = new.end_unix_nanos;
-    new.end_unix_nanos = if end > now { old.end_unix_nanos } else { end.max(old.end_unix_nanos) };
+    new.end_unix_nanos = if end > now { old_end } else { end.max(old_end) };
 }
 
 fn show(old: &BlockMeta, new: &BlockMeta, spans_read: u64, spans_written: u64, to: &str) -> String {

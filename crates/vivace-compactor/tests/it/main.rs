@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use vivace_block::{BlockMeta, BlockOptions, BlockReader, BlockWriter, SpanRef};
 use vivace_compactor::{Compactor, Owner};
 use vivace_config::{Config, Limits};
-use vivace_core::{BlockId, SpanId, TenantId, TraceId};
+use vivace_core::{BlockId, SECOND, SpanId, TenantId, TraceId};
 use vivace_server::{Overrides, clock};
 use vivace_storage::{Bucket, PollOptions, Poller};
 use vivace_testkit::{Faults, Faulty, TraceBuilder};
@@ -232,7 +232,6 @@ async fn blocks_expire_and_are_deleted() {
     assert!(upkeep.poller.blocklist().tenants().is_empty());
 }
 
-const SECOND: u64 = 1_000_000_000;
 const DAY: u64 = 86_400 * SECOND;
 /// 2200-01-01.
 const YEAR_2200: u64 = 7_258_118_400 * SECOND;

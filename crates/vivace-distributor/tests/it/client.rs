@@ -1,5 +1,7 @@
 //! Clients of both receivers.
 
+use std::net::SocketAddr;
+
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
@@ -55,7 +57,12 @@ impl Cluster {
 
     /// Any HTTP request to the OTLP receiver.
     pub(crate) async fn http(&self, method: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Answer {
-        let mut request = http::Request::builder().method(method).uri(format!("http://{}/v1/traces", self.http));
+        self.http_at(self.http, method, headers, body).await
+    }
+
+    /// The same at another port.
+    pub(crate) async fn http_at(&self, at: SocketAddr, method: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Answer {
+        let mut request = http::Request::builder().method(method).uri(format!("http://{at}/v1/traces"));
         for (key, value) in headers {
             request = request.header(*key, *value);
         }

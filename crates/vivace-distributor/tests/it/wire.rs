@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tonic::Code;
-use vivace_proto::otlp::any_value;
+use vivace_proto::otlp::{AnyValue, KeyValue, KeyValueList, any_value};
 
 use crate::client::{Answer, ExportResponse, traces};
 use crate::cluster::{Cluster, payload};
@@ -68,6 +68,55 @@ async fn only_spans_with_bad_ids_are_rejected() {
     assert_eq!(error.code(), Code::InvalidArgument);
     let answer = cluster.post(PROTOBUF, mixed.encode_to_vec()).await;
     assert_eq!((answer.status, rpc_code(&answer)), (400, 3));
+}
+
+#[tokio::test]
+async fn spans_that_nobody_could_read_later_are_refused() {
+    let cluster = Cluster::start(1, 1, |_| {}).await;
+    let value = |value| Some(AnyValue { value: Some(value) });
+    let deep = |levels: usize| {
+        let map =
+            |inner| any_value::Value::KvlistValue(KeyValueList { values: vec![KeyValue { key: "k".to_owned(), value: value(inner) }] });
+        let value = value((1..levels).fold(any_value::Value::IntValue(1), |inner, _| map(inner)));
+        vec![KeyValue { key: "deep".to_owned(), value }]
+    };
+    let mut mixed = traces(&[(1, 1), (1, 2), (2, 3)]);
+    let spans = &mut mixed.resource_spans[0].scope_spans[0].spans;
+    spans[0].attributes = deep(24);
+    spans[1].attributes = deep(25);
+    let answer = cluster.export(&mixed, &[]).await.expect("the others are stored");
+    let partial = answer.partial_success.expect("present");
+    assert_eq!(partial.rejected_spans, 1);
+    assert_eq!(partial.error_message, "1 spans rejected: values of attributes must lie at most 24 deep in lists and maps");
+    assert_eq!(cluster.held().primaries(), [1, 3]);
+
+    mixed.resource_spans[0].resource.get_or_insert_default().attributes = deep(25);
+    let error = cluster.export(&mixed, &[]).await.expect_err("no span of this resource is taken");
+    assert_eq!(error.code(), Code::InvalidArgument);
+    assert!(error.message().contains("3 spans rejected: values of attributes"), "{}", error.message());
+
+    // The length of the value in the second span's attribute goes beyond the attribute.
+    let mut broken = traces(&[(7, 1), (7, 2)]).encode_to_vec();
+    let at = broken.windows(4).rposition(|bytes| bytes == [0x12, 0x06, 0x0a, 0x04]).expect("an attribute");
+    broken[at + 1] = 0x7f;
+    let answer = cluster.post(PROTOBUF, broken).await;
+    assert_eq!((answer.status, rpc_code(&answer)), (400, 3));
+    let text = String::from_utf8_lossy(&answer.body).into_owned();
+    assert!(text.contains("the message of span 2 is broken: message ends inside a field"), "{text}");
+    assert_eq!(cluster.held().primaries(), [1, 3], "nothing of the broken request");
+}
+
+#[tokio::test]
+async fn otlp_over_http_at_the_port_of_grpc_is_told_where_to_go() {
+    let cluster = Cluster::start(1, 1, |_| {}).await;
+    let body = traces(&[(1, 1)]).encode_to_vec();
+    for content_type in [PROTOBUF, "application/json", "text/plain"] {
+        let answer = cluster.http_at(cluster.grpc, "POST", &[("content-type", content_type)], body.clone()).await;
+        assert_eq!(answer.status, 415, "{content_type}");
+        let text = String::from_utf8_lossy(&answer.body).into_owned();
+        assert!(text.starts_with("this port takes OTLP over gRPC; OTLP over HTTP is taken on port "), "{text}");
+    }
+    assert!(cluster.instances[0].segments().is_empty());
 }
 
 /// `code` of a `google.rpc.Status` in protobuf.

@@ -1,13 +1,13 @@
 //! `vivace.v1.Recent`: traces of which blocks or other ingesters may have spans too. Whoever asks knows those; here is said
 //! what is in this place.
 
-use std::ops::{ControlFlow, Range};
+use std::ops::ControlFlow;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 use tokio_util::sync::CancellationToken;
 use vivace_block::{ReadError, TRACE_SPREAD_NANOS, TracePart, live, part_filter};
 use vivace_core::pieces::{PIECE_BYTES, Pieces};
-use vivace_core::{TenantId, TraceId};
+use vivace_core::{TenantId, TimeRange, TraceId};
 use vivace_proto::tempopb::SearchMetrics;
 use vivace_proto::vivace::v1::{self as proto, CountPlacesRequest, CountPlacesResponse, SearchPartsRequest, SearchPartsResponse};
 use vivace_traceql::{Batch, SearchCombiner, SearchPlan, TraceFilter, search_limit};
@@ -175,7 +175,7 @@ impl PartsSearch {
             }
             candidates.finish_parts().into_iter().collect()
         };
-        let range = widened(fetch.start_unix_nanos, fetch.end_unix_nanos);
+        let range = fetch.range.widened(TRACE_SPREAD_NANOS);
         let parts = newest_parts(view, may_match_alone.keys().copied(), range);
         let (mut rest, mut at_once) = (&parts[..], AtOnce::few());
         while let Some(parts) = at_once.next_of(reader, view, &mut rest, |part| part.trace_id) {
@@ -261,14 +261,8 @@ impl PartsSearch {
     }
 }
 
-/// The range in which parts of a trace are looked for. 0 is no bound.
-fn widened(start_unix_nanos: u64, end_unix_nanos: u64) -> Range<u64> {
-    let end = if end_unix_nanos == 0 { u64::MAX } else { end_unix_nanos.saturating_add(TRACE_SPREAD_NANOS) };
-    start_unix_nanos.saturating_sub(TRACE_SPREAD_NANOS)..end
-}
-
 /// What the heads have of these traces, where that overlaps the range; those first whose last span ended last.
-fn newest_parts(view: &View, ids: impl Iterator<Item = TraceId> + Clone, range: Range<u64>) -> Vec<TracePart> {
+fn newest_parts(view: &View, ids: impl Iterator<Item = TraceId> + Clone, range: TimeRange) -> Vec<TracePart> {
     let mut parts: FxHashMap<TraceId, TracePart> = FxHashMap::default();
     for head in &view.heads {
         head.read(|contents| {
@@ -282,7 +276,7 @@ fn newest_parts(view: &View, ids: impl Iterator<Item = TraceId> + Clone, range: 
             }
         });
     }
-    let overlaps = |part: &TracePart| part.end_unix_nanos >= range.start && part.start_unix_nanos <= range.end;
+    let overlaps = |part: &TracePart| range.overlaps(part.start_unix_nanos, part.end_unix_nanos);
     let mut parts: Vec<TracePart> = parts.into_values().filter(overlaps).collect();
     parts.sort_unstable_by_key(|part| (std::cmp::Reverse(part.end_unix_nanos), part.trace_id));
     parts

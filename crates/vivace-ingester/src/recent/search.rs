@@ -139,7 +139,7 @@ impl Search {
     /// Traces that may match.
     fn traces(&mut self, view: &View, reader: &mut Reader, ids: Vec<TraceId>) {
         let fetch = self.plan.fetch().clone();
-        let ids = newest_first(view, ids, fetch.start_unix_nanos, fetch.end_unix_nanos);
+        let ids = newest_first(view, ids, fetch.range);
         let mut rest = &ids[..];
         while let Some(chunk) = self.at_once.next_of(reader, view, &mut rest, |id| *id) {
             if self.is_over() {
@@ -158,7 +158,7 @@ impl Search {
             if self.is_over() {
                 break;
             }
-            if !overlaps(&block.meta, fetch.start_unix_nanos, if fetch.end_unix_nanos == 0 { u64::MAX } else { fetch.end_unix_nanos }) {
+            if !overlaps(&block.meta, fetch.range) {
                 continue;
             }
             let reader = match sources.open(block) {

@@ -11,7 +11,7 @@ use rustc_hash::{FxHashMap, FxHashSet, FxHasher};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Status, Streaming};
 use vivace_block::{TRACE_SPREAD_NANOS, live};
-use vivace_core::{TenantId, TraceId};
+use vivace_core::{TenantId, TimeRange, TraceId};
 use vivace_proto::tempopb::SearchMetrics;
 use vivace_proto::vivace::v1::{
     AllNamed, NamedTraces, SeriesFromIngester, SeriesRequest, SeriesResponse, SeriesToIngester, series_from_ingester, series_to_ingester,
@@ -94,15 +94,14 @@ impl Recent {
     async fn name(&self, tenant: &TenantId, request: SeriesRequest) -> Result<(VecDeque<SeriesFromIngester>, Session), QueryError> {
         let plan = MetricsPlan::of_request(&request).map_err(|e| QueryError::Invalid(e.to_string()))?;
         let (mut sources, guard) = self.sources(tenant, &request.answering, &request.known_blocks)?;
-        let (start, end) = (plan.fetch().start_unix_nanos, plan.fetch().end_unix_nanos);
+        let range = plan.fetch().range;
         let served = std::mem::take(&mut sources.view.served);
-        let served = served.iter().filter(|block| near_range(&block.meta, start, end)).map(|block| block.meta.to_json().into()).collect();
+        let served = served.iter().filter(|block| near_range(&block.meta, range)).map(|block| block.meta.to_json().into()).collect();
         let named = blocking(move || {
             // A trace of which a part is out of the range is named too where the whole decides.
             let spread = if plan.needs_whole_traces() { TRACE_SPREAD_NANOS } else { 0 };
-            let range = (start.saturating_sub(spread), if end == 0 { 0 } else { end.saturating_add(spread) });
             let mut reader = Reader::within(&sources.budget)?;
-            let named = name_all(&mut sources, range, &mut reader);
+            let named = name_all(&mut sources, range.widened(spread), &mut reader);
             let all_named = AllNamed { oldest_arrival: oldest_arrival(&sources.view), served };
             let messages = named.into_iter().map(series_from_ingester::Message::Named);
             let messages = messages.chain([series_from_ingester::Message::AllNamed(all_named)]);
@@ -117,7 +116,7 @@ impl Recent {
 }
 
 /// Names what is live and what is held for others, and brings that among the live segments.
-fn name_all(sources: &mut Sources, range: (u64, u64), reader: &mut Reader) -> Vec<NamedTraces> {
+fn name_all(sources: &mut Sources, range: TimeRange, reader: &mut Reader) -> Vec<NamedTraces> {
     let Sources { view, stop, .. } = sources;
     let mut all = named(view, range, None);
     let mut of_others = View { held: std::mem::take(&mut view.held), ..View::default() };
@@ -164,9 +163,9 @@ impl LeaveOut {
 }
 
 /// The traces of these heads that overlap a range, in messages of such that start at about the same time.
-fn named(view: &View, (start, end): (u64, u64), held_segments: Option<&FxHashMap<TraceId, u64>>) -> Vec<NamedTraces> {
+fn named(view: &View, range: TimeRange, held_segments: Option<&FxHashMap<TraceId, u64>>) -> Vec<NamedTraces> {
     let ids: FxHashSet<TraceId> = view.heads.iter().flat_map(|head| head.read(Contents::traces)).collect();
-    let mut traces = in_time(view, ids.into_iter().collect(), start, end);
+    let mut traces = in_time(view, ids.into_iter().collect(), range);
     traces.sort_unstable();
     let message = |traces: &[(u64, u64, TraceId)]| NamedTraces {
         trace_ids: traces.iter().flat_map(|(_, _, id)| id.0).collect::<Vec<u8>>().into(),
@@ -263,7 +262,7 @@ impl Count {
 
     fn traces(&mut self, view: &View, reader: &mut Reader, ids: Vec<TraceId>) -> ControlFlow<()> {
         let fetch = self.plan.fetch();
-        let ids = in_time(view, ids, fetch.start_unix_nanos, fetch.end_unix_nanos);
+        let ids = in_time(view, ids, fetch.range);
         let ids: Vec<TraceId> = ids.into_iter().map(|(_, _, id)| id).collect();
         let mut rest = &ids[..];
         while !rest.is_empty() {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rustc_hash::{FxHashMap, FxHashSet};
 use tokio_util::sync::CancellationToken;
 use vivace_block::live::Candidates;
-use vivace_core::TraceId;
+use vivace_core::{TimeRange, TraceId};
 use vivace_traceql::{Fetch, TraceFilter};
 
 use super::reader::{Reader, WINDOW_BYTES};
@@ -124,16 +124,16 @@ fn is_decided_by_one_span(filter: &TraceFilter) -> bool {
     }
 }
 
-/// The traces that overlap the range, those first whose last span ended last. 0 is no bound.
-pub(super) fn newest_first(view: &View, ids: Vec<TraceId>, start_unix_nanos: u64, end_unix_nanos: u64) -> Vec<TraceId> {
-    let mut ids = in_time(view, ids, start_unix_nanos, end_unix_nanos);
+/// The traces that overlap the range, those first whose last span ended last.
+pub(super) fn newest_first(view: &View, ids: Vec<TraceId>, range: TimeRange) -> Vec<TraceId> {
+    let mut ids = in_time(view, ids, range);
     ids.sort_unstable_by_key(|(_, end, id)| std::cmp::Reverse((*end, *id)));
     ids.into_iter().map(|(_, _, id)| id).collect()
 }
 
 /// The traces that overlap the range, behind the times at which their first span started and their last one ended, in Unix
-/// nanoseconds. 0 is no bound.
-pub(super) fn in_time(view: &View, ids: Vec<TraceId>, start_unix_nanos: u64, end_unix_nanos: u64) -> Vec<(u64, u64, TraceId)> {
+/// nanoseconds.
+pub(super) fn in_time(view: &View, ids: Vec<TraceId>, range: TimeRange) -> Vec<(u64, u64, TraceId)> {
     let mut times: FxHashMap<TraceId, (u64, u64)> = FxHashMap::default();
     for head in &view.heads {
         head.read(|contents| {
@@ -146,6 +146,5 @@ pub(super) fn in_time(view: &View, ids: Vec<TraceId>, start_unix_nanos: u64, end
             }
         });
     }
-    let is_in_range = |(start, end): &(u64, u64)| *end >= start_unix_nanos && (end_unix_nanos == 0 || *start <= end_unix_nanos);
-    times.iter().filter(|(_, times)| is_in_range(times)).map(|(id, (start, end))| (*start, *end, *id)).collect()
+    times.iter().filter(|(_, (start, end))| range.overlaps(*start, *end)).map(|(id, (start, end))| (*start, *end, *id)).collect()
 }

@@ -6,7 +6,7 @@ use prost::Message;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use vivace_block::{Format, JoinedFetch, SpanRef, live, part_filter};
-use vivace_core::{BlockId, TenantId};
+use vivace_core::{BlockId, SECOND, TenantId, TimeRange};
 use vivace_proto::otlp::{Resource, Span, Status};
 use vivace_storage::overlaps;
 use vivace_testkit::attribute;
@@ -14,7 +14,6 @@ use vivace_traceql::{Fetch, MetricsPlan, MetricsRange, Partial, Release, parse};
 
 use super::*;
 
-const SECOND: u64 = 1_000_000_000;
 const HOUR: u64 = 3600 * SECOND;
 /// When all this is, and when everything arrives.
 const NOW: u64 = 1_800_000_000 * SECOND;
@@ -82,14 +81,14 @@ impl OneIngester {
         self.own.iter().chain(self.held.values().flatten())
     }
 
-    fn named(&self, range: (u64, u64)) -> Vec<Named> {
+    fn named(&self, range: TimeRange) -> Vec<Named> {
         let mut named = Vec::new();
         let ids = |spans: &mut dyn Iterator<Item = &OneSpan>| -> BTreeSet<TraceId> { spans.map(|span| span.trace).collect() };
         let mut add = |of: &[&OneSpan], id: TraceId, held: Option<u64>| {
             let of_trace = || of.iter().filter(|span| span.trace == id);
             let start = of_trace().map(|span| span.start).min().unwrap_or_default();
             let end = of_trace().map(|span| span.start + span.duration).max().unwrap_or_default();
-            if end >= range.0 && start <= range.1 {
+            if range.overlaps(start, end) {
                 named.push(Named {
                     traces: vec![id],
                     held_segments: held.into_iter().collect(),
@@ -191,15 +190,14 @@ impl World {
         let fetch = plan.fetch();
         let mut partial = plan.partial();
         let spread = if plan.needs_whole_traces() { TRACE_SPREAD_NANOS } else { 0 };
-        let range = (fetch.start_unix_nanos - spread, fetch.end_unix_nanos + spread);
         let filter = if plan.needs_whole_traces() { part_filter(&fetch.filter) } else { fetch.filter.clone() };
-        let of_parts = Fetch { filter, start_unix_nanos: range.0, end_unix_nanos: range.1, ..fetch.clone() };
+        let of_parts = Fetch { filter, range: fetch.range.widened(spread), ..fetch.clone() };
         let may_count = |spans: &[&OneSpan]| -> BTreeSet<TraceId> { batch(&of_parts, spans).traces.iter().map(|t| t.trace_id).collect() };
         let has = |block: &Block, id: TraceId| block.spans.iter().any(|span| span.trace == id);
 
-        let named: Vec<Vec<Named>> = self.ingesters.iter().map(|ingester| ingester.named(range)).collect();
+        let named: Vec<Vec<Named>> = self.ingesters.iter().map(|ingester| ingester.named(of_parts.range)).collect();
         let mut told: BTreeSet<(BlockId, TraceId)> = BTreeSet::new();
-        let considered = || self.blocks.iter().filter(|block| near_range(&block.meta, fetch.start_unix_nanos, fetch.end_unix_nanos));
+        let considered = || self.blocks.iter().filter(|block| near_range(&block.meta, fetch.range));
         for block in considered() {
             let groups = named.iter().flatten().filter(|group| group.may_be_in(&block.meta));
             let ids = groups.flat_map(|group| &group.traces).filter(|id| has(block, **id));
@@ -218,7 +216,7 @@ impl World {
         let live: BTreeSet<TraceId> = split.iter().copied().chain(in_blocks.iter().copied()).collect();
 
         let mut around: BTreeSet<BlockId> = told.iter().map(|(block, _)| *block).collect();
-        for block in self.blocks.iter().filter(|block| overlaps(&block.meta, fetch.start_unix_nanos, fetch.end_unix_nanos)) {
+        for block in self.blocks.iter().filter(|block| overlaps(&block.meta, fetch.range)) {
             let neighbours =
                 || self.blocks.iter().filter(|other| other.meta.block_id != block.meta.block_id && near(&other.meta, &block.meta));
             let left = |id: TraceId| told.contains(&(block.meta.block_id, id)) || neighbours().any(|other| has(other, id));

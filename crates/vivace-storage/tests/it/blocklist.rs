@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use vivace_config::{Backend, LocalBackend, TraceStorage};
-use vivace_core::TenantId;
+use vivace_core::{SECOND, TenantId, TimeRange};
 use vivace_storage::{Bucket, Change, PollError, PollOptions, Poller, overlaps};
 use vivace_testkit::{Faulty, Listings};
 
@@ -159,10 +159,14 @@ async fn a_tenant_is_looked_up_when_first_asked_for() {
 async fn time_bounds_are_used_when_both_are_given() {
     let meta = store(&Bucket::memory(), &tenant("a"), 1, b"one").await;
     let (start, end) = (meta.start_unix_nanos, meta.end_unix_nanos);
-    let second = 1_000_000_000;
-    assert!(overlaps(&meta, 0, 0) && overlaps(&meta, end + 5 * second, 0) && overlaps(&meta, 0, 1));
-    assert!(overlaps(&meta, start - 1, start + 1) && overlaps(&meta, end, end + second));
-    assert!(!overlaps(&meta, start - second, start) && !overlaps(&meta, end + second, end + 2 * second));
+    let between = |start, end| overlaps(&meta, TimeRange::between(start, end));
+    assert!(
+        [TimeRange::ALL, TimeRange { start: Some(end + 5 * SECOND), end: None }, TimeRange { start: None, end: Some(1) }]
+            .iter()
+            .all(|open| overlaps(&meta, *open))
+    );
+    assert!(between(start - 1, start + 1) && between(end, end + SECOND) && between(start - SECOND, start));
+    assert!(!between(start - 2 * SECOND, start - SECOND) && !between(end + SECOND, end + 2 * SECOND));
 }
 
 #[tokio::test]

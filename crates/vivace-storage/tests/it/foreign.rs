@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use vivace_block::BlockMeta;
 use vivace_config::{Backend, LocalBackend, TraceStorage};
+use vivace_core::{SECOND, TimeRange};
 use vivace_storage::{Bucket, PollOptions, Poller, overlaps};
 use vivace_testkit::{Faulty, Listings};
 
@@ -99,7 +100,6 @@ async fn a_tenant_that_cannot_be_listed_is_known_to_be_unknown() {
     assert_eq!((list.live(&a).len(), list.why_unknown(&a)), (1, None));
 }
 
-const SECOND: u64 = 1_000_000_000;
 /// 2200-01-01.
 const YEAR_2200: u64 = 7_258_118_400 * SECOND;
 
@@ -138,9 +138,13 @@ async fn blocks_of_any_time_are_listed_and_asked() {
             assert_eq!((meta.start_unix_nanos, meta.end_unix_nanos), want, "{start} to {end}");
             // Whatever the block says of itself, a search of that time looks into it; so does every one where it says nonsense.
             for at in [start, end].into_iter().filter(|at| *at > 0) {
-                assert!(overlaps(&meta, at.saturating_sub(SECOND).max(1), at.saturating_add(SECOND)), "{start} to {end}, asked of {at}");
+                assert!(
+                    overlaps(&meta, TimeRange::between(at.saturating_sub(SECOND), at.saturating_add(SECOND))),
+                    "{start} to {end}, asked of {at}"
+                );
             }
-            assert_eq!(overlaps(&meta, now - 3600 * SECOND, now - 1800 * SECOND), !is_known || start == 0 && end > now - 3600 * SECOND);
+            let before = TimeRange::between(now - 3600 * SECOND, now - 1800 * SECOND);
+            assert_eq!(overlaps(&meta, before), !is_known || start == 0 && end > now - 3600 * SECOND);
         }
     }
 }

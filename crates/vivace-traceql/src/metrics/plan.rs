@@ -20,6 +20,7 @@ use crate::held::Held;
 use crate::pipeline::Program;
 use crate::types::Type;
 use crate::{Attribute, Batch, Fetch, Intrinsic, Scope, TraceFilter, Value, need, whole};
+use vivace_core::TimeRange;
 
 /// No query has more exemplars than this.
 pub const MAX_EXEMPLARS: usize = 100;
@@ -126,8 +127,7 @@ impl Query {
             false => need::of_pipeline(&stage.source.0),
         });
         let fetch = Fetch {
-            start_unix_nanos: range.start_unix_nanos(),
-            end_unix_nanos: range.end_unix_nanos(),
+            range: TimeRange::between(range.start_unix_nanos(), range.end_unix_nanos()),
             filter: need::any_of(filters),
             span_attributes: columns.span,
             event_attributes: columns.event,

@@ -1,5 +1,6 @@
 //! What queries find in the data of the worked examples.
 
+use vivace_core::TimeRange;
 use vivace_proto::otlp::{KeyValue, any_value};
 use vivace_proto::tempopb::{ServiceStats, TraceSearchMetadata};
 use vivace_traceql::{SearchPlan, Value, parse};
@@ -8,7 +9,7 @@ use crate::data::{self, BASE, MS};
 use crate::examples::EXAMPLES;
 
 fn plan(query: &str) -> SearchPlan {
-    parse(query).expect(query).search_plan(0, 0).expect(query)
+    parse(query).expect(query).search_plan(TimeRange::ALL).expect(query)
 }
 
 fn search(query: &str) -> Vec<TraceSearchMetadata> {
@@ -181,7 +182,7 @@ fn spans_per_spanset_and_matched() {
 #[test]
 fn a_trace_is_searched_if_it_overlaps_the_range() {
     let between = |start_ms: u64, end_ms: u64| {
-        let plan = parse("{}").expect("a query").search_plan(BASE + start_ms * MS, BASE + end_ms * MS).expect("a plan");
+        let plan = parse("{}").expect("a query").search_plan(TimeRange::between(BASE + start_ms * MS, BASE + end_ms * MS)).expect("a plan");
         plan.evaluate(&data::batch(&data::traces(), plan.fetch()), 1).into_iter().map(|t| t.trace_id).collect::<Vec<_>>()
     };
     assert_eq!(between(0, 1000), ["1a"]);
@@ -193,9 +194,9 @@ fn a_trace_is_searched_if_it_overlaps_the_range() {
 #[test]
 fn metrics_queries_are_searched_by_their_filter() {
     assert_eq!(found(&search("{ name = \"B\" } | rate() by(name) | topk(3)")), "1a: B");
-    let error = parse("({} | rate()) + ({} | rate())").expect("a query").search_plan(0, 0).expect_err("no search");
+    let error = parse("({} | rate()) + ({} | rate())").expect("a query").search_plan(TimeRange::ALL).expect_err("no search");
     assert_eq!(error.to_string(), "arithmetic between metrics in a search is not supported yet");
-    assert!(parse("{} with(most_recent=true)").expect("a query").search_plan(0, 0).expect("a plan").most_recent());
+    assert!(parse("{} with(most_recent=true)").expect("a query").search_plan(TimeRange::ALL).expect("a plan").most_recent());
     assert!(!parse("{} with(most_recent=1)").expect("a query").most_recent());
 }
 

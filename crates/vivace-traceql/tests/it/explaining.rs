@@ -1,5 +1,6 @@
 //! What is said about how a query will be answered.
 
+use vivace_core::TimeRange;
 use vivace_traceql::parse;
 
 #[track_caller]
@@ -83,7 +84,7 @@ fn metrics() {
 #[test]
 fn errors() {
     assert_eq!(
-        parse("({} | rate()) + ({} | rate())").expect("a query").search_plan(0, 0).expect_err("refused").to_string(),
+        parse("({} | rate()) + ({} | rate())").expect("a query").search_plan(TimeRange::ALL).expect_err("refused").to_string(),
         "arithmetic between metrics in a search is not supported yet"
     );
 }

@@ -3,11 +3,9 @@
 use std::ops::ControlFlow;
 
 use vivace_core::budget::{Account, Budget};
-use vivace_core::{SpanId, TraceId};
+use vivace_core::{SECOND, SpanId, TraceId};
 use vivace_proto::tempopb::{SpanSet, TraceSearchMetadata};
 use vivace_traceql::{Batch, Halted, MetricsPlan, MetricsRange, Release, SearchCombiner, SpanRow, TraceRow, Value, parse};
-
-const SECOND: u64 = 1_000_000_000;
 
 /// One trace of so many spans, a second apart; their first column is a text of its own.
 fn spans(count: usize, plan: &MetricsPlan) -> Batch {

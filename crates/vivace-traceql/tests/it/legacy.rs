@@ -1,12 +1,13 @@
 //! Search by tags and durations.
 
+use vivace_core::TimeRange;
 use vivace_traceql::{LegacySearch, TraceFilter, parse_tags};
 
 use crate::data;
 
 fn search(tags: &str, min_duration_ms: Option<u64>, max_duration_ms: Option<u64>) -> Vec<String> {
     let search = LegacySearch { tags: parse_tags(tags).expect(tags), min_duration_ms, max_duration_ms };
-    let plan = search.search_plan(0, 0).expect("a plan");
+    let plan = search.search_plan(TimeRange::ALL).expect("a plan");
     let traces = data::traces();
     let results = plan.evaluate(&data::batch(&traces, plan.fetch()), 3);
     for result in &results {
@@ -48,13 +49,13 @@ fn durations_are_those_of_the_trace_in_milliseconds() {
     assert_eq!(search("", None, Some(300)), ["1a", "3c"]);
     assert_eq!(search("", Some(20), Some(20)), ["3c"]);
     let upside_down = LegacySearch { tags: Vec::new(), min_duration_ms: Some(2), max_duration_ms: Some(1) };
-    assert!(upside_down.search_plan(0, 0).expect_err("upside down").to_string().contains("2ms is above maxDuration of 1ms"));
+    assert!(upside_down.search_plan(TimeRange::ALL).expect_err("upside down").to_string().contains("2ms is above maxDuration of 1ms"));
 }
 
 #[test]
 fn what_cannot_match_is_not_fetched() {
     let search = LegacySearch { tags: vec![("status.code".to_owned(), "x".to_owned())], ..Default::default() };
-    assert_eq!(search.search_plan(0, 0).expect("a plan").fetch().filter, TraceFilter::Nothing);
+    assert_eq!(search.search_plan(TimeRange::ALL).expect("a plan").fetch().filter, TraceFilter::Nothing);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use vivace_traceql::{
 
 use crate::data::text;
 
-pub(crate) const SECOND: u64 = 1_000_000_000;
+pub(crate) use vivace_core::SECOND;
 /// A multiple of 60 s.
 pub(crate) const T0: u64 = 1_700_000_040 * SECOND;
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use vivace_core::TimeRange;
 use vivace_traceql::{Answer, Exemplar, MetricsPlan, MetricsRange, Release, Series, Value, parse};
 
 use crate::data::{self, BASE, MS, text};
@@ -98,7 +99,7 @@ fn whole_traces_are_needed_where_spans_decide_together() {
     let needs = |query: &str| {
         let query = parse(query).expect(query);
         let metrics = if query.is_metrics() { query.metrics_plan(range(), 0).expect("a plan").needs_whole_traces() } else { false };
-        (query.search_plan(0, 0).expect("a plan").needs_whole_traces(), metrics)
+        (query.search_plan(TimeRange::ALL).expect("a plan").needs_whole_traces(), metrics)
     };
     for alone in [
         "{ name = \"x\" && event.a = 1 || span.b > 2 } | rate() by (resource.service.name)",
@@ -274,6 +275,6 @@ fn what_cannot_match_is_not_fetched() {
     assert_ne!(filter("({ false } | rate()) + ({ name = \"x\" } | rate())"), TraceFilter::Nothing);
     assert_eq!(filter("({ name = \"x\" } | rate()) / ({} | rate())"), TraceFilter::All);
     let fetch = plan("{} | rate()", range(), 0).fetch().clone();
-    assert_eq!((fetch.start_unix_nanos, fetch.end_unix_nanos), (T0 - 60 * SECOND, T0 + 120 * SECOND));
+    assert_eq!(fetch.range, TimeRange::between(T0 - 60 * SECOND, T0 + 120 * SECOND));
     assert_eq!(parse("{}").expect("a query").metrics_plan(range(), 0).expect_err("refused").to_string(), "not a metrics query");
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use vivace_core::{SECOND, TimeRange};
 use vivace_proto::tempopb::{SearchRequest, SearchTagsRequest};
 use vivace_traceql::{QueryError, Scope, SearchPlan, TagFilter, TagScope, TraceFilter, search_limit, tag_limit, tag_names_answer};
 
@@ -13,7 +14,7 @@ fn search(query: &str) -> SearchRequest {
 fn a_search_is_traceql_or_tags_and_durations() {
     let plan =
         SearchPlan::of_request(&SearchRequest { start: 10, end: 20, ..search("{ name = `a` } with(most_recent=true)") }).expect("plans");
-    assert_eq!((plan.fetch().start_unix_nanos, plan.fetch().end_unix_nanos), (10_000_000_000, 20_000_000_000));
+    assert_eq!(plan.fetch().range, TimeRange::between(10 * SECOND, 20 * SECOND));
     assert!(plan.most_recent() && !plan.needs_whole_traces());
     let everything = SearchPlan::of_request(&SearchRequest::default()).expect("plans");
     assert_eq!(everything.fetch().filter, TraceFilter::All);
@@ -74,5 +75,5 @@ fn a_filter_of_names_has_the_range_of_its_request() {
     let request = SearchTagsRequest { query: "{ name = `a` }".to_owned(), start: 10, end: 20, ..Default::default() };
     let filter = TagFilter::of_names_request(&request).expect("a filter");
     assert!(!filter.passes_everything());
-    assert_eq!((filter.fetch().start_unix_nanos, filter.fetch().end_unix_nanos), (10_000_000_000, 20_000_000_000));
+    assert_eq!(filter.fetch().range, TimeRange::between(10 * SECOND, 20 * SECOND));
 }

@@ -1,12 +1,13 @@
 //! The filter of tag requests, and what is answered without data.
 
+use vivace_core::TimeRange;
 use vivace_traceql::{Attribute, TagFilter, TagValue, Value, fixed_tag_values, parse_attribute};
 
 use crate::data;
 
 fn filter(q: &str, requested: Option<&str>) -> TagFilter {
     let requested = requested.map(|r| parse_attribute(r).expect(r));
-    TagFilter::parse(q, requested.as_ref(), 0, 0).expect(q)
+    TagFilter::parse(q, requested.as_ref(), TimeRange::ALL).expect(q)
 }
 
 /// Names of the spans whose tags count.
@@ -59,8 +60,8 @@ fn conditions_on_the_requested_tag() {
 fn too_many_ways_are_refused() {
     let either = "(.a = 1 || .b = 1)";
     let q = |times: usize| format!("{{ {} }}", vec![either; times].join(" && "));
-    TagFilter::parse(&q(6), None, 0, 0).expect("64 ways");
-    let error = TagFilter::parse(&q(7), None, 0, 0).expect_err("128 ways").to_string();
+    TagFilter::parse(&q(6), None, TimeRange::ALL).expect("64 ways");
+    let error = TagFilter::parse(&q(7), None, TimeRange::ALL).expect_err("128 ways").to_string();
     assert!(error.contains("128 ways, the limit is 100"), "{error}");
 }
 

@@ -1,0 +1,24 @@
+//! A gRPC port that is spoken to in plain HTTP says where that belongs. The router of gRPC would answer 200, in whose trailers alone it
+//! says that there is no such call: senders of spans take that for success.
+
+use axum::Router;
+use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::middleware::{Next, from_fn};
+use axum::response::IntoResponse;
+
+use crate::connection::is_grpc;
+
+/// These routes for requests of gRPC, by their content type; all others are refused with 415 and `elsewhere`, a sentence.
+pub fn grpc_only(routes: Router, elsewhere: &str) -> Router {
+    let refusal = format!("{elsewhere}\n");
+    routes.layer(from_fn(move |request: Request, next: Next| {
+        let refusal = refusal.clone();
+        async move {
+            if is_grpc(request.headers()) {
+                return next.run(request).await;
+            }
+            (StatusCode::UNSUPPORTED_MEDIA_TYPE, refusal).into_response()
+        }
+    }))
+}
