@@ -7,7 +7,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use tokio_util::sync::CancellationToken;
 use vivace_block::{ReadError, TRACE_SPREAD_NANOS, TracePart, live, part_filter};
 use vivace_core::pieces::{PIECE_BYTES, Pieces};
-use vivace_core::{TenantId, TimeRange, TraceId};
+use vivace_core::{TenantId, TraceId};
 use vivace_proto::tempopb::SearchMetrics;
 use vivace_proto::vivace::v1::{self as proto, CountPlacesRequest, CountPlacesResponse, SearchPartsRequest, SearchPartsResponse};
 use vivace_traceql::{Batch, SearchCombiner, SearchPlan, TraceFilter, search_limit};
@@ -176,7 +176,7 @@ impl PartsSearch {
             candidates.finish_parts().into_iter().collect()
         };
         let range = fetch.range.widened(TRACE_SPREAD_NANOS);
-        let parts = newest_parts(view, may_match_alone.keys().copied(), range);
+        let parts = view.newest_parts(may_match_alone.keys().copied(), range);
         let (mut rest, mut at_once) = (&parts[..], AtOnce::few());
         while let Some(parts) = at_once.next_of(reader, view, &mut rest, |part| part.trace_id) {
             if self.is_over() {
@@ -259,25 +259,4 @@ impl PartsSearch {
             places,
         }
     }
-}
-
-/// What the heads have of these traces, where that overlaps the range; those first whose last span ended last.
-fn newest_parts(view: &View, ids: impl Iterator<Item = TraceId> + Clone, range: TimeRange) -> Vec<TracePart> {
-    let mut parts: FxHashMap<TraceId, TracePart> = FxHashMap::default();
-    for head in &view.heads {
-        head.read(|contents| {
-            for trace_id in ids.clone() {
-                if let Some(entry) = contents.index.get(&trace_id) {
-                    let (start_unix_nanos, end_unix_nanos) = (entry.start_unix_nanos, entry.end_unix_nanos);
-                    let part = parts.entry(trace_id).or_insert(TracePart { trace_id, start_unix_nanos, end_unix_nanos });
-                    part.start_unix_nanos = part.start_unix_nanos.min(start_unix_nanos);
-                    part.end_unix_nanos = part.end_unix_nanos.max(end_unix_nanos);
-                }
-            }
-        });
-    }
-    let overlaps = |part: &TracePart| range.overlaps(part.start_unix_nanos, part.end_unix_nanos);
-    let mut parts: Vec<TracePart> = parts.into_values().filter(overlaps).collect();
-    parts.sort_unstable_by_key(|part| (std::cmp::Reverse(part.end_unix_nanos), part.trace_id));
-    parts
 }

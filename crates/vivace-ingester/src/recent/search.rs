@@ -17,7 +17,6 @@ use super::error::QueryError;
 use super::left_out::LeftOut;
 use super::reader::Reader;
 use super::sources::Sources;
-use super::view::newest_first;
 use crate::store::View;
 
 /// How many traces are brought together at once for exact evaluation: few at first, since they do when most of them match, and
@@ -139,7 +138,8 @@ impl Search {
     /// Traces that may match.
     fn traces(&mut self, view: &View, reader: &mut Reader, ids: Vec<TraceId>) {
         let fetch = self.plan.fetch().clone();
-        let ids = newest_first(view, ids, fetch.range);
+        let parts = view.newest_parts(ids.iter().copied(), fetch.range);
+        let ids: Vec<TraceId> = parts.into_iter().map(|part| part.trace_id).collect();
         let mut rest = &ids[..];
         while let Some(chunk) = self.at_once.next_of(reader, view, &mut rest, |id| *id) {
             if self.is_over() {

@@ -10,7 +10,7 @@ use futures::Stream;
 use rustc_hash::{FxHashMap, FxHashSet, FxHasher};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Status, Streaming};
-use vivace_block::{TRACE_SPREAD_NANOS, live};
+use vivace_block::{TRACE_SPREAD_NANOS, TracePart, live};
 use vivace_core::{TenantId, TimeRange, TraceId};
 use vivace_proto::tempopb::SearchMetrics;
 use vivace_proto::vivace::v1::{
@@ -22,7 +22,6 @@ use vivace_traceql::{MetricsPlan, Partial, TraceFilter};
 use super::error::QueryError;
 use super::reader::Reader;
 use super::sources::{Sources, blocking};
-use super::view::in_time;
 use super::{Recent, ids_of};
 use crate::segment::Segment;
 use crate::store::{Contents, View};
@@ -165,17 +164,16 @@ impl LeaveOut {
 /// The traces of these heads that overlap a range, in messages of such that start at about the same time.
 fn named(view: &View, range: TimeRange, held_segments: Option<&FxHashMap<TraceId, u64>>) -> Vec<NamedTraces> {
     let ids: FxHashSet<TraceId> = view.heads.iter().flat_map(|head| head.read(Contents::traces)).collect();
-    let mut traces = in_time(view, ids.into_iter().collect(), range);
-    traces.sort_unstable();
-    let message = |traces: &[(u64, u64, TraceId)]| NamedTraces {
-        trace_ids: traces.iter().flat_map(|(_, _, id)| id.0).collect::<Vec<u8>>().into(),
-        held_segments: held_segments
-            .map(|segments| traces.iter().map(|(_, _, id)| segments.get(id).copied().unwrap_or_default()).collect())
-            .unwrap_or_default(),
-        start: traces.first().map_or(0, |(start, _, _)| *start),
-        end: traces.iter().map(|(_, end, _)| *end).max().unwrap_or_default(),
+    let mut parts = view.parts(ids.iter().copied(), range);
+    parts.sort_unstable_by_key(|part| (part.start_unix_nanos, part.end_unix_nanos, part.trace_id));
+    let held_segments_of = |part: &TracePart| held_segments.map(|segments| segments.get(&part.trace_id).copied().unwrap_or_default());
+    let message = |parts: &[TracePart]| NamedTraces {
+        trace_ids: parts.iter().flat_map(|part| part.trace_id.0).collect::<Vec<u8>>().into(),
+        held_segments: parts.iter().filter_map(held_segments_of).collect(),
+        start: parts.first().map_or(0, |part| part.start_unix_nanos),
+        end: parts.iter().map(|part| part.end_unix_nanos).max().unwrap_or_default(),
     };
-    traces.chunks(NAMED_AT_ONCE).map(message).collect()
+    parts.chunks(NAMED_AT_ONCE).map(message).collect()
 }
 
 /// Of each trace, a number that says which segments it is in.
@@ -262,8 +260,8 @@ impl Count {
 
     fn traces(&mut self, view: &View, reader: &mut Reader, ids: Vec<TraceId>) -> ControlFlow<()> {
         let fetch = self.plan.fetch();
-        let ids = in_time(view, ids, fetch.range);
-        let ids: Vec<TraceId> = ids.into_iter().map(|(_, _, id)| id).collect();
+        let parts = view.parts(ids.iter().copied(), fetch.range);
+        let ids: Vec<TraceId> = parts.into_iter().map(|part| part.trace_id).collect();
         let mut rest = &ids[..];
         while !rest.is_empty() {
             let some;

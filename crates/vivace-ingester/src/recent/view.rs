@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 use tokio_util::sync::CancellationToken;
+use vivace_block::TracePart;
 use vivace_block::live::Candidates;
 use vivace_core::{TimeRange, TraceId};
 use vivace_traceql::{Fetch, TraceFilter};
@@ -72,6 +73,30 @@ impl View {
         }
     }
 
+    /// What there is live of these traces, where that overlaps the range: when the first span started and the last one ended.
+    pub(super) fn parts(&self, ids: impl Iterator<Item = TraceId> + Clone, range: TimeRange) -> Vec<TracePart> {
+        let mut parts: FxHashMap<TraceId, TracePart> = FxHashMap::default();
+        for head in &self.heads {
+            head.read(|contents| {
+                for trace_id in ids.clone() {
+                    let Some(entry) = contents.index.get(&trace_id) else { continue };
+                    let (start_unix_nanos, end_unix_nanos) = (entry.start_unix_nanos, entry.end_unix_nanos);
+                    let part = parts.entry(trace_id).or_insert(TracePart { trace_id, start_unix_nanos, end_unix_nanos });
+                    part.start_unix_nanos = part.start_unix_nanos.min(start_unix_nanos);
+                    part.end_unix_nanos = part.end_unix_nanos.max(end_unix_nanos);
+                }
+            });
+        }
+        parts.into_values().filter(|part| range.overlaps(part.start_unix_nanos, part.end_unix_nanos)).collect()
+    }
+
+    /// The same, those first whose last span ended last.
+    pub(super) fn newest_parts(&self, ids: impl Iterator<Item = TraceId> + Clone, range: TimeRange) -> Vec<TracePart> {
+        let mut parts = self.parts(ids, range);
+        parts.sort_unstable_by_key(|part| (std::cmp::Reverse(part.end_unix_nanos), part.trace_id));
+        parts
+    }
+
     /// The traces that are wanted, those that came last first, in groups of a window's size.
     pub(super) fn trace_windows(&self, wanted: impl Fn(&TraceId) -> bool) -> Vec<Vec<TraceId>> {
         let mut seen: FxHashSet<TraceId> = FxHashSet::default();
@@ -122,29 +147,4 @@ fn is_decided_by_one_span(filter: &TraceFilter) -> bool {
         TraceFilter::And(filters) => filters.len() < 2 && filters.iter().all(is_decided_by_one_span),
         TraceFilter::Or(filters) => filters.iter().all(is_decided_by_one_span),
     }
-}
-
-/// The traces that overlap the range, those first whose last span ended last.
-pub(super) fn newest_first(view: &View, ids: Vec<TraceId>, range: TimeRange) -> Vec<TraceId> {
-    let mut ids = in_time(view, ids, range);
-    ids.sort_unstable_by_key(|(_, end, id)| std::cmp::Reverse((*end, *id)));
-    ids.into_iter().map(|(_, _, id)| id).collect()
-}
-
-/// The traces that overlap the range, behind the times at which their first span started and their last one ended, in Unix
-/// nanoseconds.
-pub(super) fn in_time(view: &View, ids: Vec<TraceId>, range: TimeRange) -> Vec<(u64, u64, TraceId)> {
-    let mut times: FxHashMap<TraceId, (u64, u64)> = FxHashMap::default();
-    for head in &view.heads {
-        head.read(|contents| {
-            for id in &ids {
-                if let Some(entry) = contents.index.get(id) {
-                    let (start, end) = times.entry(*id).or_insert((u64::MAX, 0));
-                    *start = entry.start_unix_nanos.min(*start);
-                    *end = entry.end_unix_nanos.max(*end);
-                }
-            }
-        });
-    }
-    times.iter().filter(|(_, (start, end))| range.overlaps(*start, *end)).map(|(id, (start, end))| (*start, *end, *id)).collect()
 }
