@@ -72,8 +72,16 @@ impl Flusher {
 
     /// Cuts heads, builds and stores their blocks, clears old ones, and adopts what belongs to primaries that are gone.
     /// Ends when told to; flushes under way are given up then and done again by the next process.
-    pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken) -> anyhow::Result<()> {
-        let _over = self.over.clone().drop_guard();
+    pub(crate) fn run(self: Arc<Self>, stop: CancellationToken) -> impl Future<Output = anyhow::Result<()>> {
+        // Guarded from here on: a task may be dropped before its future begins.
+        let over = self.over.clone().drop_guard();
+        async move {
+            let _over = over;
+            self.flush_until(stop).await
+        }
+    }
+
+    async fn flush_until(self: &Arc<Self>, stop: CancellationToken) -> anyhow::Result<()> {
         let mut follower = Follower::default();
         let mut flushes: JoinSet<()> = JoinSet::new();
         let builds = Arc::new(Semaphore::new(BUILDS_AT_ONCE));
@@ -101,10 +109,10 @@ impl Flusher {
                 if heads.is_empty() {
                     break;
                 }
-                flushes.spawn(Flush::new(&self, &builds, &stop, heads).run());
+                flushes.spawn(Flush::new(self, &builds, &stop, heads).run());
             }
             if is_tick {
-                let ticked = Arc::clone(&self);
+                let ticked = Arc::clone(self);
                 let cared_for = spawn_blocking(move || upkeep(&ticked.store, &ticked.settings, &ticked.limits));
                 cared_for.await.context("clearing blocks panicked")?;
                 follower.look_after(&self.succession).await;
