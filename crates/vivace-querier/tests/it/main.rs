@@ -3,7 +3,7 @@
 mod blocks;
 mod recent;
 mod system;
-mod whole;
+mod whole_traces;
 
 use std::collections::HashMap;
 use std::pin::Pin;

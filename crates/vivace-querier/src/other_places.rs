@@ -1,4 +1,5 @@
-//! Which traces of a job are in other places too: those must be brought together before they are judged as a whole.
+//! The places beside the one that a job reads, and which of the job's traces are there too: those must be brought together before
+//! they are judged as a whole.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,15 +8,14 @@ use futures::StreamExt;
 use rustc_hash::{FxHashMap, FxHashSet};
 use vivace_block::{BlockMeta, TracePart};
 use vivace_core::{BlockId, TenantId, TimeRange, TraceId};
-use vivace_proto::vivace::v1::{self as proto, BlockTraces, CountPlacesRequest, Places};
+use vivace_proto::vivace::v1::{BlockTraces, CountPlacesRequest, Places};
 use vivace_storage::{BucketError, near_range};
 
 use crate::JobError;
 use crate::blocks::Blocks;
-use crate::error::BlockFault;
-use crate::party::packed;
-use crate::recent::Ingesters;
-use crate::whole::add_new;
+use crate::error::{BlockFault, add_new};
+use crate::ingesters::Ingesters;
+use crate::wire::packed;
 
 /// Blocks whose ids are compared at the same time.
 const BLOCKS_AT_ONCE: usize = 8;
@@ -23,7 +23,7 @@ const BLOCKS_AT_ONCE: usize = 8;
 const IDS_AT_ONCE: usize = 100_000;
 
 /// The places beside the one that a job reads.
-pub(crate) struct Elsewhere<'a> {
+pub(crate) struct OtherPlaces<'a> {
     pub(crate) blocks: &'a Blocks,
     pub(crate) ingesters: &'a Ingesters,
     pub(crate) tenant: &'a TenantId,
@@ -35,17 +35,17 @@ pub(crate) struct Elsewhere<'a> {
 
 /// Where the parts come from that are compared with other places.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Here {
+pub(crate) enum PartsFrom {
     /// A block, which is not among [`Places::blocks`].
     Block,
     /// The ingesters themselves.
     Ingesters,
 }
 
-/// What [`Elsewhere::also_has`] found.
+/// What [`OtherPlaces::also_have`] found.
 #[derive(Debug, Default)]
-pub(crate) struct Split {
-    /// Traces that are in other places too.
+pub(crate) struct InOtherPlaces {
+    /// Traces that are split: other places have them too.
     pub(crate) traces: FxHashSet<TraceId>,
     /// Which of them each of the blocks has.
     pub(crate) in_blocks: Vec<BlockTraces>,
@@ -53,38 +53,38 @@ pub(crate) struct Split {
     pub(crate) inspected_bytes: u64,
 }
 
-impl Elsewhere<'_> {
+impl OtherPlaces<'_> {
     /// Those of `parts`, ascending by id, whose traces other places have too, exactly. Blocks are compared that are near the time of
     /// the parts.
-    pub(crate) async fn also_has(&self, parts: &[TracePart], here: Here) -> Result<Split, JobError> {
-        let mut split = Split::default();
+    pub(crate) async fn also_have(&self, parts: &[TracePart], from: PartsFrom) -> Result<InOtherPlaces, JobError> {
+        let mut also = InOtherPlaces::default();
         let (Some(start), Some(end)) = (parts.iter().map(|p| p.start_unix_nanos).min(), parts.iter().map(|p| p.end_unix_nanos).max())
         else {
-            return Ok(split);
+            return Ok(also);
         };
         let ids: Vec<TraceId> = parts.iter().map(|part| part.trace_id).collect();
         let mut metas = self.blocks.metas(self.tenant, &self.places.blocks).await?;
         metas.retain(|meta| near_range(meta, TimeRange::between(start, end)));
-        let in_blocks = self.blocks.all_holding(metas, &ids, &mut split.inspected_bytes);
-        let (found, (in_ingesters, warnings)) = futures::try_join!(in_blocks, self.in_ingesters(&ids, here))?;
+        let in_blocks = self.blocks.all_holding(metas, &ids, &mut also.inspected_bytes);
+        let (found, (in_ingesters, warnings)) = futures::try_join!(in_blocks, self.in_ingesters(&ids, from))?;
         for (meta, ids) in found {
-            split.in_blocks.push(BlockTraces { block_id: meta.block_id.0.to_vec().into(), trace_ids: packed(&ids).into() });
-            split.traces.extend(ids);
+            also.in_blocks.push(BlockTraces { block_id: meta.block_id.0.to_vec().into(), trace_ids: packed(&ids).into() });
+            also.traces.extend(ids);
         }
-        split.traces.extend(in_ingesters);
-        split.warnings = warnings;
-        Ok(split)
+        also.traces.extend(in_ingesters);
+        also.warnings = warnings;
+        Ok(also)
     }
 
     /// Traces that ingesters have too, with what may be missing.
-    async fn in_ingesters(&self, ids: &[TraceId], here: Here) -> Result<(Vec<TraceId>, Vec<String>), JobError> {
+    async fn in_ingesters(&self, ids: &[TraceId], from: PartsFrom) -> Result<(Vec<TraceId>, Vec<String>), JobError> {
         let mut found = Vec::new();
         let mut warnings = Vec::new();
         if !self.places.ingesters {
             return Ok((found, warnings));
         }
-        // What is here is itself one of the places that ingesters count.
-        let enough = if here == Here::Ingesters { 2 } else { 1 };
+        // Where the parts come from is itself one of the places that ingesters count.
+        let enough = if from == PartsFrom::Ingesters { 2 } else { 1 };
         for ids in ids.chunks(IDS_AT_ONCE) {
             let request =
                 CountPlacesRequest { trace_ids: packed(ids).into(), known_blocks: self.places.known_blocks.clone(), answering: Vec::new() };
@@ -177,9 +177,4 @@ pub(crate) fn united(parts: impl IntoIterator<Item = TracePart>) -> Vec<TracePar
     let mut traces: Vec<TracePart> = traces.into_values().collect();
     traces.sort_unstable_by_key(|part| part.trace_id);
     traces
-}
-
-pub(crate) fn from_message(part: &proto::TracePart) -> TracePart {
-    let proto::TracePart { trace_id, start_unix_nanos, end_unix_nanos } = part;
-    TracePart { trace_id: TraceId::from_slice(trace_id), start_unix_nanos: *start_unix_nanos, end_unix_nanos: *end_unix_nanos }
 }

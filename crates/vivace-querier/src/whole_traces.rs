@@ -18,16 +18,18 @@ use vivace_traceql::{Batch, Fetch, SearchCombiner, SearchPlan, search_limit};
 
 use crate::JobError;
 use crate::blocks::{Found, skipped};
-use crate::elsewhere::{Elsewhere, Here, from_message, united};
+use crate::error::add_new;
+use crate::join::{JoinStats, JoinedQuery};
+use crate::other_places::{OtherPlaces, PartsFrom, united};
 use crate::querier::Querier;
 use crate::search::{Matches, Matching, plan, stop_if};
-use crate::together::{Question, Took};
+use crate::wire::{ids_of, trace_part};
 
 /// Once the ingesters gave so many matches, no more are asked for in place of those that are split.
 const MATCHES_MAX: u32 = 20_000;
 
 /// What a job found, and the traces that it could not judge.
-pub(crate) struct Judged {
+pub(crate) struct SearchedParts {
     pub(crate) found: Found<Matches>,
     /// Traces that may match and are in several places, ascending.
     pub(crate) split: Vec<TraceId>,
@@ -36,8 +38,8 @@ pub(crate) struct Judged {
 }
 
 impl Querier {
-    fn elsewhere<'a>(&'a self, tenant: &'a TenantId, places: &'a Places, call: Duration) -> Elsewhere<'a> {
-        Elsewhere { blocks: &self.blocks, ingesters: &self.ingesters, tenant, places, call }
+    fn other_places<'a>(&'a self, tenant: &'a TenantId, places: &'a Places, call: Duration) -> OtherPlaces<'a> {
+        OtherPlaces { blocks: &self.blocks, ingesters: &self.ingesters, tenant, places, call }
     }
 
     /// The matching traces of some row groups that are nowhere else, and those that are elsewhere too and may match.
@@ -48,13 +50,13 @@ impl Querier {
         request: &SearchRequest,
         places: &Places,
         call: Duration,
-    ) -> Result<Judged, JobError> {
+    ) -> Result<SearchedParts, JobError> {
         let plan = plan(request)?;
         let weaker = part_filter(&plan.fetch().filter);
         let (limit, spans_per_spanset) = (search_limit(request), request.spans_per_span_set as usize);
         let mut combiner = SearchCombiner::within(&self.budget, limit, plan.most_recent());
         let (mut metrics, mut warnings, mut named) = (SearchMetrics::default(), Vec::new(), Vec::new());
-        let judged = |combiner, metrics, warnings, split| Judged {
+        let searched_parts = |combiner, metrics, warnings, split| SearchedParts {
             found: Found::of(combiner, metrics, warnings),
             split,
             live_in_blocks: Vec::new(),
@@ -67,10 +69,10 @@ impl Querier {
             }
             Err(fault) => {
                 warnings.push(skipped(&meta, fault)?);
-                return Ok(judged(combiner, metrics, warnings, named));
+                return Ok(searched_parts(combiner, metrics, warnings, named));
             }
         };
-        let elsewhere = self.elsewhere(&meta.tenant_id, places, call);
+        let others = self.other_places(&meta.tenant_id, places, call);
         // One after another, so that a search that is soon complete reads no more.
         for group in row_groups.start..row_groups.end.min(block.row_groups()) {
             let (fetch, filter) = (plan.fetch().clone(), weaker.clone());
@@ -82,17 +84,17 @@ impl Querier {
                     break;
                 }
             };
-            let split = elsewhere.also_has(&parts.traces, Here::Block).await?;
-            add_new(&mut warnings, split.warnings);
+            let also = others.also_have(&parts.traces, PartsFrom::Block).await?;
+            add_new(&mut warnings, also.warnings);
             metrics.inspected_traces = metrics.inspected_traces.saturating_add(u32::try_from(parts.stats.traces).unwrap_or(u32::MAX));
-            metrics.inspected_bytes += parts.stats.bytes + split.inspected_bytes;
-            named.extend(parts.traces.iter().map(|part| part.trace_id).filter(|id| split.traces.contains(id)));
+            metrics.inspected_bytes += parts.stats.bytes + also.inspected_bytes;
+            named.extend(parts.traces.iter().map(|part| part.trace_id).filter(|id| also.traces.contains(id)));
             let (plan, mut taken) = (plan.clone(), combiner);
             let searched;
             (combiner, searched) = self
                 .blocks
                 .with_reader(&block, move |block, cancelled| {
-                    let stats = block.search_parts(plan.fetch(), &parts, &|id| !split.traces.contains(id), &mut |batch| {
+                    let stats = block.search_parts(plan.fetch(), &parts, &|id| !also.traces.contains(id), &mut |batch| {
                         plan.evaluate_each(&batch, spans_per_spanset, &|| cancelled.is_cancelled(), &mut |trace| {
                             taken.add(trace);
                             stop_if(taken.is_complete())
@@ -116,7 +118,7 @@ impl Querier {
             }
         }
         combiner.check_any()?;
-        Ok(judged(combiner, metrics, warnings, named))
+        Ok(searched_parts(combiner, metrics, warnings, named))
     }
 
     /// The same for everything that the ingesters hold.
@@ -126,7 +128,7 @@ impl Querier {
         request: SearchRequest,
         places: &Places,
         call: Duration,
-    ) -> Result<Judged, JobError> {
+    ) -> Result<SearchedParts, JobError> {
         let limit = search_limit(&request);
         let mut asked = u32::try_from(limit).unwrap_or(u32::MAX);
         loop {
@@ -143,18 +145,18 @@ impl Querier {
             let answers = answers.await?;
             let mut matching = std::mem::replace(&mut *matching.lock(), Matching::within(&self.budget, 1));
             let mut warnings = answers.warnings;
-            let candidates = united(answers.parts.iter().flat_map(|part| &part.candidates).map(from_message));
+            let candidates = united(answers.parts.iter().flat_map(|part| &part.candidates).map(trace_part));
             // One ingester that has all in one place need not be asked again.
             let ingesters = answers.parts.iter().map(|part| part.places).sum::<u32>() > 1;
             let places = Places { ingesters, ..places.clone() };
-            let elsewhere = self.elsewhere(tenant, &places, call);
-            let split = elsewhere.also_has(&candidates, Here::Ingesters).await?;
-            add_new(&mut warnings, split.warnings);
+            let others = self.other_places(tenant, &places, call);
+            let also = others.also_have(&candidates, PartsFrom::Ingesters).await?;
+            add_new(&mut warnings, also.warnings);
             let has_more = answers.parts.iter().any(|part| part.more);
-            let not_judged: FxHashSet<String> = split.traces.iter().map(TraceId::trimmed_hex).collect();
+            let not_judged: FxHashSet<String> = also.traces.iter().map(TraceId::trimmed_hex).collect();
             matching.combiner.check_any()?;
             matching.combiner.retain(limit, |trace| !not_judged.contains(&trace.trace_id));
-            matching.metrics.inspected_bytes += split.inspected_bytes;
+            matching.metrics.inspected_bytes += also.inspected_bytes;
             // Matches that are split may have stood in the way of others.
             if has_more && matching.combiner.len() < limit && asked < MATCHES_MAX {
                 asked = asked.saturating_mul(8);
@@ -162,8 +164,8 @@ impl Querier {
             }
             let mut found = matching.finish();
             add_new(&mut found.warnings, warnings);
-            let named = candidates.into_iter().map(|part| part.trace_id).filter(|id| split.traces.contains(id)).collect();
-            return Ok(Judged { found, split: named, live_in_blocks: split.in_blocks });
+            let named = candidates.into_iter().map(|part| part.trace_id).filter(|id| also.traces.contains(id)).collect();
+            return Ok(SearchedParts { found, split: named, live_in_blocks: also.in_blocks });
         }
     }
 
@@ -172,18 +174,18 @@ impl Querier {
         let request = job.request.unwrap_or_default();
         let plan = plan(&request)?;
         let combiner = SearchCombiner::within(&self.budget, search_limit(&request), plan.most_recent());
-        let question = Arc::new(Judge { plan, spans_per_spanset: request.spans_per_span_set as usize });
+        let query = Arc::new(SearchQuery { plan, spans_per_spanset: request.spans_per_span_set as usize });
         let mut metrics = SearchMetrics::default();
         let ids = ids_of(&job.trace_ids).collect();
         let mut wanted = self.all_places(tenant, ids, &job.places.unwrap_or_default(), &mut metrics.inspected_bytes).await?;
         wanted.only_split = job.only_split;
-        let brought = self.bring_together(tenant, wanted, question, (combiner, 0), call).await?;
-        let ((combiner, spans), Took { traces, bytes }) = brought.result;
+        let joined = self.join_traces(tenant, wanted, query, (combiner, 0), call).await?;
+        let ((combiner, spans), JoinStats { traces, bytes }) = joined.result;
         metrics.inspected_traces = traces;
         metrics.inspected_spans = spans;
         metrics.inspected_bytes += bytes;
         combiner.check_any()?;
-        Ok(Found::of(combiner, metrics, brought.warnings))
+        Ok(Found::of(combiner, metrics, joined.warnings))
     }
 }
 
@@ -204,12 +206,12 @@ async fn parts(
 }
 
 /// A search, asked of whole traces.
-struct Judge {
+struct SearchQuery {
     plan: SearchPlan,
     spans_per_spanset: usize,
 }
 
-impl Question for Judge {
+impl JoinedQuery for SearchQuery {
     /// The matches, and the spans that were looked at.
     type State = (SearchCombiner, u64);
 
@@ -223,18 +225,5 @@ impl Question for Judge {
             combiner.add(trace);
             stop_if(combiner.is_complete())
         })
-    }
-}
-
-/// Ids that stand one after another, 16 bytes each.
-pub(crate) fn ids_of(bytes: &[u8]) -> impl Iterator<Item = TraceId> {
-    bytes.as_chunks().0.iter().map(|id| TraceId(*id))
-}
-
-pub(crate) fn add_new(warnings: &mut Vec<String>, more: Vec<String>) {
-    for warning in more {
-        if !warnings.contains(&warning) {
-            warnings.push(warning);
-        }
     }
 }

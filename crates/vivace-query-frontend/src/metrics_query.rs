@@ -17,17 +17,17 @@ use vivace_proto::vivace::v1::job::Work;
 use vivace_proto::vivace::v1::job_result::Outcome;
 use vivace_traceql::{Answer, Halted, MetricsPlan, Partial, TooLarge};
 
-use crate::admission::Lane;
 use crate::counting::Counting;
 use crate::error::QueryError;
-use crate::frontend::{Collect, Frontend, Running, unexpected};
-use crate::params::{Params, SearchRange};
-use crate::run::{Named, Run};
-use crate::split::Request;
+use crate::frontend::Frontend;
+use crate::params::{Params, SearchRange, message_nanos_range, start_after_end};
+use crate::run::NamedTraces;
+use crate::running::{Collect, Running, unexpected};
+use crate::view::View;
 
 /// A metrics query as it is asked.
 #[derive(Debug, Clone)]
-pub(crate) struct Asked {
+pub(crate) struct MetricsQuery {
     query: String,
     /// Unix nanoseconds.
     start: u64,
@@ -41,7 +41,7 @@ pub(crate) struct Asked {
     max_series: u32,
 }
 
-impl Asked {
+impl MetricsQuery {
     /// A range query as parameters of a URL.
     pub(crate) fn range(params: &Params, now: u64) -> Result<Self, QueryError> {
         let (start, end) = params.nanos_range(now)?;
@@ -64,7 +64,7 @@ impl Asked {
 
     /// A range query as a message. Source: docs/facts/grpc-api.md, "Metrics messages".
     pub(crate) fn range_message(request: QueryRangeRequest, now: u64) -> Result<Self, QueryError> {
-        let (start, end) = message_range(request.start, request.end, now)?;
+        let (start, end) = message_nanos_range(request.start, request.end, now)?;
         Ok(Self {
             query: request.query,
             start,
@@ -78,18 +78,8 @@ impl Asked {
 
     /// An instant query as a message.
     pub(crate) fn instant_message(request: QueryInstantRequest, now: u64) -> Result<Self, QueryError> {
-        let (start, end) = message_range(request.start, request.end, now)?;
+        let (start, end) = message_nanos_range(request.start, request.end, now)?;
         Ok(Self { query: request.query, start, end, step: None, is_instant: true, exemplars: 0, max_series: 0 })
-    }
-}
-
-/// The times of a message, where 0 is none.
-fn message_range(start: u64, end: u64, now: u64) -> Result<(u64, u64), QueryError> {
-    match (start, end) {
-        (0, 0) => Ok((now.saturating_sub(3600 * SECOND), now)),
-        (0, _) => Err(QueryError::Invalid("start and end must be given together: start is missing".to_owned())),
-        (_, 0) => Err(QueryError::Invalid("start and end must be given together: end is missing".to_owned())),
-        times => Ok(times),
     }
 }
 
@@ -119,7 +109,7 @@ impl Collect for SeriesCombiner {
         Ok(true)
     }
 
-    fn take_named(&mut self, job: usize, named: Named) -> Result<(), QueryError> {
+    fn take_named(&mut self, job: usize, named: NamedTraces) -> Result<(), QueryError> {
         self.counting.take_named(job, named)
     }
 
@@ -197,48 +187,9 @@ impl Frontend {
     ///
     /// # Errors
     /// What is wrong with the request.
-    pub(crate) fn series(&self, tenants: &[TenantId], asked: Asked) -> Result<Series, QueryError> {
+    pub(crate) fn series(&self, tenants: &[TenantId], query: MetricsQuery) -> Result<Series, QueryError> {
         let config = &self.config.metrics;
-        self.check_size(&asked.query)?;
-        let (start, end) = (asked.start, asked.end);
-        if start >= end {
-            return Err(QueryError::Invalid(format!("http parameter start must be before end. received start={start} end={end}")));
-        }
-        let of_tenants = tenants.iter().map(|tenant| self.overrides.limits(tenant).read.max_metrics_duration).filter(|max| !max.is_zero());
-        let max = of_tenants.min().unwrap_or(config.max_duration);
-        if !max.is_zero() && u128::from(end - start) > max.as_nanos() {
-            let max = format_duration(max);
-            return Err(QueryError::Invalid(format!("metrics query time range exceeds the maximum allowed duration of {max}")));
-        }
-        if let Some(step) = asked.step.filter(|_| !asked.is_instant)
-            && config.max_intervals > 0
-            && (step == 0 || (end - start) / step > config.max_intervals as u64)
-        {
-            let least = format_duration(Duration::from_nanos((end - start).div_ceil(config.max_intervals as u64)));
-            let step = format_duration(Duration::from_nanos(step));
-            return Err(QueryError::Invalid(format!("step of {step} is too small, minimum step for given range is {least}")));
-        }
-        let at_most = |asked: u32, max: usize| match (asked as usize, max) {
-            (0, max) | (max, 0) => max,
-            (asked, max) => asked.min(max),
-        };
-        let max_series = at_most(asked.max_series, config.max_response_series);
-        let exemplars = match asked.exemplars as usize {
-            0 => config.max_exemplars,
-            asked => asked.min(config.max_exemplars),
-        };
-        let number = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-        let request = SeriesRequest {
-            query: asked.query,
-            start,
-            end,
-            step: asked.step,
-            instant: asked.is_instant,
-            exemplars: number(exemplars),
-            max_series: number(max_series),
-            v3: config.release == TraceqlRelease::V3,
-            ..Default::default()
-        };
+        let request = self.series_request(tenants, query)?;
         let plan = MetricsPlan::of_request(&request).map_err(|error| match error {
             vivace_traceql::QueryError::Parse(_) => QueryError::Invalid(format!("compiling query: {error}")),
             error => QueryError::Invalid(error.to_string()),
@@ -247,12 +198,55 @@ impl Frontend {
         let seconds = |nanos: u64| u32::try_from(nanos).unwrap_or(u32::MAX);
         let range =
             SearchRange { start: seconds(counted.start_unix_nanos() / SECOND), end: seconds(counted.end_unix_nanos().div_ceil(SECOND)) };
-        let rules = self.split_rules(&Request::Series(request.clone()));
-        let counting = Counting::new(request, tenants, &self.blocklist, range, rules);
+        let views = View::of_tenants(&self.blocklist, tenants);
+        let counting = Counting::new(request, views, range, self.plan_rules(config.target_bytes_per_job));
         let partial = plan.partial_within(&self.budget);
         let mut result = SeriesCombiner { partial, plan: Arc::new(plan), metrics: SearchMetrics::default(), counting };
         let jobs = result.more_jobs(true);
-        let run = Run::new(&self.queue, jobs, config.concurrent_jobs).lacking(self.unlisted(tenants));
-        Ok(Running { run, result, place: self.place(tenants, Lane::Scan) })
+        Ok(self.scan(tenants, jobs, config.concurrent_jobs, result))
+    }
+
+    /// The query as queriers are asked it, within what is allowed.
+    fn series_request(&self, tenants: &[TenantId], query: MetricsQuery) -> Result<SeriesRequest, QueryError> {
+        let config = &self.config.metrics;
+        self.check_size(&query.query)?;
+        let (start, end) = (query.start, query.end);
+        if start >= end {
+            return Err(start_after_end(start, end));
+        }
+        let of_tenants = tenants.iter().map(|tenant| self.overrides.limits(tenant).read.max_metrics_duration).filter(|max| !max.is_zero());
+        let max = of_tenants.min().unwrap_or(config.max_duration);
+        if !max.is_zero() && u128::from(end - start) > max.as_nanos() {
+            let max = format_duration(max);
+            return Err(QueryError::Invalid(format!("metrics query time range exceeds the maximum allowed duration of {max}")));
+        }
+        if let Some(step) = query.step.filter(|_| !query.is_instant)
+            && config.max_intervals > 0
+            && (step == 0 || (end - start) / step > config.max_intervals as u64)
+        {
+            let least = format_duration(Duration::from_nanos((end - start).div_ceil(config.max_intervals as u64)));
+            let step = format_duration(Duration::from_nanos(step));
+            return Err(QueryError::Invalid(format!("step of {step} is too small, minimum step for given range is {least}")));
+        }
+        let at_most = |wanted: u32, max: usize| match (wanted as usize, max) {
+            (0, max) | (max, 0) => max,
+            (wanted, max) => wanted.min(max),
+        };
+        let exemplars = match query.exemplars as usize {
+            0 => config.max_exemplars,
+            wanted => wanted.min(config.max_exemplars),
+        };
+        let number = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        Ok(SeriesRequest {
+            query: query.query,
+            start,
+            end,
+            step: query.step,
+            instant: query.is_instant,
+            exemplars: number(exemplars),
+            max_series: number(at_most(query.max_series, config.max_response_series)),
+            v3: config.release == TraceqlRelease::V3,
+            ..Default::default()
+        })
     }
 }

@@ -1,7 +1,8 @@
-//! Brings traces together that lie in several places: many at a time, in the order of their ids, block beside block, and what is
-//! live of them.
+//! Joins the parts of traces that lie in several places: many traces at a time, in the order of their ids, block beside block, and
+//! what is live of them.
 
 use std::collections::BTreeMap;
+use std::collections::hash_map::Entry;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,20 +19,19 @@ use vivace_traceql::{Attribute, Batch, Fetch, Scope, SpanFilter, SpanRow, Value}
 
 use crate::JobError;
 use crate::blocks::{Found, skipped};
-use crate::error::BlockFault;
-use crate::party::packed;
+use crate::error::{BlockFault, add_new};
+use crate::ingesters::LiveSpans;
 use crate::querier::Querier;
-use crate::recent::LiveSpans;
-use crate::whole::add_new;
+use crate::wire::packed;
 
-/// Traces that are brought together first; then as many as have about so many spans, so that what is held does not depend on how
+/// Traces that are joined first; then as many as have about so many spans, so that what is held does not depend on how
 /// large the traces are.
 const TRACES_FIRST: usize = 128;
 const TRACES_MAX: usize = 4096;
 const SPANS_AT_ONCE: usize = 100_000;
 
 /// Where the parts of some traces are.
-pub(crate) struct Wanted {
+pub(crate) struct TracesToJoin {
     /// Ascending.
     pub(crate) ids: Vec<TraceId>,
     /// Those of them that ingesters are asked for, ascending.
@@ -43,15 +43,15 @@ pub(crate) struct Wanted {
     pub(crate) only_split: bool,
 }
 
-/// What bringing traces together took.
+/// What joining traces took.
 #[derive(Debug, Default)]
-pub(crate) struct Took {
+pub(crate) struct JoinStats {
     pub(crate) traces: u32,
     pub(crate) bytes: u64,
 }
 
-/// What is asked of traces that are brought together.
-pub(crate) trait Question: Send + Sync + Sized + 'static {
+/// What is asked of traces whose parts are joined.
+pub(crate) trait JoinedQuery: Send + Sync + Sized + 'static {
     /// What the answer is made in.
     type State: Send + 'static;
 
@@ -60,11 +60,14 @@ pub(crate) trait Question: Send + Sync + Sized + 'static {
     /// Takes whole traces in; breaks when it has enough.
     fn take(&self, state: &mut Self::State, batch: &Batch, stop: &dyn Fn() -> bool) -> ControlFlow<()>;
 
-    /// The same question about all attributes that there are, where it is about all.
+    /// The same query about all attributes that there are, where it is about all.
     fn with_attributes(&self, _names: &dyn Fn() -> Vec<Attribute>) -> Option<Self> {
         None
     }
 }
+
+/// Blocks that have been opened; none for those that cannot be read.
+type Opened = FxHashMap<BlockId, Option<Arc<BlockReader>>>;
 
 /// One of several pieces.
 struct Piece {
@@ -74,92 +77,115 @@ struct Piece {
 }
 
 impl Querier {
-    /// Asks the question about the traces, whole, and gives back what it has made of `state`.
-    pub(crate) async fn bring_together<Q: Question>(
+    /// Asks the query about the traces, whole, and gives back what it has made of `state`.
+    pub(crate) async fn join_traces<Q: JoinedQuery>(
         &self,
         tenant: &TenantId,
-        mut wanted: Wanted,
-        question: Arc<Q>,
+        mut wanted: TracesToJoin,
+        query: Arc<Q>,
         mut state: Q::State,
         call: Duration,
-    ) -> Result<Found<(Q::State, Took)>, JobError> {
-        let (mut took, mut warnings) = (Took::default(), Vec::new());
-        let mut opened: FxHashMap<BlockId, Option<Arc<BlockReader>>> = FxHashMap::default();
+    ) -> Result<Found<(Q::State, JoinStats)>, JobError> {
+        let mut so_far = Found { result: JoinStats::default(), warnings: Vec::new() };
+        let mut opened = Opened::default();
         let (mut next, mut at_once) = (0, TRACES_FIRST);
         while next < wanted.ids.len() {
             let ids = wanted.ids[next..wanted.ids.len().min(next + at_once)].to_vec();
             next += ids.len();
-            let within =
-                |all: &[TraceId]| all[all.partition_point(|id| *id < ids[0])..all.partition_point(|id| *id <= ids[ids.len() - 1])].to_vec();
-            let mut live = Vec::new();
-            let asked = within(&wanted.live);
-            if !asked.is_empty() {
-                let request =
-                    SpansRequest { trace_ids: packed(&asked).into(), known_blocks: wanted.known_blocks.clone(), answering: Vec::new() };
-                let answers = self.ingesters.spans(tenant, request, call).await?;
-                add_new(&mut warnings, answers.warnings);
-                live = answers.parts;
-                took.bytes += live.iter().map(|spans| spans.inspected_bytes).sum::<u64>();
-                // What was live a moment ago may be in a block by now that nobody has listed.
-                for meta in served(tenant, live.iter().flat_map(|spans| &spans.served))? {
-                    if wanted.blocks.iter().any(|(known, _)| known.block_id == meta.block_id) {
-                        continue;
-                    }
-                    let held = self.blocks.holding(meta.clone(), wanted.live.clone().into(), &mut took.bytes).await?;
-                    wanted.blocks.push((meta, held));
-                }
-            }
-            let mut blocks = Vec::new();
-            for (meta, held) in &wanted.blocks {
-                let held = within(held);
-                if held.is_empty() {
-                    continue;
-                }
-                let reader = match opened.get(&meta.block_id) {
-                    Some(reader) => reader.clone(),
-                    None => {
-                        let reader = match self.blocks.with_block(meta.clone(), |block, _| Ok(block.clone())).await? {
-                            Ok((reader, bytes)) => {
-                                took.bytes += bytes;
-                                Some(reader)
-                            }
-                            Err(fault) => {
-                                warnings.push(skipped(meta, fault)?);
-                                None
-                            }
-                        };
-                        opened.insert(meta.block_id, reader.clone());
-                        reader
-                    }
-                };
-                blocks.extend(reader.map(|reader| (reader, held)));
-            }
+            let live = self.live_parts(tenant, &mut wanted, &ids, call, &mut so_far).await?;
+            let blocks = self.blocks_with(&wanted, &ids, &mut opened, &mut so_far).await?;
             let piece = Piece { live, blocks, only_split: wanted.only_split };
-            let (question, budget) = (question.clone(), self.budget.clone());
-            let brought = self.blocks.work(move |stop| {
+            let (query, budget) = (query.clone(), self.budget.clone());
+            let joined = self.blocks.work(move |stop| {
                 let names = || piece.attributes(stop);
-                let about_all = question.with_attributes(&names);
-                let question = about_all.as_ref().unwrap_or(&*question);
-                let brought = piece.bring_together(&JoinedFetch::new(question.fetch()), &budget, stop);
-                let is_over =
-                    brought.as_ref().is_ok_and(|brought| question.take(&mut state, &brought.batch, &|| stop.is_cancelled()).is_break());
-                (state, brought, is_over)
+                let about_all = query.with_attributes(&names);
+                let query = about_all.as_ref().unwrap_or(&*query);
+                let joined = piece.join(&JoinedFetch::new(query.fetch()), &budget, stop);
+                let is_over = joined.as_ref().is_ok_and(|joined| query.take(&mut state, &joined.batch, &|| stop.is_cancelled()).is_break());
+                (state, joined, is_over)
             });
-            let (taken, brought, is_over) = brought.await?;
+            let (taken, joined, is_over) = joined.await?;
             state = taken;
-            let brought: Brought = brought?;
-            took.bytes += brought.bytes;
-            took.traces = took.traces.saturating_add(u32::try_from(brought.batch.traces.len()).unwrap_or(u32::MAX));
-            for (meta, error) in brought.faults {
-                add_new(&mut warnings, vec![skipped(&meta, BlockFault::from(error))?]);
+            let joined: Joined = joined?;
+            let stats = &mut so_far.result;
+            stats.bytes += joined.bytes;
+            stats.traces = stats.traces.saturating_add(u32::try_from(joined.batch.traces.len()).unwrap_or(u32::MAX));
+            for (meta, error) in joined.faults {
+                add_new(&mut so_far.warnings, vec![skipped(&meta, BlockFault::from(error))?]);
             }
-            let spans = brought.spans.max(1);
+            let spans = joined.spans.max(1);
             at_once = (at_once * SPANS_AT_ONCE / spans).clamp(1, (at_once * 4).min(TRACES_MAX));
             if is_over {
                 break;
             }
         }
-        Ok(Found { result: (state, took), warnings })
+        Ok(Found { result: (state, so_far.result), warnings: so_far.warnings })
+    }
+
+    /// What ingesters have of those of `ids`, ascending, that they are asked for. Blocks that they answer from and that were not known
+    /// are among the wanted from now on.
+    async fn live_parts(
+        &self,
+        tenant: &TenantId,
+        wanted: &mut TracesToJoin,
+        ids: &[TraceId],
+        call: Duration,
+        so_far: &mut Found<JoinStats>,
+    ) -> Result<Vec<LiveSpans>, JobError> {
+        let asked = within(&wanted.live, ids);
+        if asked.is_empty() {
+            return Ok(Vec::new());
+        }
+        let request = SpansRequest { trace_ids: packed(asked).into(), known_blocks: wanted.known_blocks.clone(), answering: Vec::new() };
+        let answers = self.ingesters.spans(tenant, request, call).await?;
+        add_new(&mut so_far.warnings, answers.warnings);
+        let live = answers.parts;
+        so_far.result.bytes += live.iter().map(|spans| spans.inspected_bytes).sum::<u64>();
+        // What was live a moment ago may be in a block by now that nobody has listed.
+        for meta in served(tenant, live.iter().flat_map(|spans| &spans.served))? {
+            if wanted.blocks.iter().any(|(known, _)| known.block_id == meta.block_id) {
+                continue;
+            }
+            let held = self.blocks.holding(meta.clone(), wanted.live.clone().into(), &mut so_far.result.bytes).await?;
+            wanted.blocks.push((meta, held));
+        }
+        Ok(live)
+    }
+
+    /// The wanted blocks that have any of `ids`, ascending, open, each with those that it has.
+    async fn blocks_with(
+        &self,
+        wanted: &TracesToJoin,
+        ids: &[TraceId],
+        opened: &mut Opened,
+        so_far: &mut Found<JoinStats>,
+    ) -> Result<Vec<(Arc<BlockReader>, Vec<TraceId>)>, JobError> {
+        let mut blocks = Vec::new();
+        for (meta, held) in &wanted.blocks {
+            let held = within(held, ids);
+            if held.is_empty() {
+                continue;
+            }
+            let reader = match opened.entry(meta.block_id) {
+                Entry::Occupied(known) => known.get().clone(),
+                Entry::Vacant(new) => new.insert(self.open(meta, so_far).await?).clone(),
+            };
+            blocks.extend(reader.map(|reader| (reader, held.to_vec())));
+        }
+        Ok(blocks)
+    }
+
+    async fn open(&self, meta: &BlockMeta, so_far: &mut Found<JoinStats>) -> Result<Option<Arc<BlockReader>>, JobError> {
+        match self.blocks.with_block(meta.clone(), |block, _| Ok(block.clone())).await? {
+            Ok((reader, bytes)) => {
+                so_far.result.bytes += bytes;
+                Ok(Some(reader))
+            }
+            Err(fault) => {
+                so_far.warnings.push(skipped(meta, fault)?);
+                Ok(None)
+            }
+        }
     }
 
     /// All places of these traces.
@@ -169,16 +195,21 @@ impl Querier {
         ids: Vec<TraceId>,
         places: &Places,
         bytes: &mut u64,
-    ) -> Result<Wanted, JobError> {
+    ) -> Result<TracesToJoin, JobError> {
         let metas = self.blocks.metas(tenant, &places.blocks).await?;
         let blocks = self.blocks.all_holding(metas, &ids, bytes).await?;
         let live = if places.ingesters { ids.clone() } else { Vec::new() };
-        Ok(Wanted { ids, live, blocks, known_blocks: places.known_blocks.clone(), only_split: false })
+        Ok(TracesToJoin { ids, live, blocks, known_blocks: places.known_blocks.clone(), only_split: false })
     }
 }
 
+/// Those of `all` that lie between the first and the last of `ids`; both ascend, and there are some ids.
+fn within<'a>(all: &'a [TraceId], ids: &[TraceId]) -> &'a [TraceId] {
+    &all[all.partition_point(|id| *id < ids[0])..all.partition_point(|id| *id <= ids[ids.len() - 1])]
+}
+
 /// What a piece came to.
-struct Brought {
+struct Joined {
     batch: Batch,
     /// Spans that were read, copies included.
     spans: usize,
@@ -214,10 +245,10 @@ impl Piece {
     }
 
     /// Reads all parts and joins them. Burns CPU.
-    fn bring_together(&self, joining: &JoinedFetch, budget: &Budget, stop: &CancellationToken) -> Result<Brought, JobError> {
+    fn join(&self, joining: &JoinedFetch, budget: &Budget, stop: &CancellationToken) -> Result<Joined, JobError> {
         let live_bytes = self.live.iter().flat_map(|spans| &spans.messages).map(|message| message.len() as u64).sum();
         let mut held = budget.charge(Account::Queries, live_bytes)?;
-        let mut brought = Brought { batch: Batch::default(), spans: 0, bytes: 0, faults: Vec::new() };
+        let mut joined = Joined { batch: Batch::default(), spans: 0, bytes: 0, faults: Vec::new() };
         let mut live_spans: BTreeMap<TraceId, Vec<SpanRef<'_>>> = BTreeMap::new();
         let mut places: FxHashMap<TraceId, u32> = FxHashMap::default();
         for spans in &self.live {
@@ -246,15 +277,15 @@ impl Piece {
                 Ok((batches, bytes)) => {
                     held.grow(batches.iter().map(bytes_of).sum())?;
                     parts.extend(batches);
-                    brought.bytes += bytes;
+                    joined.bytes += bytes;
                 }
                 // Nothing of it counts: a part of a block looks like all of it.
-                Err(error) => brought.faults.push((reader.meta().clone(), error)),
+                Err(error) => joined.faults.push((reader.meta().clone(), error)),
             }
         }
-        brought.spans = parts.iter().map(|part| part.spans.len()).sum();
-        brought.batch = joining.join(parts);
-        Ok(brought)
+        joined.spans = parts.iter().map(|part| part.spans.len()).sum();
+        joined.batch = joining.join(parts);
+        Ok(joined)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Ingesters that count together for a metrics query: first each names its traces, then it counts those that nobody else has.
+//! One try of all ingesters to count for a metrics query: first each names its traces, then it counts those that nobody else has.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Status, Streaming};
-use vivace_core::{TenantId, TraceId};
+use vivace_core::TenantId;
 use vivace_proto::vivace::v1::recent_client::RecentClient;
 use vivace_proto::vivace::v1::{
     LeaveOut, SeriesFromIngester, SeriesRequest, SeriesResponse, SeriesToIngester, series_from_ingester, series_to_ingester,
@@ -15,42 +15,37 @@ use vivace_proto::vivace::v1::{
 use vivace_ring::Instance;
 
 use crate::JobError;
-use crate::counting::{Named, Shares};
-use crate::recent::{Ingesters, Missing, answering, not_answering, report};
+use crate::counting::{NamedTraces, Shares};
+use crate::ingesters::{Ingesters, Missing, answering, not_answering, report};
+use crate::wire::{ids_of, packed};
 
 /// Ids in one message, bytes.
 const PIECE_BYTES: usize = 1 << 20;
 
-/// Those that cannot be counted on while one query is answered: were one to fail between naming and counting, others would have to
-/// count what they hold for it, so the query begins anew without it.
-#[derive(Default)]
-pub(crate) struct Party {
-    failed: Vec<Missing>,
-}
-
 /// Ingesters that have named what they have, and wait to be told what to count of it.
-pub(crate) struct Round {
-    talks: Vec<Talk>,
+pub(crate) struct CountingRound {
+    calls: Vec<SeriesCall>,
     missing: Vec<Missing>,
 }
 
-struct Talk {
+/// The call of one ingester, which stays open between naming and counting.
+struct SeriesCall {
     instance: Instance,
-    asks: mpsc::Sender<SeriesToIngester>,
-    says: Streaming<SeriesFromIngester>,
-    named: Vec<Named>,
+    requests: mpsc::Sender<SeriesToIngester>,
+    answers: Streaming<SeriesFromIngester>,
+    named: Vec<NamedTraces>,
     served: Vec<Bytes>,
 }
 
-impl Round {
+impl CountingRound {
     /// What each of them has named; to be taken once.
-    pub(crate) fn take_named(&mut self) -> Vec<Vec<Named>> {
-        self.talks.iter_mut().map(|talk| std::mem::take(&mut talk.named)).collect()
+    pub(crate) fn take_named(&mut self) -> Vec<Vec<NamedTraces>> {
+        self.calls.iter_mut().map(|call| std::mem::take(&mut call.named)).collect()
     }
 
     /// meta.json of the blocks that they answer from and that the query does not know.
     pub(crate) fn served(&self) -> impl Iterator<Item = &Bytes> {
-        self.talks.iter().flat_map(|talk| &talk.served)
+        self.calls.iter().flat_map(|call| &call.served)
     }
 }
 
@@ -63,71 +58,74 @@ pub(crate) struct Counts {
 impl Ingesters {
     /// Lets all live ingesters name the traces that they have and those that they hold for others who do not answer.
     ///
+    /// `failed` are those that cannot be counted on while one query is answered: were one to fail between naming and counting, others
+    /// would have to count what they hold for it, so the query begins a new round without it.
+    ///
     /// # Errors
     /// [`JobError::Unavailable`] when no ingester answers; what one says is wrong with the query.
-    pub(crate) async fn name(
+    pub(crate) async fn begin_counting(
         &self,
-        party: &mut Party,
+        failed: &mut Vec<Missing>,
         tenant: &TenantId,
         request: &SeriesRequest,
         timeout: Duration,
-    ) -> Result<Round, JobError> {
+    ) -> Result<CountingRound, JobError> {
         loop {
             let snapshot = self.ring.snapshot();
             let mut missing = not_answering(&snapshot);
-            let failed: Vec<Missing> = party.failed.iter().filter(|failed| missing.iter().all(|m| m.id != failed.id)).cloned().collect();
-            missing.extend(failed);
+            let others: Vec<Missing> = failed.iter().filter(|failed| missing.iter().all(|m| m.id != failed.id)).cloned().collect();
+            missing.extend(others);
             let all = answering(&snapshot, &missing)?;
             let request = SeriesRequest { answering: all.iter().map(|instance| instance.id.clone()).collect(), ..request.clone() };
-            let mut calls: FuturesUnordered<_> = all
+            let mut begun: FuturesUnordered<_> = all
                 .iter()
                 .map(|instance| {
-                    let talk = self.begin(instance, tenant, request.clone(), timeout);
-                    async move { (*instance, self.within(instance, timeout, talk).await) }
+                    let call = self.begin(instance, tenant, request.clone(), timeout);
+                    async move { (*instance, self.within(instance, timeout, call).await) }
                 })
                 .collect();
-            let (mut talks, mut failed) = (Vec::new(), Vec::new());
-            while let Some((instance, talk)) = calls.next().await {
-                match talk {
-                    Ok(talk) => talks.push(talk),
-                    Err(status) => failed.push(self.missing_for(instance, &status)?),
+            let (mut calls, mut failed_now) = (Vec::new(), Vec::new());
+            while let Some((instance, call)) = begun.next().await {
+                match call {
+                    Ok(call) => calls.push(call),
+                    Err(status) => failed_now.push(self.missing_for(instance, &status)?),
                 }
             }
-            if failed.is_empty() {
-                talks.sort_by(|a: &Talk, b| a.instance.id.cmp(&b.instance.id));
-                return Ok(Round { talks, missing });
+            if failed_now.is_empty() {
+                calls.sort_by(|a: &SeriesCall, b| a.instance.id.cmp(&b.instance.id));
+                return Ok(CountingRound { calls, missing });
             }
-            report(failed, &mut party.failed);
+            report(failed_now, failed);
         }
     }
 
-    async fn begin(&self, instance: &Instance, tenant: &TenantId, request: SeriesRequest, timeout: Duration) -> Result<Talk, Status> {
+    async fn begin(&self, instance: &Instance, tenant: &TenantId, request: SeriesRequest, timeout: Duration) -> Result<SeriesCall, Status> {
         let channel = self.pool.channel(&instance.addr).map_err(|e| Status::unavailable(e.to_string()))?;
-        let (asks, asked) = mpsc::channel(2);
+        let (requests, outgoing) = mpsc::channel(2);
         let begin = SeriesToIngester { message: Some(series_to_ingester::Message::Begin(request)) };
-        asks.send(begin).await.map_err(|_| Status::internal("the call is over"))?;
-        let mut call = Request::new(ReceiverStream::new(asked));
+        requests.send(begin).await.map_err(|_| Status::internal("the call is over"))?;
+        let mut call = Request::new(ReceiverStream::new(outgoing));
         vivace_server::tenant::insert(call.metadata_mut(), tenant);
         call.set_timeout(timeout * 2);
         let mut client = RecentClient::new(channel).max_decoding_message_size(self.max_answer_bytes);
-        let mut says = client.series(call).await?.into_inner();
+        let mut answers = client.series(call).await?.into_inner();
         let mut named = Vec::new();
         let (oldest_arrival, served) = loop {
-            match says.message().await?.and_then(|message| message.message) {
+            match answers.message().await?.and_then(|message| message.message) {
                 Some(series_from_ingester::Message::Named(some)) => named.push(some),
                 Some(series_from_ingester::Message::AllNamed(all)) => break (all.oldest_arrival, all.served),
                 _ => return Err(Status::internal("it ended before it had named its traces")),
             }
         };
         let oldest_arrival_unix_nanos = oldest_arrival.saturating_mul(1_000_000_000);
-        let named = named.into_iter().map(|some| Named {
-            traces: some.trace_ids.as_chunks().0.iter().map(|id| TraceId(*id)).collect(),
+        let named = named.into_iter().map(|some| NamedTraces {
+            traces: ids_of(&some.trace_ids).collect(),
             held_segments: some.held_segments,
             start_unix_nanos: some.start,
             end_unix_nanos: some.end,
             oldest_arrival_unix_nanos,
         });
-        Ok(Talk { instance: instance.clone(), asks, says, named: named.collect(), served })
+        Ok(SeriesCall { instance: instance.clone(), requests, answers, named: named.collect(), served })
     }
 
     /// Lets those that have named their traces count, each what is its share. None when one has failed since then: they have to be
@@ -137,34 +135,34 @@ impl Ingesters {
     /// What an ingester says is wrong with the query.
     pub(crate) async fn count(
         &self,
-        party: &mut Party,
-        round: Round,
+        failed: &mut Vec<Missing>,
+        round: CountingRound,
         shares: Shares,
         timeout: Duration,
     ) -> Result<Option<Counts>, JobError> {
-        let Round { talks, missing } = round;
+        let CountingRound { calls, missing } = round;
         let split: Bytes = packed(&shares.split).into();
-        let mut calls: FuturesUnordered<_> = talks
+        let mut counting: FuturesUnordered<_> = calls
             .into_iter()
             .zip(shares.of_others)
-            .map(|(talk, of_others)| {
-                let instance = talk.instance.clone();
-                let counted = talk.count(split.clone(), packed(&of_others).into());
+            .map(|(call, of_others)| {
+                let instance = call.instance.clone();
+                let counted = call.count(split.clone(), packed(&of_others).into());
                 async move {
                     let counted = self.within(&instance, timeout, counted).await;
                     (instance, counted)
                 }
             })
             .collect();
-        let (mut parts, mut failed) = (Vec::new(), Vec::new());
-        while let Some((instance, counted)) = calls.next().await {
+        let (mut parts, mut failed_now) = (Vec::new(), Vec::new());
+        while let Some((instance, counted)) = counting.next().await {
             match counted {
                 Ok(part) => parts.push(part),
-                Err(status) => failed.push(self.missing_for(&instance, &status)?),
+                Err(status) => failed_now.push(self.missing_for(&instance, &status)?),
             }
         }
-        if !failed.is_empty() {
-            report(failed, &mut party.failed);
+        if !failed_now.is_empty() {
+            report(failed_now, failed);
             return Ok(None);
         }
         Ok(Some(Counts { parts, warning: self.warning(&missing) }))
@@ -209,7 +207,7 @@ impl Ingesters {
     }
 }
 
-impl Talk {
+impl SeriesCall {
     async fn count(mut self, split: Bytes, of_others: Bytes) -> Result<SeriesResponse, Status> {
         let pieces = split.len().max(of_others.len()).div_ceil(PIECE_BYTES).max(1);
         let piece = |bytes: &Bytes, at: usize| bytes.slice(bytes.len().min(at * PIECE_BYTES)..bytes.len().min((at + 1) * PIECE_BYTES));
@@ -217,18 +215,13 @@ impl Talk {
             let leave_out = LeaveOut { split: piece(&split, at), of_others: piece(&of_others, at), is_last: at + 1 == pieces };
             let message = SeriesToIngester { message: Some(series_to_ingester::Message::LeaveOut(leave_out)) };
             // It has ended where nobody takes this, and says why.
-            if self.asks.send(message).await.is_err() {
+            if self.requests.send(message).await.is_err() {
                 break;
             }
         }
-        match self.says.message().await?.and_then(|message| message.message) {
+        match self.answers.message().await?.and_then(|message| message.message) {
             Some(series_from_ingester::Message::Counted(counted)) => Ok(counted),
             _ => Err(Status::internal("it ended before it had counted")),
         }
     }
-}
-
-/// Ids one after another.
-pub(crate) fn packed(ids: &[TraceId]) -> Vec<u8> {
-    ids.iter().flat_map(|id| id.0).collect()
 }

@@ -26,7 +26,7 @@ fn search(meta: &BlockMeta, blocks: &[u8], ingesters: bool) -> Work {
     Work::SearchBlock(SearchBlock { request: request(20), part, places: places(blocks, ingesters) })
 }
 
-fn together(numbers: &[u64], blocks: &[u8], ingesters: bool) -> Work {
+fn search_traces(numbers: &[u64], blocks: &[u8], ingesters: bool) -> Work {
     let mut ids: Vec<_> = numbers.iter().map(|number| id(*number)).collect();
     ids.sort();
     let trace_ids = ids.concat().into();
@@ -59,7 +59,7 @@ async fn what_is_in_other_blocks_too_is_left_and_then_judged_as_a_whole() {
     let result = cluster.frontend.run(search(&own, &[2, 3, 9], false)).await;
     assert_eq!(judged(&result), (hex(&[1]), BTreeSet::from([2, 4])), "a block that is gone has nothing");
     assert!(result.warnings.is_empty());
-    let result = cluster.frontend.run(together(&[2, 3, 4, 5], &[1, 2, 3, 9], false)).await;
+    let result = cluster.frontend.run(search_traces(&[2, 3, 4, 5], &[1, 2, 3, 9], false)).await;
     assert_eq!(judged(&result), (hex(&[2, 3, 4]), BTreeSet::new()));
     cluster.stop().await;
 }
@@ -78,7 +78,7 @@ async fn what_ingesters_have_too_is_left() {
     // Parts at two ingesters, as when one of them was routed around.
     cluster.ingesters[0].0.lock().own = vec![trace(7, 2, 3)];
     assert_eq!(judged(&cluster.frontend.run(recent()).await).1, BTreeSet::from([2, 7]));
-    assert_eq!(judged(&cluster.frontend.run(together(&[2, 7], &[1], true)).await).0, hex(&[2, 7]));
+    assert_eq!(judged(&cluster.frontend.run(search_traces(&[2, 7], &[1], true)).await).0, hex(&[2, 7]));
     cluster.stop().await;
 }
 
@@ -89,7 +89,7 @@ async fn what_was_found_by_a_part_is_looked_at_as_a_whole() {
     store(&cluster.bucket, 2, &[trace(2, 0, 1)]).await;
     cluster.ingesters[0].0.lock().own = vec![trace(3, 2, 9), trace(4, 0, 2)];
     let search = SearchRequest { query: r#"{ name = "span 1" }"#.to_owned(), limit: 20, ..Default::default() };
-    let mut work = together(&[1, 2, 3, 4], &[1, 2], true);
+    let mut work = search_traces(&[1, 2, 3, 4], &[1, 2], true);
     if let Work::SearchTraces(job) = &mut work {
         (job.request, job.only_split) = (Some(search), true);
     }
