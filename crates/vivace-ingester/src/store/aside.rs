@@ -8,7 +8,7 @@ use std::{fs, io};
 ///
 /// # Errors
 /// It cannot be renamed.
-pub(crate) fn set_aside(path: &Path) -> io::Result<PathBuf> {
+pub(super) fn set_aside(path: &Path) -> io::Result<PathBuf> {
     let mut name = OsString::from(path);
     name.push(".corrupt");
     let aside = PathBuf::from(name);

@@ -13,9 +13,9 @@ use prost::Message;
 use vivace_core::{BlockId, files};
 use vivace_proto::vivace::v1::{self as proto, ReleaseRequest};
 
-use crate::aside::set_aside;
-use crate::live::ServedBlock;
-use crate::ranges::SegmentSet;
+use super::aside::set_aside;
+use super::served::ServedBlock;
+use crate::segment_set::SegmentSet;
 
 /// Why the ledger could not be written. None of it loses spans, and what is missing on disk is written with what comes next.
 #[derive(Debug, thiserror::Error)]
@@ -51,7 +51,7 @@ const KIND_SERVED: u8 = 3;
 /// The journal is eight bytes [`MAGIC`], then entries: the length of their content (u32), its CRC-32 (u32), one byte kind and a body.
 /// Covered and adopted segments are unix seconds (u64) and a `ReleaseRequest`, a served block is a `ServedBlock`. All numbers are little-endian.
 #[derive(Debug)]
-pub(crate) struct Ledger {
+pub(super) struct Ledger {
     path: PathBuf,
     state: Mutex<State>,
     /// Locked before the state.
@@ -151,7 +151,7 @@ impl Ledger {
     ///
     /// # Errors
     /// What is in the journal's place is no file of ours and cannot be moved.
-    pub(crate) fn open(path: &Path) -> Result<Self, LedgerError> {
+    pub(super) fn open(path: &Path) -> Result<Self, LedgerError> {
         let error = |source| LedgerError { path: path.to_owned(), source };
         let ledger = Self { path: path.to_owned(), state: Mutex::default(), journal: Mutex::default() };
         let bytes = match read(path).and_then(|bytes| if is_journal(&bytes) { Ok(bytes) } else { Err(io::ErrorKind::InvalidData.into()) }) {
@@ -183,7 +183,7 @@ impl Ledger {
     }
 
     /// Segments are in the bucket, in these blocks as far as they are to be served from here. On disk when this returns.
-    pub(crate) fn flushed(
+    pub(super) fn cover(
         &self,
         served: &[Arc<ServedBlock>],
         covers: &BTreeMap<Arc<str>, SegmentSet>,
@@ -198,40 +198,35 @@ impl Ledger {
         })
     }
 
-    /// Another instance says that these are in the bucket. On disk when this returns.
-    pub(crate) fn released(&self, primary: &str, covered: &SegmentSet, now_unix_seconds: u64) -> Result<(), LedgerError> {
-        self.flushed(&[], &BTreeMap::from([(Arc::from(primary), covered.clone())]), now_unix_seconds)
-    }
-
     /// Segments of another primary are live here from now on, until they are in the bucket. On disk when this returns.
-    pub(crate) fn adopt(&self, primary: &Arc<str>, segments: &SegmentSet, now_unix_seconds: u64) -> Result<(), LedgerError> {
+    pub(super) fn adopt(&self, primary: &Arc<str>, segments: &SegmentSet, now_unix_seconds: u64) -> Result<(), LedgerError> {
         let mut entries = Vec::new();
         put_segments(KIND_ADOPTED, now_unix_seconds, primary, segments, &mut entries);
         self.append(entries, &[], |state| state.adopted.add(now_unix_seconds, primary, segments))
     }
 
     /// Blocks are to be served from here. On disk when this returns.
-    pub(crate) fn serve(&self, blocks: &[Arc<ServedBlock>]) -> Result<(), LedgerError> {
+    pub(super) fn serve(&self, blocks: &[Arc<ServedBlock>]) -> Result<(), LedgerError> {
         self.append(Vec::new(), blocks, |_| {})
     }
 
     /// The segments that were taken over, by primary; those that are in the bucket by now among them.
-    pub(crate) fn adopted(&self) -> BTreeMap<Arc<str>, SegmentSet> {
+    pub(super) fn adopted(&self) -> BTreeMap<Arc<str>, SegmentSet> {
         self.state.lock().adopted.merged(None)
     }
 
     /// The segments that are known to be in the bucket, by primary.
-    pub(crate) fn covered(&self) -> BTreeMap<Arc<str>, SegmentSet> {
+    pub(super) fn covered(&self) -> BTreeMap<Arc<str>, SegmentSet> {
         self.state.lock().covered.merged(None)
     }
 
     /// Those of one primary.
-    pub(crate) fn covered_of(&self, primary: &str) -> SegmentSet {
+    pub(super) fn covered_of(&self, primary: &str) -> SegmentSet {
         self.state.lock().covered.merged(Some(primary)).into_values().next().unwrap_or_default()
     }
 
     /// Blocks that may still have to be served, the oldest first.
-    pub(crate) fn served(&self) -> Vec<Arc<ServedBlock>> {
+    pub(super) fn served(&self) -> Vec<Arc<ServedBlock>> {
         let mut served: Vec<_> = self.state.lock().served.values().cloned().collect();
         served.sort_by_key(|block| (block.flushed_unix_seconds, block.meta.block_id));
         served
@@ -239,7 +234,7 @@ impl Ledger {
 
     /// Forgets which segments were in the bucket or taken over before one time, and blocks flushed before another. Writes the journal
     /// anew where it lacks something or has grown much.
-    pub(crate) fn forget(&self, segments_before_unix_seconds: u64, blocks_before_unix_seconds: u64) -> Result<(), LedgerError> {
+    pub(super) fn expire(&self, segments_before_unix_seconds: u64, blocks_before_unix_seconds: u64) -> Result<(), LedgerError> {
         let mut journal = self.journal.lock();
         {
             let State { covered, adopted, served } = &mut *self.state.lock();
@@ -352,7 +347,7 @@ fn put_segments(kind: u8, unix_seconds: u64, primary: &str, segments: &SegmentSe
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::segment::SegmentId;
+    use crate::header::SegmentId;
 
     fn set(sequences: &[u64]) -> SegmentSet {
         sequences.iter().map(|sequence| SegmentId { incarnation: [1; 16], sequence: *sequence }).collect()
@@ -367,13 +362,13 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("ledger.journal");
         let ledger = Ledger::open(&path).expect("opens");
-        ledger.flushed(&[], &covers(&[1, 2]), 10).expect("written");
-        ledger.released("b", &set(&[7]), 20).expect("written");
+        ledger.cover(&[], &covers(&[1, 2]), 10).expect("written");
+        ledger.cover(&[], &BTreeMap::from([("b".into(), set(&[7]))]), 20).expect("written");
         ledger.adopt(&"c".into(), &set(&[9]), 20).expect("written");
         let ledger = Ledger::open(&path).expect("opens");
         assert_eq!((ledger.covered_of("a"), ledger.covered_of("b"), ledger.covered_of("c")), (set(&[1, 2]), set(&[7]), set(&[])));
         assert_eq!(ledger.adopted(), BTreeMap::from([("c".into(), set(&[9]))]));
-        ledger.forget(11, 0).expect("written");
+        ledger.expire(11, 0).expect("written");
         assert_eq!(ledger.covered(), BTreeMap::from([("b".into(), set(&[7]))]));
     }
 
@@ -384,7 +379,7 @@ mod tests {
         let ledger = Ledger::open(&path).expect("opens");
         let mut ends = vec![fs::metadata(&path).expect("there").len() as usize];
         for i in 1..=3 {
-            ledger.flushed(&[], &covers(&[i * 10]), i).expect("written");
+            ledger.cover(&[], &covers(&[i * 10]), i).expect("written");
             ends.push(fs::metadata(&path).expect("there").len() as usize);
         }
         let whole = fs::read(&path).expect("readable");
@@ -395,7 +390,7 @@ mod tests {
                 fs::write(&path, bytes).expect("writable");
                 let intact: Vec<u64> = (1..=3).filter(|i| ends[*i as usize] <= at).map(|i| i * 10).collect();
                 assert_eq!(Ledger::open(&path).expect("opens").covered_of("a"), set(&intact), "at {at}");
-                Ledger::open(&path).expect("opens").flushed(&[], &covers(&[99]), 9).expect("written");
+                Ledger::open(&path).expect("opens").cover(&[], &covers(&[99]), 9).expect("written");
                 assert!(Ledger::open(&path).expect("opens").covered_of("a").contains(&SegmentId { incarnation: [1; 16], sequence: 99 }));
             }
         }
@@ -407,7 +402,7 @@ mod tests {
         let path = folder.path().join("ledger.journal");
         fs::create_dir_all(path.join("x")).expect("made");
         let ledger = Ledger::open(&path).expect("opens");
-        ledger.flushed(&[], &covers(&[1]), 1).expect("written");
+        ledger.cover(&[], &covers(&[1]), 1).expect("written");
         assert!(folder.path().join("ledger.journal.corrupt/x").is_dir());
         assert_eq!(Ledger::open(&path).expect("opens").covered_of("a"), set(&[1]));
     }
@@ -417,10 +412,10 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("wal/ledger.journal");
         let ledger = Ledger::open(&path).expect("opens without a folder to write to");
-        assert!(ledger.flushed(&[], &covers(&[1]), 1).is_err());
+        assert!(ledger.cover(&[], &covers(&[1]), 1).is_err());
         assert_eq!(ledger.covered_of("a"), set(&[1]), "known all the same");
         fs::create_dir(folder.path().join("wal")).expect("made");
-        ledger.flushed(&[], &covers(&[2]), 2).expect("written");
+        ledger.cover(&[], &covers(&[2]), 2).expect("written");
         assert_eq!(Ledger::open(&path).expect("opens").covered_of("a"), set(&[1, 2]));
     }
 
@@ -431,8 +426,8 @@ mod tests {
         let ledger = Ledger::open(&path).expect("opens");
         let many: Vec<u64> = (0..20_000).map(|i| i * 2).collect();
         for i in 0..16 {
-            ledger.flushed(&[], &covers(&many), i).expect("written");
-            ledger.forget(i, 0).expect("written");
+            ledger.cover(&[], &covers(&many), i).expect("written");
+            ledger.expire(i, 0).expect("written");
         }
         let bytes = fs::metadata(&path).expect("there").len();
         assert!(bytes < 2 * REWRITE_BYTES_MIN, "{bytes}");

@@ -8,6 +8,7 @@
 //! Files are never appended to by a later process; each start opens a new one. A replay changes none: what is damaged is left
 //! out, and the file is set aside as `….log.corrupt` once everything else in it is in blocks.
 
+mod damaged;
 mod files;
 mod names;
 mod replay;
@@ -27,7 +28,7 @@ pub(crate) use files::Files;
 pub(crate) use names::file_path;
 pub(crate) use replay::{Replayed, replay};
 
-use crate::segment::SegmentHeader;
+use crate::header::SegmentHeader;
 use writer::Command;
 
 /// First bytes of every file; the last one is the version.
@@ -219,11 +220,11 @@ impl Log {
     }
 
     /// `records` of a file are not needed any more. A file without needed records is deleted.
-    pub(crate) fn release(&self, file: u64, records: u64) {
-        if self.files.release(file, records)
+    pub(crate) fn forget(&self, file: u64, records: u64) {
+        if self.files.forget(file, records)
             && let Some(commands) = &self.commands
         {
-            // With a full queue the file is looked at when the next one is released.
+            // With a full queue the file is looked at when the next one is forgotten.
             let _ = commands.try_send(Command::Trim);
         }
     }

@@ -10,8 +10,7 @@ use futures::Stream;
 use rustc_hash::{FxHashMap, FxHashSet, FxHasher};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Status, Streaming};
-use vivace_block::{TRACE_SPREAD_NANOS, live};
-use vivace_core::budget::Budget;
+use vivace_block::{TRACE_SPREAD_NANOS, TracePart, live};
 use vivace_core::{TenantId, TimeRange, TraceId};
 use vivace_proto::tempopb::SearchMetrics;
 use vivace_proto::vivace::v1::{
@@ -20,13 +19,12 @@ use vivace_proto::vivace::v1::{
 use vivace_storage::near_range;
 use vivace_traceql::{MetricsPlan, Partial, TraceFilter};
 
-use crate::ingester::Ingester;
-use crate::live::View;
-use crate::parts::ids_of;
-use crate::query::{QueryError, Sources, blocking};
-use crate::scan::Reader;
-use crate::search::in_time;
+use super::error::QueryError;
+use super::reader::Reader;
+use super::sources::{Sources, blocking};
+use super::{Recent, ids_of};
 use crate::segment::Segment;
+use crate::store::{Contents, View};
 
 /// Traces that are named in one message: they start at about the same time, so that blocks of other times need not be compared.
 const NAMED_AT_ONCE: usize = 4096;
@@ -35,13 +33,11 @@ const NAMED_AT_ONCE: usize = 4096;
 type Ended = Box<Status>;
 
 /// One metrics query under way.
-pub(crate) struct Session {
+struct Session {
     plan: MetricsPlan,
-    /// What is live, and first what is held for others.
-    view: View,
+    /// Its view has what is live, and first what was held for others; no blocks.
+    sources: Sources,
     reader: Reader,
-    stop: CancellationToken,
-    budget: Budget,
     _stops_with_the_client: DropGuard,
 }
 
@@ -60,7 +56,7 @@ enum Step {
     Over,
 }
 
-impl Ingester {
+impl Recent {
     /// Answers one metrics query, step by step, as it is asked. Dropping the stream ends it.
     pub(crate) fn series(
         self: &Arc<Self>,
@@ -69,23 +65,23 @@ impl Ingester {
         status: impl Fn(&QueryError) -> Status + Send + 'static,
     ) -> impl Stream<Item = Result<SeriesFromIngester, Status>> + Send + 'static {
         let begin = (Arc::clone(self), asked, Step::Begin(tenant), status);
-        futures::stream::try_unfold(begin, |(ingester, mut asked, mut step, status)| async move {
+        futures::stream::try_unfold(begin, |(recent, mut asked, mut step, status)| async move {
             loop {
                 step = match step {
                     Step::Begin(tenant) => {
                         let request = begun(&mut asked).await.map_err(|ended| *ended)?;
-                        let (named, session) = ingester.name(&tenant, request).await.map_err(|error| status(&error))?;
+                        let (named, session) = recent.name(&tenant, request).await.map_err(|error| status(&error))?;
                         Step::Name(named, Box::new(session))
                     }
                     Step::Name(mut named, session) => match named.pop_front() {
-                        Some(message) => return Ok(Some((message, (ingester, asked, Step::Name(named, session), status)))),
+                        Some(message) => return Ok(Some((message, (recent, asked, Step::Name(named, session), status)))),
                         None => Step::Count(session),
                     },
                     Step::Count(session) => {
                         let leave_out = LeaveOut::read(&mut asked).await.map_err(|ended| *ended)?;
                         let counted = session.count(leave_out).await.map_err(|error| status(&error))?;
                         let message = SeriesFromIngester { message: Some(series_from_ingester::Message::Counted(counted)) };
-                        return Ok(Some((message, (ingester, asked, Step::Over, status))));
+                        return Ok(Some((message, (recent, asked, Step::Over, status))));
                     }
                     Step::Over => return Ok(None),
                 };
@@ -94,47 +90,50 @@ impl Ingester {
     }
 
     /// The traces in the time of a query.
-    async fn name(
-        self: &Arc<Self>,
-        tenant: &TenantId,
-        request: SeriesRequest,
-    ) -> Result<(VecDeque<SeriesFromIngester>, Session), QueryError> {
+    async fn name(&self, tenant: &TenantId, request: SeriesRequest) -> Result<(VecDeque<SeriesFromIngester>, Session), QueryError> {
         let plan = MetricsPlan::of_request(&request).map_err(|e| QueryError::Invalid(e.to_string()))?;
-        let Sources { mut view, held } = self.sources_without(tenant, &request.answering, &request.known_blocks)?;
+        let (mut sources, guard) = self.sources(tenant, &request.answering, &request.known_blocks)?;
         let range = plan.fetch().range;
-        let served = std::mem::take(&mut view.served);
+        let served = std::mem::take(&mut sources.view.served);
         let served = served.iter().filter(|block| near_range(&block.meta, range)).map(|block| block.meta.to_json().into()).collect();
-        let stop = CancellationToken::new();
-        let guard = stop.clone().drop_guard();
-        let budget = self.settings.budget.clone();
         let named = blocking(move || {
             // A trace of which a part is out of the range is named too where the whole decides.
             let spread = if plan.needs_whole_traces() { TRACE_SPREAD_NANOS } else { 0 };
-            let range = range.widened(spread);
-            let mut reader = Reader::within(&budget)?;
-            let mut named = named(&view, range, None);
-            if !held.is_empty() {
-                let mut of_others = View::default();
-                of_others.add_held(&held, &mut reader, &stop);
-                let segments = held_segments(&of_others);
-                named.extend(self::named(&of_others, range, Some(&segments)));
-                view.heads.splice(0..0, of_others.heads);
-            }
-            // Only now: what has come in between was named and is not counted.
-            reader.look_no_further(&view);
-            let oldest_arrival = view.heads.iter().map(|head| head.size()).filter(|size| size.segments > 0);
-            let oldest_arrival = oldest_arrival.map(|size| size.oldest_unix_seconds).min().unwrap_or(u64::MAX);
-            let all_named = AllNamed { oldest_arrival, served };
+            let mut reader = Reader::within(&sources.budget)?;
+            let named = name_all(&mut sources, range.widened(spread), &mut reader);
+            let all_named = AllNamed { oldest_arrival: oldest_arrival(&sources.view), served };
             let messages = named.into_iter().map(series_from_ingester::Message::Named);
             let messages = messages.chain([series_from_ingester::Message::AllNamed(all_named)]);
             let messages = messages.map(|message| SeriesFromIngester { message: Some(message) }).collect();
             // It may take a while until it is said what is counted here.
             reader.pause();
-            Ok::<_, QueryError>((messages, plan, view, reader, stop))
+            Ok::<_, QueryError>((messages, plan, sources, reader))
         });
-        let (messages, plan, view, reader, stop) = named.await??;
-        Ok((messages, Session { plan, view, reader, stop, budget: self.settings.budget.clone(), _stops_with_the_client: guard }))
+        let (messages, plan, sources, reader) = named.await??;
+        Ok((messages, Session { plan, sources, reader, _stops_with_the_client: guard }))
     }
+}
+
+/// Names what is live and what is held for others, and brings that among the live segments.
+fn name_all(sources: &mut Sources, range: TimeRange, reader: &mut Reader) -> Vec<NamedTraces> {
+    let Sources { view, stop, .. } = sources;
+    let mut all = named(view, range, None);
+    let mut of_others = View { held: std::mem::take(&mut view.held), ..View::default() };
+    if !of_others.held.is_empty() {
+        of_others.index_held(reader, stop);
+        let segments = held_segments(&of_others);
+        all.extend(named(&of_others, range, Some(&segments)));
+        view.heads.splice(0..0, of_others.heads);
+    }
+    // Only now: what has come in between was named and is not counted.
+    reader.look_no_further(view);
+    all
+}
+
+/// When the oldest live segment came, seconds since the epoch.
+fn oldest_arrival(view: &View) -> u64 {
+    let sizes = view.heads.iter().map(|head| head.size()).filter(|size| size.segments > 0);
+    sizes.map(|size| size.oldest_unix_seconds).min().unwrap_or(u64::MAX)
 }
 
 async fn begun(asked: &mut Streaming<SeriesToIngester>) -> Result<SeriesRequest, Ended> {
@@ -164,18 +163,17 @@ impl LeaveOut {
 
 /// The traces of these heads that overlap a range, in messages of such that start at about the same time.
 fn named(view: &View, range: TimeRange, held_segments: Option<&FxHashMap<TraceId, u64>>) -> Vec<NamedTraces> {
-    let ids: FxHashSet<TraceId> = view.heads.iter().flat_map(|head| head.read(crate::live::Contents::traces)).collect();
-    let mut traces = in_time(view, ids.into_iter().collect(), range);
-    traces.sort_unstable();
-    let message = |traces: &[(u64, u64, TraceId)]| NamedTraces {
-        trace_ids: traces.iter().flat_map(|(_, _, id)| id.0).collect::<Vec<u8>>().into(),
-        held_segments: held_segments
-            .map(|segments| traces.iter().map(|(_, _, id)| segments.get(id).copied().unwrap_or_default()).collect())
-            .unwrap_or_default(),
-        start: traces.first().map_or(0, |(start, _, _)| *start),
-        end: traces.iter().map(|(_, end, _)| *end).max().unwrap_or_default(),
+    let ids: FxHashSet<TraceId> = view.heads.iter().flat_map(|head| head.read(Contents::traces)).collect();
+    let mut parts = view.parts(ids.iter().copied(), range);
+    parts.sort_unstable_by_key(|part| (part.start_unix_nanos, part.end_unix_nanos, part.trace_id));
+    let held_segments_of = |part: &TracePart| held_segments.map(|segments| segments.get(&part.trace_id).copied().unwrap_or_default());
+    let message = |parts: &[TracePart]| NamedTraces {
+        trace_ids: parts.iter().flat_map(|part| part.trace_id.0).collect::<Vec<u8>>().into(),
+        held_segments: parts.iter().filter_map(held_segments_of).collect(),
+        start: parts.first().map_or(0, |part| part.start_unix_nanos),
+        end: parts.iter().map(|part| part.end_unix_nanos).max().unwrap_or_default(),
     };
-    traces.chunks(NAMED_AT_ONCE).map(message).collect()
+    parts.chunks(NAMED_AT_ONCE).map(message).collect()
 }
 
 /// Of each trace, a number that says which segments it is in.
@@ -207,8 +205,8 @@ fn mixed(hash: u64) -> u64 {
 
 impl Session {
     async fn count(self: Box<Self>, leave_out: LeaveOut) -> Result<SeriesResponse, QueryError> {
-        let Self { plan, view, mut reader, stop, budget, _stops_with_the_client: guard } = *self;
-        let counted = blocking(move || {
+        let Self { plan, sources: Sources { view, budget, stop, .. }, mut reader, _stops_with_the_client } = *self;
+        blocking(move || {
             let mut count = Count {
                 partial: plan.partial_within(&budget),
                 plan,
@@ -223,14 +221,12 @@ impl Session {
             count.partial.check()?;
             let warnings = reader.left_out.warning().into_iter().collect();
             Ok(SeriesResponse { partial: Some(count.partial.to_message()), metrics: Some(count.metrics), split, warnings })
-        });
-        let counted = counted.await;
-        drop(guard);
-        counted?
+        })
+        .await?
     }
 }
 
-/// One metrics query under way.
+/// A count under way.
 struct Count {
     plan: MetricsPlan,
     leave_out: LeaveOut,
@@ -264,8 +260,8 @@ impl Count {
 
     fn traces(&mut self, view: &View, reader: &mut Reader, ids: Vec<TraceId>) -> ControlFlow<()> {
         let fetch = self.plan.fetch();
-        let ids = in_time(view, ids, fetch.range);
-        let ids: Vec<TraceId> = ids.into_iter().map(|(_, _, id)| id).collect();
+        let parts = view.parts(ids.iter().copied(), fetch.range);
+        let ids: Vec<TraceId> = parts.into_iter().map(|part| part.trace_id).collect();
         let mut rest = &ids[..];
         while !rest.is_empty() {
             let some;

@@ -2,37 +2,36 @@
 //! other places count too, `parts` is asked instead.
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
 
-use rustc_hash::FxHashMap;
 use tokio_util::sync::CancellationToken;
-use vivace_block::{BlockReader, live};
+use vivace_block::live;
 use vivace_core::budget::Charge;
 use vivace_core::pieces::{PIECE_BYTES, Pieces};
-use vivace_core::{TenantId, TimeRange, TraceId};
+use vivace_core::{TenantId, TraceId};
 use vivace_proto::tempopb::{SearchMetrics, SearchRequest, SearchResponse, TraceSearchMetadata};
 use vivace_storage::overlaps;
 use vivace_traceql::{Batch, SearchCombiner, SearchPlan, search_limit};
 
-use crate::ingester::Ingester;
-use crate::left_out::LeftOut;
-use crate::live::View;
-use crate::query::{QueryError, Sources, blocking};
-use crate::scan::Reader;
+use super::Recent;
+use super::error::QueryError;
+use super::left_out::LeftOut;
+use super::reader::Reader;
+use super::sources::Sources;
+use crate::store::View;
 
 /// How many traces are brought together at once for exact evaluation: few at first, since they do when most of them match, and
 /// then more and more, since each time their segments are walked over.
-pub(crate) struct AtOnce(usize);
+pub(super) struct AtOnce(usize);
 
 impl AtOnce {
     const MAX: usize = 1024;
 
-    pub(crate) fn few() -> Self {
+    pub(super) fn few() -> Self {
         Self(64)
     }
 
     /// Takes the next ones; none at the end.
-    pub(crate) fn next_of<'t, T>(
+    pub(super) fn next_of<'t, T>(
         &mut self,
         reader: &Reader,
         view: &View,
@@ -56,7 +55,7 @@ pub(crate) struct Found {
 }
 
 impl Found {
-    pub(crate) fn of(combiner: SearchCombiner, metrics: SearchMetrics, left_out: LeftOut) -> Self {
+    pub(super) fn of(combiner: SearchCombiner, metrics: SearchMetrics, left_out: LeftOut) -> Self {
         let warnings: Vec<String> = combiner.warning().into_iter().chain(left_out.warning()).collect();
         let warning = (!warnings.is_empty()).then(|| warnings.join("; "));
         let (traces, held) = combiner.finish_charged();
@@ -73,46 +72,40 @@ impl Found {
     }
 }
 
-impl Ingester {
+impl Recent {
     /// Searches everything there is of a tenant, newest first. Stops when the client has gone away.
     ///
     /// # Errors
     /// [`QueryError::Invalid`] for a query that makes no sense, [`QueryError::Unavailable`] where a flushed block cannot be read,
     /// [`QueryError::TooLarge`].
-    pub(crate) async fn search(self: &Arc<Self>, tenant: &TenantId, request: SearchRequest) -> Result<Found, QueryError> {
+    pub(crate) async fn search(&self, tenant: &TenantId, request: SearchRequest) -> Result<Found, QueryError> {
         let plan = plan(&request)?;
-        let sources = self.sources(tenant, &request.answering)?;
-        let stop = CancellationToken::new();
-        let _stops_with_the_client = stop.clone().drop_guard();
-        let ingester = Arc::clone(self);
-        blocking(move || {
+        let answering = request.answering.clone();
+        self.look(tenant, &answering, &[], move |mut sources| {
             let mut search = Search {
-                combiner: SearchCombiner::within(&ingester.settings.budget, search_limit(&request), plan.most_recent()),
+                combiner: SearchCombiner::within(&sources.budget, search_limit(&request), plan.most_recent()),
                 plan,
                 spans_per_spanset: request.spans_per_span_set as usize,
                 at_once: AtOnce::few(),
-                stop,
+                stop: sources.stop.clone(),
                 metrics: SearchMetrics::default(),
                 left_out: LeftOut::default(),
             };
-            let Sources { mut view, held } = sources;
-            let mut reader = Reader::within(&ingester.settings.budget)?;
-            if !held.is_empty() {
-                view.add_held(&held, &mut reader, &search.stop);
-            }
-            search.live(&view, &mut reader);
+            let mut reader = sources.index_held()?;
+            search.live(&sources.view, &mut reader);
             search.metrics.inspected_bytes += reader.inspected_bytes;
             search.left_out = reader.left_out;
+            // What it holds is room for the blocks.
             drop(reader);
-            search.blocks(&ingester, &view)?;
+            search.blocks(&sources)?;
             search.combiner.check_any()?;
             Ok(Found::of(search.combiner, search.metrics, search.left_out))
         })
-        .await?
+        .await
     }
 }
 
-pub(crate) fn plan(request: &SearchRequest) -> Result<SearchPlan, QueryError> {
+pub(super) fn plan(request: &SearchRequest) -> Result<SearchPlan, QueryError> {
     SearchPlan::of_request(request).map_err(|e| QueryError::Invalid(e.to_string()))
 }
 
@@ -145,7 +138,8 @@ impl Search {
     /// Traces that may match.
     fn traces(&mut self, view: &View, reader: &mut Reader, ids: Vec<TraceId>) {
         let fetch = self.plan.fetch().clone();
-        let ids = newest_first(view, ids, fetch.range);
+        let parts = view.newest_parts(ids.iter().copied(), fetch.range);
+        let ids: Vec<TraceId> = parts.into_iter().map(|part| part.trace_id).collect();
         let mut rest = &ids[..];
         while let Some(chunk) = self.at_once.next_of(reader, view, &mut rest, |id| *id) {
             if self.is_over() {
@@ -158,16 +152,16 @@ impl Search {
     }
 
     /// Flushed blocks that are still served from here, newest first.
-    fn blocks(&mut self, ingester: &Ingester, view: &View) -> Result<(), QueryError> {
+    fn blocks(&mut self, sources: &Sources) -> Result<(), QueryError> {
         let fetch = self.plan.fetch().clone();
-        for block in view.served.iter().rev() {
+        for block in sources.view.served.iter().rev() {
             if self.is_over() {
                 break;
             }
             if !overlaps(&block.meta, fetch.range) {
                 continue;
             }
-            let reader = match BlockReader::open(block.meta.clone(), ingester.bucket.reader(&block.meta)) {
+            let reader = match sources.open(block) {
                 Ok(reader) => reader,
                 Err(error) => {
                     self.left_out.block(block, error)?;
@@ -197,29 +191,4 @@ impl Search {
             if self.combiner.is_complete() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
     }
-}
-
-/// The traces that overlap the range, those first whose last span ended last.
-fn newest_first(view: &View, ids: Vec<TraceId>, range: TimeRange) -> Vec<TraceId> {
-    let mut ids = in_time(view, ids, range);
-    ids.sort_unstable_by_key(|(_, end, id)| std::cmp::Reverse((*end, *id)));
-    ids.into_iter().map(|(_, _, id)| id).collect()
-}
-
-/// The traces that overlap the range, behind the times at which their first span started and their last one ended, in Unix
-/// nanoseconds.
-pub(crate) fn in_time(view: &View, ids: Vec<TraceId>, range: TimeRange) -> Vec<(u64, u64, TraceId)> {
-    let mut times: FxHashMap<TraceId, (u64, u64)> = FxHashMap::default();
-    for head in &view.heads {
-        head.read(|contents| {
-            for id in &ids {
-                if let Some(entry) = contents.index.get(id) {
-                    let (start, end) = times.entry(*id).or_insert((u64::MAX, 0));
-                    *start = entry.start_unix_nanos.min(*start);
-                    *end = entry.end_unix_nanos.max(*end);
-                }
-            }
-        });
-    }
-    times.iter().filter(|(_, (start, end))| range.overlaps(*start, *end)).map(|(id, (start, end))| (*start, *end, *id)).collect()
 }

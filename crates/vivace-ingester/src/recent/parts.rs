@@ -2,68 +2,62 @@
 //! what is in this place.
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 use tokio_util::sync::CancellationToken;
-use vivace_block::{BlockReader, ReadError, TRACE_SPREAD_NANOS, TracePart, live, part_filter};
+use vivace_block::{ReadError, TRACE_SPREAD_NANOS, TracePart, live, part_filter};
 use vivace_core::pieces::{PIECE_BYTES, Pieces};
-use vivace_core::{BlockId, TenantId, TimeRange, TraceId};
+use vivace_core::{TenantId, TraceId};
 use vivace_proto::tempopb::SearchMetrics;
 use vivace_proto::vivace::v1::{self as proto, CountPlacesRequest, CountPlacesResponse, SearchPartsRequest, SearchPartsResponse};
 use vivace_traceql::{Batch, SearchCombiner, SearchPlan, TraceFilter, search_limit};
 
-use crate::ingester::Ingester;
-use crate::left_out::LeftOut;
-use crate::live::{ServedBlock, View};
-use crate::query::{QueryError, Sources, blocking};
-use crate::scan::Reader;
-use crate::search::{AtOnce, Found, plan};
+use super::error::QueryError;
+use super::left_out::LeftOut;
+use super::reader::Reader;
+use super::search::{AtOnce, Found, plan};
+use super::sources::Sources;
+use super::{Recent, ids_of};
+use crate::store::{ServedBlock, View};
 
-impl Ingester {
+impl Recent {
     /// Judges traces by what is here of them, newest first, and names all that may match together with spans from elsewhere.
     ///
     /// # Errors
-    /// As for [`Ingester::search`].
-    pub(crate) async fn search_parts(self: &Arc<Self>, tenant: &TenantId, request: SearchPartsRequest) -> Result<FoundParts, QueryError> {
+    /// As for [`Recent::search`].
+    pub(crate) async fn search_parts(&self, tenant: &TenantId, request: SearchPartsRequest) -> Result<FoundParts, QueryError> {
         let SearchPartsRequest { request, known_blocks } = request;
         let request = request.unwrap_or_default();
         let plan = plan(&request)?;
-        let sources = self.sources_without(tenant, &request.answering, &known_blocks)?;
-        let stop = CancellationToken::new();
-        let _stops_with_the_client = stop.clone().drop_guard();
-        let ingester = Arc::clone(self);
-        blocking(move || {
+        let answering = request.answering.clone();
+        self.look(tenant, &answering, &known_blocks, move |mut sources| {
             let limit = search_limit(&request);
             let mut search = PartsSearch {
-                combiner: SearchCombiner::within(&ingester.settings.budget, limit, plan.most_recent()),
+                combiner: SearchCombiner::within(&sources.budget, limit, plan.most_recent()),
                 plan,
                 limit,
                 spans_per_spanset: request.spans_per_span_set as usize,
-                stop,
+                stop: sources.stop.clone(),
                 matched: 0,
                 candidates: FxHashMap::default(),
                 metrics: SearchMetrics::default(),
                 left_out: LeftOut::default(),
                 more: false,
             };
-            let Sources { mut view, held } = sources;
-            let mut reader = Reader::within(&ingester.settings.budget)?;
-            if !held.is_empty() {
-                view.add_held(&held, &mut reader, &search.stop);
-            }
-            search.live(&view, &mut reader);
+            let mut reader = sources.index_held()?;
+            search.live(&sources.view, &mut reader);
             search.metrics.inspected_bytes += reader.inspected_bytes;
             search.left_out = reader.left_out;
+            // What it holds is room for the blocks.
             drop(reader);
-            for block in view.served.iter().rev() {
-                search.block(&ingester, block)?;
+            for block in sources.view.served.iter().rev() {
+                search.block(&sources, block)?;
             }
             search.combiner.check_any()?;
-            let places = 1 + u32::try_from(view.served.len()).unwrap_or(u32::MAX - 1);
+            let places = 1 + u32::try_from(sources.view.served.len()).unwrap_or(u32::MAX - 1);
             Ok(search.finish(places))
         })
-        .await?
+        .await
     }
 
     /// In how many places traces are here: live spans are one, each served block that is not known another.
@@ -71,74 +65,54 @@ impl Ingester {
     /// # Errors
     /// [`QueryError::Invalid`] for ids that are none, [`QueryError::Unavailable`] where a flushed block cannot be read.
     pub(crate) async fn count_places(
-        self: &Arc<Self>,
+        &self,
         tenant: &TenantId,
         request: CountPlacesRequest,
     ) -> Result<(CountPlacesResponse, LeftOut), QueryError> {
-        let ids: Vec<TraceId> = ids_of(&request.trace_ids)?.map(TraceId).collect();
-        let sources = self.sources_without(tenant, &request.answering, &request.known_blocks)?;
-        let ingester = Arc::clone(self);
-        let stop = CancellationToken::new();
-        let _stops_with_the_client = stop.clone().drop_guard();
-        let (counts, left_out) = blocking(move || {
-            let Sources { mut view, held } = sources;
-            let mut left_out = LeftOut::default();
-            if !held.is_empty() {
-                let mut reader = Reader::within(&ingester.settings.budget)?;
-                view.add_held(&held, &mut reader, &stop);
-                left_out = reader.left_out;
-            }
-            let mut counts = vec![0u8; ids.len()];
-            let mut is_live = vec![false; ids.len()];
-            for head in &view.heads {
-                head.read(|contents| {
-                    for (id, is_live) in ids.iter().zip(&mut is_live) {
-                        *is_live |= contents.index.contains_key(id);
+        let CountPlacesRequest { trace_ids, known_blocks, answering } = request;
+        let ids: Vec<TraceId> = ids_of(&trace_ids)?.map(TraceId).collect();
+        let (counts, left_out) = self
+            .look(tenant, &answering, &known_blocks, move |mut sources| {
+                // Only what is held has to be read, and most often nothing is.
+                let mut left_out = if sources.view.held.is_empty() { LeftOut::default() } else { sources.index_held()?.left_out };
+                let mut counts: Vec<u8> = are_live(&sources.view, &ids).into_iter().map(u8::from).collect();
+                for block in &sources.view.served {
+                    if sources.stop.is_cancelled() {
+                        break;
                     }
-                });
-            }
-            counts.iter_mut().zip(is_live).for_each(|(count, is_live)| *count += u8::from(is_live));
-            for block in &view.served {
-                if stop.is_cancelled() {
-                    break;
-                }
-                match ids_in(&ingester, block, &ids) {
-                    Ok(found) => {
-                        let held = ids.iter().zip(&mut counts).filter(|(id, _)| found.contains(*id));
-                        held.for_each(|(_, count)| *count = count.saturating_add(1));
+                    match ids_in(&sources, block, &ids) {
+                        Ok(found) => {
+                            let here = ids.iter().zip(&mut counts).filter(|(id, _)| found.contains(*id));
+                            here.for_each(|(_, count)| *count = count.saturating_add(1));
+                        }
+                        Err(error) => left_out.block(block, error)?,
                     }
-                    Err(error) => left_out.block(block, error)?,
                 }
-            }
-            Ok::<_, QueryError>((counts, left_out))
-        })
-        .await??;
+                Ok((counts, left_out))
+            })
+            .await?;
         Ok((CountPlacesResponse { counts: counts.into() }, left_out))
-    }
-
-    /// What there is of a tenant without the blocks whose traces the asker finds in the bucket.
-    pub(crate) fn sources_without(&self, tenant: &TenantId, answering: &[String], known_blocks: &[u8]) -> Result<Sources, QueryError> {
-        let known: FxHashSet<BlockId> = ids_of(known_blocks)?.map(BlockId).collect();
-        let mut sources = self.sources(tenant, answering)?;
-        sources.view.served.retain(|block| !known.contains(&block.meta.block_id));
-        Ok(sources)
     }
 }
 
-/// Ids that stand one after another.
-pub(crate) fn ids_of(bytes: &[u8]) -> Result<impl Iterator<Item = [u8; 16]>, QueryError> {
-    let (ids, rest) = bytes.as_chunks::<16>();
-    match rest.len() {
-        0 => Ok(ids.iter().copied()),
-        more => Err(QueryError::Invalid(format!("ids have 16 bytes each, {more} are left over"))),
+/// Which of these traces have live spans.
+fn are_live(view: &View, ids: &[TraceId]) -> Vec<bool> {
+    let mut are_live = vec![false; ids.len()];
+    for head in &view.heads {
+        head.read(|contents| {
+            for (id, is_live) in ids.iter().zip(&mut are_live) {
+                *is_live |= contents.index.contains_key(id);
+            }
+        });
     }
+    are_live
 }
 
 /// Which of these traces a block has.
-fn ids_in(ingester: &Ingester, block: &ServedBlock, ids: &[TraceId]) -> Result<FxHashSet<TraceId>, ReadError> {
+fn ids_in(sources: &Sources, block: &ServedBlock, ids: &[TraceId]) -> Result<FxHashSet<TraceId>, ReadError> {
     let (Some(first), Some(last)) = (ids.iter().min(), ids.iter().max()) else { return Ok(FxHashSet::default()) };
     let wanted: FxHashSet<TraceId> = ids.iter().copied().collect();
-    let reader = BlockReader::open(block.meta.clone(), ingester.bucket.reader(&block.meta))?;
+    let reader = sources.open(block)?;
     let mut found = FxHashSet::default();
     for (group, bounds) in reader.id_bounds().into_iter().enumerate() {
         if bounds.is_none_or(|(low, high)| low <= *last && *first <= high) {
@@ -202,7 +176,7 @@ impl PartsSearch {
             candidates.finish_parts().into_iter().collect()
         };
         let range = fetch.range.widened(TRACE_SPREAD_NANOS);
-        let parts = newest_parts(view, may_match_alone.keys().copied(), range);
+        let parts = view.newest_parts(may_match_alone.keys().copied(), range);
         let (mut rest, mut at_once) = (&parts[..], AtOnce::few());
         while let Some(parts) = at_once.next_of(reader, view, &mut rest, |part| part.trace_id) {
             if self.is_over() {
@@ -217,20 +191,20 @@ impl PartsSearch {
         }
     }
 
-    fn block(&mut self, ingester: &Ingester, block: &ServedBlock) -> Result<(), QueryError> {
+    fn block(&mut self, sources: &Sources, block: &ServedBlock) -> Result<(), QueryError> {
         if self.is_over() {
             self.more = true;
             return Ok(());
         }
-        match self.search_block(ingester, block) {
+        match self.search_block(sources, block) {
             Ok(()) => Ok(()),
             Err(error) => self.left_out.block(block, error),
         }
     }
 
-    fn search_block(&mut self, ingester: &Ingester, block: &ServedBlock) -> Result<(), ReadError> {
+    fn search_block(&mut self, sources: &Sources, block: &ServedBlock) -> Result<(), ReadError> {
         let fetch = self.plan.fetch().clone();
-        let reader = BlockReader::open(block.meta.clone(), ingester.bucket.reader(&block.meta))?;
+        let reader = sources.open(block)?;
         let parts = reader.parts(&fetch, &part_filter(&fetch.filter), 0..reader.row_groups())?;
         parts.traces.iter().for_each(|part| self.add_candidate(*part));
         let stats = reader.search_parts(&fetch, &parts, &|_| true, &mut |batch| {
@@ -285,25 +259,4 @@ impl PartsSearch {
             places,
         }
     }
-}
-
-/// What the heads have of these traces, where that overlaps the range; those first whose last span ended last.
-fn newest_parts(view: &View, ids: impl Iterator<Item = TraceId> + Clone, range: TimeRange) -> Vec<TracePart> {
-    let mut parts: FxHashMap<TraceId, TracePart> = FxHashMap::default();
-    for head in &view.heads {
-        head.read(|contents| {
-            for trace_id in ids.clone() {
-                if let Some(entry) = contents.index.get(&trace_id) {
-                    let (start_unix_nanos, end_unix_nanos) = (entry.start_unix_nanos, entry.end_unix_nanos);
-                    let part = parts.entry(trace_id).or_insert(TracePart { trace_id, start_unix_nanos, end_unix_nanos });
-                    part.start_unix_nanos = part.start_unix_nanos.min(start_unix_nanos);
-                    part.end_unix_nanos = part.end_unix_nanos.max(end_unix_nanos);
-                }
-            }
-        });
-    }
-    let overlaps = |part: &TracePart| range.overlaps(part.start_unix_nanos, part.end_unix_nanos);
-    let mut parts: Vec<TracePart> = parts.into_values().filter(overlaps).collect();
-    parts.sort_unstable_by_key(|part| (std::cmp::Reverse(part.end_unix_nanos), part.trace_id));
-    parts
 }

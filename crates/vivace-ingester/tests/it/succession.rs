@@ -1,3 +1,5 @@
+//! What followers and primaries tell each other, and who answers meanwhile.
+
 use vivace_core::TenantId;
 use vivace_proto::vivace::v1::sequence_ranges::Range;
 use vivace_proto::vivace::v1::{CoveredRequest, ReleaseRequest, SequenceRanges};

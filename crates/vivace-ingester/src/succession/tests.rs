@@ -15,13 +15,13 @@ use vivace_proto::otlp::{ResourceSpans, ScopeSpans, Span, TracesData};
 use vivace_proto::vivace::v1::handover_server::HandoverServer;
 use vivace_proto::vivace::v1::segment_log_server::SegmentLogServer;
 use vivace_proto::vivace::v1::{PushRequest, SegmentId};
-use vivace_ring::{ClientPool, Instance, PoolOptions, Ring, Role, State};
+use vivace_ring::{Instance, Ring, Role, State};
 use vivace_server::Tenancy;
 use vivace_storage::Bucket;
 
+use crate::grpc;
 use crate::ingester::Ingester;
 use crate::settings::Settings;
-use crate::{flush, grpc};
 
 /// Two ingesters in one ring, of which the second may be dead.
 struct Pair {
@@ -69,8 +69,7 @@ impl Pair {
             let server = server.add_service(HandoverServer::new(service));
             self.tasks.spawn(async move { server.serve_with_incoming(TcpListenerStream::new(listener)).await.expect("served") });
         }
-        let pool = Arc::new(ClientPool::new(self.ring.clone(), PoolOptions::default()));
-        let flushes = flush::run(Arc::clone(&ingester), pool, CancellationToken::new());
+        let flushes = Arc::clone(&ingester.flusher).run(CancellationToken::new());
         self.tasks.spawn(async move { flushes.await.expect("flushed") });
         ingester
     }
@@ -79,7 +78,7 @@ impl Pair {
     async fn replace_second(&mut self) -> Arc<Ingester> {
         let disk = self.folder.path().join("another disk");
         let ingester = self.start(1, |s| s.wal = disk).await;
-        ingester.resume(&ClientPool::new(self.ring.clone(), PoolOptions::default())).await;
+        ingester.succession.resume().await;
         ingester
     }
 
@@ -124,7 +123,7 @@ async fn found(ingester: &Arc<Ingester>) -> Vec<u64> {
 /// Spans that the instance finds when these answer for themselves.
 async fn found_when(ingester: &Arc<Ingester>, answering: &[&str]) -> Vec<u64> {
     let answering: Vec<String> = answering.iter().map(|id| (*id).to_owned()).collect();
-    let found = ingester.find_trace(&TenantId::single(), TraceId([1; 16]), &answering).await.expect("answered");
+    let found = ingester.recent.find_trace(&TenantId::single(), TraceId([1; 16]), &answering).await.expect("answered");
     let spans = found.0.trace.into_iter().flat_map(|t| t.resource_spans).flat_map(|r| r.scope_spans).flat_map(|s| s.spans);
     let mut ids: Vec<u64> = spans.map(|s| u64::from_be_bytes(s.span_id[..].try_into().expect("8 bytes"))).collect();
     ids.sort_unstable();
@@ -132,7 +131,7 @@ async fn found_when(ingester: &Arc<Ingester>, answering: &[&str]) -> Vec<u64> {
 }
 
 fn held(ingester: &Ingester) -> usize {
-    ingester.held.summary().iter().map(|h| h.segments).sum()
+    ingester.store.held().iter().map(|h| h.segments).sum()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -145,9 +144,9 @@ async fn a_follower_flushes_what_a_dead_primary_cannot() {
     assert!(found(&follower).await.is_empty(), "not before the grace is over");
     until("the segments are live here", || async { found(&follower).await == [1, 2, 3] }).await;
     assert_eq!(held(&follower), 0);
-    follower.cut(None);
+    follower.store.cut(None);
     until("the block is in the bucket", || async { pair.blocks().await == 1 }).await;
-    until("the log is empty", || async { follower.log.bytes() < 20 }).await;
+    until("the log is empty", || async { follower.store.log_bytes() < 20 }).await;
     assert_eq!(found(&follower).await, [1, 2, 3]);
 }
 
@@ -161,15 +160,15 @@ async fn a_primary_that_has_flushed_tells_its_followers() {
         }
     }
     assert_eq!(held(&follower), 3);
-    primary.cut(None);
+    primary.store.cut(None);
     until("the follower has dropped them", || async { held(&follower) == 0 }).await;
-    until("the follower's log is empty", || async { follower.log.bytes() < 20 }).await;
+    until("the follower's log is empty", || async { follower.store.log_bytes() < 20 }).await;
     assert_eq!(pair.blocks().await, 1, "stored once");
     assert_eq!(found(&primary).await, [1, 2, 3]);
     assert!(found(&follower).await.is_empty(), "the primary answers from its block");
     assert_eq!(found_when(&follower, &["ingester-0"]).await, [1, 2, 3], "else its follower does");
 
-    let kept = follower.ledger.served();
+    let kept = follower.store.served_in_ledger();
     assert_eq!(kept.iter().map(|block| &*block.writer).collect::<Vec<_>>(), ["ingester-1"], "also after a restart");
 }
 
@@ -178,7 +177,7 @@ async fn a_primary_that_lost_its_disk_serves_its_blocks_again() {
     let mut pair = Pair::new(true).await;
     let (follower, primary) = (pair.start(0, |_| {}).await, pair.start(1, |_| {}).await);
     primary.push(segment(1)).await.expect("taken");
-    primary.cut(None);
+    primary.store.cut(None);
     until("the follower knows the block", || async { found_when(&follower, &[]).await == [1] }).await;
     let primary = pair.replace_second().await;
     assert_eq!(found(&primary).await, [1]);
@@ -197,7 +196,7 @@ async fn what_a_primary_lost_with_its_disk_is_live_elsewhere_before_it_answers_a
     pair.replace_second().await;
     assert_eq!(found(&follower).await, [1, 2, 3]);
     assert_eq!(held(&follower), 0);
-    follower.cut(None);
+    follower.store.cut(None);
     until("the block is in the bucket", || async { pair.blocks().await == 1 }).await;
 }
 
@@ -209,7 +208,7 @@ async fn what_a_follower_lost_with_its_disk_is_flushed() {
     pair.replace_second().await;
     until("the block is in the bucket", || async { pair.blocks().await == 1 }).await;
     // The block is there a moment before it takes the place of what was live.
-    until("all copies are there again", async || primary.live.under_replicated() == 0).await;
+    until("all copies are there again", async || primary.store.under_replicated() == 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -218,8 +217,8 @@ async fn nobody_waits_for_flushes_that_are_over() {
     let primary = pair.start(1, |_| {}).await;
     primary.push(segment(1)).await.expect("taken");
     pair.tasks.shutdown().await;
-    tokio::time::timeout(Duration::from_secs(30), primary.flush_everything()).await.expect("comes back");
-    assert!(!primary.is_flushed(), "and the log keeps it");
+    tokio::time::timeout(Duration::from_secs(30), primary.flusher.flush_everything()).await.expect("comes back");
+    assert!(!primary.store.is_flushed(), "and the log keeps it");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -229,7 +228,7 @@ async fn what_a_primary_still_has_is_not_taken_over() {
     for ingester in [&follower, &primary] {
         ingester.push(segment(1)).await.expect("taken");
     }
-    primary.resume(&ClientPool::new(pair.ring.clone(), PoolOptions::default())).await;
+    primary.succession.resume().await;
     assert_eq!((held(&follower), found(&follower).await), (1, vec![]));
 }
 

@@ -1,37 +1,31 @@
-//! Reading live segments for queries.
+//! Reads live segments for one query: keeps the last ones decompressed, and brings the spans of traces together.
 
 use std::collections::VecDeque;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use rustc_hash::{FxHashMap, FxHashSet};
-use tokio_util::sync::CancellationToken;
 use vivace_block::SpanRef;
 use vivace_block::live::Candidates;
 use vivace_core::TraceId;
 use vivace_core::budget::{Account, Budget, Charge};
 use vivace_core::otlp::walk_spans;
-use vivace_traceql::{Fetch, TooLarge, TraceFilter};
+use vivace_traceql::TooLarge;
 
+use super::left_out::LeftOut;
 use crate::gather::Gathered;
-use crate::left_out::LeftOut;
-use crate::live::{Contents, Head, TraceEntry, View};
 use crate::segment::Segment;
-use crate::summary::summarize;
+use crate::store::{Contents, Head, View};
 
 /// Decompressed segments that one query keeps at a time, bytes, at most, and as a part of what all queries may hold.
 const KEPT_BYTES_MAX: usize = 64 << 20;
 const KEPT_PART: u64 = 16;
 /// Segments that a query looks at before it says what it has found, and traces that it brings together at once, in bytes once
 /// decompressed. Larger pieces of memory would be given back to the system and taken anew each time.
-const WINDOW_BYTES: u64 = 4 << 20;
-
-/// A trace that may match together with spans from elsewhere, and whether it may by itself.
-pub(crate) type Candidate = (TraceId, bool);
+pub(super) const WINDOW_BYTES: u64 = 4 << 20;
 
 /// The last segments that a query has read, decompressed: candidates are looked for and then gathered in the same ones.
-pub(crate) struct Reader {
+pub(super) struct Reader {
     /// For what is kept and gathered.
     charge: Charge,
     kept_bytes_max: usize,
@@ -46,9 +40,9 @@ pub(crate) struct Reader {
     /// Of heads, by their addresses, how many of their segments are looked at. Of others all are.
     until: FxHashMap<usize, usize>,
     /// Bytes decompressed so far.
-    pub(crate) inspected_bytes: u64,
+    pub(super) inspected_bytes: u64,
     /// What could not be read so far.
-    pub(crate) left_out: LeftOut,
+    pub(super) left_out: LeftOut,
 }
 
 impl Reader {
@@ -57,7 +51,7 @@ impl Reader {
     ///
     /// # Errors
     /// There is no such room.
-    pub(crate) fn within(budget: &Budget) -> Result<Self, TooLarge> {
+    pub(super) fn within(budget: &Budget) -> Result<Self, TooLarge> {
         let part = budget.limit_of(Account::Queries) / KEPT_PART;
         let first = (2 * WINDOW_BYTES).min(part);
         let charge = budget.charge(Account::Queries, first).map_err(|over| TooLarge { held: 0, over })?;
@@ -77,7 +71,7 @@ impl Reader {
     }
 
     /// Keeps nothing of what was read, as long as nothing more is asked of it.
-    pub(crate) fn pause(&mut self) {
+    pub(super) fn pause(&mut self) {
         (self.kept, self.order, self.kept_bytes) = (FxHashMap::default(), VecDeque::new(), 0);
         (self.used, self.gathered) = (Vec::new(), Gathered::default());
         self.charge.set_held(0);
@@ -92,7 +86,7 @@ impl Reader {
 
     /// How many of these traces, the first ones, are brought together at once: as many as have about a window's bytes here, at most
     /// `most`, at least one.
-    pub(crate) fn at_once(&self, view: &View, traces: impl IntoIterator<Item = TraceId>, most: usize) -> usize {
+    pub(super) fn at_once(&self, view: &View, traces: impl IntoIterator<Item = TraceId>, most: usize) -> usize {
         let bytes_of = |id: &TraceId| -> u64 {
             view.heads.iter().map(|head| head.read(|contents| contents.index.get(id).map_or(0, |entry| entry.bytes))).sum()
         };
@@ -105,7 +99,7 @@ impl Reader {
     }
 
     /// A segment's `TracesData`. None for one that cannot be read: it is noted and left out of the answer.
-    pub(crate) fn read(&mut self, segment: &Arc<Segment>) -> Option<Bytes> {
+    pub(super) fn read(&mut self, segment: &Arc<Segment>) -> Option<Bytes> {
         let key = Arc::as_ptr(segment) as usize;
         if let Some((_, data)) = self.kept.get(&key) {
             return Some(data.clone());
@@ -135,7 +129,7 @@ impl Reader {
     }
 
     /// Lets candidates look at a segment.
-    pub(crate) fn look_at(&mut self, segment: &Arc<Segment>, candidates: &mut Candidates<'_>) {
+    pub(super) fn look_at(&mut self, segment: &Arc<Segment>, candidates: &mut Candidates<'_>) {
         if let Some(data) = self.read(segment)
             && let Err(error) = candidates.add(&data)
         {
@@ -144,7 +138,7 @@ impl Reader {
     }
 
     /// From now on gathers nothing that comes later.
-    pub(crate) fn look_no_further(&mut self, view: &View) {
+    pub(super) fn look_no_further(&mut self, view: &View) {
         self.until = view.heads.iter().map(|head| (Arc::as_ptr(head) as usize, head.read(|contents| contents.segments.len()))).collect();
     }
 
@@ -159,7 +153,7 @@ impl Reader {
     }
 
     /// All spans of these traces, wherever they lie.
-    pub(crate) fn gather(&mut self, heads: &[Arc<Head>], traces: &[TraceId]) -> &mut Gathered {
+    pub(super) fn gather(&mut self, heads: &[Arc<Head>], traces: &[TraceId]) -> &mut Gathered {
         let wanted: FxHashSet<TraceId> = traces.iter().copied().collect();
         let bytes_in = |contents: &Contents| -> u64 { traces.iter().filter_map(|id| contents.index.get(id)).map(|t| t.bytes).sum() };
         let bytes: u64 = heads.iter().map(|head| head.read(bytes_in)).sum();
@@ -180,7 +174,7 @@ impl Reader {
     }
 
     /// The spans of a segment that were not refused, in the bytes that [`Reader::read`] gave.
-    pub(crate) fn spans<'a>(segment: &Segment, data: &'a Bytes) -> Vec<SpanRef<'a>> {
+    pub(super) fn spans<'a>(segment: &Segment, data: &'a Bytes) -> Vec<SpanRef<'a>> {
         let mut spans = Vec::with_capacity(segment.header.spans as usize % (1 << 20));
         // Walked over before it was acknowledged, so it cannot fail.
         let _ = walk_spans(data, |at, span| {
@@ -189,112 +183,5 @@ impl Reader {
             }
         });
         spans
-    }
-}
-
-impl View {
-    /// Takes held segments into the view, as one more head. Some of them, when the client has gone away.
-    pub(crate) fn add_held(&mut self, held: &[Arc<Segment>], reader: &mut Reader, stop: &CancellationToken) {
-        let head = Head::default();
-        for segment in held {
-            if stop.is_cancelled() {
-                break;
-            }
-            if let Some(Ok(traces)) = reader.read(segment).map(|data| summarize(&data)) {
-                head.insert(Arc::clone(segment), &traces);
-            }
-        }
-        self.heads.insert(0, Arc::new(head));
-    }
-
-    /// Gives `each` the traces that may match, by themselves or together with spans from elsewhere, and whether they may by
-    /// themselves; those that came last first, in groups of about a window's size, until it breaks or the client has gone away.
-    pub(crate) fn candidates(
-        &self,
-        fetch: &Fetch,
-        stop: &CancellationToken,
-        reader: &mut Reader,
-        each: &mut dyn FnMut(&mut Reader, Vec<Candidate>) -> ControlFlow<()>,
-    ) {
-        let mut give = |reader: &mut Reader, traces| if stop.is_cancelled() { ControlFlow::Break(()) } else { each(reader, traces) };
-        if fetch.filter == TraceFilter::All {
-            let windows = self.trace_windows(|_| true).into_iter();
-            let _ = windows.map(|ids| ids.into_iter().map(|id| (id, true)).collect()).try_for_each(|traces| give(reader, traces));
-            return;
-        }
-        let mut seen: FxHashMap<TraceId, bool> = FxHashMap::default();
-        let by_window = is_decided_by_one_span(&fetch.filter);
-        // What several spans decide together cannot be told from some of the segments.
-        for window in if by_window { self.windows() } else { vec![self.windows().concat()] } {
-            let mut candidates = Candidates::new(fetch);
-            for segment in &window {
-                if stop.is_cancelled() {
-                    return;
-                }
-                reader.look_at(segment, &mut candidates);
-            }
-            let mut traces = candidates.finish_parts();
-            traces.retain(|(id, alone)| seen.insert(*id, *alone).is_none());
-            let groups = if by_window {
-                vec![traces]
-            } else {
-                let windows = self.trace_windows(|id| seen.contains_key(id)).into_iter();
-                windows.map(|ids| ids.into_iter().filter_map(|id| Some((id, *seen.get(&id)?))).collect()).collect()
-            };
-            if groups.into_iter().try_for_each(|traces| give(reader, traces)).is_break() {
-                return;
-            }
-        }
-    }
-
-    /// The traces that are wanted, those that came last first, in groups of a window's size.
-    pub(crate) fn trace_windows(&self, wanted: impl Fn(&TraceId) -> bool) -> Vec<Vec<TraceId>> {
-        let mut seen: FxHashSet<TraceId> = FxHashSet::default();
-        let mut windows = Vec::new();
-        let (mut window, mut bytes) = (Vec::new(), 0);
-        for head in self.heads.iter().rev() {
-            let last = |(id, entry): (&TraceId, &TraceEntry)| (entry.segments().last().copied(), entry.bytes, *id);
-            let of_head = |contents: &Contents| contents.index.iter().filter(|(id, _)| wanted(id)).map(last).collect();
-            let mut traces: Vec<(Option<u32>, u64, TraceId)> = head.read(of_head);
-            traces.sort_unstable_by(|a, b| b.cmp(a));
-            for (_, size, id) in traces {
-                if seen.insert(id) {
-                    window.push(id);
-                    bytes += size;
-                }
-                if bytes >= WINDOW_BYTES {
-                    windows.push(std::mem::take(&mut window));
-                    bytes = 0;
-                }
-            }
-        }
-        windows.push(window);
-        windows
-    }
-
-    /// All segments, newest first, in groups of a window's size.
-    pub(crate) fn windows(&self) -> Vec<Vec<Arc<Segment>>> {
-        let mut windows = Vec::new();
-        let mut window = Vec::new();
-        let mut bytes = 0;
-        for segment in self.heads.iter().rev().flat_map(|head| head.segments().into_iter().rev()) {
-            bytes += u64::from(segment.header.uncompressed_bytes);
-            window.push(segment);
-            if bytes >= WINDOW_BYTES {
-                windows.push(std::mem::take(&mut window));
-                bytes = 0;
-            }
-        }
-        windows.push(window);
-        windows
-    }
-}
-
-/// Whether a trace that passes has a span that makes it pass, so that looking at that span's segment is enough.
-fn is_decided_by_one_span(filter: &TraceFilter) -> bool {
-    match filter {
-        TraceFilter::All | TraceFilter::Nothing | TraceFilter::AnySpan(_) => true,
-        TraceFilter::And(filters) => filters.len() < 2 && filters.iter().all(is_decided_by_one_span),
-        TraceFilter::Or(filters) => filters.iter().all(is_decided_by_one_span),
     }
 }

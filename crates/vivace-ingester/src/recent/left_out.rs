@@ -3,10 +3,10 @@
 use vivace_block::ReadError;
 use vivace_storage::BucketError;
 
-use crate::live::ServedBlock;
+use super::error::QueryError;
 use crate::metrics::LEFT_OUT;
-use crate::query::QueryError;
 use crate::segment::{Segment, SegmentError};
+use crate::store::ServedBlock;
 
 /// How much an answer lacks.
 #[derive(Debug, Default, Clone, Copy)]

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use vivace_core::TenantId;
 
-use crate::ranges::SegmentSet;
-use crate::segment::{Segment, SegmentId};
+use crate::header::SegmentId;
+use crate::segment::Segment;
+use crate::segment_set::SegmentSet;
 
 /// Segments that this instance holds for other primaries. Their payloads are in the log only.
 #[derive(Debug, Default)]
-pub(crate) struct Held {
+pub(super) struct Held {
     by_primary: Mutex<BTreeMap<Arc<str>, Segments>>,
 }
 
@@ -28,12 +29,12 @@ pub(crate) struct HeldFor {
 }
 
 impl Held {
-    pub(crate) fn contains(&self, primary: &str, id: &SegmentId) -> bool {
+    pub(super) fn contains(&self, primary: &str, id: &SegmentId) -> bool {
         self.by_primary.lock().get(primary).is_some_and(|segments| segments.contains_key(id))
     }
 
     /// Keeps a logged segment. False when it is held already: then its record is not needed.
-    pub(crate) fn insert(&self, segment: Segment) -> bool {
+    pub(super) fn insert(&self, segment: Segment) -> bool {
         let mut by_primary = self.by_primary.lock();
         let segments = by_primary.entry(Arc::clone(&segment.header.primary)).or_default();
         let id = segment.header.id;
@@ -45,7 +46,7 @@ impl Held {
     }
 
     /// A summary per primary.
-    pub(crate) fn summary(&self) -> Vec<HeldFor> {
+    pub(super) fn summary(&self) -> Vec<HeldFor> {
         let by_primary = self.by_primary.lock();
         let summary = |(primary, segments): (&Arc<str>, &Segments)| HeldFor {
             primary: Arc::clone(primary),
@@ -56,7 +57,7 @@ impl Held {
     }
 
     /// A tenant's segments held for primaries other than these.
-    pub(crate) fn of_others(&self, primaries: &[String], tenant: &TenantId) -> Vec<Arc<Segment>> {
+    pub(super) fn of_others(&self, primaries: &[String], tenant: &TenantId) -> Vec<Arc<Segment>> {
         let by_primary = self.by_primary.lock();
         let others = by_primary.iter().filter(|(primary, _)| primaries.iter().all(|p| **p != ***primary));
         let segments = others.flat_map(|(_, segments)| segments.values());
@@ -64,14 +65,14 @@ impl Held {
     }
 
     /// The ids held for a primary that arrived at this time or earlier.
-    pub(crate) fn received_until(&self, primary: &str, unix_seconds: u64) -> SegmentSet {
+    pub(super) fn received_until(&self, primary: &str, unix_seconds: u64) -> SegmentSet {
         let by_primary = self.by_primary.lock();
         let segments = by_primary.get(primary).into_iter().flat_map(BTreeMap::values);
         segments.filter(|s| s.header.received_unix_seconds <= unix_seconds).map(|s| s.header.id).collect()
     }
 
     /// The segments of a primary that pass, oldest first. They stay held.
-    pub(crate) fn select(&self, primary: &str, pass: impl Fn(&SegmentId) -> bool) -> Vec<Arc<Segment>> {
+    pub(super) fn select(&self, primary: &str, pass: impl Fn(&SegmentId) -> bool) -> Vec<Arc<Segment>> {
         let by_primary = self.by_primary.lock();
         let segments = by_primary.get(primary).into_iter().flat_map(BTreeMap::values);
         let mut chosen: Vec<Arc<Segment>> = segments.filter(|s| pass(&s.header.id)).cloned().collect();
@@ -80,7 +81,7 @@ impl Held {
     }
 
     /// Takes segments of a primary out, those of them that are held. Costs what is taken out, not what is held.
-    pub(crate) fn remove(&self, primary: &str, wanted: &SegmentSet) -> Vec<Arc<Segment>> {
+    pub(super) fn remove(&self, primary: &str, wanted: &SegmentSet) -> Vec<Arc<Segment>> {
         let mut by_primary = self.by_primary.lock();
         let Some(segments) = by_primary.get_mut(primary) else { return Vec::new() };
         let ids: Vec<SegmentId> = wanted.ranges().flat_map(|range| segments.range(range)).map(|(id, _)| *id).collect();

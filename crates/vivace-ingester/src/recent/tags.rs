@@ -5,7 +5,6 @@ use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use rustc_hash::FxHashSet;
-use tokio_util::sync::CancellationToken;
 use vivace_block::{BlockReader, ReadError, live};
 use vivace_core::{TenantId, TraceId};
 use vivace_proto::tempopb::{SearchTagValuesRequest, SearchTagValuesV2Response, SearchTagsRequest, SearchTagsV2Response};
@@ -14,23 +13,23 @@ use vivace_traceql::{
     tag_names_answer, tag_values_answer,
 };
 
-use crate::ingester::Ingester;
-use crate::left_out::LeftOut;
-use crate::live::View;
-use crate::query::{QueryError, Sources, blocking};
-use crate::scan::Reader;
+use super::Recent;
+use super::error::QueryError;
+use super::left_out::LeftOut;
+use super::reader::Reader;
+use super::sources::Sources;
 use crate::segment::Segment;
 
 /// Traces brought together at a time, where values of whole traces are asked for.
 const TRACES_AT_ONCE: usize = 128;
 
-impl Ingester {
+impl Recent {
     /// The names of attributes that a tenant's spans here have. Those of intrinsics need no data: the query-frontend has them.
     ///
     /// # Errors
     /// [`QueryError::Invalid`] for an unknown scope, [`QueryError::Unavailable`] where a flushed block cannot be read.
     pub(crate) async fn tag_names(
-        self: &Arc<Self>,
+        &self,
         tenant: &TenantId,
         request: SearchTagsRequest,
     ) -> Result<(SearchTagsV2Response, LeftOut), QueryError> {
@@ -70,73 +69,40 @@ impl Ingester {
     /// # Errors
     /// [`QueryError::Invalid`] for a name that is no attribute, [`QueryError::Unavailable`] where a flushed block cannot be read.
     pub(crate) async fn tag_values(
-        self: &Arc<Self>,
+        &self,
         tenant: &TenantId,
         request: SearchTagValuesRequest,
     ) -> Result<(SearchTagValuesV2Response, LeftOut), QueryError> {
         let attribute = parse_attribute(&request.tag_name).map_err(|error| invalid(error.into()))?;
         let mut values = Values { found: BTreeSet::new(), max: tag_limit(request.max_tag_values), bytes_left: self.tag_bytes(tenant) };
-        let (mut inspected_bytes, mut left_out) = (0, LeftOut::default());
         if let Some(fixed) = fixed_tag_values(&attribute) {
             values.found.extend(fixed);
-        } else {
-            let filter = TagFilter::of_values_request(&request, &attribute).map_err(invalid)?;
-            // What is pinned does not need to occur.
-            let _ = filter.pinned().iter().try_for_each(|value| values.add(value));
-            (values, inspected_bytes, left_out) = self
-                .look_for_tags(tenant, &request.answering, move |search| {
-                    if filter.passes_nothing() {
-                        return Ok(values);
-                    }
-                    let wanted = filter.span_filter();
-                    match &attribute {
-                        Attribute::Intrinsic(of_trace @ (Intrinsic::RootName | Intrinsic::RootService)) => {
-                            search.roots(filter.fetch(), *of_trace, &mut values);
-                        }
-                        Attribute::Named { .. }
-                        | Attribute::Intrinsic(
-                            Intrinsic::Name
-                            | Intrinsic::Duration
-                            | Intrinsic::Status
-                            | Intrinsic::StatusMessage
-                            | Intrinsic::Kind
-                            | Intrinsic::SpanId
-                            | Intrinsic::ParentId
-                            | Intrinsic::ChildCount
-                            | Intrinsic::TraceId
-                            | Intrinsic::TraceDuration
-                            | Intrinsic::EventName
-                            | Intrinsic::EventTimeSinceStart
-                            | Intrinsic::LinkTraceId
-                            | Intrinsic::LinkSpanId
-                            | Intrinsic::ScopeName
-                            | Intrinsic::ScopeVersion
-                            | Intrinsic::NestedSetLeft
-                            | Intrinsic::NestedSetRight
-                            | Intrinsic::NestedSetParent,
-                        ) => search.live(|reader, segment| {
-                            let Some(data) = reader.read(segment) else { return ControlFlow::Continue(()) };
-                            let spans = Reader::spans(segment, &data);
-                            live::tag_values(&spans, &attribute, wanted, &mut |value| values.add(value));
-                            values.flow()
-                        }),
-                    }
-                    let in_blocks = (!filter.passes_everything()).then_some(wanted);
-                    search.blocks(|block, group, is_over| {
-                        let mut add = |value| if is_over() { ControlFlow::Break(()) } else { values.add(&value) };
-                        let bytes = block.tag_values(&attribute, in_blocks, group, &mut add)?.bytes;
-                        Ok((bytes, values.flow()))
-                    })?;
-                    Ok(values)
-                })
-                .await?;
+            return Ok((tag_values_answer(values.found, 0), LeftOut::default()));
         }
+        let filter = TagFilter::of_values_request(&request, &attribute).map_err(invalid)?;
+        // What is pinned does not need to occur.
+        let _ = filter.pinned().iter().try_for_each(|value| values.add(value));
+        let (values, inspected_bytes, left_out) = self
+            .look_for_tags(tenant, &request.answering, move |search| {
+                if filter.passes_nothing() {
+                    return Ok(values);
+                }
+                search.live_values(&attribute, &filter, &mut values);
+                let in_blocks = (!filter.passes_everything()).then_some(filter.span_filter());
+                search.blocks(|block, group, is_over| {
+                    let mut add = |value| if is_over() { ControlFlow::Break(()) } else { values.add(&value) };
+                    let bytes = block.tag_values(&attribute, in_blocks, group, &mut add)?.bytes;
+                    Ok((bytes, values.flow()))
+                })?;
+                Ok(values)
+            })
+            .await?;
         Ok((tag_values_answer(values.found, inspected_bytes), left_out))
     }
 
     /// Bytes of names or values at which an answer ends: one more than is allowed, so that an answer that ended is over it.
     fn tag_bytes(&self, tenant: &TenantId) -> usize {
-        match (self.limits)(tenant).read.max_bytes_per_tag_values_query {
+        match self.limits.read(tenant).max_bytes_per_tag_values_query {
             0 => usize::MAX,
             max => max.saturating_add(1),
         }
@@ -205,62 +171,88 @@ impl Values {
 
 /// Looks for names or values in everything there is of a tenant, whatever the time: as the reference does.
 struct TagSearch {
-    ingester: Arc<Ingester>,
-    view: View,
+    sources: Sources,
     reader: Reader,
     /// Flushed blocks looked at, at most.
     blocks_max: usize,
     inspected_bytes: u64,
     left_out: LeftOut,
-    stop: CancellationToken,
     /// A limit was reached.
     is_full: bool,
 }
 
-impl Ingester {
+impl Recent {
     /// Runs `look` off the async threads; stops when the client has gone away. Also tells how many bytes it read, and what it
     /// could not read.
     async fn look_for_tags<T: Send + 'static>(
-        self: &Arc<Self>,
+        &self,
         tenant: &TenantId,
         answering: &[String],
         look: impl FnOnce(&mut TagSearch) -> Result<T, QueryError> + Send + 'static,
     ) -> Result<(T, u64, LeftOut), QueryError> {
-        let Sources { mut view, held } = self.sources(tenant, answering)?;
-        let blocks_max = match (self.limits)(tenant).read.max_blocks_per_tag_values_query {
+        let blocks_max = match self.limits.read(tenant).max_blocks_per_tag_values_query {
             0 => usize::MAX,
             max => max,
         };
-        let stop = CancellationToken::new();
-        let _stops_with_the_client = stop.clone().drop_guard();
-        let ingester = Arc::clone(self);
-        blocking(move || {
-            let mut reader = Reader::within(&ingester.settings.budget)?;
-            if !held.is_empty() {
-                view.add_held(&held, &mut reader, &stop);
-            }
-            let mut search =
-                TagSearch { ingester, view, reader, blocks_max, inspected_bytes: 0, left_out: LeftOut::default(), stop, is_full: false };
+        self.look(tenant, answering, &[], move |mut sources| {
+            let reader = sources.index_held()?;
+            let mut search = TagSearch { sources, reader, blocks_max, inspected_bytes: 0, left_out: LeftOut::default(), is_full: false };
             let found = look(&mut search)?;
             search.left_out.add(search.reader.left_out);
             Ok((found, search.inspected_bytes + search.reader.inspected_bytes, search.left_out))
         })
-        .await?
+        .await
     }
 }
 
 impl TagSearch {
     fn is_over(&self) -> bool {
-        self.is_full || self.stop.is_cancelled()
+        self.is_full || self.sources.stop.is_cancelled()
     }
 
     /// Looks at live segments, newest first, until `look` breaks.
     fn live(&mut self, mut look: impl FnMut(&mut Reader, &Arc<Segment>) -> ControlFlow<()>) {
-        for segment in self.view.windows().concat() {
+        for segment in self.sources.view.windows().concat() {
             if self.is_over() {
                 return;
             }
             self.is_full = look(&mut self.reader, &segment).is_break();
+        }
+    }
+
+    /// Looks for values on live spans that may pass the filter.
+    fn live_values(&mut self, attribute: &Attribute, filter: &TagFilter, values: &mut Values) {
+        match attribute {
+            Attribute::Intrinsic(of_trace @ (Intrinsic::RootName | Intrinsic::RootService)) => {
+                self.roots(filter.fetch(), *of_trace, values)
+            }
+            Attribute::Named { .. }
+            | Attribute::Intrinsic(
+                Intrinsic::Name
+                | Intrinsic::Duration
+                | Intrinsic::Status
+                | Intrinsic::StatusMessage
+                | Intrinsic::Kind
+                | Intrinsic::SpanId
+                | Intrinsic::ParentId
+                | Intrinsic::ChildCount
+                | Intrinsic::TraceId
+                | Intrinsic::TraceDuration
+                | Intrinsic::EventName
+                | Intrinsic::EventTimeSinceStart
+                | Intrinsic::LinkTraceId
+                | Intrinsic::LinkSpanId
+                | Intrinsic::ScopeName
+                | Intrinsic::ScopeVersion
+                | Intrinsic::NestedSetLeft
+                | Intrinsic::NestedSetRight
+                | Intrinsic::NestedSetParent,
+            ) => self.live(|reader, segment| {
+                let Some(data) = reader.read(segment) else { return ControlFlow::Continue(()) };
+                let spans = Reader::spans(segment, &data);
+                live::tag_values(&spans, attribute, filter.span_filter(), &mut |value| values.add(value));
+                values.flow()
+            }),
         }
     }
 
@@ -270,18 +262,18 @@ impl TagSearch {
         &mut self,
         mut look: impl FnMut(&BlockReader, Range<usize>, &dyn Fn() -> bool) -> Result<(u64, ControlFlow<()>), ReadError>,
     ) -> Result<(), QueryError> {
-        for block in self.view.served.iter().rev().take(self.blocks_max) {
-            if self.is_over() {
+        let sources = &self.sources;
+        for block in sources.view.served.iter().rev().take(self.blocks_max) {
+            if self.is_full || sources.stop.is_cancelled() {
                 return Ok(());
             }
-            let opened = BlockReader::open(block.meta.clone(), self.ingester.bucket.reader(&block.meta));
-            let looked = opened.and_then(|opened| {
+            let looked = sources.open(block).and_then(|opened| {
                 let mut bytes = 0;
                 for group in 0..opened.row_groups() {
-                    if self.is_full || self.stop.is_cancelled() {
+                    if self.is_full || sources.stop.is_cancelled() {
                         break;
                     }
-                    let (read, flow) = look(&opened, group..group + 1, &|| self.stop.is_cancelled())?;
+                    let (read, flow) = look(&opened, group..group + 1, &|| sources.stop.is_cancelled())?;
                     bytes += read;
                     self.is_full = flow.is_break();
                 }
@@ -297,8 +289,13 @@ impl TagSearch {
 
     /// Names or services of the roots of live traces that may pass the filter.
     fn roots(&mut self, fetch: &Fetch, of_trace: Intrinsic, values: &mut Values) {
-        let ids: FxHashSet<TraceId> =
-            self.view.heads.iter().flat_map(|head| head.read(|contents| contents.index.keys().copied().collect::<Vec<_>>())).collect();
+        let ids: FxHashSet<TraceId> = self
+            .sources
+            .view
+            .heads
+            .iter()
+            .flat_map(|head| head.read(|contents| contents.index.keys().copied().collect::<Vec<_>>()))
+            .collect();
         let ids: Vec<TraceId> = ids.into_iter().collect();
         let mut rest = &ids[..];
         while !rest.is_empty() {
@@ -306,8 +303,8 @@ impl TagSearch {
                 return;
             }
             let chunk;
-            (chunk, rest) = rest.split_at(self.reader.at_once(&self.view, rest.iter().copied(), TRACES_AT_ONCE));
-            let gathered = self.reader.gather(&self.view.heads, chunk);
+            (chunk, rest) = rest.split_at(self.reader.at_once(&self.sources.view, rest.iter().copied(), TRACES_AT_ONCE));
+            let gathered = self.reader.gather(&self.sources.view.heads, chunk);
             for trace in live::batch(fetch, &gathered.traces()).traces {
                 let root = if of_trace == Intrinsic::RootName { trace.root_name } else { trace.root_service };
                 if values.add(&Value::Str(root)).is_break() {

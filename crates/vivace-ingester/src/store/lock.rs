@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use vivace_core::files;
 
-use crate::aside::set_aside;
+use super::aside::set_aside;
 
 /// Name of the locked file in the log's parent folder.
 const FILE: &str = "lock";
@@ -17,7 +17,7 @@ const RETRY_PERIOD: Duration = Duration::from_millis(100);
 
 /// The folder of a log, for this process alone as long as this lives.
 #[derive(Debug)]
-pub(crate) struct Lock {
+pub(super) struct Lock {
     /// None on a file system without locks, or without room for the file.
     _file: Option<File>,
 }
@@ -35,7 +35,7 @@ impl Lock {
     ///
     /// # Errors
     /// [`InUse`].
-    pub(crate) fn take(wal: &Path) -> Result<Self, InUse> {
+    pub(super) fn take(wal: &Path) -> Result<Self, InUse> {
         let path = wal.join(FILE);
         let without = |error: io::Error| {
             tracing::warn!(path = %path.display(), %error, "write-ahead log cannot be locked against a second process");

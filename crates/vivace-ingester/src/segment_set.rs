@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 
 use vivace_proto::vivace::v1::{SequenceRanges, sequence_ranges::Range};
 
-use crate::segment::SegmentId;
+use crate::header::SegmentId;
 
 /// A set of segment ids: inclusive ranges of sequence numbers per incarnation, neighbours merged.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
