@@ -83,3 +83,14 @@ fn dedicated_column(column: &vivace_config::DedicatedColumn) -> DedicatedColumn 
     dedicated.options = options.collect();
     dedicated
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_columns_of_a_block_are_the_configurations_where_neither_is_told() {
+        let configured: Vec<_> = vivace_config::DedicatedColumn::defaults().iter().map(dedicated_column).collect();
+        assert_eq!(configured, BlockOptions::default().dedicated_columns);
+    }
+}
