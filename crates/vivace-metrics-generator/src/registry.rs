@@ -63,7 +63,9 @@ pub(crate) struct Registry {
 
 impl Registry {
     /// At most `active_max` series (0: no limit), each with the constant labels.
-    pub(crate) fn new(active_max: usize, constant_labels: Vec<(String, String)>) -> Self {
+    pub(crate) fn new(active_max: usize, mut constant_labels: Vec<(String, String)>) -> Self {
+        // To Prometheus an empty label is none, and receivers may refuse it.
+        constant_labels.retain(|(_, value)| !value.is_empty());
         Self { metrics: BTreeMap::new(), constant_labels, active: 0, active_max, limited: 0 }
     }
 

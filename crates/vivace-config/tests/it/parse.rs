@@ -18,7 +18,7 @@ const CONFIGS: [(&str, &str); 7] = [
 pub(crate) fn load(yaml: &str, flags: &[&str]) -> (Config, Vec<Warning>) {
     let lookup = |name: &str| match name {
         "DATA" => Some("/tmp/data".to_owned()),
-        name if name.ends_with("_PORT") => Some("1234".to_owned()),
+        name if name.ends_with("_PORT") => Some((1000 + name.len()).to_string()),
         name if name.ends_with("_DURATION") || name.ends_with("_AFTER") || name.ends_with("_UNTIL") => Some("30s".to_owned()),
         _ => None,
     };
@@ -31,7 +31,7 @@ pub(crate) fn load(yaml: &str, flags: &[&str]) -> (Config, Vec<Warning>) {
 fn files_of_tempo_load() {
     for (name, yaml) in CONFIGS {
         let flags = Flags::parse(["-mem-ballast-size-mbs=1024"]).expect("the flags are right");
-        let loaded = expand(yaml, &|name| Some(if name.ends_with("PORT") { "80" } else { "30s" }.to_owned()));
+        let loaded = expand(yaml, &|name| Some(if name.ends_with("PORT") { name.len().to_string() } else { "30s".to_owned() }));
         let loaded = Config::load(Some((&loaded.expect("it expands"), name)), &flags);
         let (_, warnings) = loaded.unwrap_or_else(|errors| panic!("{errors}"));
         for warning in &warnings {
