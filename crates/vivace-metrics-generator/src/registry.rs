@@ -230,6 +230,15 @@ mod tests {
     }
 
     #[test]
+    fn empty_labels_are_not_sent() {
+        let constant = [("cluster", ""), ("__metrics_gen_instance", "a")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let mut registry = Registry::new(0, constant.to_vec());
+        registry.add("calls_total", &labels(""), 1.0, 1);
+        let names: Vec<_> = registry.collect(1)[0].labels.iter().map(|label| label.name.clone()).collect();
+        assert_eq!(names, ["__metrics_gen_instance", "__name__"]);
+    }
+
+    #[test]
     fn label_sets_over_the_limit_are_folded_and_totals_stay_right() {
         let mut registry = Registry::new(2, Vec::new());
         for name in ["a", "b", "c", "d", "a"] {

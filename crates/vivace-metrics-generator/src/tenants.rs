@@ -244,3 +244,18 @@ fn options(section: &MetricsGenerator, limits: &Limits) -> Option<SpanMetricsOpt
         size,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_host_s_series_carry_its_name() {
+        let tenants = |section: &MetricsGenerator| Tenants::new(section, vec![], Overrides::fixed(Limits::default())).expect("a client");
+        let mut section = MetricsGenerator::default();
+        assert_eq!(tenants(&section).instance, host_name());
+        assert!(!host_name().is_empty());
+        "generator-1".clone_into(&mut section.ring.instance_id);
+        assert_eq!(tenants(&section).instance, "generator-1");
+    }
+}
