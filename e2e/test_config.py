@@ -1,6 +1,8 @@
 """What a process makes of its configuration: what it refuses, what it ignores with a word, and how it stops."""
 
+import http.server
 import subprocess
+import threading
 import time
 
 import harness
@@ -80,6 +82,48 @@ overrides: {{defaults: {{metrics_generator: {{processors: [span-metrics]}}}}}}
     said = all_in_one.program.output()
     assert said.index("part=ingester") < said.index("part=metrics-generator") < said.index("no receiver takes the last metrics"), said
     assert list((tmp_path / "blocks" / "single-tenant").glob("*/meta.json")), "the block was written"
+
+
+UNSHARE = ["unshare", "--uts", "sh", "-c"]
+
+
+@pytest.mark.skipif(
+    subprocess.run([*UNSHARE, "hostname generator-b"], check=False, stderr=subprocess.DEVNULL).returncode != 0,
+    reason="only root may give a process another host name",
+)
+def test_metrics_of_two_hosts_are_two_series(tmp_path, programs):
+    """Without a configured name, series carry the host's: else one generator overwrites the other's."""
+    bodies = []
+
+    class Receiver(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            bodies.append(self.rfile.read(int(self.headers["content-length"])))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Receiver) as receiver:
+        threading.Thread(target=receiver.serve_forever, daemon=True).start()
+        all_in_one = harness.AllInOne(tmp_path)
+        all_in_one.with_config(f"""
+metrics_generator:
+  registry: {{collection_interval: 1s, external_labels: {{cluster: ""}}}}
+  storage: {{path: {tmp_path}/generator, remote_write: [{{url: "http://127.0.0.1:{receiver.server_port}/api/v1/write"}}]}}
+overrides: {{defaults: {{metrics_generator: {{processors: [span-metrics]}}}}}}
+""")
+        arguments = " ".join(all_in_one.program.arguments)
+        all_in_one.program.arguments = [*UNSHARE, f"hostname generator-b && exec {arguments}"]
+        programs.append(all_in_one.program)
+        all_in_one.start()
+        sdk = spans.Sdk("named", grpc=f"127.0.0.1:{all_in_one.otlp_grpc}")
+        sdk.order(1)
+        sdk.close()
+        # Snappy keeps the first of equal texts as it is.
+        eventually("metrics arrive", lambda: any(b"__metrics_gen_instance" in body for body in bodies))
+        receiver.shutdown()
+    assert all(b"generator-b" in body and b"cluster" not in body for body in bodies)
 
 
 def test_a_health_check_needs_no_shell(tmp_path, programs):

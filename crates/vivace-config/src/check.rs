@@ -1,13 +1,13 @@
 //! What no value can know by itself: bounds, relations between keys, and what a process with this target cannot do without. Runs
 //! after everything has been read, so that one start names every problem.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 
 use crate::reader::Reader;
 use crate::{
-    Backend, BlockVersion, CacheRole, ColumnScope, ColumnType, Config, DedicatedColumn, KvStore, Limits, OtlpReceiver, Receivers, S3,
-    ServiceRing, Target,
+    Backend, BlockVersion, CacheRole, ColumnScope, ColumnType, Config, DedicatedColumn, KvStore, Limits, OtlpProtocols, OtlpReceiver,
+    Receivers, S3, ServiceRing, Target,
 };
 
 /// Checks values that stand alone, or that stand beside each other in one block.
@@ -58,21 +58,14 @@ fn prefix(text: &str, path: &str, reader: &mut Reader) {
 
 /// Whether the listeners of the receivers that are built can be opened, as far as their text says.
 fn receivers(receivers: &Receivers, reader: &mut Reader) {
-    let mut taken: HashMap<&str, String> = HashMap::new();
     for OtlpReceiver { id, protocols } in &receivers.otlp {
         let path = format!("distributor.receivers.{id}.protocols");
         if protocols.grpc.is_none() && protocols.http.is_none() {
             reader.problem_at(&path, "names no protocol, so nothing would be received; expected grpc or http".to_owned());
         }
-        let grpc = protocols.grpc.as_ref().map(|grpc| ("grpc", grpc.endpoint.as_str()));
-        let http = protocols.http.as_ref().map(|http| ("http", http.endpoint.as_str()));
-        for (protocol, endpoint) in grpc.into_iter().chain(http) {
-            let path = format!("{path}.{protocol}.endpoint");
-            let port = endpoint.rsplit_once(':').filter(|(host, _)| !host.is_empty()).and_then(|(_, port)| port.parse::<u16>().ok());
-            match (port, taken.get(endpoint)) {
-                (None, _) => reader.problem_at(&path, format!("expected host:port; got {endpoint:?}")),
-                (Some(1..), Some(other)) => reader.problem_at(&path, format!("{endpoint} is what {other} listens on already")),
-                _ => drop(taken.insert(endpoint, path)),
+        for (protocol, endpoint) in endpoints(protocols) {
+            if host_and_port(endpoint).is_none() {
+                reader.problem_at(&format!("{path}.{protocol}.endpoint"), format!("expected host:port; got {endpoint:?}"));
             }
         }
         if let Some(http) = &protocols.http
@@ -80,6 +73,46 @@ fn receivers(receivers: &Receivers, reader: &mut Reader) {
         {
             let message = format!("expected a plain path that starts with /; got {:?}", http.traces_url_path);
             reader.problem_at(&format!("{path}.http.traces_url_path"), message);
+        }
+    }
+}
+
+fn endpoints(protocols: &OtlpProtocols) -> Vec<(&'static str, &str)> {
+    let grpc = protocols.grpc.as_ref().map(|grpc| ("grpc", grpc.endpoint.as_str()));
+    let http = protocols.http.as_ref().map(|http| ("http", http.endpoint.as_str()));
+    grpc.into_iter().chain(http).collect()
+}
+
+fn host_and_port(endpoint: &str) -> Option<(&str, u16)> {
+    let (host, port) = endpoint.rsplit_once(':').filter(|(host, _)| !host.is_empty())?;
+    Some((host, port.parse().ok()?))
+}
+
+/// Whether two listeners of one process are to have the same port.
+fn listeners(config: &Config, reader: &mut Reader) {
+    let (server, own) = (&config.server, &config.internal_server);
+    let mut open: Vec<(String, &str, u16)> = vec![
+        ("server.http_listen_port".to_owned(), &server.http_listen_address, server.http_listen_port),
+        ("server.grpc_listen_port".to_owned(), &server.grpc_listen_address, server.grpc_listen_port),
+    ];
+    if own.enable {
+        open.push(("internal_server.http_listen_port".to_owned(), &own.http_listen_address, own.http_listen_port));
+    }
+    if config.target.includes(Target::Distributor) {
+        for OtlpReceiver { id, protocols } in &config.distributor.receivers.otlp {
+            for (protocol, endpoint) in endpoints(protocols) {
+                let Some((host, port)) = host_and_port(endpoint) else { continue };
+                open.push((format!("distributor.receivers.{id}.protocols.{protocol}.endpoint"), host, port));
+            }
+        }
+    }
+    let everywhere = |host: &str| matches!(host, "" | "0.0.0.0" | "::" | "[::]");
+    for (index, (path, host, port)) in open.iter().enumerate() {
+        let meets = |(_, other, taken): &&(String, &str, u16)| {
+            port == taken && *port != 0 && (host == other || everywhere(host) || everywhere(other))
+        };
+        if let Some((other, ..)) = open[..index].iter().find(meets) {
+            reader.problem_at(path, format!("port {port} is what {other} listens on already"));
         }
     }
 }
@@ -231,6 +264,7 @@ pub(crate) fn relations(config: &Config, reader: &mut Reader) {
         let message = "names only receivers that Vivace does not have yet, so nothing could be received; add otlp (grpc, http or both)";
         reader.problem_at("distributor.receivers", message.to_owned());
     }
+    listeners(config, reader);
     // One process alone joins nobody.
     if target != Target::All {
         gossip(config, reader);

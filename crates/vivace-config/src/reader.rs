@@ -121,6 +121,10 @@ impl Reader {
         if self.problems.are_enough() {
             return self.problems.push(Problem::new(&entry.key, entry.at, String::new()));
         }
+        // Limits of 3.x, all of one purpose.
+        if entry.key.contains("span_pruning_") {
+            return self.dropped(entry, "of Tempo 3.x, spans are not pruned here; remove it");
+        }
         self.path.push(entry.key.clone());
         let message = match crate::suggest::nearest(&entry.key, known) {
             Some(near) => format!("unknown key; did you mean {near}?"),

@@ -135,12 +135,22 @@ fn what_a_start_would_trip_over_is_known_before() {
         (
             "distributor: {receivers: {otlp: {protocols: {grpc: {endpoint: 'a:1'}, http: {endpoint: 'a:1'}}}}}",
             "all",
-            "a:1 is what distributor.receivers.otlp.protocols.grpc.endpoint listens on already",
+            "port 1 is what distributor.receivers.otlp.protocols.grpc.endpoint listens on already",
         ),
         (
             "distributor: {receivers: {otlp: {protocols: {http: {traces_url_path: traces}}}}}",
             "all",
             "http.traces_url_path: expected a plain path that starts with /; got \"traces\"",
+        ),
+        (
+            "server: {http_listen_port: 4317}",
+            "all",
+            "distributor.receivers.otlp.protocols.grpc.endpoint: port 4317 is what server.http_listen_port listens on already",
+        ),
+        (
+            "server: {grpc_listen_port: 3200}",
+            "compactor",
+            "server.grpc_listen_port: port 3200 is what server.http_listen_port listens on already",
         ),
         ("memberlist: {bind_addr: [localhost]}", "distributor", "memberlist.bind_addr: expected an IP address; got \"localhost\""),
         ("memberlist: {advertise_addr: localhost}", "distributor", "memberlist.advertise_addr: expected an IP address; got \"localhost\""),
@@ -153,7 +163,7 @@ fn what_a_start_would_trip_over_is_known_before() {
         let found = problems(&format!("{yaml}\n{STORE}"), &[&format!("-target={flags}")]);
         assert_eq!(found.len(), 1, "{found:?}");
         assert!(found[0].to_string().contains(want), "{}", found[0]);
-        assert_eq!(found[0].line, 1, "{}", found[0]);
+        assert!(found[0].line == 1 || yaml.starts_with("server: {http_listen_port"), "{}", found[0]);
     }
     let yaml = "memberlist: {join_members: ['a:1', a, 'dns+a:1', 'dnssrv+_gossip._tcp.a', '::1', '[::1]:1']}\n";
     let flags = Flags::parse(["-target=distributor"]).expect("it is right");
