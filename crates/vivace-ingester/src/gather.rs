@@ -2,16 +2,13 @@
 //! copied, so that segments need not stay decompressed meanwhile.
 
 use std::hash::Hasher;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use rustc_hash::{FxHashMap, FxHasher};
-use tokio_util::sync::CancellationToken;
 use vivace_block::SpanRef;
 use vivace_core::TraceId;
 use vivace_core::otlp::{Regroup, SpanContext, walk_spans};
 
-use crate::left_out::LeftOut;
 use crate::segment::{Segment, SegmentError};
 
 /// Spans taken out of segments, in the client's own bytes, copied so that the segments need not stay decompressed.
@@ -174,23 +171,4 @@ impl Gathered {
         }
         messages
     }
-}
-
-/// Gathers from many segments; those that cannot be read are noted and left out, and so is the rest when the client has gone away.
-pub(crate) fn gather_readable<'a>(
-    segments: impl IntoIterator<Item = &'a Arc<Segment>>,
-    wanted: impl Fn(&TraceId) -> bool,
-    stop: &CancellationToken,
-    left_out: &mut LeftOut,
-) -> Gathered {
-    let mut gathered = Gathered::default();
-    for segment in segments {
-        if stop.is_cancelled() {
-            break;
-        }
-        if let Err(error) = gathered.take(segment, &wanted) {
-            left_out.segment(segment, &error);
-        }
-    }
-    gathered
 }

@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures::Stream;
+use tokio::task::spawn_blocking;
 use tonic::{Request, Response, Status, Streaming};
 use vivace_core::{Chain, TenantId, TraceId};
 use vivace_proto::tempopb::querier_server::Querier;
@@ -21,12 +22,12 @@ use vivace_proto::vivace::v1::{
 };
 use vivace_server::{HeldUntilSent, Tenancy, clock, over_budget_status, tenant, warning};
 
-use crate::handover::Started;
-use crate::ingester::{Ingester, covered_response};
+use crate::ingester::Ingester;
 use crate::log::LogError;
 use crate::push::PushError;
-use crate::query::QueryError;
-use crate::ranges::SegmentSet;
+use crate::recent::QueryError;
+use crate::segment_set::SegmentSet;
+use crate::succession::{Started, serve};
 
 /// What a call gives piece by piece.
 type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -47,24 +48,23 @@ impl SegmentLog for Service {
     async fn release(&self, request: Request<ReleaseRequest>) -> Result<Response<ReleaseResponse>, Status> {
         let ReleaseRequest { primary, covered } = request.into_inner();
         let covered = segment_set(&covered)?;
-        let ingester = Arc::clone(&self.ingester);
-        let released = tokio::task::spawn_blocking(move || ingester.release(&primary, &covered, clock::unix_seconds())).await;
-        if let Err(error) = released.map_err(|e| Status::internal(e.to_string()))? {
-            tracing::warn!(%error, "released segments not in the ledger: after a restart their primary is asked again");
-        }
+        let store = Arc::clone(&self.ingester.store);
+        let released = spawn_blocking(move || store.release(&primary, &covered, clock::unix_seconds())).await;
+        released.map_err(|e| Status::internal(e.to_string()))?;
         Ok(Response::new(ReleaseResponse {}))
     }
 
     async fn covered(&self, request: Request<CoveredRequest>) -> Result<Response<CoveredResponse>, Status> {
         let CoveredRequest { primary, held } = request.into_inner();
-        if *primary != *self.ingester.id {
-            return Err(Status::failed_precondition(format!("this is {}, not {primary}", self.ingester.id)));
+        let id = self.ingester.store.id();
+        if *primary != **id {
+            return Err(Status::failed_precondition(format!("this is {id}, not {primary}")));
         }
         let held = segment_set(&held)?;
-        let ingester = Arc::clone(&self.ingester);
-        let answer = tokio::task::spawn_blocking(move || ingester.covered(&held)).await.map_err(|e| Status::internal(e.to_string()))?;
-        let (covered, pending) = answer;
-        Ok(Response::new(covered_response(&covered, &pending)))
+        let store = Arc::clone(&self.ingester.store);
+        let answer = spawn_blocking(move || store.covered(&held)).await;
+        let (covered, pending) = answer.map_err(|e| Status::internal(e.to_string()))?;
+        Ok(Response::new(CoveredResponse { covered: covered.to_proto(), pending: pending.to_proto() }))
     }
 }
 
@@ -72,19 +72,19 @@ impl SegmentLog for Service {
 impl Handover for Service {
     async fn serve(&self, request: Request<ServeRequest>) -> Result<Response<ServeResponse>, Status> {
         let ServeRequest { blocks } = request.into_inner();
-        let ingester = Arc::clone(&self.ingester);
-        let served = tokio::task::spawn_blocking(move || ingester.serve(blocks)).await.map_err(|e| Status::internal(e.to_string()))?;
+        let store = Arc::clone(&self.ingester.store);
+        let served = spawn_blocking(move || serve(&store, blocks)).await.map_err(|e| Status::internal(e.to_string()))?;
         served.map_err(|e| Status::invalid_argument(Chain(&e).to_string()))?;
         Ok(Response::new(ServeResponse {}))
     }
 
     async fn resume(&self, request: Request<ResumeRequest>) -> Result<Response<ResumeResponse>, Status> {
         let ResumeRequest { primary, known, starts_empty, addr } = request.into_inner();
-        if *primary == *self.ingester.id {
+        if *primary == **self.ingester.store.id() {
             return Err(Status::failed_precondition(format!("this is {primary} itself")));
         }
         let started = Started { id: primary.into(), known: segment_set(&known)?, is_empty: starts_empty, addr };
-        Ok(Response::new(self.ingester.resumed(started).await))
+        Ok(Response::new(self.ingester.succession.answer_resume(started).await))
     }
 }
 
@@ -96,7 +96,7 @@ impl Querier for Service {
         if trace_id.is_empty() || trace_id.len() > 16 {
             return Err(Status::invalid_argument(format!("the trace id has {} bytes, expected 1 to 16", trace_id.len())));
         }
-        let found = self.ingester.find_trace(&tenant, TraceId::from_slice(&trace_id), &answering).await;
+        let found = self.ingester.recent.find_trace(&tenant, TraceId::from_slice(&trace_id), &answering).await;
         let (answer, charge) = found.map_err(|e| query_status(&e))?;
         let mut response = Response::new(answer);
         response.extensions_mut().insert(HeldUntilSent::from(charge));
@@ -105,20 +105,20 @@ impl Querier for Service {
 
     async fn search_recent(&self, request: Request<SearchRequest>) -> Result<Response<SearchResponse>, Status> {
         let tenant = self.tenant(&request)?;
-        let found = self.ingester.search(&tenant, request.into_inner()).await.map_err(|e| query_status(&e))?;
+        let found = self.ingester.recent.search(&tenant, request.into_inner()).await.map_err(|e| query_status(&e))?;
         let warning = found.warning;
         Ok(warned(Response::new(SearchResponse { traces: found.traces, metrics: Some(found.metrics) }), warning))
     }
 
     async fn search_tags_v2(&self, request: Request<SearchTagsRequest>) -> Result<Response<SearchTagsV2Response>, Status> {
         let tenant = self.tenant(&request)?;
-        let (names, left_out) = self.ingester.tag_names(&tenant, request.into_inner()).await.map_err(|e| query_status(&e))?;
+        let (names, left_out) = self.ingester.recent.tag_names(&tenant, request.into_inner()).await.map_err(|e| query_status(&e))?;
         Ok(warned(Response::new(names), left_out.warning()))
     }
 
     async fn search_tag_values_v2(&self, request: Request<SearchTagValuesRequest>) -> Result<Response<SearchTagValuesV2Response>, Status> {
         let tenant = self.tenant(&request)?;
-        let (values, left_out) = self.ingester.tag_values(&tenant, request.into_inner()).await.map_err(|e| query_status(&e))?;
+        let (values, left_out) = self.ingester.recent.tag_values(&tenant, request.into_inner()).await.map_err(|e| query_status(&e))?;
         Ok(warned(Response::new(values), left_out.warning()))
     }
 }
@@ -129,7 +129,7 @@ impl Recent for Service {
 
     async fn search(&self, request: Request<SearchRequest>) -> Result<Response<Self::SearchStream>, Status> {
         let tenant = self.tenant(&request)?;
-        let mut found = self.ingester.search(&tenant, request.into_inner()).await.map_err(|e| query_status(&e))?;
+        let mut found = self.ingester.recent.search(&tenant, request.into_inner()).await.map_err(|e| query_status(&e))?;
         let warning = found.warning.take();
         Ok(warned(Response::new(messages(found.into_messages())), warning))
     }
@@ -138,14 +138,14 @@ impl Recent for Service {
 
     async fn search_parts(&self, request: Request<SearchPartsRequest>) -> Result<Response<Self::SearchPartsStream>, Status> {
         let tenant = self.tenant(&request)?;
-        let mut parts = self.ingester.search_parts(&tenant, request.into_inner()).await.map_err(|e| query_status(&e))?;
+        let mut parts = self.ingester.recent.search_parts(&tenant, request.into_inner()).await.map_err(|e| query_status(&e))?;
         let warning = parts.found.warning.take();
         Ok(warned(Response::new(messages(parts.into_messages())), warning))
     }
 
     async fn count_places(&self, request: Request<CountPlacesRequest>) -> Result<Response<CountPlacesResponse>, Status> {
         let tenant = self.tenant(&request)?;
-        let (counts, left_out) = self.ingester.count_places(&tenant, request.into_inner()).await.map_err(|e| query_status(&e))?;
+        let (counts, left_out) = self.ingester.recent.count_places(&tenant, request.into_inner()).await.map_err(|e| query_status(&e))?;
         Ok(warned(Response::new(counts), left_out.warning()))
     }
 
@@ -153,14 +153,14 @@ impl Recent for Service {
 
     async fn series(&self, request: Request<Streaming<SeriesToIngester>>) -> Result<Response<Self::SeriesStream>, Status> {
         let tenant = self.tenant(&request)?;
-        Ok(Response::new(Box::pin(self.ingester.series(tenant, request.into_inner(), query_status))))
+        Ok(Response::new(Box::pin(self.ingester.recent.series(tenant, request.into_inner(), query_status))))
     }
 
     type SpansStream = Messages<SpansResponse>;
 
     async fn spans(&self, request: Request<SpansRequest>) -> Result<Response<Self::SpansStream>, Status> {
         let tenant = self.tenant(&request)?;
-        let spans = self.ingester.spans(&tenant, &request.into_inner(), query_status).map_err(|e| query_status(&e))?;
+        let spans = self.ingester.recent.spans(&tenant, &request.into_inner(), query_status).map_err(|e| query_status(&e))?;
         Ok(Response::new(Box::pin(spans)))
     }
 }

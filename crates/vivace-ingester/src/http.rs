@@ -36,7 +36,7 @@ async fn flush(State(parts): State<Parts>, Query(query): Query<FlushQuery>) -> R
         Ok(tenant) => tenant,
         Err(error) => return (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response(),
     };
-    if parts.ingester.cut(tenant.as_ref()) {
+    if parts.ingester.store.cut(tenant.as_ref()) {
         return StatusCode::NO_CONTENT.into_response();
     }
     let name = tenant.map(|t| t.to_string()).unwrap_or_default();
@@ -45,7 +45,7 @@ async fn flush(State(parts): State<Parts>, Query(query): Query<FlushQuery>) -> R
 
 /// Ends the process after everything is in the bucket.
 async fn shut_down(State(parts): State<Parts>) -> &'static str {
-    parts.ingester.flush_on_drain();
+    parts.ingester.lifecycle.flush_on_drain();
     parts.shutdown.begin();
     "shutdown job acknowledged"
 }

@@ -4,52 +4,47 @@
 //! block when its head is cut. One that belongs to another primary is only *held*, in the log, until its primary says that it
 //! is in the bucket, or is gone.
 //! Who owns a trace is the distributor's business, what is in older blocks the querier's. Start with [`start`].
+//!
+//! - `store`: where each segment stands. It alone moves them, and whatever can be lost is in there.
+//! - `push`, `flush`: how segments come into the store, and how they leave it as blocks.
+//! - `recent`: the answers to queries, from the store and from blocks that are still served.
+//! - `succession`: what ingesters do for each other when one dies, leaves or comes back.
+//! - `log`: the files; `header`, `segment`, `summary`, `gather`: what is in them.
 
-mod aside;
-mod build;
 mod flush;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
 mod gather;
 mod grpc;
-mod handover;
-mod held;
+mod header;
 mod http;
 mod ingester;
-mod ledger;
-mod left_out;
+mod lifecycle;
 mod limits;
-mod live;
-mod lock;
 mod log;
 mod metrics;
-mod parts;
 mod push;
-mod query;
-mod ranges;
-mod scan;
-mod search;
+mod recent;
 mod segment;
-mod series;
+mod segment_set;
 mod settings;
-mod spans;
+mod store;
+mod succession;
 mod summary;
-mod tags;
-mod takeover;
-#[cfg(test)]
-mod tests;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use tokio::task::spawn_blocking;
 use vivace_config::Config;
+use vivace_core::TenantId;
 use vivace_proto::tempopb::querier_server::QuerierServer;
 use vivace_proto::vivace::v1::handover_server::HandoverServer;
 use vivace_proto::vivace::v1::recent_server::RecentServer;
 use vivace_proto::vivace::v1::segment_log_server::SegmentLogServer;
-use vivace_ring::{ClientPool, Membership, PoolOptions, Registration, Role, State};
+use vivace_ring::{Membership, Registration, Role, State};
 use vivace_server::{Overrides, Process, host_name};
 use vivace_storage::Bucket;
 
@@ -76,15 +71,11 @@ pub async fn start(
     let registration = Registration::of_ingester(&config.ingester.lifecycler, membership, &host_name(), process.grpc_addr());
     membership.register(Role::Ingester, registration.clone(), State::Joining).await;
     let ring = membership.ring(Role::Ingester);
-    let pool = Arc::new(ClientPool::new(ring.clone(), PoolOptions::default()));
-    let id: Arc<str> = registration.id.into();
     let min_ready = settings.min_ready_duration;
-    let opened = {
-        let limits = overrides;
-        let limits = Arc::new(move |tenant: &vivace_core::TenantId| limits.limits(tenant));
-        tokio::task::spawn_blocking(move || Ingester::open(id, settings, bucket, ring, limits)).await
-    };
+    let limits = Arc::new(move |tenant: &TenantId| overrides.limits(tenant));
+    let opened = spawn_blocking(move || Ingester::open(registration.id.into(), settings, bucket, ring, limits)).await;
     let ingester = Arc::new(opened.context("the start of the ingester panicked")?.context("could not start the ingester")?);
+    ingester.lifecycle.set_joining(true);
 
     let service = grpc::Service { ingester: Arc::clone(&ingester), tenancy: process.tenancy() };
     vivace_server::add_grpc!(process, SegmentLogServer::new(service.clone()));
@@ -92,45 +83,56 @@ pub async fn start(
     vivace_server::add_grpc!(process, QuerierServer::new(service.clone()));
     vivace_server::add_grpc!(process, RecentServer::new(service));
     process.add_http(http::router(Arc::clone(&ingester), process.shutdown()));
-
-    ingester.set_joining(true);
-    let (checked, since) = (Arc::clone(&ingester), Instant::now());
     // The wait lets the others hear of this instance; alone there is nobody to wait for.
-    let min_ready = if membership.dead_after().is_some() { min_ready } else { std::time::Duration::ZERO };
-    process.ready_check("ingester", move || match min_ready.checked_sub(since.elapsed()) {
-        _ if checked.is_joining() => Err("not in the ring yet".to_owned()),
-        Some(left) if !left.is_zero() => Err(format!("waiting for {} s more (ingester.lifecycler.min_ready_duration)", left.as_secs() + 1)),
-        _ => Ok(()),
-    });
+    let min_ready = if membership.dead_after().is_some() { min_ready } else { Duration::ZERO };
+    let (checked, since) = (Arc::clone(&ingester), Instant::now());
+    process.ready_check("ingester", move || is_ready(&checked, since, min_ready));
 
-    let (joining, leaving) = (membership.clone(), membership.clone());
-    let (flushed, drained, drained_pool) = (Arc::clone(&ingester), Arc::clone(&ingester), Arc::clone(&pool));
-    let stop = process.stop_token();
+    let (flushing, joining, stop) = (Arc::clone(&ingester), membership.clone(), process.stop_token());
     process.spawn("ingester flush loop", async move {
-        if let Some(patience) = joining.dead_after() {
-            flushed.others_known(patience).await;
-            flushed.resume(&pool).await;
-        }
-        flushed.set_joining(false);
-        joining.set_state(Role::Ingester, State::Active).await;
-        flush::run(flushed, pool, stop).await
+        join(&flushing, &joining).await;
+        Arc::clone(&flushing.flusher).run(stop).await
     });
+    let leaving = membership.clone();
     process.on_drain("ingester", move || {
         Box::pin(async move {
-            leaving.set_state(Role::Ingester, State::Leaving).await;
-            drained.drain().await;
-            drained.hand_over(&drained_pool).await;
-            if drained.is_flushed() {
-                leaving.deregister(Role::Ingester).await;
-            } else {
-                leaving.end(Role::Ingester).await;
-            }
-            // Those who have not heard of it yet still get their answers from here.
-            if let Some(wait) = leaving.news_after() {
-                tokio::time::sleep(wait).await;
-            }
+            leave(&ingester, &leaving).await;
             Ok(())
         })
     });
     Ok(())
+}
+
+fn is_ready(ingester: &Ingester, since: Instant, min_ready: Duration) -> Result<(), String> {
+    match min_ready.checked_sub(since.elapsed()) {
+        _ if ingester.lifecycle.is_joining() => Err("not in the ring yet".to_owned()),
+        Some(left) if !left.is_zero() => Err(format!("waiting for {} s more (ingester.lifecycler.min_ready_duration)", left.as_secs() + 1)),
+        _ => Ok(()),
+    }
+}
+
+/// Becomes a member of the ring, once the others have said what this instance had before it was started.
+async fn join(ingester: &Ingester, membership: &Membership) {
+    if let Some(patience) = membership.dead_after() {
+        ingester.succession.wait_for_others(patience).await;
+        ingester.succession.resume().await;
+    }
+    ingester.lifecycle.set_joining(false);
+    membership.set_state(Role::Ingester, State::Active).await;
+}
+
+/// Stops taking segments, leaves blocks and what is not flushed to the others, and goes once they know.
+async fn leave(ingester: &Ingester, membership: &Membership) {
+    membership.set_state(Role::Ingester, State::Leaving).await;
+    ingester.drain().await;
+    ingester.succession.hand_over_all().await;
+    if ingester.store.is_flushed() {
+        membership.deregister(Role::Ingester).await;
+    } else {
+        membership.end(Role::Ingester).await;
+    }
+    // Those who have not heard of it yet still get their answers from here.
+    if let Some(wait) = membership.news_after() {
+        tokio::time::sleep(wait).await;
+    }
 }

@@ -1,20 +1,18 @@
-//! A segment arrives: it is checked, counted against the tenant's limits by its primary, logged, and then made visible or held
-//! for another. That last step is done by the log's writer, so that a client that goes away leaves nothing half done.
+//! A segment arrives: it is checked, counted against the tenant's limits by its primary, and given to the store, which logs it before
+//! it is live or held.
 
-use std::sync::Arc;
-
-use tokio::sync::oneshot;
+use bytes::Bytes;
 use vivace_core::TenantId;
 use vivace_proto::vivace::v1::push_request;
 use vivace_proto::vivace::v1::{PushRequest, PushResponse, RefusedTrace};
 use vivace_server::clock;
 
-use crate::ingester::{Gate, Ingester};
-use crate::live::Inserted;
-use crate::log::{LogError, Record};
+use crate::header::{Compression, Refused, SEGMENT_BYTES_MAX, SegmentHeader, SegmentId};
+use crate::ingester::Ingester;
+use crate::log::LogError;
 use crate::metrics::{BYTES_RECEIVED, TRACES_CREATED, WARNINGS};
-use crate::segment::{Compression, Refused, SEGMENT_BYTES_MAX, Segment, SegmentError, SegmentHeader, SegmentId, decompress};
-use crate::summary::{TraceSummary, summarize_arrived};
+use crate::segment::{SegmentError, traces_of};
+use crate::summary::TraceSummary;
 
 /// Segments up to this size are read on the spot; handing a smaller one to another thread costs more than reading it.
 const READ_INLINE_BYTES_MAX: u32 = 64 << 10;
@@ -60,100 +58,65 @@ impl Ingester {
     /// Logs a segment. When this returns it is on disk, and where this instance is its primary every query sees it.
     ///
     /// May be dropped midway: then the segment is logged and seen, or not at all.
-    pub(crate) async fn push(self: &Arc<Self>, request: PushRequest) -> Result<PushResponse, PushError> {
-        if self.is_joining() {
+    pub(crate) async fn push(&self, request: PushRequest) -> Result<PushResponse, PushError> {
+        if self.lifecycle.is_joining() {
             return Err(PushError::Joining);
         }
-        let gate = self.gate.try_read().map_err(|_| PushError::ShuttingDown)?;
-        if *gate == Gate::Closed {
-            return Err(PushError::ShuttingDown);
-        }
+        let _under_way = self.lifecycle.begin_push().ok_or(PushError::ShuttingDown)?;
         let header = check(&request)?;
-        if header.primary == self.id { self.push_own(header, request).await } else { self.push_held(header, request).await }
+        if header.primary == *self.store.id() {
+            return self.push_own(header, request.payload).await;
+        }
+        if !self.store.is_held(&header.primary, &header.id) {
+            self.store.hold(header, request.payload).await?;
+        }
+        Ok(PushResponse::default())
     }
 
-    async fn push_own(self: &Arc<Self>, mut header: SegmentHeader, request: PushRequest) -> Result<PushResponse, PushError> {
-        if let Some(known) = self.live.own(&header.id) {
+    async fn push_own(&self, header: SegmentHeader, payload: Bytes) -> Result<PushResponse, PushError> {
+        if let Some(known) = self.store.own(&header.id) {
             return Ok(response(&known.header.refused));
         }
-        let used = self.live.memory_bytes();
-        let max = self.settings.live_memory_bytes_max;
-        if used > max / 2 {
-            self.flush_wanted.notify_one();
-        }
-        if used > max {
-            return Err(PushError::Memory { used, max });
-        }
-        let traces = read(&header, request.payload.clone(), self.settings.slack_nanos()).await?;
-        let tenant_name = header.tenant.to_string();
-        metrics::counter!(BYTES_RECEIVED.name, "tenant" => tenant_name.clone(), "data_type" => "trace")
-            .increment(traces.iter().map(|t| t.bytes).sum());
-        let tenant = self.live.tenant(&header.tenant);
-        let (refused, created) = tenant.admit(&traces, header.received_unix_seconds, self.trace_limits(&header.tenant));
-        if created > 0 {
-            metrics::counter!(TRACES_CREATED.name, "tenant" => tenant_name).increment(created);
-        }
-        let outside_slack = traces.iter().filter(|trace| trace.range.has_others).count();
-        if outside_slack > 0 {
-            let labels = [("tenant", header.tenant.to_string()), ("reason", "outside_ingestion_time_slack".to_owned())];
-            metrics::counter!(WARNINGS.name, &labels).increment(outside_slack as u64);
-        }
+        self.check_memory()?;
+        let (mut header, traces) = read(header, payload.clone(), self.settings.slack_nanos()).await?;
+        let limits = self.limits.traces(&header.tenant);
+        let (refused, created) = self.store.admit(&header.tenant, &traces, header.received_unix_seconds, limits);
+        count(&header.tenant, &traces, created);
         let answer = response(&refused);
         let is_all_refused = refused.len() == traces.len();
         header.refused = refused;
         // A segment without any span left is logged all the same, so that followers are told that it is covered.
-        let payload = if is_all_refused { bytes::Bytes::new() } else { request.payload };
+        let payload = if is_all_refused { Bytes::new() } else { payload };
         if is_all_refused {
             (header.compression, header.uncompressed_bytes, header.spans) = (Compression::None, 0, 0);
         }
-        let record = Record::segment(&header, &payload);
-        let (sender, logged) = oneshot::channel();
-        let ingester = Arc::clone(self);
-        self.log
-            .append(
-                record,
-                Box::new(move |result| {
-                    let result = result.map(|at| {
-                        let file = at.file.number;
-                        match ingester.live.insert(Arc::new(Segment { header, at }), &traces, ingester.settings.max_block_bytes) {
-                            Inserted::Known => ingester.log.release(file, 1),
-                            Inserted::Cut => ingester.flush_wanted.notify_one(),
-                            Inserted::Taken => {}
-                        }
-                    });
-                    // Nobody waits when the client has gone away.
-                    let _ = sender.send(result);
-                }),
-            )
-            .await;
-        logged.await.unwrap_or(Err(LogError::Closed))?;
+        self.store.take_own(header, payload, traces).await?;
         Ok(answer)
     }
 
-    async fn push_held(self: &Arc<Self>, header: SegmentHeader, request: PushRequest) -> Result<PushResponse, PushError> {
-        if self.held.contains(&header.primary, &header.id) {
-            return Ok(PushResponse::default());
+    /// What is logged cannot be refused any more, so that happens before.
+    fn check_memory(&self) -> Result<(), PushError> {
+        let used = self.store.memory_bytes();
+        let max = self.settings.live_memory_bytes_max;
+        if used > max / 2 {
+            self.store.flush_soon();
         }
-        let record = Record::segment(&header, &request.payload);
-        drop(request);
-        let (sender, logged) = oneshot::channel();
-        let ingester = Arc::clone(self);
-        self.log
-            .append(
-                record,
-                Box::new(move |result| {
-                    let result = result.map(|at| {
-                        let file = at.file.number;
-                        if !ingester.held.insert(Segment { header, at }) {
-                            ingester.log.release(file, 1);
-                        }
-                    });
-                    let _ = sender.send(result);
-                }),
-            )
-            .await;
-        logged.await.unwrap_or(Err(LogError::Closed))?;
-        Ok(PushResponse::default())
+        if used > max { Err(PushError::Memory { used, max }) } else { Ok(()) }
+    }
+}
+
+/// Counts a segment that came as its primary's.
+fn count(tenant: &TenantId, traces: &[TraceSummary], created: u64) {
+    let name = tenant.to_string();
+    let bytes = traces.iter().map(|trace| trace.bytes).sum();
+    metrics::counter!(BYTES_RECEIVED.name, "tenant" => name.clone(), "data_type" => "trace").increment(bytes);
+    if created > 0 {
+        metrics::counter!(TRACES_CREATED.name, "tenant" => name.clone()).increment(created);
+    }
+    let outside_slack = traces.iter().filter(|trace| trace.range.has_others).count();
+    if outside_slack > 0 {
+        let labels = [("tenant", name), ("reason", "outside_ingestion_time_slack".to_owned())];
+        metrics::counter!(WARNINGS.name, &labels).increment(outside_slack as u64);
     }
 }
 
@@ -187,19 +150,18 @@ fn check(request: &PushRequest) -> Result<SegmentHeader, PushError> {
     })
 }
 
-/// Decompresses and walks over all spans, off the async threads when that takes long.
-async fn read(header: &SegmentHeader, payload: bytes::Bytes, slack_nanos: u64) -> Result<Vec<TraceSummary>, PushError> {
-    let (compression, claimed) = (header.compression, header.uncompressed_bytes);
-    let arrival = header.arrival(slack_nanos);
-    let read = move || -> Result<Vec<TraceSummary>, SegmentError> {
-        Ok(summarize_arrived(&decompress(compression, claimed, &payload)?, arrival)?)
-    };
-    if claimed <= READ_INLINE_BYTES_MAX {
-        return Ok(read()?);
+/// Decompresses and walks over all spans, off the async threads when that takes long. Gives the header back.
+async fn read(header: SegmentHeader, payload: Bytes, slack_nanos: u64) -> Result<(SegmentHeader, Vec<TraceSummary>), PushError> {
+    if header.uncompressed_bytes <= READ_INLINE_BYTES_MAX {
+        let traces = traces_of(&header, &payload, slack_nanos)?;
+        return Ok((header, traces));
     }
-    let traces = tokio::task::spawn_blocking(read).await;
-    match traces {
-        Ok(traces) => Ok(traces?),
+    let read = tokio::task::spawn_blocking(move || {
+        let traces = traces_of(&header, &payload, slack_nanos)?;
+        Ok((header, traces))
+    });
+    match read.await {
+        Ok(read) => read,
         Err(error) if error.is_panic() => Err(PushError::Panicked),
         // The task is not aborted by anyone, so this is a process that ends.
         Err(_) => Err(PushError::ShuttingDown),

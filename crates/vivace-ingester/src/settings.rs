@@ -7,7 +7,8 @@ use std::time::Duration;
 use vivace_config::Config;
 use vivace_core::budget::{Account, Budget};
 
-use crate::takeover::GONE_GRACE;
+/// A primary that has not been heard of for this long is not waited for. A restart that takes less costs nothing.
+const GONE_GRACE: Duration = Duration::from_secs(30);
 
 /// What the ingester takes from the configuration.
 #[derive(Debug, Clone)]

@@ -5,7 +5,7 @@ vivace_core::metrics! {
     counter SPANS_RECEIVED = "tempo_metrics_generator_spans_received_total" by "tenant";
     /// Bytes of spans that came from distributors.
     counter BYTES_RECEIVED = "tempo_metrics_generator_bytes_received_total" in bytes by "tenant";
-    /// Spans that are in no metric; `outside_metrics_ingestion_slack` ended too far from now.
+    /// Spans that are in no metric; `outside_metrics_ingestion_slack` ended too far from now, `unreadable` are broken inside.
     counter SPANS_DISCARDED = "tempo_metrics_generator_spans_discarded_total" by "tenant", "reason", "processor";
     /// Series of a tenant that are kept now.
     gauge ACTIVE_SERIES = "tempo_metrics_generator_registry_active_series" by "tenant";

@@ -2,11 +2,10 @@
 //!
 //! Source: docs/facts/components.md, "Span metrics".
 
-use rustc_hash::FxHashMap;
 use vivace_core::wire::WireError;
 
 use crate::registry::{Labels, Registry};
-use crate::spans::{MeasuredSpan, attributes, measure};
+use crate::spans::{Attributes, MeasuredSpan, attributes, measure};
 
 /// Which labels series get, and the latency buckets.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,6 +38,8 @@ pub(crate) struct Accounted {
     pub(crate) spans: u64,
     /// Spans that ended too far from now.
     pub(crate) outside_slack: u64,
+    /// Spans that are broken inside.
+    pub(crate) unreadable: u64,
 }
 
 const KINDS: [&str; 6] =
@@ -49,7 +50,7 @@ const INTRINSIC_LABELS: [&str; 5] = ["service", "span_name", "span_kind", "statu
 /// Counts every span of a push whose end lies within `slack_nanos` of `now_unix_nanos`.
 ///
 /// # Errors
-/// The payload is no `TracesData`; spans before the broken place are counted.
+/// The payload is no `TracesData`; spans before the broken place are counted. A span that is broken inside is left out alone.
 pub(crate) fn observe(
     options: &SpanMetricsOptions,
     registry: &mut Registry,
@@ -58,7 +59,7 @@ pub(crate) fn observe(
     slack_nanos: u64,
 ) -> Result<Accounted, WireError> {
     let mut accounted = Accounted::default();
-    measure(traces_data, |resource, span| {
+    accounted.unreadable = measure(traces_data, |resource, span| {
         accounted.spans += 1;
         if span.end_unix_nanos.abs_diff(now_unix_nanos) > slack_nanos {
             accounted.outside_slack += 1;
@@ -76,17 +77,18 @@ pub(crate) fn observe(
             registry.add("traces_spanmetrics_size_total", &labels, span.size as f64, now_unix_nanos);
         }
     })?;
+    accounted.spans += accounted.unreadable;
     Ok(accounted)
 }
 
-fn labels(options: &SpanMetricsOptions, resource: &FxHashMap<&str, String>, span: &MeasuredSpan<'_>) -> Labels {
+fn labels(options: &SpanMetricsOptions, resource: &Attributes<'_>, span: &MeasuredSpan<'_>) -> Labels {
     let mut labels = Labels::default();
     let number = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
     if options.service {
         labels.push("service", resource.get("service.name").map_or("", String::as_str));
     }
     if options.span_name {
-        labels.push("span_name", span.name);
+        labels.push("span_name", &span.name);
     }
     if options.span_kind {
         labels.push("span_kind", KINDS.get(number(span.kind)).unwrap_or(&KINDS[0]));
@@ -95,7 +97,7 @@ fn labels(options: &SpanMetricsOptions, resource: &FxHashMap<&str, String>, span
         labels.push("status_code", STATUSES.get(number(span.status_code)).unwrap_or(&STATUSES[0]));
     }
     if options.status_message {
-        labels.push("status_message", span.status_message);
+        labels.push("status_message", &span.status_message);
     }
     if !options.dimensions.is_empty() {
         // The walk has shown that the span is a message; attributes that cannot be read are absent.
@@ -143,7 +145,7 @@ mod tests {
         let trace = TraceBuilder::new(7, "shop", NOW).span("pay", &[attribute("http.method", "POST")]).span("store", &[]).failed("full");
         let mut registry = Registry::new(0, Vec::new());
         let accounted = observe(&options(), &mut registry, &trace.build().encode_to_vec(), NOW, 30_000_000_000).expect("valid");
-        assert_eq!(accounted, Accounted { spans: 2, outside_slack: 0 });
+        assert_eq!(accounted, Accounted { spans: 2, ..Accounted::default() });
         let series = registry.collect(NOW / 1_000_000);
         let value = |name: &str, span: &str, le: Option<&str>| {
             let has = |s: &vivace_proto::prometheus::TimeSeries, k: &str, v: &str| s.labels.iter().any(|l| l.name == k && l.value == v);
@@ -168,8 +170,33 @@ mod tests {
         let trace = TraceBuilder::new(7, "shop", NOW - 60_000_000_000).span("pay", &[]);
         let mut registry = Registry::new(0, Vec::new());
         let accounted = observe(&options(), &mut registry, &trace.build().encode_to_vec(), NOW, 30_000_000_000).expect("valid");
-        assert_eq!(accounted, Accounted { spans: 1, outside_slack: 1 });
+        assert_eq!(accounted, Accounted { spans: 1, outside_slack: 1, unreadable: 0 });
         assert!(registry.collect(NOW / 1_000_000).is_empty());
+    }
+
+    #[test]
+    fn text_that_is_no_utf8_is_mended_and_a_broken_span_is_left_out_alone() {
+        let trace =
+            TraceBuilder::new(7, "shop", NOW).span("p??", &[]).span("broken", &[attribute("a", "b")]).span("good", &[]).failed("full");
+        let mut bytes = trace.build().encode_to_vec();
+        let at = |bytes: &[u8], text: &[u8]| bytes.windows(text.len()).position(|window| window == text).expect("there");
+        let name = at(&bytes, b"p??");
+        bytes[name + 1..name + 3].fill(0xff);
+        // The attribute's value is longer than the attribute.
+        let value = at(&bytes, &[0x12, 3, 0x0a, 1, b'b']);
+        bytes[value + 1] = 0x7f;
+        let mut registry = Registry::new(0, Vec::new());
+        let accounted = observe(&options(), &mut registry, &bytes, NOW, 30_000_000_000).expect("still a message");
+        let series = registry.collect(NOW / 1_000_000);
+        let names: std::collections::BTreeSet<&str> =
+            series.iter().flat_map(|s| &s.labels).filter(|label| label.name == "span_name").map(|label| label.value.as_str()).collect();
+        assert_eq!(names.into_iter().collect::<Vec<_>>(), ["broken", "good", "p\u{fffd}\u{fffd}"], "an attribute that is not asked for");
+        assert_eq!(accounted, Accounted { spans: 3, ..Accounted::default() });
+
+        let status = at(&bytes, &[0x12, 4, b'f', b'u', b'l', b'l']);
+        bytes[status + 1] = 0x7f;
+        let accounted = observe(&options(), &mut registry, &bytes, NOW, 30_000_000_000).expect("still a message");
+        assert_eq!(accounted, Accounted { spans: 3, outside_slack: 0, unreadable: 1 });
     }
 
     #[test]

@@ -87,10 +87,9 @@ impl Tenants {
         let label = tenant.to_string();
         metrics::counter!(SPANS_RECEIVED.name, "tenant" => label.clone()).increment(accounted.spans);
         metrics::counter!(BYTES_RECEIVED.name, "tenant" => label.clone()).increment(traces_data.len() as u64);
-        if accounted.outside_slack > 0 {
-            let reason = "outside_metrics_ingestion_slack";
-            metrics::counter!(SPANS_DISCARDED.name, "tenant" => label.clone(), "reason" => reason, "processor" => "all")
-                .increment(accounted.outside_slack);
+        let discarded = [("outside_metrics_ingestion_slack", accounted.outside_slack), ("unreadable", accounted.unreadable)];
+        for (reason, spans) in discarded.into_iter().filter(|(_, spans)| *spans > 0) {
+            metrics::counter!(SPANS_DISCARDED.name, "tenant" => label.clone(), "reason" => reason, "processor" => "all").increment(spans);
         }
         if limited > 0 {
             metrics::counter!(SERIES_LIMITED.name, "tenant" => label).increment(limited);

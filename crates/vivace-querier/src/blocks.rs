@@ -19,7 +19,7 @@ use vivace_storage::{Blocklist, Bucket, BucketError, Poller, overlaps};
 
 use crate::JobError;
 use crate::error::BlockFault;
-use crate::ids::TraceIds;
+use crate::trace_ids::TraceIds;
 
 /// Blocks that one lookup by trace id looks into at the same time.
 const BLOCKS_AT_ONCE: usize = 16;
@@ -123,7 +123,7 @@ impl Blocks {
         let cancelled = CancellationToken::new();
         let _cancel_on_drop = cancelled.clone().drop_guard();
         let block = meta.block_id;
-        let source = Arc::new(Counted { source: self.bucket.reader(&meta), bytes: AtomicU64::new(0) });
+        let source = Arc::new(MeteredSource { source: self.bucket.reader(&meta), bytes: AtomicU64::new(0) });
         let done = tokio::task::spawn_blocking(move || {
             let _permit = permit;
             let reader = Arc::new(BlockReader::open(meta, source.clone())?);
@@ -172,7 +172,7 @@ impl Blocks {
             ids = may_be_there.into();
         }
         let permit = self.cpu.clone().acquire_owned().await.map_err(|e| JobError::Internal(e.to_string()))?;
-        let source = Arc::new(Counted { source: self.bucket.reader(&meta), bytes: AtomicU64::new(0) });
+        let source = Arc::new(MeteredSource { source: self.bucket.reader(&meta), bytes: AtomicU64::new(0) });
         let (cache, block) = (self.ids.clone(), meta.block_id);
         let done = tokio::task::spawn_blocking(move || {
             let _permit = permit;
@@ -235,18 +235,18 @@ fn block_id(field: &str, bytes: &[u8]) -> Result<BlockId, JobError> {
 }
 
 /// Counts what is read.
-struct Counted {
+struct MeteredSource {
     source: Arc<dyn ReadAt>,
     bytes: AtomicU64,
 }
 
-impl Counted {
+impl MeteredSource {
     fn count(&self, bytes: u64) {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 }
 
-impl ReadAt for Counted {
+impl ReadAt for MeteredSource {
     fn read(&self, range: Range<u64>) -> std::io::Result<Bytes> {
         self.count(range.end.saturating_sub(range.start));
         self.source.read(range)

@@ -12,7 +12,7 @@ use vivace_storage::{near, near_range};
 
 /// Traces that an ingester has named together, since they start at about the same time.
 #[derive(Debug, Clone)]
-pub(crate) struct Named {
+pub(crate) struct NamedTraces {
     pub(crate) traces: Vec<TraceId>,
     /// Of each, in which segments it is held for others. Empty: they are the ingester's own.
     pub(crate) held_segments: Vec<u64>,
@@ -23,7 +23,7 @@ pub(crate) struct Named {
     pub(crate) oldest_arrival_unix_nanos: u64,
 }
 
-impl Named {
+impl NamedTraces {
     /// Whether a block may have copies of their spans, or other spans of theirs.
     ///
     /// A block's time is that of its spans, or, of spans with odd times, that of their arrival. Whoever sends a span again sends it
@@ -46,7 +46,7 @@ pub(crate) struct Shares {
 /// Shares out what each ingester has named. `in_blocks` are those that blocks of the query have too.
 ///
 /// What several hold of a trace for one that does not answer is one place if it is in the same segments; then one of them counts it.
-pub(crate) fn share(named: &[Vec<Named>], in_blocks: &FxHashSet<TraceId>) -> Shares {
+pub(crate) fn share(named: &[Vec<NamedTraces>], in_blocks: &FxHashSet<TraceId>) -> Shares {
     let mut places: Vec<(TraceId, Option<u64>, usize)> = Vec::new();
     for (ingester, groups) in named.iter().enumerate() {
         for group in groups {

@@ -69,6 +69,15 @@ impl JobError {
     }
 }
 
+/// Adds warnings to those of a result, each once.
+pub(crate) fn add_new(warnings: &mut Vec<String>, more: Vec<String>) {
+    for warning in more {
+        if !warnings.contains(&warning) {
+            warnings.push(warning);
+        }
+    }
+}
+
 impl From<TooLarge> for JobError {
     fn from(error: TooLarge) -> Self {
         Self::TooMuch { why: error.to_string(), retryable: !error.never_fits(), holds_much: error.holds_much() }

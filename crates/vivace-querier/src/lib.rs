@@ -1,21 +1,22 @@
 //! Runs query jobs: a trace by id, a search, tags or their values, in the ingesters or in a part of the bucket.
 //!
-//! Jobs are pulled from query-frontends over one stream each. How a query is split, queued and limited is theirs; the
+//! Jobs are pulled from query-frontends over one stream each. How a query is planned as jobs, queued and limited is theirs; the
 //! results of several jobs are combined there. Start with [`start`].
 
 mod blocks;
 mod counting;
-mod elsewhere;
+mod counting_round;
 mod error;
-mod ids;
+mod ingesters;
+mod join;
 mod metrics;
-mod party;
+mod other_places;
 mod querier;
-mod recent;
 mod search;
 mod series;
-mod together;
-mod whole;
+mod trace_ids;
+mod whole_traces;
+mod wire;
 mod worker;
 
 use std::sync::Arc;
@@ -28,8 +29,8 @@ use vivace_server::Process;
 use vivace_storage::{Bucket, Poller};
 
 use crate::blocks::Blocks;
+use crate::ingesters::Ingesters;
 use crate::querier::{Querier, Timeouts};
-use crate::recent::Ingesters;
 use crate::worker::{Worker, WorkerOptions};
 
 pub use crate::error::JobError;

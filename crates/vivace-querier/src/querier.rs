@@ -15,30 +15,86 @@ use vivace_proto::vivace::v1::{Job, JobResult, job_result::Outcome};
 
 use crate::JobError;
 use crate::blocks::{self, Blocks, Found};
+use crate::ingesters::Ingesters;
 use crate::metrics::JOB_DURATION;
-use crate::party::packed;
-use crate::recent::Ingesters;
 use crate::search::Matches;
+use crate::series::Counted;
+use crate::whole_traces::SearchedParts;
+use crate::wire::packed;
 
 /// How long jobs may take.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Timeouts {
     /// `querier.trace_by_id.query_timeout`
     pub(crate) trace_by_id: Duration,
-    /// `querier.search.query_timeout`, for tags too.
+    /// `querier.search.query_timeout`, for tags and series too.
     pub(crate) search: Duration,
     /// `ingester_client.remote_timeout`
     pub(crate) ingester: Duration,
 }
 
+impl Timeouts {
+    /// What the kind of job is called in metrics, and how long it may take by which setting.
+    fn of_kind(&self, work: &Work) -> (&'static str, (&'static str, Duration)) {
+        let lookup = ("querier.trace_by_id.query_timeout", self.trace_by_id);
+        let search = ("querier.search.query_timeout", self.search);
+        match work {
+            Work::FindRecent(_) => ("find_recent", lookup),
+            Work::FindInBlocks(_) => ("find_in_blocks", lookup),
+            Work::SearchRecent(_) => ("search_recent", search),
+            Work::SearchBlock(_) => ("search_block", search),
+            Work::SearchRecentTraces(_) => ("search_recent_traces", search),
+            Work::SearchTraces(_) => ("search_traces", search),
+            Work::TagsRecent(_) => ("tags_recent", search),
+            Work::TagsBlock(_) => ("tags_block", search),
+            Work::TagValuesRecent(_) => ("tag_values_recent", search),
+            Work::TagValuesBlock(_) => ("tag_values_block", search),
+            Work::SeriesRecent(_) => ("series_recent", search),
+            Work::SeriesBlock(_) => ("series_block", search),
+            Work::SeriesTraces(_) => ("series_traces", search),
+        }
+    }
+}
+
 /// What a job came to.
-pub(crate) struct Ran {
+pub(crate) struct JobOutput {
     /// Without its id, and without the traces.
     pub(crate) result: JobResult,
     /// Of a search, to be sent in pieces.
     pub(crate) matches: Option<Matches>,
     /// For the result, until it is sent.
     pub(crate) held: Vec<Charge>,
+}
+
+impl JobOutput {
+    fn new(outcome: Outcome, warnings: Vec<String>) -> Self {
+        let result = JobResult { outcome: Some(outcome), warnings, ..JobResult::default() };
+        Self { result, matches: None, held: Vec::new() }
+    }
+
+    fn of_trace(found: Found<TraceByIdResponse>, held: Vec<Charge>) -> Self {
+        Self { held, ..Self::new(Outcome::Trace(found.result), found.warnings) }
+    }
+
+    fn of_search(found: Found<Matches>) -> Self {
+        let answer = SearchResponse { traces: Vec::new(), metrics: Some(found.result.metrics) };
+        Self { matches: Some(found.result), ..Self::new(Outcome::Search(answer), found.warnings) }
+    }
+
+    fn of_parts(searched: SearchedParts) -> Self {
+        let mut output = Self::of_search(searched.found);
+        output.result.split = packed(&searched.split).into();
+        output.result.live_in_blocks = searched.live_in_blocks;
+        output
+    }
+
+    fn of_series(counted: Counted) -> Self {
+        let mut output = Self::new(Outcome::Series(counted.found.result), counted.found.warnings);
+        output.result.split = packed(&counted.split).into();
+        output.result.live_in_blocks = counted.live_in_blocks;
+        output.result.served = counted.served.iter().map(|meta| meta.to_json().into()).collect();
+        output
+    }
 }
 
 /// Runs jobs, one call each.
@@ -52,25 +108,11 @@ pub(crate) struct Querier {
 
 impl Querier {
     /// Runs one job to its end. Dropping the future stops it.
-    pub(crate) async fn run(&self, job: Job) -> Result<Ran, JobError> {
+    pub(crate) async fn run(&self, job: Job) -> Result<JobOutput, JobError> {
         let begun = Instant::now();
         let tenant = TenantId::new(&job.tenant).map_err(|e| JobError::Invalid(e.to_string()))?;
         let work = job.work.ok_or_else(|| JobError::Invalid("the job has no work that this version knows".to_owned()))?;
-        let (kind, setting, limit) = match &work {
-            Work::FindRecent(_) => ("find_recent", "querier.trace_by_id.query_timeout", self.timeouts.trace_by_id),
-            Work::FindInBlocks(_) => ("find_in_blocks", "querier.trace_by_id.query_timeout", self.timeouts.trace_by_id),
-            Work::SearchRecent(_) => ("search_recent", "querier.search.query_timeout", self.timeouts.search),
-            Work::SearchBlock(_) => ("search_block", "querier.search.query_timeout", self.timeouts.search),
-            Work::TagsRecent(_) => ("tags_recent", "querier.search.query_timeout", self.timeouts.search),
-            Work::TagsBlock(_) => ("tags_block", "querier.search.query_timeout", self.timeouts.search),
-            Work::TagValuesRecent(_) => ("tag_values_recent", "querier.search.query_timeout", self.timeouts.search),
-            Work::TagValuesBlock(_) => ("tag_values_block", "querier.search.query_timeout", self.timeouts.search),
-            Work::SeriesRecent(_) => ("series_recent", "querier.search.query_timeout", self.timeouts.search),
-            Work::SeriesBlock(_) => ("series_block", "querier.search.query_timeout", self.timeouts.search),
-            Work::SeriesTraces(_) => ("series_traces", "querier.search.query_timeout", self.timeouts.search),
-            Work::SearchRecentTraces(_) => ("search_recent_traces", "querier.search.query_timeout", self.timeouts.search),
-            Work::SearchTraces(_) => ("search_traces", "querier.search.query_timeout", self.timeouts.search),
-        };
+        let (kind, (setting, limit)) = self.timeouts.of_kind(&work);
         // Half: what a failing ingester leaves is enough to ask the others once more.
         let call = self.timeouts.ingester.max(limit / 2);
         let result =
@@ -80,93 +122,63 @@ impl Querier {
         result
     }
 
-    async fn work(&self, tenant: &TenantId, work: Work, call: Duration) -> Result<Ran, JobError> {
-        let (mut matches, mut held) = (None, Vec::new());
-        let mut outcome_of = |found: Matches| {
-            let metrics = Some(found.metrics);
-            matches = Some(found);
-            Outcome::Search(SearchResponse { traces: Vec::new(), metrics })
-        };
-        let (mut split, mut live_in_blocks, mut served) = (Vec::new(), Vec::new(), Vec::new());
-        let (outcome, warnings) = match work {
+    async fn work(&self, tenant: &TenantId, work: Work, call: Duration) -> Result<JobOutput, JobError> {
+        Ok(match work {
             Work::FindRecent(request) => {
-                let (Found { result, warnings }, charge) = self.find_recent(tenant, request, call).await?;
-                held.push(charge);
-                (Outcome::Trace(result), warnings)
+                let (found, charge) = self.find_recent(tenant, request, call).await?;
+                JobOutput::of_trace(found, vec![charge])
             }
             Work::FindInBlocks(job) => {
-                let (Found { result, warnings }, charges) = self.blocks.find(tenant, &job).await?;
-                held = charges;
-                (Outcome::Trace(result), warnings)
+                let (found, charges) = self.blocks.find(tenant, &job).await?;
+                JobOutput::of_trace(found, charges)
             }
-            Work::SearchRecent(request) => {
-                let Found { result, warnings } = self.search_recent(tenant, request, call).await?;
-                (outcome_of(result), warnings)
-            }
+            Work::SearchRecent(request) => JobOutput::of_search(self.search_recent(tenant, request, call).await?),
             Work::SearchBlock(job) => {
                 let (meta, row_groups) = blocks::part(tenant, job.part.as_ref())?;
                 let request = job.request.unwrap_or_default();
-                let Found { result, warnings } = match &job.places {
-                    None => self.blocks.search(meta, row_groups, &request, &self.budget).await?,
-                    Some(places) => {
-                        let judged = self.search_block_parts(meta, row_groups, &request, places, call).await?;
-                        split = judged.split;
-                        judged.found
-                    }
-                };
-                (outcome_of(result), warnings)
+                match &job.places {
+                    None => JobOutput::of_search(self.blocks.search(meta, row_groups, &request, &self.budget).await?),
+                    Some(places) => JobOutput::of_parts(self.search_block_parts(meta, row_groups, &request, places, call).await?),
+                }
             }
             Work::SearchRecentTraces(job) => {
-                let places = job.places.unwrap_or_default();
-                let judged = self.search_recent_parts(tenant, job.request.unwrap_or_default(), &places, call).await?;
-                (split, live_in_blocks) = (judged.split, judged.live_in_blocks);
-                (outcome_of(judged.found.result), judged.found.warnings)
+                let (request, places) = (job.request.unwrap_or_default(), job.places.unwrap_or_default());
+                JobOutput::of_parts(self.search_recent_parts(tenant, request, &places, call).await?)
             }
-            Work::SearchTraces(job) => {
-                let Found { result, warnings } = self.search_traces(tenant, job, call).await?;
-                (outcome_of(result), warnings)
-            }
+            Work::SearchTraces(job) => JobOutput::of_search(self.search_traces(tenant, job, call).await?),
             Work::TagsRecent(request) => {
                 let answers = self.ingesters.ask(tenant, request, call, |mut c, r| async move { c.search_tags_v2(r).await }).await?;
-                (Outcome::Tags(combined_tags(answers.parts)), answers.warnings)
+                JobOutput::new(Outcome::Tags(combined_tags(answers.parts)), answers.warnings)
             }
             Work::TagsBlock(job) => {
                 let (meta, row_groups) = blocks::part(tenant, job.part.as_ref())?;
                 let request = job.request.unwrap_or_default();
-                let Found { result, warnings } = self.blocks.tags(meta, row_groups, &request, self.gathered(job.max_bytes)).await?;
-                (Outcome::Tags(result), warnings)
+                let found = self.blocks.tags(meta, row_groups, &request, self.gathered(job.max_bytes)).await?;
+                JobOutput::new(Outcome::Tags(found.result), found.warnings)
             }
             Work::TagValuesRecent(request) => {
                 let answers = self.ingesters.ask(tenant, request, call, |mut c, r| async move { c.search_tag_values_v2(r).await }).await?;
-                (Outcome::TagValues(combined_tag_values(answers.parts)), answers.warnings)
+                JobOutput::new(Outcome::TagValues(combined_tag_values(answers.parts)), answers.warnings)
             }
             Work::TagValuesBlock(job) => {
                 let (meta, row_groups) = blocks::part(tenant, job.part.as_ref())?;
                 let request = job.request.unwrap_or_default();
-                let Found { result, warnings } = self.blocks.tag_values(meta, row_groups, &request, self.gathered(job.max_bytes)).await?;
-                (Outcome::TagValues(result), warnings)
+                let found = self.blocks.tag_values(meta, row_groups, &request, self.gathered(job.max_bytes)).await?;
+                JobOutput::new(Outcome::TagValues(found.result), found.warnings)
             }
             Work::SeriesRecent(job) => {
-                let places = job.places.unwrap_or_default();
-                let counted = self.series_recent(tenant, job.request.unwrap_or_default(), &places, call).await?;
-                (split, live_in_blocks) = (counted.split, counted.live_in_blocks);
-                served = counted.served.iter().map(|meta| meta.to_json().into()).collect();
-                (Outcome::Series(counted.found.result), counted.found.warnings)
+                let (request, places) = (job.request.unwrap_or_default(), job.places.unwrap_or_default());
+                JobOutput::of_series(self.series_recent(tenant, request, &places, call).await?)
             }
             Work::SeriesBlock(job) => {
                 let (meta, row_groups) = blocks::part(tenant, job.part.as_ref())?;
-                let counted = self.series_block(meta, row_groups, job).await?;
-                split = counted.split;
-                (Outcome::Series(counted.found.result), counted.found.warnings)
+                JobOutput::of_series(self.series_block(meta, row_groups, job).await?)
             }
             Work::SeriesTraces(job) => {
-                let Found { result, warnings } = self.series_traces(tenant, job, call).await?;
-                (Outcome::Series(result), warnings)
+                let found = self.series_traces(tenant, job, call).await?;
+                JobOutput::new(Outcome::Series(found.result), found.warnings)
             }
-        };
-        let split = packed(&split).into();
-        let result = JobResult { outcome: Some(outcome), warnings, split, live_in_blocks, served, ..JobResult::default() };
-        Ok(Ran { result, matches, held })
+        })
     }
 
     pub(crate) async fn find_recent(

@@ -20,8 +20,8 @@ use vivace_traceql::{
 
 use crate::JobError;
 use crate::blocks::{Blocks, Found, skipped};
+use crate::error::add_new;
 use crate::querier::Querier;
-use crate::whole::add_new;
 
 /// What reading the values of a column takes, bytes, about: pages and dictionaries are decoded whole.
 const VALUES_BYTES: u64 = 128 << 20;

@@ -15,11 +15,11 @@ use vivace_traceql::{Attribute, Batch, Fetch, MetricsPlan, Partial, TraceFilter}
 
 use crate::JobError;
 use crate::blocks::{Found, skipped};
-use crate::counting::{Named, left_by, share};
-use crate::party::{Party, packed};
+use crate::counting::{NamedTraces, left_by, share};
+use crate::error::add_new;
+use crate::join::{JoinStats, JoinedQuery, TracesToJoin, served};
 use crate::querier::Querier;
-use crate::together::{Question, Took, Wanted, served};
-use crate::whole::{add_new, ids_of};
+use crate::wire::{ids_of, packed};
 
 /// What a job counted, and the traces that it could not count.
 pub(crate) struct Counted {
@@ -79,7 +79,7 @@ impl Count {
     }
 }
 
-impl Question for MetricsPlan {
+impl JoinedQuery for MetricsPlan {
     type State = Partial;
 
     fn fetch(&self) -> &Fetch {
@@ -120,9 +120,9 @@ impl Querier {
         };
         let ids: Vec<TraceId> = parts.traces.iter().map(|part| part.trace_id).collect();
         let neighbours = self.blocks.metas(&meta.tenant_id, &job.places.unwrap_or_default().blocks).await?;
-        let elsewhere = self.blocks.all_holding(neighbours, &ids, &mut count.metrics.inspected_bytes).await?;
+        let also = self.blocks.all_holding(neighbours, &ids, &mut count.metrics.inspected_bytes).await?;
         let mut left: FxHashSet<TraceId> = ids_of(&job.live_traces).collect();
-        left.extend(elsewhere.into_iter().flat_map(|(_, ids)| ids));
+        left.extend(also.into_iter().flat_map(|(_, ids)| ids));
         count.metrics.inspected_bytes += parts.stats.bytes;
         count.metrics.inspected_traces = u32::try_from(parts.stats.traces).unwrap_or(u32::MAX);
         count.split = ids.into_iter().filter(|id| left.contains(id)).collect();
@@ -156,10 +156,10 @@ impl Querier {
     ) -> Result<Counted, JobError> {
         let request = SeriesRequest { known_blocks: places.known_blocks.clone(), ..request };
         let listed = self.blocks.metas(tenant, &places.blocks).await?;
-        let mut party = Party::default();
+        let mut failed = Vec::new();
         loop {
             let mut count = Count::new(&request, &self.budget)?;
-            let mut round = self.ingesters.name(&mut party, tenant, &request, call).await?;
+            let mut round = self.ingesters.begin_counting(&mut failed, tenant, &request, call).await?;
             let named = round.take_named();
             let served = served(tenant, round.served())?;
             let mut in_blocks: FxHashSet<TraceId> = FxHashSet::default();
@@ -171,7 +171,7 @@ impl Querier {
                 live_in_blocks.push(BlockTraces { block_id, trace_ids });
             }
             let shares = share(&named, &in_blocks);
-            let Some(counts) = self.ingesters.count(&mut party, round, shares, call).await? else { continue };
+            let Some(counts) = self.ingesters.count(&mut failed, round, shares, call).await? else { continue };
             add_new(&mut count.warnings, counts.warning.into_iter().collect());
             for mut part in counts.parts {
                 add_new(&mut count.warnings, std::mem::take(&mut part.warnings));
@@ -185,7 +185,7 @@ impl Querier {
     async fn live_in(
         &self,
         blocks: impl Iterator<Item = BlockMeta>,
-        named: &[Vec<Named>],
+        named: &[Vec<NamedTraces>],
         bytes: &mut u64,
     ) -> Result<Vec<(BlockMeta, Vec<TraceId>)>, JobError> {
         let mut holding = Vec::new();
@@ -214,17 +214,17 @@ impl Querier {
     ) -> Result<Found<SeriesResponse>, JobError> {
         let mut count = Count::new(&job.request.clone().unwrap_or_default(), &self.budget)?;
         let wanted = self.left_places(tenant, job, &mut count.metrics.inspected_bytes).await?;
-        let brought = self.bring_together(tenant, wanted, Arc::new(count.plan.clone()), count.partial, call).await?;
-        let Took { traces, bytes } = brought.result.1;
-        count.partial = brought.result.0;
+        let joined = self.join_traces(tenant, wanted, Arc::new(count.plan.clone()), count.partial, call).await?;
+        let JoinStats { traces, bytes } = joined.result.1;
+        count.partial = joined.result.0;
         count.metrics.inspected_traces += traces;
         count.metrics.inspected_bytes += bytes;
-        count.warnings = brought.warnings;
+        count.warnings = joined.warnings;
         Ok(count.finish()?.found)
     }
 
     /// Of all places that have the traces, those that have left them to this job.
-    async fn left_places(&self, tenant: &TenantId, job: SeriesTraces, bytes: &mut u64) -> Result<Wanted, JobError> {
+    async fn left_places(&self, tenant: &TenantId, job: SeriesTraces, bytes: &mut u64) -> Result<TracesToJoin, JobError> {
         let ids: Vec<TraceId> = ids_of(&job.trace_ids).collect();
         let mut wanted = self.all_places(tenant, ids, &job.places.unwrap_or_default(), bytes).await?;
         wanted.live = ids_of(&job.live_traces).collect();

@@ -18,7 +18,7 @@ use vivace_proto::vivace::v1::job_queue_client::JobQueueClient;
 use vivace_proto::vivace::v1::{FromQuerier, Hello, Job, JobResult, ToQuerier, from_querier, job_result, to_querier};
 
 use crate::metrics::CONNECTED_FRONTENDS;
-use crate::querier::Ran;
+use crate::querier::JobOutput;
 use crate::search::Matches;
 use crate::{JobError, Querier};
 
@@ -196,11 +196,13 @@ async fn run_job(querier: &Querier, job: Job, max_bytes: usize, results: &mpsc::
         let bytes = result.encoded_len();
         let is_sent = bytes <= max_bytes;
         let result = if is_sent { result } else { failed(id, &JobError::TooLarge { bytes, max_bytes }) };
+        let message = result.encode_to_vec().into();
+        drop(result);
         // The stream has ended: then the job is not wanted either.
-        results.send(FromQuerier { message: Some(from_querier::Message::Result(result)) }).await.is_ok() && is_sent
+        results.send(FromQuerier { message: Some(from_querier::Message::Result(message)) }).await.is_ok() && is_sent
     };
     match querier.run(job).await {
-        Ok(Ran { mut result, matches, held: _held_until_it_is_sent }) => {
+        Ok(JobOutput { mut result, matches, held: _held_until_it_is_sent }) => {
             result.id = id;
             if let Some(Matches { traces, metrics, held: _held_until_the_last }) = matches {
                 for (traces, is_last) in Pieces::of(traces, PIECE_BYTES).with_last() {

@@ -20,16 +20,16 @@ use vivace_traceql::TagScope;
 
 use crate::combine::{CombinedTrace, TagCombiner, ValueCombiner, flat, untyped};
 use crate::error::QueryError;
-use crate::frontend::{ALL_BLOCKS, Frontend, attribute_of_v1, intrinsics};
+use crate::frontend::{Frontend, attribute_of_v1, intrinsics, intrinsics_v1};
+use crate::lookup::{ALL_BLOCKS, Lookup, LookupMode};
 use crate::metrics::{Op, QueryTimer};
+use crate::metrics_query::{Counted, MetricsQuery};
 use crate::params::{self, Params};
-use crate::query_range;
 use crate::render::{Accepts, Answer, respond};
-use crate::split::{Lookup, LookupMode};
 
-/// What handlers need.
+/// The query API over HTTP and gRPC: what handlers of both need.
 #[derive(Clone)]
-pub(crate) struct Door {
+pub(crate) struct QueryApi {
     pub(crate) frontend: Arc<Frontend>,
     pub(crate) tenancy: Tenancy,
     /// Largest message of a stream, bytes.
@@ -37,7 +37,7 @@ pub(crate) struct Door {
 }
 
 /// All routes of the API. Every method is taken; only the query string counts.
-pub(crate) fn routes(door: Door) -> Router {
+pub(crate) fn routes(api: QueryApi) -> Router {
     Router::new()
         .route("/api/traces/{traceID}", any(trace_v1))
         .route("/api/v2/traces/{traceID}", any(trace_v2))
@@ -50,7 +50,7 @@ pub(crate) fn routes(door: Door) -> Router {
         .route("/api/metrics/query_range", any(metrics_range))
         .route("/api/metrics/query", any(metrics_instant))
         .layer(from_fn(vary))
-        .with_state(door)
+        .with_state(api)
         .route("/api/echo", any(|| async { "echo\n" }))
 }
 
@@ -61,23 +61,23 @@ async fn vary(request: Request, next: Next) -> Response {
     response
 }
 
-/// What every query begins with.
-struct Asked {
+/// Who asks, what they accept, and their parameters.
+struct QueryContext {
     tenants: Vec<TenantId>,
     accepts: Accepts,
     params: Params,
 }
 
-impl FromRequestParts<Door> for Asked {
+impl FromRequestParts<QueryApi> for QueryContext {
     type Rejection = Response;
 
-    async fn from_request_parts(parts: &mut Parts, door: &Door) -> Result<Self, Response> {
-        let tenants = door.tenants(&parts.headers).map_err(|error| tenant::http_error(&error))?;
+    async fn from_request_parts(parts: &mut Parts, api: &QueryApi) -> Result<Self, Response> {
+        let tenants = api.tenants(&parts.headers).map_err(|error| tenant::http_error(&error))?;
         Ok(Self { tenants, accepts: Accepts::of(&parts.headers), params: Params::of(parts.uri.query()) })
     }
 }
 
-impl Door {
+impl QueryApi {
     pub(crate) fn tenants(&self, headers: &HeaderMap) -> Result<Vec<TenantId>, TenantError> {
         match self.frontend.config.multi_tenant_queries_enabled {
             true => self.tenancy.many(headers),
@@ -110,8 +110,8 @@ impl Door {
     }
 }
 
-async fn trace_v1(State(door): State<Door>, Path(id): Path<String>, asked: Asked) -> Response {
-    match lookup(&door, &asked, &id).await {
+async fn trace_v1(State(api): State<QueryApi>, Path(id): Path<String>, context: QueryContext) -> Response {
+    match lookup(&api, &context, &id).await {
         Err(error) => error.into_response(),
         Ok(CombinedTrace { too_large_for: Some(max_bytes), .. }) => QueryError::TraceTooLarge { max_bytes }.into_response(),
         Ok(found) if found.trace.resource_spans.is_empty() => {
@@ -122,13 +122,13 @@ async fn trace_v1(State(door): State<Door>, Path(id): Path<String>, asked: Asked
         }
         Ok(found) => {
             let warnings = said(&found.message);
-            door.respond(Answer::TraceV1(found.trace), Some(found.held), asked.accepts, &warnings).await
+            api.respond(Answer::TraceV1(found.trace), Some(found.held), context.accepts, &warnings).await
         }
     }
 }
 
-async fn trace_v2(State(door): State<Door>, Path(id): Path<String>, asked: Asked) -> Response {
-    match lookup(&door, &asked, &id).await {
+async fn trace_v2(State(api): State<QueryApi>, Path(id): Path<String>, context: QueryContext) -> Response {
+    match lookup(&api, &context, &id).await {
         Err(error) => error.into_response(),
         Ok(found) => {
             let status = if found.message.is_empty() { PartialStatus::Complete } else { PartialStatus::Partial };
@@ -136,7 +136,7 @@ async fn trace_v2(State(door): State<Door>, Path(id): Path<String>, asked: Asked
             let warnings = said(&found.message);
             // Not found is an empty trace, not 404: clients would ask the first version again.
             let answer = TraceByIdResponse { trace: Some(found.trace), metrics, status: status as i32, message: found.message };
-            door.respond(Answer::Trace(answer), Some(found.held), asked.accepts, &warnings).await
+            api.respond(Answer::Trace(answer), Some(found.held), context.accepts, &warnings).await
         }
     }
 }
@@ -146,22 +146,22 @@ fn said(message: &str) -> Vec<String> {
     Some(message).filter(|message| !message.is_empty()).map(str::to_owned).into_iter().collect()
 }
 
-async fn lookup(door: &Door, asked: &Asked, id: &str) -> Result<CombinedTrace, QueryError> {
+async fn lookup(api: &QueryApi, context: &QueryContext, id: &str) -> Result<CombinedTrace, QueryError> {
     let lookup = async {
-        let (start, end) = asked.params.open_range()?;
+        let (start, end) = context.params.open_range()?;
         let lookup = Lookup {
             trace_id: params::trace_id(id)?,
-            mode: lookup_mode(asked.params.get("mode"))?,
+            mode: lookup_mode(context.params.get("mode"))?,
             start,
             end,
             blocks: (
-                asked.params.block_id("blockStart")?.unwrap_or(ALL_BLOCKS.0),
-                asked.params.block_id("blockEnd")?.unwrap_or(ALL_BLOCKS.1),
+                context.params.block_id("blockStart")?.unwrap_or(ALL_BLOCKS.0),
+                context.params.block_id("blockEnd")?.unwrap_or(ALL_BLOCKS.1),
             ),
         };
-        door.frontend.trace(&asked.tenants, lookup).await
+        api.frontend.trace(&context.tenants, lookup).await
     };
-    door.timed(&asked.tenants, Op::Traces, |trace: &CombinedTrace| trace.inspected_bytes, lookup).await
+    api.timed(&context.tenants, Op::Traces, |trace: &CombinedTrace| trace.inspected_bytes, lookup).await
 }
 
 fn lookup_mode(mode: Option<&str>) -> Result<LookupMode, QueryError> {
@@ -173,18 +173,18 @@ fn lookup_mode(mode: Option<&str>) -> Result<LookupMode, QueryError> {
     }
 }
 
-async fn search(State(door): State<Door>, asked: Asked) -> Response {
+async fn search(State(api): State<QueryApi>, context: QueryContext) -> Response {
     let query = async {
-        let request = search_request(&door, &asked)?;
-        let (result, mut warnings) = door.frontend.search(&asked.tenants, request)?.finish().await?;
+        let request = search_request(&api, &context)?;
+        let (result, mut warnings) = api.frontend.search(&context.tenants, request)?.finish().await?;
         warnings.extend(result.warning());
         let (answer, held) = result.finish();
         Ok((answer, held, warnings))
     };
     let inspected = |(answer, ..): &(_, _, _)| inspected_by_search(answer);
-    match door.timed(&asked.tenants, Op::Search, inspected, query).await {
+    match api.timed(&context.tenants, Op::Search, inspected, query).await {
         Err(error) => error.into_response(),
-        Ok((answer, held, warnings)) => door.respond(Answer::Search(answer), Some(held), asked.accepts, &warnings).await,
+        Ok((answer, held, warnings)) => api.respond(Answer::Search(answer), Some(held), context.accepts, &warnings).await,
     }
 }
 
@@ -192,8 +192,8 @@ fn inspected_by_search(answer: &vivace_proto::tempopb::SearchResponse) -> u64 {
     answer.metrics.map_or(0, |metrics| metrics.inspected_bytes)
 }
 
-fn search_request(door: &Door, asked: &Asked) -> Result<SearchRequest, QueryError> {
-    let params = &asked.params;
+fn search_request(api: &QueryApi, context: &QueryContext) -> Result<SearchRequest, QueryError> {
+    let params = &context.params;
     let limit = params.int("limit")?;
     if limit.is_some_and(|limit| limit <= 0) {
         return Err(QueryError::Invalid("invalid limit: must be a positive number".to_owned()));
@@ -203,7 +203,7 @@ fn search_request(door: &Door, asked: &Asked) -> Result<SearchRequest, QueryErro
         return Err(QueryError::Invalid("invalid spss: must be a non-negative number".to_owned()));
     }
     let number = |value: Option<i64>| u32::try_from(value.unwrap_or(0)).unwrap_or(u32::MAX);
-    let range = params.range(door.frontend.now(), door.frontend.range_rules(&asked.tenants))?;
+    let (start, end) = params.seconds_range(api.frontend.now())?;
     let query = params.get("q").unwrap_or_default().to_owned();
     let tags = params.get("tags").map(vivace_traceql::parse_tags).transpose().map_err(|error| QueryError::Invalid(error.to_string()))?;
     Ok(SearchRequest {
@@ -211,26 +211,24 @@ fn search_request(door: &Door, asked: &Asked) -> Result<SearchRequest, QueryErro
         min_duration_ms: params.millis("minDuration")?,
         max_duration_ms: params.millis("maxDuration")?,
         limit: number(limit),
-        start: range.start,
-        end: range.end,
+        start,
+        end,
         query,
         spans_per_span_set: number(spss),
         answering: Vec::new(),
     })
 }
 
-async fn tags_v1(State(door): State<Door>, asked: Asked) -> Response {
-    tags(&door, asked, |scope, mut scopes, metrics| {
-        if scope == TagScope::Intrinsics {
-            scopes.extend(intrinsics(scope));
-        }
+async fn tags_v1(State(api): State<QueryApi>, context: QueryContext) -> Response {
+    tags(&api, context, |scope, mut scopes, metrics| {
+        scopes.extend(intrinsics_v1(scope));
         Answer::Tags(SearchTagsResponse { tag_names: flat(scopes), metrics })
     })
     .await
 }
 
-async fn tags_v2(State(door): State<Door>, asked: Asked) -> Response {
-    tags(&door, asked, |scope, mut scopes, metrics| {
+async fn tags_v2(State(api): State<QueryApi>, context: QueryContext) -> Response {
+    tags(&api, context, |scope, mut scopes, metrics| {
         scopes.extend(intrinsics(scope));
         Answer::TagsV2(SearchTagsV2Response { scopes, metrics })
     })
@@ -239,51 +237,46 @@ async fn tags_v2(State(door): State<Door>, asked: Asked) -> Response {
 
 /// `answer` is made of the requested scope, the scopes found, and the metrics.
 async fn tags(
-    door: &Door,
-    asked: Asked,
+    api: &QueryApi,
+    context: QueryContext,
     answer: impl FnOnce(TagScope, Vec<SearchTagsV2Scope>, Option<MetadataMetrics>) -> Answer,
 ) -> Response {
     let query = async {
-        let scope = asked.params.get("scope").unwrap_or_default();
-        let range = asked.params.range(door.frontend.now(), door.frontend.range_rules(&asked.tenants))?;
+        let (start, end) = context.params.seconds_range(api.frontend.now())?;
         let request = SearchTagsRequest {
-            scope: scope.to_owned(),
-            query: asked.params.get("q").unwrap_or_default().to_owned(),
-            start: range.start,
-            end: range.end,
-            max_tags_per_scope: asked.params.lenient_u32("limit"),
-            stale_values_threshold: asked.params.lenient_u32("maxStaleValues"),
+            scope: context.params.get("scope").unwrap_or_default().to_owned(),
+            query: context.params.get("q").unwrap_or_default().to_owned(),
+            start,
+            end,
+            max_tags_per_scope: context.params.lenient_u32("limit"),
+            stale_values_threshold: context.params.lenient_u32("maxStaleValues"),
             answering: Vec::new(),
         };
-        let scope = TagScope::of_request(scope)?;
-        let (found, warnings) = door.frontend.tags(&asked.tenants, request)?.finish().await?;
+        let (scope, tags) = api.frontend.tags(&context.tenants, request)?;
+        let (found, warnings) = tags.finish().await?;
         Ok((scope, found, warnings))
     };
-    match door.timed(&asked.tenants, Op::Metadata, |(_, found, _): &(_, TagCombiner, _)| found.inspected_bytes, query).await {
+    match api.timed(&context.tenants, Op::Metadata, |(_, found, _): &(_, TagCombiner, _)| found.inspected_bytes, query).await {
         Err(error) => error.into_response(),
         Ok((scope, found, mut warnings)) => {
             warnings.extend(found.warning());
-            door.respond(answer(scope, found.scopes(), inspected(found.inspected_bytes)), None, asked.accepts, &warnings).await
+            api.respond(answer(scope, found.scopes(), inspected(found.inspected_bytes)), None, context.accepts, &warnings).await
         }
     }
 }
 
-async fn tag_values_v1(State(door): State<Door>, Path(path): Path<String>, asked: Asked) -> Response {
+async fn tag_values_v1(State(api): State<QueryApi>, Path(path): Path<String>, context: QueryContext) -> Response {
     let Some(name) = tag_name(&path) else { return StatusCode::NOT_FOUND.into_response() };
     let (identifier, added) = attribute_of_v1(name);
-    tag_values(&door, asked, identifier, |values, metrics| {
-        let mut tag_values = untyped(values);
-        tag_values.extend(added.iter().map(|value| (*value).to_owned()));
-        tag_values.sort_unstable();
-        tag_values.dedup();
-        Answer::TagValues(SearchTagValuesResponse { tag_values, metrics })
+    tag_values(&api, context, identifier, |values, metrics| {
+        Answer::TagValues(SearchTagValuesResponse { tag_values: untyped(values, added), metrics })
     })
     .await
 }
 
-async fn tag_values_v2(State(door): State<Door>, Path(path): Path<String>, asked: Asked) -> Response {
+async fn tag_values_v2(State(api): State<QueryApi>, Path(path): Path<String>, context: QueryContext) -> Response {
     let Some(name) = tag_name(&path) else { return StatusCode::NOT_FOUND.into_response() };
-    tag_values(&door, asked, name.to_owned(), |tag_values, metrics| Answer::TagValuesV2(SearchTagValuesV2Response { tag_values, metrics }))
+    tag_values(&api, context, name.to_owned(), |tag_values, metrics| Answer::TagValuesV2(SearchTagValuesV2Response { tag_values, metrics }))
         .await
 }
 
@@ -293,30 +286,30 @@ fn tag_name(path: &str) -> Option<&str> {
 }
 
 async fn tag_values(
-    door: &Door,
-    asked: Asked,
+    api: &QueryApi,
+    context: QueryContext,
     tag_name: String,
     answer: impl FnOnce(Vec<TagValue>, Option<MetadataMetrics>) -> Answer,
 ) -> Response {
     let query = async {
-        let range = asked.params.range(door.frontend.now(), door.frontend.range_rules(&asked.tenants))?;
+        let (start, end) = context.params.seconds_range(api.frontend.now())?;
         let request = SearchTagValuesRequest {
             tag_name,
-            query: asked.params.get("q").unwrap_or_default().to_owned(),
-            start: range.start,
-            end: range.end,
-            max_tag_values: asked.params.lenient_u32("limit"),
-            stale_value_threshold: asked.params.lenient_u32("maxStaleValues"),
+            query: context.params.get("q").unwrap_or_default().to_owned(),
+            start,
+            end,
+            max_tag_values: context.params.lenient_u32("limit"),
+            stale_value_threshold: context.params.lenient_u32("maxStaleValues"),
             answering: Vec::new(),
         };
-        door.frontend.tag_values(&asked.tenants, request)?.finish().await
+        api.frontend.tag_values(&context.tenants, request)?.finish().await
     };
-    match door.timed(&asked.tenants, Op::Metadata, |(found, _): &(ValueCombiner, _)| found.inspected_bytes, query).await {
+    match api.timed(&context.tenants, Op::Metadata, |(found, _): &(ValueCombiner, _)| found.inspected_bytes, query).await {
         Err(error) => error.into_response(),
         Ok((found, mut warnings)) => {
             warnings.extend(found.warning());
             let answer = answer(found.values(), inspected(found.inspected_bytes));
-            door.respond(answer, Some(found.into_held()), asked.accepts, &warnings).await
+            api.respond(answer, Some(found.into_held()), context.accepts, &warnings).await
         }
     }
 }
@@ -325,43 +318,43 @@ fn inspected(inspected_bytes: u64) -> Option<MetadataMetrics> {
     Some(MetadataMetrics { inspected_bytes, ..Default::default() })
 }
 
-async fn metrics_range(State(door): State<Door>, asked: Asked) -> Response {
-    let query = query_range::Asked::range(&asked.params, door.frontend.now());
-    let answer = |counted: query_range::Counted| {
+async fn metrics_range(State(api): State<QueryApi>, context: QueryContext) -> Response {
+    let query = MetricsQuery::range(&context.params, api.frontend.now());
+    let answer = |counted: Counted| {
         let (answer, held) = counted.into_range();
         (Answer::Range(answer), held)
     };
-    metrics(&door, asked, query, answer).await
+    metrics(&api, context, query, answer).await
 }
 
-async fn metrics_instant(State(door): State<Door>, asked: Asked) -> Response {
-    let query = query_range::Asked::instant(&asked.params, door.frontend.now());
-    let answer = |counted: query_range::Counted| {
+async fn metrics_instant(State(api): State<QueryApi>, context: QueryContext) -> Response {
+    let query = MetricsQuery::instant(&context.params, api.frontend.now());
+    let answer = |counted: Counted| {
         let (answer, held) = counted.into_instant();
         (Answer::Instant(answer), held)
     };
-    metrics(&door, asked, query, answer).await
+    metrics(&api, context, query, answer).await
 }
 
 async fn metrics(
-    door: &Door,
-    asked: Asked,
-    query: Result<query_range::Asked, QueryError>,
-    answer: impl FnOnce(query_range::Counted) -> (Answer, Charge),
+    api: &QueryApi,
+    context: QueryContext,
+    query: Result<MetricsQuery, QueryError>,
+    answer: impl FnOnce(Counted) -> (Answer, Charge),
 ) -> Response {
     let query = async {
-        let mut series = door.frontend.series(&asked.tenants, query?)?;
+        let mut series = api.frontend.series(&context.tenants, query?)?;
         while series.step().await? {}
         // The query keeps its place until its series are made.
         let counted = series.result.counted().await?;
         Ok((series.result.inspected_bytes(), counted, series.run.take_warnings()))
     };
-    match door.timed(&asked.tenants, Op::Metrics, |(inspected, _, _): &(u64, _, _)| *inspected, query).await {
+    match api.timed(&context.tenants, Op::Metrics, |(inspected, _, _): &(u64, _, _)| *inspected, query).await {
         Err(error) => error.into_response(),
         // These are answered as JSON whatever the client accepts.
         Ok((_, counted, warnings)) => {
             let (answer, held) = answer(counted);
-            door.respond(answer, Some(held), asked.accepts.json(), &warnings).await
+            api.respond(answer, Some(held), context.accepts.json(), &warnings).await
         }
     }
 }

@@ -1,7 +1,7 @@
-//! The query API: parse, split into jobs, queue fairly per tenant, let queriers pull, retry, combine.
+//! The query API: parse, plan jobs, queue them fairly per tenant, let queriers pull, retry, combine.
 //!
 //! Data is read by queriers only; this crate knows the list of blocks and what a request means.
-//! Start with [`start`]; a request's way is `http` or `streaming`, `frontend`, `split`,
+//! Start with [`start`]; a request's way is `http` or `streaming`, `frontend`, `view`, `job_plan`, `running`,
 //! `admission`, `run`, `queue`, `pull`, `combine`, `render`, `body`.
 
 mod admission;
@@ -11,16 +11,19 @@ mod counting;
 mod error;
 mod frontend;
 mod http;
+mod job_plan;
+mod lookup;
 mod metrics;
+mod metrics_query;
 mod params;
 mod pull;
-mod query_range;
 mod queue;
 mod render;
 mod run;
-mod split;
+mod running;
+mod split_traces;
 mod streaming;
-mod whole;
+mod view;
 
 use std::sync::Arc;
 
@@ -52,9 +55,9 @@ pub fn start(config: &Config, blocklist: Blocklist, overrides: Arc<Overrides>, p
         overrides,
         clock: vivace_server::clock::unix_nanos,
     };
-    let door = http::Door { frontend: Arc::new(frontend), tenancy: process.tenancy(), max_message_bytes: limits.max_send_bytes };
-    process.add_api(http::routes(door.clone()));
-    add_grpc!(process, StreamingQuerierServer::new(door));
+    let api = http::QueryApi { frontend: Arc::new(frontend), tenancy: process.tenancy(), max_message_bytes: limits.max_send_bytes };
+    process.add_api(http::routes(api.clone()));
+    add_grpc!(process, StreamingQuerierServer::new(api));
     let of_memory = process.budget().limit_of(Account::Requests) / 4;
     let pull = pull::Pull {
         queue: queue.clone(),

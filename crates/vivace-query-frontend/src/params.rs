@@ -1,5 +1,6 @@
 //! The parameters of the query API, with the errors that its clients know. Source: docs/facts/http-api.md, "Query API".
 
+use std::fmt::Display;
 use std::time::Duration;
 
 use vivace_config::{format_duration, parse_duration};
@@ -75,8 +76,8 @@ impl Params {
         match (self.time("start")?, self.time("end")?) {
             (None, None) | (Some(0), Some(0)) => Ok(None),
             (Some(start), Some(end)) => Ok(Some((start, end))),
-            (Some(_), None) => Err(QueryError::Invalid("start and end must be given together: end is missing".to_owned())),
-            (None, Some(_)) => Err(QueryError::Invalid("start and end must be given together: start is missing".to_owned())),
+            (Some(_), None) => Err(time_missing("end")),
+            (None, Some(_)) => Err(time_missing("start")),
         }
     }
 
@@ -87,19 +88,18 @@ impl Params {
         Ok(Some(nanos))
     }
 
-    /// The range of a search or a tag query.
-    pub(crate) fn range(&self, now: u64, rules: RangeRules) -> Result<SearchRange, QueryError> {
-        let range = match self.times(now)? {
+    /// The range of a search or a tag query as messages have it: in Unix seconds, and both 0 where the query names no time.
+    pub(crate) fn seconds_range(&self, now: u64) -> Result<(u32, u32), QueryError> {
+        Ok(match self.times(now)? {
             // Ends are rounded outwards, so that nothing in the range is lost.
             Some((start, end)) => (seconds(start), seconds(end.saturating_add(SECOND - 1))),
             None => (0, 0),
-        };
-        rules.check(range.0, range.1, now)
+        })
     }
 
     /// The range of a metrics query in Unix nanoseconds; the last hour where the query names no time.
     pub(crate) fn nanos_range(&self, now: u64) -> Result<(u64, u64), QueryError> {
-        Ok(self.times(now)?.unwrap_or((now.saturating_sub(METRICS_LOOK_BACK_NANOS), now)))
+        Ok(self.times(now)?.unwrap_or_else(|| last_hour(now)))
     }
 
     /// The distance between samples in nanoseconds: a number of seconds or a duration. None where the query names none.
@@ -136,8 +136,7 @@ impl RangeRules {
             return Ok(SearchRange { start: seconds(now.saturating_sub(look_back)), end: seconds(now.saturating_add(SECOND - 1)) });
         }
         if start == 0 || end == 0 {
-            let missing = if start == 0 { "start" } else { "end" };
-            return Err(QueryError::Invalid(format!("start and end must be given together: {missing} is missing")));
+            return Err(time_missing(if start == 0 { "start" } else { "end" }));
         }
         if start >= end {
             return Err(start_after_end(start, end));
@@ -151,7 +150,26 @@ impl RangeRules {
     }
 }
 
-fn start_after_end(start: u32, end: u32) -> QueryError {
+/// The range of a metrics query as a message has it: in Unix nanoseconds, and both 0 for the last hour.
+pub(crate) fn message_nanos_range(start: u64, end: u64, now: u64) -> Result<(u64, u64), QueryError> {
+    match (start, end) {
+        (0, 0) => Ok(last_hour(now)),
+        (0, _) => Err(time_missing("start")),
+        (_, 0) => Err(time_missing("end")),
+        times => Ok(times),
+    }
+}
+
+fn last_hour(now: u64) -> (u64, u64) {
+    (now.saturating_sub(METRICS_LOOK_BACK_NANOS), now)
+}
+
+fn time_missing(name: &str) -> QueryError {
+    QueryError::Invalid(format!("start and end must be given together: {name} is missing"))
+}
+
+/// In whatever unit the request has.
+pub(crate) fn start_after_end(start: impl Display, end: impl Display) -> QueryError {
     QueryError::Invalid(format!("http parameter start must be before end. received start={start} end={end}"))
 }
 
@@ -200,7 +218,8 @@ mod tests {
     const NOW: u64 = 1_700_000_000 * SECOND;
 
     fn range(query: &str) -> Result<SearchRange, String> {
-        Params::of(Some(query)).range(NOW, RULES).map_err(|e| e.to_string())
+        let range = Params::of(Some(query)).seconds_range(NOW).and_then(|(start, end)| RULES.check(start, end, NOW));
+        range.map_err(|error| error.to_string())
     }
 
     #[test]

@@ -4,12 +4,14 @@ use std::collections::HashMap;
 use std::pin::Pin;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, Stream, StreamExt as _};
 use prost::Message as _;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 use vivace_core::budget::{Account, Budget, Charge};
+use vivace_core::wire::{Reader, Value};
 use vivace_proto::vivace::v1::job_queue_server::JobQueue;
 use vivace_proto::vivace::v1::{FromQuerier, Job, JobResult, ToQuerier, from_querier, job_result, to_querier};
 
@@ -96,7 +98,7 @@ impl QuerierStream {
         loop {
             tokio::select! {
                 message = self.inbound.message() => match message {
-                    Ok(Some(FromQuerier { message: Some(from_querier::Message::Result(result)) })) => self.take_result(result),
+                    Ok(Some(FromQuerier { message: Some(from_querier::Message::Result(result)) })) => self.take(&result),
                     Ok(Some(_)) => {}
                     Ok(None) => return None,
                     Err(error) => {
@@ -131,8 +133,25 @@ impl QuerierStream {
         job
     }
 
-    fn take_result(&mut self, result: JobResult) {
-        let held = self.budget.charge(Account::Queries, RESULT_FACTOR * result.encoded_len() as u64);
+    fn take(&mut self, message: &Bytes) {
+        match JobResult::decode(message.clone()) {
+            Ok(result) => self.take_result(result, message.len() as u64),
+            Err(error) => self.take_unreadable(message, &error),
+        }
+    }
+
+    /// What cannot be read here could not be if another querier sent it.
+    fn take_unreadable(&mut self, message: &[u8], error: &prost::DecodeError) {
+        tracing::warn!(querier = self.name, %error, "the result of a job cannot be read");
+        if let Ok(Some((1, Value::Varint(id)))) = Reader::new(message).next_field()
+            && let Some(pending) = self.running.remove(&id)
+        {
+            self.end(pending, Err(QueryError::Job(format!("the result of a job of the query cannot be read: {error}"))));
+        }
+    }
+
+    fn take_result(&mut self, result: JobResult, bytes: u64) {
+        let held = self.budget.charge(Account::Queries, RESULT_FACTOR * bytes);
         if result.more {
             // Where it does not fit the query ends, and with it the job, which is cancelled then.
             if let Some(pending) = self.running.get(&result.id) {

@@ -6,8 +6,8 @@ use std::time::Instant;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use vivace_core::TenantId;
 use vivace_core::budget::Charge;
+use vivace_core::{TenantId, TraceId};
 use vivace_proto::vivace::v1::BlockTraces;
 use vivace_proto::vivace::v1::job::Work;
 use vivace_proto::vivace::v1::job_result::Outcome;
@@ -17,13 +17,18 @@ use crate::queue::{Done, Pending, Queue};
 
 /// Traces that a job has left to others.
 #[derive(Debug, Default)]
-pub(crate) struct Named {
+pub(crate) struct NamedTraces {
     /// Those that may match or count and are in several places, 16 bytes each.
     pub(crate) split: Bytes,
     /// Of blocks, those that are live too.
     pub(crate) live_in_blocks: Vec<BlockTraces>,
     /// meta.json of blocks that ingesters have written and that the query did not know.
     pub(crate) served: Vec<Bytes>,
+}
+
+/// Ids that stand one after another, 16 bytes each.
+pub(crate) fn ids(bytes: &[u8]) -> impl Iterator<Item = TraceId> {
+    bytes.as_chunks().0.iter().map(|id| TraceId(*id))
 }
 
 /// What a job has found.
@@ -52,7 +57,7 @@ pub(crate) struct Run {
     _cancel_when_dropped: DropGuard,
     /// What jobs that ended well could not look at.
     warnings: Vec<String>,
-    named: Named,
+    named: NamedTraces,
 }
 
 impl Run {
@@ -73,7 +78,7 @@ impl Run {
             _cancel_when_dropped: cancel.clone().drop_guard(),
             cancel,
             warnings: Vec::new(),
-            named: Named::default(),
+            named: NamedTraces::default(),
         }
     }
 
@@ -101,7 +106,7 @@ impl Run {
     }
 
     /// The traces that the job that ended last has left to others.
-    pub(crate) fn take_named(&mut self) -> Named {
+    pub(crate) fn take_named(&mut self) -> NamedTraces {
         std::mem::take(&mut self.named)
     }
 
@@ -135,7 +140,7 @@ impl Run {
                 self.warnings.push(warning);
             }
         }
-        self.named = Named { split: result.split, live_in_blocks: result.live_in_blocks, served: result.served };
+        self.named = NamedTraces { split: result.split, live_in_blocks: result.live_in_blocks, served: result.served };
         match result.outcome {
             Some(outcome) => Ok(Some(Arrived { job, outcome, is_last, _held: held })),
             None => Err(QueryError::Job("a querier sent an empty result".to_owned())),

@@ -21,14 +21,13 @@ use vivace_proto::tempopb::{
     SearchTagsV2Response, SearchTagsV2Scope, TimeSeries,
 };
 use vivace_server::tenant;
-use vivace_traceql::TagScope;
 
 use crate::combine::{TagCombiner, ValueCombiner, flat, untyped, with_first_set};
 use crate::error::QueryError;
-use crate::frontend::{Search, TagValues, Tags, attribute_of_v1, intrinsics};
-use crate::http::Door;
+use crate::frontend::{Search, TagValues, Tags, attribute_of_v1, intrinsics, intrinsics_v1};
+use crate::http::QueryApi;
 use crate::metrics::Op;
-use crate::query_range::{self, Counted, Series};
+use crate::metrics_query::{Counted, MetricsQuery, Series};
 
 /// Least pause between two messages.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -40,7 +39,7 @@ const UNREAD: Duration = Duration::from_secs(60);
 type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 #[tonic::async_trait]
-impl StreamingQuerier for Door {
+impl StreamingQuerier for QueryApi {
     type SearchStream = Messages<SearchResponse>;
     type SearchTagsStream = Messages<SearchTagsResponse>;
     type SearchTagsV2Stream = Messages<SearchTagsV2Response>;
@@ -51,8 +50,8 @@ impl StreamingQuerier for Door {
 
     async fn metrics_query_range(&self, request: Request<QueryRangeRequest>) -> Result<Response<Self::MetricsQueryRangeStream>, Status> {
         let (tenants, request) = self.open(request)?;
-        let asked = query_range::Asked::range_message(request, self.frontend.now());
-        let series = asked.and_then(|asked| self.frontend.series(&tenants, asked)).map_err(|error| error.grpc_status())?;
+        let query = MetricsQuery::range_message(request, self.frontend.now());
+        let series = query.and_then(|query| self.frontend.series(&tenants, query)).map_err(|error| error.grpc_status())?;
         Ok(self.stream(tenants, Op::Metrics, |outlet| run_series(series, outlet, Counted::into_range)))
     }
 
@@ -61,8 +60,8 @@ impl StreamingQuerier for Door {
         request: Request<QueryInstantRequest>,
     ) -> Result<Response<Self::MetricsQueryInstantStream>, Status> {
         let (tenants, request) = self.open(request)?;
-        let asked = query_range::Asked::instant_message(request, self.frontend.now());
-        let series = asked.and_then(|asked| self.frontend.series(&tenants, asked)).map_err(|error| error.grpc_status())?;
+        let query = MetricsQuery::instant_message(request, self.frontend.now());
+        let series = query.and_then(|query| self.frontend.series(&tenants, query)).map_err(|error| error.grpc_status())?;
         Ok(self.stream(tenants, Op::Metrics, |outlet| run_series(series, outlet, Counted::into_instant)))
     }
 
@@ -74,9 +73,8 @@ impl StreamingQuerier for Door {
 
     async fn search_tags(&self, request: Request<SearchTagsRequest>) -> Result<Response<Self::SearchTagsStream>, Status> {
         let (tenants, request) = self.open(request)?;
-        let scope = TagScope::of_request(&request.scope).map_err(|error| QueryError::from(error).grpc_status())?;
-        let added = intrinsics(scope).filter(|_| scope == TagScope::Intrinsics);
-        let tags = self.frontend.tags(&tenants, request).map_err(|error| error.grpc_status())?;
+        let (scope, tags) = self.frontend.tags(&tenants, request).map_err(|error| error.grpc_status())?;
+        let added = intrinsics_v1(scope);
         let message = move |mut answer: SearchTagsV2Response, is_last: bool| {
             answer.scopes.extend(added.clone().filter(|_| is_last));
             SearchTagsResponse { tag_names: flat(answer.scopes), metrics: answer.metrics }
@@ -86,9 +84,8 @@ impl StreamingQuerier for Door {
 
     async fn search_tags_v2(&self, request: Request<SearchTagsRequest>) -> Result<Response<Self::SearchTagsV2Stream>, Status> {
         let (tenants, request) = self.open(request)?;
-        let scope = TagScope::of_request(&request.scope).map_err(|error| QueryError::from(error).grpc_status())?;
+        let (scope, tags) = self.frontend.tags(&tenants, request).map_err(|error| error.grpc_status())?;
         let added = intrinsics(scope);
-        let tags = self.frontend.tags(&tenants, request).map_err(|error| error.grpc_status())?;
         let message = move |mut answer: SearchTagsV2Response, is_last: bool| {
             answer.scopes.extend(added.clone().filter(|_| is_last));
             answer
@@ -102,11 +99,8 @@ impl StreamingQuerier for Door {
         request.tag_name = identifier;
         let values = self.frontend.tag_values(&tenants, request).map_err(|error| error.grpc_status())?;
         let message = move |answer: SearchTagValuesV2Response, is_last: bool| {
-            let mut tag_values = untyped(answer.tag_values);
-            tag_values.extend(added.iter().filter(|_| is_last).map(|value| (*value).to_owned()));
-            tag_values.sort_unstable();
-            tag_values.dedup();
-            SearchTagValuesResponse { tag_values, metrics: answer.metrics }
+            let added = if is_last { added } else { &[] };
+            SearchTagValuesResponse { tag_values: untyped(answer.tag_values, added), metrics: answer.metrics }
         };
         Ok(self.stream(tenants, Op::Metadata, |outlet| run_values(values, outlet, message)))
     }
@@ -121,7 +115,7 @@ impl StreamingQuerier for Door {
     }
 }
 
-impl Door {
+impl QueryApi {
     fn open<T>(&self, request: Request<T>) -> Result<(Vec<TenantId>, T), Status> {
         let tenants = self.tenants(request.metadata().as_ref()).map_err(|error| tenant::grpc_error(&error))?;
         Ok((tenants, request.into_inner()))
@@ -134,11 +128,11 @@ impl Door {
     {
         let (messages, receiver) = mpsc::channel(1);
         let query = query(Outlet { messages: messages.clone(), max_bytes: self.max_message_bytes, waiting: VecDeque::new() });
-        let door = self.clone();
+        let api = self.clone();
         // A task of its own, since a stream that nobody reads is not polled. It ends with the stream, which owns it.
         let mut task = JoinSet::new();
         task.spawn(async move {
-            if let Err(error) = door.timed(&tenants, op, |inspected| *inspected, query).await {
+            if let Err(error) = api.timed(&tenants, op, |inspected| *inspected, query).await {
                 let _ = tokio::time::timeout(UNREAD, messages.send(Err(error.grpc_status()))).await;
             }
         });

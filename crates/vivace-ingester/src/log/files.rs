@@ -1,4 +1,4 @@
-//! When a file of the log may go: records are counted as they are appended and released, and a file of which none is needed is
+//! When a file of the log may go: records are counted as they are appended and forgotten, and a file of which none is needed is
 //! deleted. One with damage is set aside instead, until those that are kept get too large together.
 
 use std::collections::BTreeMap;
@@ -101,7 +101,7 @@ impl Files {
     }
 
     /// Returns true when the file is the current one and nothing in it is needed any more: then the writer should move on.
-    pub(super) fn release(&self, number: u64, records: u64) -> bool {
+    pub(super) fn forget(&self, number: u64, records: u64) -> bool {
         let mut state = self.state.lock();
         let is_current = state.current == Some(number);
         let Some(file) = state.files.get_mut(&number) else { return false };

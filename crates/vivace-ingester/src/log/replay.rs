@@ -3,21 +3,20 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
-use std::os::unix::fs::FileExt;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 
+use super::damaged::Damaged;
 use super::names::{Found, list};
 use super::{FILE_HEAD_BYTES, KIND_SEGMENT, LogFile, LogPosition, MAGIC, RECORD_HEAD_BYTES, ReadError, is_intact};
+use crate::header::SegmentHeader;
 use crate::metrics::{LOG_LOST_BYTES, REPLAY_ERRORS};
-use crate::segment::{SEGMENT_BYTES_MAX, SegmentHeader};
 
 /// Read ahead by this much.
 const BUFFER_BYTES: usize = 1 << 20;
-/// What a disk refuses to read is left out in pieces of this size.
-const SECTOR_BYTES: usize = 4096;
 /// Damaged places of a file that are named one by one; the others are only counted.
 const PLACES_NAMED_MAX: usize = 32;
 
@@ -124,85 +123,122 @@ fn report(path: &str, file: &Replayed) {
 }
 
 fn replay_file(found: &Found, visit: &mut impl FnMut(SegmentHeader, Bytes, LogPosition)) -> io::Result<Replayed> {
-    let path = &found.path;
-    let file = File::open(path)?;
-    let bytes = file.metadata()?.len();
-    let mut result = Replayed::of(found, bytes);
-    if bytes < FILE_HEAD_BYTES as u64 {
-        // A crash right after the file was made.
-        result.unfinished_bytes = bytes;
-        return Ok(result);
-    }
-    let mut damaged = Damaged { file: &file, bytes, read: None };
-    let mut head = [0; FILE_HEAD_BYTES];
-    damaged.read_at(&mut head, 0);
-    let has_magic = head.starts_with(MAGIC);
-    let in_head = u32::from_le_bytes([head[8], head[9], head[10], head[11]]);
-    let salt = match salt(&mut damaged, in_head, found.salt) {
-        Some(salt) => {
-            if !has_magic || in_head != salt {
-                tracing::warn!(path = %path.display(), "damaged head of a log file made good from its records");
-            }
-            salt
-        }
-        // There is no intact record. What an intact head says decides whether the first one is merely not finished.
-        None if has_magic => in_head,
-        None if head == [0; FILE_HEAD_BYTES] && damaged.is_zero_from(0) => {
-            result.unfinished_bytes = bytes;
-            return Ok(result);
-        }
-        None => {
-            result.lost.add(0, bytes);
-            return Ok(result);
-        }
+    let file = File::open(&found.path)?;
+    let mut result = Replayed::of(found, file.metadata()?.len());
+    let Some(salt) = salt_of_file(&file, found, &mut result) else { return Ok(result) };
+    let opened = Arc::new(LogFile { number: found.number, path: found.path.clone(), salt, file });
+    let mut records = Records {
+        path: &opened.path,
+        salt,
+        bytes: result.bytes,
+        damaged: Damaged::new(&opened.file, result.bytes),
+        reader: BufReader::with_capacity(BUFFER_BYTES, &opened.file),
+        offset: FILE_HEAD_BYTES as u64,
+        is_behind_damage: true,
     };
-    drop(damaged);
-    let opened = Arc::new(LogFile { number: found.number, path: path.clone(), salt, file });
-    let mut damaged = Damaged { file: &opened.file, bytes, read: None };
-    let mut reader = BufReader::with_capacity(BUFFER_BYTES, &opened.file);
-    let mut offset = FILE_HEAD_BYTES as u64;
-    let mut is_behind_damage = true;
-    while offset < bytes {
-        if is_behind_damage {
-            reader.seek(SeekFrom::Start(offset))?;
-            is_behind_damage = false;
-        }
-        // What the disk refuses to read is damage as well.
-        let record = match read_record(&mut reader, bytes - offset, salt).unwrap_or(None) {
-            Some(record) => record,
-            None => {
-                is_behind_damage = true;
-                let next = damaged.next_intact(offset + 1, salt);
-                let end = next.unwrap_or(bytes);
-                match damaged.with_another_length(offset, end, salt) {
-                    Some(record) => {
-                        tracing::warn!(path = %path.display(), offset, "wrong length of a log record made good");
-                        record
-                    }
-                    None if next.is_none() && damaged.is_unfinished(offset) => {
-                        result.unfinished_bytes = bytes - offset;
-                        break;
-                    }
-                    None => {
-                        result.lost.add(offset, end - offset);
-                        offset = end;
-                        continue;
-                    }
-                }
-            }
-        };
+    while let Some((offset, record)) = records.next(&mut result)? {
         let len = u32::try_from(record.len()).unwrap_or(u32::MAX);
         let mut body = record.slice(RECORD_HEAD_BYTES..);
         let kind = body.try_get_u8();
         // An intact record of an unknown kind is from a later version. It counts as needed, so its file stays.
         match (kind == Ok(KIND_SEGMENT)).then(|| SegmentHeader::decode(&mut body)).flatten() {
             Some(header) => visit(header, body, LogPosition { file: Arc::clone(&opened), offset, len }),
-            None => tracing::error!(path = %path.display(), offset, "log record of an unknown kind kept and skipped"),
+            None => tracing::error!(path = %found.path.display(), offset, "log record of an unknown kind kept and skipped"),
         }
         result.records += 1;
-        offset += u64::from(len);
     }
     Ok(result)
+}
+
+/// The salt of the file's records. None when it can have none; the result says then what that is.
+fn salt_of_file(file: &File, found: &Found, result: &mut Replayed) -> Option<u32> {
+    let bytes = result.bytes;
+    if bytes < FILE_HEAD_BYTES as u64 {
+        // A crash right after the file was made.
+        result.unfinished_bytes = bytes;
+        return None;
+    }
+    let mut damaged = Damaged::new(file, bytes);
+    let mut head = [0; FILE_HEAD_BYTES];
+    damaged.read_at(&mut head, 0);
+    let has_magic = head.starts_with(MAGIC);
+    let in_head = u32::from_le_bytes([head[8], head[9], head[10], head[11]]);
+    match salt(&mut damaged, in_head, found.salt) {
+        Some(salt) => {
+            if !has_magic || in_head != salt {
+                tracing::warn!(path = %found.path.display(), "damaged head of a log file made good from its records");
+            }
+            Some(salt)
+        }
+        // There is no intact record. What an intact head says decides whether the first one is merely not finished.
+        None if has_magic => Some(in_head),
+        None if head == [0; FILE_HEAD_BYTES] && damaged.is_zero_from(0) => {
+            result.unfinished_bytes = bytes;
+            None
+        }
+        None => {
+            result.lost.add(0, bytes);
+            None
+        }
+    }
+}
+
+/// The records of a file, one after another.
+struct Records<'f> {
+    path: &'f Path,
+    salt: u32,
+    bytes: u64,
+    damaged: Damaged<'f>,
+    reader: BufReader<&'f File>,
+    /// Where the next one starts.
+    offset: u64,
+    /// The reader is not there.
+    is_behind_damage: bool,
+}
+
+impl Records<'_> {
+    /// The next intact record and where it starts, none at the end. What is skipped is noted in the result.
+    fn next(&mut self, result: &mut Replayed) -> io::Result<Option<(u64, Bytes)>> {
+        while self.offset < self.bytes {
+            if self.is_behind_damage {
+                self.reader.seek(SeekFrom::Start(self.offset))?;
+                self.is_behind_damage = false;
+            }
+            // What the disk refuses to read is damage as well.
+            let record = match read_record(&mut self.reader, self.bytes - self.offset, self.salt).unwrap_or(None) {
+                Some(record) => record,
+                None => match self.make_good(result) {
+                    ControlFlow::Break(()) => return Ok(None),
+                    ControlFlow::Continue(None) => continue,
+                    ControlFlow::Continue(Some(record)) => record,
+                },
+            };
+            let offset = self.offset;
+            self.offset += record.len() as u64;
+            return Ok(Some((offset, record)));
+        }
+        Ok(None)
+    }
+
+    /// What is to be done where no record can be read: it may be one whose length alone is wrong. Else the next one is looked for behind
+    /// it; breaks where there is only an unfinished one.
+    fn make_good(&mut self, result: &mut Replayed) -> ControlFlow<(), Option<Bytes>> {
+        self.is_behind_damage = true;
+        let (offset, salt) = (self.offset, self.salt);
+        let next = self.damaged.next_intact(offset + 1, salt);
+        let end = next.unwrap_or(self.bytes);
+        if let Some(record) = self.damaged.with_another_length(offset, end, salt) {
+            tracing::warn!(path = %self.path.display(), offset, "wrong length of a log record made good");
+            return ControlFlow::Continue(Some(record));
+        }
+        if next.is_none() && self.damaged.is_unfinished(offset) {
+            result.unfinished_bytes = self.bytes - offset;
+            return ControlFlow::Break(());
+        }
+        result.lost.add(offset, end - offset);
+        self.offset = end;
+        ControlFlow::Continue(None)
+    }
 }
 
 /// The salt under which the file has an intact record: as its head says, as its name says, or as most of its records do.
@@ -232,118 +268,4 @@ fn read_record(reader: &mut impl Read, left: u64, salt: u32) -> io::Result<Optio
     record[..RECORD_HEAD_BYTES].copy_from_slice(&head);
     reader.read_exact(&mut record[RECORD_HEAD_BYTES..])?;
     Ok(is_intact(&record, salt).then(|| record.into()))
-}
-
-/// A file in which something is wrong, in memory once that is known: damage is rare, but where there is some there may be much.
-struct Damaged<'f> {
-    file: &'f File,
-    bytes: u64,
-    read: Option<Vec<u8>>,
-}
-
-impl Damaged<'_> {
-    /// Reads what can be read; what cannot is zero.
-    fn read_at(&self, out: &mut [u8], offset: u64) {
-        if self.file.read_exact_at(out, offset).is_ok() {
-            return;
-        }
-        for (at, sector) in (offset..).step_by(SECTOR_BYTES).zip(out.chunks_mut(SECTOR_BYTES)) {
-            if self.file.read_exact_at(sector, at).is_err() {
-                sector.fill(0);
-            }
-        }
-    }
-
-    fn all(&mut self) -> &[u8] {
-        if self.read.is_none() {
-            let mut all = vec![0; usize::try_from(self.bytes).unwrap_or(usize::MAX)];
-            self.read_at(&mut all, 0);
-            self.read = Some(all);
-        }
-        self.read.as_deref().unwrap_or_default()
-    }
-
-    fn rest(&mut self, offset: u64) -> &[u8] {
-        self.all().get(usize::try_from(offset).unwrap_or(usize::MAX)..).unwrap_or_default()
-    }
-
-    fn is_zero_from(&mut self, offset: u64) -> bool {
-        self.rest(offset).iter().all(|byte| *byte == 0)
-    }
-
-    /// Whether the record that starts here is intact, without reading the file whole.
-    fn has_record_at(&self, offset: u64, salt: u32) -> bool {
-        let mut head = [0; RECORD_HEAD_BYTES];
-        let left = self.bytes.saturating_sub(offset);
-        if left <= RECORD_HEAD_BYTES as u64 {
-            return false;
-        }
-        self.read_at(&mut head, offset);
-        let len = u64::from((&head[..]).get_u32_le());
-        if len == 0 || len > left - RECORD_HEAD_BYTES as u64 {
-            return false;
-        }
-        let mut record = vec![0; RECORD_HEAD_BYTES + len as usize];
-        self.read_at(&mut record, offset);
-        is_intact(&record, salt)
-    }
-
-    /// Where the first intact record at or behind `from` starts.
-    fn next_intact(&mut self, from: u64, salt: u32) -> Option<u64> {
-        let rest = self.rest(from);
-        // What cannot be a header is sorted out first: a checksum over the rest at every byte would take hours.
-        let is_record = |at: &usize| whole_record(&rest[*at..]).is_some_and(|record| is_intact(record, salt));
-        (0..rest.len()).find(is_record).map(|at| from + at as u64)
-    }
-
-    /// The record from `offset` to `end` if only its length is wrong.
-    fn with_another_length(&mut self, offset: u64, end: u64, salt: u32) -> Option<Bytes> {
-        let record = self.rest(offset).get(..usize::try_from(end - offset).ok()?)?;
-        (record.len() > RECORD_HEAD_BYTES && is_intact(record, salt)).then(|| Bytes::copy_from_slice(record))
-    }
-
-    /// Whether what is left is the beginning of a record that was not written to its end, or nothing was written there at all.
-    fn is_unfinished(&mut self, offset: u64) -> bool {
-        let rest = self.rest(offset);
-        let Some(mut head) = rest.get(..RECORD_HEAD_BYTES) else { return true };
-        let len = head.get_u32_le();
-        let content = &rest[RECORD_HEAD_BYTES..];
-        let reaches_beyond = len as usize > content.len() && len <= SEGMENT_BYTES_MAX;
-        let begins_as_one = match content {
-            [] => true,
-            [kind, body @ ..] => {
-                *kind == KIND_SEGMENT && (SegmentHeader::is_plausible(body) || body.len() < SegmentHeader::PLAUSIBLE_BYTES)
-            }
-        };
-        (reaches_beyond && begins_as_one) || rest.iter().all(|byte| *byte == 0)
-    }
-
-    /// The salt that most bytes of records agree on, and at least two records.
-    fn derive_salt(&mut self) -> Option<u32> {
-        let rest = self.rest(FILE_HEAD_BYTES as u64);
-        let mut salts: std::collections::BTreeMap<u32, (u32, usize)> = std::collections::BTreeMap::new();
-        let mut at = 0;
-        while at < rest.len() {
-            match whole_record(&rest[at..]) {
-                Some(record) => {
-                    let of = salts.entry(super::salt_of(record)).or_default();
-                    *of = (of.0 + 1, of.1 + record.len());
-                    // A length that lies must not hide what follows: only a salt that was seen before is believed.
-                    at += if of.0 > 1 { record.len() } else { 1 };
-                }
-                None => at += 1,
-            }
-        }
-        salts.into_iter().filter(|(_, (records, _))| *records > 1).max_by_key(|(_, (_, bytes))| *bytes).map(|(salt, _)| salt)
-    }
-}
-
-/// What may be the record that `bytes` start with, by its length and two numbers of its header.
-fn whole_record(bytes: &[u8]) -> Option<&[u8]> {
-    let is_header = bytes.get(RECORD_HEAD_BYTES) == Some(&KIND_SEGMENT) && SegmentHeader::is_plausible(&bytes[RECORD_HEAD_BYTES + 1..]);
-    if !is_header {
-        return None;
-    }
-    let len = bytes.get(..4)?.get_u32_le() as usize;
-    bytes.get(..RECORD_HEAD_BYTES.checked_add(len)?).filter(|_| len > 0)
 }

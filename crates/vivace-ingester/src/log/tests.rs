@@ -9,7 +9,7 @@ use vivace_core::TenantId;
 
 use super::replay::Lost;
 use super::*;
-use crate::segment::{Compression, SegmentId};
+use crate::header::{Compression, SegmentId};
 
 fn header(sequence: u64) -> SegmentHeader {
     SegmentHeader {
@@ -243,12 +243,12 @@ fn files_go_when_nothing_in_them_is_needed() {
     let at = append(&log, 3, b"c").expect("appended");
     assert_eq!(at.file.number, 2);
     let (first, second) = (path_of(folder.path(), 1), path_of(folder.path(), 2));
-    log.release(1, 1);
+    log.forget(1, 1);
     assert!(first.exists());
-    log.release(1, 1);
+    log.forget(1, 1);
     assert!(!first.exists());
     // The file that is appended to goes as well: the log moves on.
-    log.release(2, 1);
+    log.forget(2, 1);
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
     while second.exists() {
         assert!(std::time::Instant::now() < deadline, "the second file stays");
@@ -286,7 +286,7 @@ fn a_file_under_a_damaged_name_is_read_and_removed_like_any_other() {
     let (found, replayed) = read(folder.path());
     assert_eq!(found.iter().map(|(i, _)| *i).collect::<Vec<_>>(), [1, 1, 2]);
     let log = Log::open(folder.path(), &replayed).expect("opens");
-    (1..=3).for_each(|number| log.release(number, 1));
+    (1..=3).for_each(|number| log.forget(number, 1));
     assert_eq!(names::list(folder.path()).expect("listed").len(), 1, "only the new one is left");
     drop((log, at));
 }
@@ -341,7 +341,7 @@ fn a_damaged_file_is_set_aside_instead_of_deleted_and_the_oldest_goes_first() {
         assert_eq!(found, [(2, vec![round; 100])]);
         let files = Files::with_limit(folder.path().to_owned(), &replayed, bytes.len() as u64 * 2);
         for file in &replayed {
-            let _ = files.release(file.number, file.records);
+            let _ = files.forget(file.number, file.records);
         }
         assert!(!path.exists());
         let aside = PathBuf::from(format!("{}.corrupt", path.display()));
@@ -357,7 +357,7 @@ fn a_file_that_could_not_be_opened_is_never_removed() {
     let (_, mut replayed) = read(folder.path());
     (replayed[0].unreadable, replayed[0].records) = (true, 0);
     let log = Log::open(folder.path(), &replayed).expect("opens");
-    log.release(1, 1);
+    log.forget(1, 1);
     append(&log, 2, b"b").expect("appended");
     drop(log);
     assert_eq!(read(folder.path()).0.len(), 2);

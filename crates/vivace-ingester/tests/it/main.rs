@@ -8,4 +8,4 @@ mod many_tenants;
 mod push;
 mod running;
 mod search;
-mod takeover;
+mod succession;

@@ -1155,19 +1155,20 @@ pub struct ExemplarLabel {
     #[prost(message, optional, tag = "2")]
     pub value: ::core::option::Option<TypedValue>,
 }
-#[derive(Clone, PartialEq, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FromQuerier {
     #[prost(oneof = "from_querier::Message", tags = "1, 2")]
     pub message: ::core::option::Option<from_querier::Message>,
 }
 /// Nested message and enum types in `FromQuerier`.
 pub mod from_querier {
-    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
     pub enum Message {
         #[prost(message, tag = "1")]
         Hello(super::Hello),
-        #[prost(message, tag = "2")]
-        Result(super::JobResult),
+        /// A JobResult, serialised: one that cannot be read, since something in it nests too deep, then fails its job and no other.
+        #[prost(bytes, tag = "2")]
+        Result(::prost::bytes::Bytes),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use prost::Message;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use vivace_block::{Format, JoinedFetch, SpanRef, live, part_filter};
-use vivace_core::{BlockId, SECOND, TenantId, TimeRange};
+use vivace_block::{JoinedFetch, SpanRef, live, part_filter};
+use vivace_core::{BlockId, SECOND, TimeRange};
 use vivace_proto::otlp::{Resource, Span, Status};
 use vivace_storage::overlaps;
-use vivace_testkit::attribute;
+use vivace_testkit::{attribute, block_meta};
 use vivace_traceql::{Fetch, MetricsPlan, MetricsRange, Partial, Release, parse};
 
 use super::*;
@@ -81,7 +81,7 @@ impl OneIngester {
         self.own.iter().chain(self.held.values().flatten())
     }
 
-    fn named(&self, range: TimeRange) -> Vec<Named> {
+    fn named(&self, range: TimeRange) -> Vec<NamedTraces> {
         let mut named = Vec::new();
         let ids = |spans: &mut dyn Iterator<Item = &OneSpan>| -> BTreeSet<TraceId> { spans.map(|span| span.trace).collect() };
         let mut add = |of: &[&OneSpan], id: TraceId, held: Option<u64>| {
@@ -89,7 +89,7 @@ impl OneIngester {
             let start = of_trace().map(|span| span.start).min().unwrap_or_default();
             let end = of_trace().map(|span| span.start + span.duration).max().unwrap_or_default();
             if range.overlaps(start, end) {
-                named.push(Named {
+                named.push(NamedTraces {
                     traces: vec![id],
                     held_segments: held.into_iter().collect(),
                     start_unix_nanos: start,
@@ -160,21 +160,8 @@ impl World {
             let start = spans.iter().map(|span| time(span.start)).min().unwrap_or_default();
             let end = spans.iter().map(|span| time(span.start + span.duration).min(NOW)).max().unwrap_or_default();
             let is_unknown = random.random_range(0..10) == 0;
-            let meta = BlockMeta {
-                format: Format::VParquet4,
-                block_id: BlockId([number as u8 + 1; 16]),
-                tenant_id: TenantId::single(),
-                start_unix_nanos: if is_unknown { 0 } else { start },
-                end_unix_nanos: if is_unknown { 0 } else { end.max(start) },
-                total_objects: 1,
-                size_bytes: 1,
-                compaction_level: 0,
-                row_groups: 1,
-                bloom_shards: 1,
-                footer_bytes: 0,
-                dedicated_columns: Vec::new(),
-                replication_factor: 0,
-            };
+            let (start_unix_nanos, end_unix_nanos) = if is_unknown { (0, 0) } else { (start, end.max(start)) };
+            let meta = BlockMeta { start_unix_nanos, end_unix_nanos, ..block_meta(number as u8 + 1) };
             world.blocks.push(Block { meta, spans, is_served: random.random_range(0..4) == 0 });
         }
         world
@@ -195,7 +182,7 @@ impl World {
         let may_count = |spans: &[&OneSpan]| -> BTreeSet<TraceId> { batch(&of_parts, spans).traces.iter().map(|t| t.trace_id).collect() };
         let has = |block: &Block, id: TraceId| block.spans.iter().any(|span| span.trace == id);
 
-        let named: Vec<Vec<Named>> = self.ingesters.iter().map(|ingester| ingester.named(of_parts.range)).collect();
+        let named: Vec<Vec<NamedTraces>> = self.ingesters.iter().map(|ingester| ingester.named(of_parts.range)).collect();
         let mut told: BTreeSet<(BlockId, TraceId)> = BTreeSet::new();
         let considered = || self.blocks.iter().filter(|block| near_range(&block.meta, fetch.range));
         for block in considered() {
@@ -326,7 +313,7 @@ fn traces_count_as_whole_ones() {
 #[test]
 fn what_several_hold_alike_one_of_them_counts() {
     let id = |n: u8| TraceId([n; 16]);
-    let named = |traces: &[u8], held: &[u64]| Named {
+    let named = |traces: &[u8], held: &[u64]| NamedTraces {
         traces: traces.iter().map(|n| id(*n)).collect(),
         held_segments: held.to_vec(),
         start_unix_nanos: NOW,

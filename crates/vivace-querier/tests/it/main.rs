@@ -3,7 +3,7 @@
 mod blocks;
 mod recent;
 mod system;
-mod whole;
+mod whole_traces;
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -89,7 +89,7 @@ impl Frontend {
     async fn result(&mut self) -> JobResult {
         let message = tokio::time::timeout(PATIENCE, self.results.next()).await.expect("a result in time").expect("a message");
         match message.expect("no error").message {
-            Some(from_querier::Message::Result(result)) => result,
+            Some(from_querier::Message::Result(result)) => JobResult::decode(result).expect("a result"),
             other => panic!("expected a result, got {other:?}"),
         }
     }

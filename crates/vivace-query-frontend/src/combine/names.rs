@@ -209,9 +209,10 @@ fn typed(values: BTreeSet<(String, String)>) -> Vec<TagValue> {
     values.into_iter().map(|(r#type, value)| TagValue { r#type, value }).collect()
 }
 
-/// The values without their types, sorted, each once.
-pub(crate) fn untyped(values: Vec<TagValue>) -> Vec<String> {
-    values.into_iter().map(|value| value.value).collect::<BTreeSet<_>>().into_iter().collect()
+/// The values without their types and those that are added, sorted, each once.
+pub(crate) fn untyped(values: Vec<TagValue>, added: &[&str]) -> Vec<String> {
+    let added = added.iter().map(|value| (*value).to_owned());
+    values.into_iter().map(|value| value.value).chain(added).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 #[cfg(test)]

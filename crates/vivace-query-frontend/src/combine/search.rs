@@ -8,8 +8,9 @@ use vivace_proto::tempopb::{SearchMetrics, SearchResponse, TraceSearchMetadata};
 use vivace_proto::vivace::v1::job::Work;
 use vivace_traceql::{ROOT_NOT_YET_RECEIVED, SearchCombiner};
 
-use crate::run::Named;
-use crate::whole::{Together, TogetherJob};
+use crate::job_plan::PlannedJob;
+use crate::run::{NamedTraces, ids};
+use crate::split_traces::SplitTraces;
 
 /// Traces that are looked at as a whole before the search is over: a stream can show them then.
 const COMPLETED_AT_ONCE: usize = 20;
@@ -26,7 +27,7 @@ pub(crate) struct SearchResult {
     jobs: Vec<SearchJob>,
     /// What jobs that ran on could have found when this was last looked at.
     newest_possible: u64,
-    together: Together,
+    split_traces: SplitTraces,
     /// Where traces were found by a part, by their ids in the answer. Empty where they are judged as a whole.
     parts: HashMap<String, Vec<Part>>,
     /// Those of them that have been looked at as a whole.
@@ -57,35 +58,41 @@ struct SearchJob {
     newest_unix_nanos: u64,
     /// The traces that it looks at as a whole.
     completes: Vec<TraceId>,
-    is_together: bool,
+    /// It brings split traces together.
+    is_of_split_traces: bool,
+}
+
+impl SearchJob {
+    fn of(job: &PlannedJob) -> Self {
+        Self {
+            tenant: job.tenant.clone(),
+            block: job.block,
+            has_ended: false,
+            newest_unix_nanos: job.newest_unix_nanos,
+            completes: Vec::new(),
+            is_of_split_traces: false,
+        }
+    }
 }
 
 impl SearchResult {
-    /// `jobs`: of each its tenant, the place of its block, and the start of the newest trace it can have.
+    /// Nothing found. The jobs are those that the search begins with.
     pub(crate) fn new(
         budget: &Budget,
         limit: usize,
         most_recent: bool,
         metrics: SearchMetrics,
-        jobs: impl Iterator<Item = ((TenantId, Option<usize>), u64)>,
-        together: Together,
+        jobs: &[PlannedJob],
+        split_traces: SplitTraces,
     ) -> Self {
-        let job = |((tenant, block), newest_unix_nanos)| SearchJob {
-            tenant,
-            block,
-            has_ended: false,
-            newest_unix_nanos,
-            completes: Vec::new(),
-            is_together: false,
-        };
         Self {
             combiner: SearchCombiner::within(budget, limit, most_recent),
             limit,
             most_recent,
             metrics,
-            jobs: jobs.map(job).collect(),
+            jobs: jobs.iter().map(SearchJob::of).collect(),
             newest_possible: u64::MAX,
-            together,
+            split_traces,
             parts: HashMap::new(),
             completed: HashSet::new(),
             wholes: SearchCombiner::within(budget, 0, false),
@@ -105,7 +112,7 @@ impl SearchResult {
         }
         let job = &mut self.jobs[job];
         job.has_ended = true;
-        if job.is_together && !self.together.whole {
+        if job.is_of_split_traces && !self.split_traces.needs_whole_traces {
             self.completed.extend(job.completes.drain(..).map(|id| id.trimmed_hex()));
         } else {
             self.metrics.completed_jobs += 1;
@@ -114,14 +121,14 @@ impl SearchResult {
 
     /// Adds traces that a job has found.
     pub(crate) fn add_traces(&mut self, job: usize, traces: Vec<TraceSearchMetadata>) {
-        let SearchJob { tenant, block, is_together, .. } = &self.jobs[job];
-        if *is_together && !self.together.whole {
+        let SearchJob { tenant, block, is_of_split_traces, .. } = &self.jobs[job];
+        if *is_of_split_traces && !self.split_traces.needs_whole_traces {
             // Another tenant may have one of that id.
             traces.into_iter().for_each(|trace| self.wholes.add(trace));
             return;
         }
         for trace in traces {
-            if !self.together.whole {
+            if !self.split_traces.needs_whole_traces {
                 let (start_unix_nanos, duration_ms) = (trace.start_time_unix_nano, trace.duration_ms);
                 let part = Part { tenant: tenant.clone(), block: *block, start_unix_nanos, duration_ms };
                 self.parts.entry(trace.trace_id.clone()).or_default().push(part);
@@ -132,7 +139,7 @@ impl SearchResult {
 
     /// Whether jobs that still run cannot change the answer.
     pub(crate) fn is_complete(&mut self) -> bool {
-        (self.has_enough || self.is_found()) && (self.together.whole || self.uncompleted().is_empty())
+        (self.has_enough || self.is_found()) && (self.split_traces.needs_whole_traces || self.uncompleted().is_empty())
     }
 
     /// Whether jobs that still run cannot change which traces are returned.
@@ -141,7 +148,7 @@ impl SearchResult {
             return self.combiner.is_complete();
         }
         let running = self.jobs.iter().filter(|job| !job.has_ended && job.completes.is_empty()).map(|job| job.newest_unix_nanos);
-        let waiting = self.together.newest_unix_nanos().filter(|_| self.together.whole);
+        let waiting = self.split_traces.newest_unix_nanos().filter(|_| self.split_traces.needs_whole_traces);
         let Some(newest_possible) = running.chain(waiting).max() else { return true };
         if newest_possible == self.newest_possible || self.combiner.len() < self.limit {
             return false;
@@ -153,13 +160,13 @@ impl SearchResult {
 
     /// Where enough has been found, all other jobs are to be forgotten, and what was found is to be looked at as a whole. True once.
     pub(crate) fn begin_completing(&mut self) -> bool {
-        if self.together.whole || self.has_enough || !self.is_found() {
+        if self.split_traces.needs_whole_traces || self.has_enough || !self.is_found() {
             return false;
         }
         self.has_enough = true;
         for job in &mut self.jobs {
             job.has_ended = true;
-            job.completes.drain(..).for_each(|id| self.together.forget(&job.tenant, id));
+            job.completes.drain(..).for_each(|id| self.split_traces.forget(&job.tenant, id));
         }
         true
     }
@@ -176,23 +183,23 @@ impl SearchResult {
     }
 
     /// Takes traces that a job could not judge.
-    pub(crate) fn add_named(&mut self, job: usize, named: Named) {
+    pub(crate) fn add_named(&mut self, job: usize, named: NamedTraces) {
         let SearchJob { tenant, block, newest_unix_nanos, .. } = &self.jobs[job];
         let mut blocks: HashMap<TraceId, Vec<usize>> = HashMap::new();
         for in_block in &named.live_in_blocks {
-            let Some(place) = self.together.place(tenant, &in_block.block_id) else { continue };
-            in_block.trace_ids.as_chunks().0.iter().for_each(|id| blocks.entry(TraceId(*id)).or_default().push(place));
+            let Some(place) = self.split_traces.place(tenant, &in_block.block_id) else { continue };
+            ids(&in_block.trace_ids).for_each(|id| blocks.entry(id).or_default().push(place));
         }
-        for id in named.split.as_chunks().0.iter().map(|id| TraceId(*id)) {
+        for id in ids(&named.split) {
             let mut of_trace = blocks.remove(&id).unwrap_or_default();
             of_trace.extend(*block);
-            self.together.add(tenant, id, of_trace, *newest_unix_nanos);
+            self.split_traces.add(tenant, id, of_trace, *newest_unix_nanos);
         }
     }
 
     /// Jobs for traces that wait to be brought together; all of them when all other jobs have ended.
-    pub(crate) fn jobs_together(&mut self, all: bool) -> Vec<(TenantId, Work)> {
-        if !self.together.whole {
+    pub(crate) fn split_trace_jobs(&mut self, all: bool) -> Vec<(TenantId, Work)> {
+        if !self.split_traces.needs_whole_traces {
             // More and more at a time, so that long answers are not looked through again and again.
             if !all && (self.most_recent || self.parts.len() < self.asked + self.asked.max(COMPLETED_AT_ONCE)) {
                 return Vec::new();
@@ -203,26 +210,20 @@ impl SearchResult {
                 let mut blocks: HashMap<&TenantId, Vec<usize>> = HashMap::new();
                 for part in self.parts.get(&text).into_iter().flatten() {
                     let end = part.start_unix_nanos.saturating_add((u64::from(part.duration_ms) + 1) * 1_000_000);
-                    let near = || self.together.near_live(&part.tenant, part.start_unix_nanos, end);
+                    let near = || self.split_traces.near_live(&part.tenant, part.start_unix_nanos, end);
                     blocks.entry(&part.tenant).or_default().extend(part.block.map_or_else(near, |block| vec![block]));
                 }
-                blocks.into_iter().for_each(|(tenant, blocks)| self.together.add(tenant, id, blocks, u64::MAX));
+                blocks.into_iter().for_each(|(tenant, blocks)| self.split_traces.add(tenant, id, blocks, u64::MAX));
             }
         }
         let mut jobs = Vec::new();
-        for TogetherJob { tenant, work, ids, newest } in self.together.take_jobs(all || !self.together.whole) {
-            let completes = if self.together.whole { Vec::new() } else { ids };
-            self.jobs.push(SearchJob {
-                tenant: tenant.clone(),
-                block: None,
-                has_ended: false,
-                newest_unix_nanos: newest,
-                completes,
-                is_together: true,
-            });
+        let needs_whole_traces = self.split_traces.needs_whole_traces;
+        for (job, traces) in self.split_traces.take_jobs(all || !needs_whole_traces) {
+            let completes = if needs_whole_traces { Vec::new() } else { traces };
+            self.jobs.push(SearchJob { completes, is_of_split_traces: true, ..SearchJob::of(&job) });
             // What only looks once more at what was found is no part of the search that its client is told of.
-            self.metrics.total_jobs += u32::from(self.together.whole);
-            jobs.push((tenant, work));
+            self.metrics.total_jobs += u32::from(needs_whole_traces);
+            jobs.push((job.tenant, job.work));
         }
         jobs
     }
@@ -240,7 +241,7 @@ impl SearchResult {
             return Vec::new();
         }
         let has_root = |trace: &&TraceSearchMetadata| !matches!(&*trace.root_service_name, "" | ROOT_NOT_YET_RECEIVED);
-        let known = self.combiner.iter().filter(|trace| self.together.whole || self.completed.contains(&trace.trace_id));
+        let known = self.combiner.iter().filter(|trace| self.split_traces.needs_whole_traces || self.completed.contains(&trace.trace_id));
         let known = known.map(|trace| self.wholes.get(&trace.trace_id).unwrap_or(trace));
         let unsent = known.filter(has_root).filter(|trace| !self.sent.contains(&trace.trace_id));
         let mut traces: Vec<TraceSearchMetadata> = unsent.map(with_first_set).collect();
@@ -288,6 +289,7 @@ mod tests {
     use vivace_proto::tempopb::SearchRequest;
 
     use super::*;
+    use crate::view::tests::view;
 
     fn answer(traces: &[(&str, u64, &str)]) -> SearchResponse {
         let trace = |(id, start, root): &(&str, u64, &str)| TraceSearchMetadata {
@@ -299,18 +301,22 @@ mod tests {
         SearchResponse { traces: traces.iter().map(trace).collect(), metrics: None }
     }
 
-    fn jobs(newest_unix_nanos: &[u64]) -> impl Iterator<Item = ((TenantId, Option<usize>), u64)> {
-        newest_unix_nanos.iter().map(|newest| ((TenantId::single(), None), *newest))
-    }
-
-    fn together(whole: bool) -> Together {
-        let blocklist = vivace_storage::Blocklist::new(std::time::Duration::from_secs(300), || 0);
-        Together::new(SearchRequest::default(), whole, &[], &blocklist, &[TenantId::single()], 0)
+    /// A search of which nothing is known but how new its jobs' traces can be.
+    fn search(limit: usize, most_recent: bool, needs_whole_traces: bool, newest_unix_nanos: &[u64]) -> SearchResult {
+        let job = |newest: &u64| PlannedJob {
+            tenant: TenantId::single(),
+            work: Work::SearchRecent(SearchRequest::default()),
+            block: None,
+            newest_unix_nanos: *newest,
+        };
+        let jobs: Vec<PlannedJob> = newest_unix_nanos.iter().map(job).collect();
+        let split_traces = SplitTraces::new(SearchRequest::default(), needs_whole_traces, true, view(Vec::new()), 0);
+        SearchResult::new(&Budget::unlimited(), limit, most_recent, SearchMetrics::default(), &jobs, split_traces)
     }
 
     #[test]
     fn a_trace_without_root_is_held_back_until_the_end() {
-        let mut result = SearchResult::new(&Budget::unlimited(), 10, false, SearchMetrics::default(), jobs(&[u64::MAX, 5]), together(true));
+        let mut result = search(10, false, true, &[u64::MAX, 5]);
         result.add(0, answer(&[("a", 1, ""), ("b", 2, "shop")]));
         let ids = |traces: Vec<TraceSearchMetadata>| traces.into_iter().map(|t| t.trace_id).collect::<Vec<_>>();
         assert_eq!(ids(result.take_presentable()), ["b"]);
@@ -322,8 +328,7 @@ mod tests {
 
     #[test]
     fn the_most_recent_are_known_once_older_jobs_cannot_beat_them() {
-        let mut result =
-            SearchResult::new(&Budget::unlimited(), 1, true, SearchMetrics::default(), jobs(&[u64::MAX, 50, 40]), together(true));
+        let mut result = search(1, true, true, &[u64::MAX, 50, 40]);
         result.add(1, answer(&[("b", 45, "x")]));
         assert!(!result.is_complete());
         result.add(0, answer(&[("a", 44, "x")]));
@@ -333,12 +338,12 @@ mod tests {
 
     #[test]
     fn traces_that_wait_may_be_among_the_most_recent() {
-        let mut result = SearchResult::new(&Budget::unlimited(), 1, true, SearchMetrics::default(), jobs(&[50, 46]), together(true));
-        result.add_named(1, Named { split: vec![1; 16].into(), ..Named::default() });
+        let mut result = search(1, true, true, &[50, 46]);
+        result.add_named(1, NamedTraces { split: vec![1; 16].into(), ..NamedTraces::default() });
         result.add(1, answer(&[]));
         result.add(0, answer(&[("b", 45, "x")]));
         assert!(!result.is_complete());
-        assert_eq!(result.jobs_together(true).len(), 1);
+        assert_eq!(result.split_trace_jobs(true).len(), 1);
         assert!(!result.is_complete());
         result.add(2, answer(&[("a", 46, "x")]));
         assert!(result.is_complete());
@@ -349,14 +354,14 @@ mod tests {
     #[test]
     fn what_a_part_has_found_is_shown_as_a_whole() {
         let hex = |n: u8| TraceId([n; 16]).trimmed_hex();
-        let mut result = SearchResult::new(&Budget::unlimited(), 2, false, SearchMetrics::default(), jobs(&[50, 40, 30]), together(false));
+        let mut result = search(2, false, false, &[50, 40, 30]);
         result.add(0, answer(&[(&hex(1), 5, "part"), (&hex(2), 6, "alone")]));
         assert!(!result.is_complete() && result.take_presentable().is_empty(), "found, and not yet known as a whole");
         assert!(result.begin_completing() && !result.begin_completing(), "the other jobs are not needed");
-        let jobs = result.jobs_together(true);
+        let jobs = result.split_trace_jobs(true);
         assert_eq!(jobs.len(), 1);
         result.add(3, answer(&[(&hex(1), 2, "whole")]));
-        assert!(result.is_complete() && result.jobs_together(true).is_empty());
+        assert!(result.is_complete() && result.split_trace_jobs(true).is_empty());
         let shown = |traces: Vec<TraceSearchMetadata>| -> Vec<(u64, String)> {
             traces.into_iter().map(|trace| (trace.start_time_unix_nano, trace.root_service_name)).collect()
         };

@@ -156,9 +156,9 @@ async fn traces_in_several_places_are_judged_once_by_jobs_of_their_own() {
     assert_eq!((ids(&places.blocks), ids(&places.known_blocks), places.ingesters), (vec![1, 2], vec![1, 2, 3], true));
     let Some(Work::SearchBlock(search)) = &jobs[1].work else { panic!("{:?}", jobs[1]) };
     assert_eq!(ids(&search.places.as_ref().unwrap().blocks), [1], "what is left beside block 2");
-    let Some(Work::SearchTraces(together)) = &jobs[3].work else { panic!("{:?}", jobs[3]) };
-    let places = together.places.as_ref().unwrap();
-    assert_eq!((ids(&together.trace_ids), ids(&places.blocks), places.ingesters), (vec![5, 6, 7], vec![1, 2], true));
+    let Some(Work::SearchTraces(split)) = &jobs[3].work else { panic!("{:?}", jobs[3]) };
+    let places = split.places.as_ref().unwrap();
+    assert_eq!((ids(&split.trace_ids), ids(&places.blocks), places.ingesters), (vec![5, 6, 7], vec![1, 2], true));
 }
 
 fn block_part(job: &Job) -> (u8, u32, u32) {

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 use vivace_config::Config;
+use vivace_proto::otlp::{AnyValue, ArrayValue, KeyValue, ResourceSpans, ScopeSpans, Span, any_value};
+use vivace_proto::tempopb::{Trace, TraceByIdResponse};
 use vivace_proto::vivace::v1::job::Work;
 use vivace_proto::vivace::v1::{Failure, Job, SearchRecentTraces, job_result};
 use vivace_storage::Blocklist;
@@ -288,6 +290,30 @@ async fn memory_that_others_hold_is_worth_another_try() {
     }
     let reply = get(&frontend.http, "/api/search?q=%7B%7D").await;
     assert_eq!((reply.status, reply.text(), reply.headers.contains_key("retry-after")), (429, "memory", true));
+}
+
+#[tokio::test]
+async fn a_result_that_cannot_be_read_fails_its_query_and_no_other() {
+    let deep = (0..60).fold(any_value::Value::IntValue(1), |inner, _| {
+        any_value::Value::ArrayValue(ArrayValue { values: vec![AnyValue { value: Some(inner) }] })
+    });
+    let span =
+        Span { attributes: vec![KeyValue { key: "deep".to_owned(), value: Some(AnyValue { value: Some(deep) }) }], ..Span::default() };
+    let scope_spans = vec![ScopeSpans { spans: vec![span], ..ScopeSpans::default() }];
+    let trace = Trace { resource_spans: vec![ResourceSpans { scope_spans, ..ResourceSpans::default() }] };
+    let (frontend, querier) = Frontend::with(&Config::default(), move |job: &Job| match &job.work {
+        Some(Work::FindRecent(_)) => {
+            Outcome::Result(job_result::Outcome::Trace(TraceByIdResponse { trace: Some(trace.clone()), ..Default::default() }))
+        }
+        _ => querier::nothing(job),
+    })
+    .await;
+    let reply = get(&frontend.http, "/api/v2/traces/1234").await;
+    assert_eq!(reply.status, 500, "{}", reply.text());
+    assert!(reply.text().starts_with("the result of a job of the query cannot be read: "), "{}", reply.text());
+    assert_eq!(get(&frontend.http, "/api/search?q=%7B%20kind%20%3D%20server%20%7D").await.status, 200);
+    let lookups = querier.jobs.lock().iter().filter(|job| matches!(job.work, Some(Work::FindRecent(_)))).count();
+    assert_eq!(lookups, 1, "no other querier could do better");
 }
 
 #[tokio::test]

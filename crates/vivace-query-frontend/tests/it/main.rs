@@ -1,4 +1,4 @@
-//! The query-frontend through its doors, with a querier made of a closure.
+//! The query-frontend over HTTP and gRPC, with a querier made of a closure.
 
 #![expect(clippy::unwrap_used, reason = "in a test the panic is the report")]
 #![expect(clippy::field_reassign_with_default, reason = "one key of a large configuration is changed")]
@@ -12,11 +12,12 @@ mod streaming;
 use std::sync::Arc;
 
 use tokio::task::JoinSet;
-use vivace_block::{BlockMeta, Format};
+use vivace_block::BlockMeta;
 use vivace_config::Config;
-use vivace_core::{BlockId, TenantId};
+use vivace_core::TenantId;
 use vivace_server::{Overrides, Process, Shutdown, clock};
 use vivace_storage::{Blocklist, Bucket, Change, PollOptions, Poller};
+use vivace_testkit::block_meta;
 
 use crate::querier::Querier;
 
@@ -71,19 +72,5 @@ impl Frontend {
 /// A block that ended some seconds ago.
 fn block(id: u8, seconds_ago: u64, size_bytes: u64, row_groups: u32) -> BlockMeta {
     let end = clock::unix_nanos() - seconds_ago * 1_000_000_000;
-    BlockMeta {
-        format: Format::VParquet4,
-        block_id: BlockId([id; 16]),
-        tenant_id: TenantId::single(),
-        start_unix_nanos: end - 1_000_000_000,
-        end_unix_nanos: end,
-        total_objects: 1,
-        size_bytes,
-        compaction_level: 0,
-        row_groups,
-        bloom_shards: 1,
-        footer_bytes: 0,
-        dedicated_columns: Vec::new(),
-        replication_factor: 0,
-    }
+    BlockMeta { start_unix_nanos: end - 1_000_000_000, end_unix_nanos: end, size_bytes, row_groups, ..block_meta(id) }
 }

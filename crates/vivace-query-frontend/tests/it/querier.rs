@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
@@ -69,7 +70,7 @@ impl Querier {
                     Outcome::Break => return,
                 };
                 let result = JobResult { id: job.id, outcome: Some(outcome), warnings, split: split.into(), ..Default::default() };
-                sender.send(FromQuerier { message: Some(from_querier::Message::Result(result)) }).await.unwrap();
+                sender.send(FromQuerier { message: Some(from_querier::Message::Result(result.encode_to_vec().into())) }).await.unwrap();
             }
         });
         Self { jobs, cancelled, _stream: stream }
