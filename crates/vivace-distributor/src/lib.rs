@@ -169,7 +169,6 @@ struct Receivers {
 
 impl Receivers {
     async fn serve_grpc(&self, id: &str, config: &GrpcReceiver, whole: &Config, process: &mut Process) -> anyhow::Result<SocketAddr> {
-        anyhow::ensure!(config.tls.is_none(), "distributor.receivers.{id}.protocols.grpc.tls is not supported yet");
         let (listener, addr) = bind(id, "grpc", &config.endpoint).await?;
         let bytes_max = match config.max_recv_msg_size_mib {
             0 => whole.server.grpc_server_max_recv_msg_size,
@@ -187,7 +186,6 @@ impl Receivers {
     }
 
     async fn serve_http(&self, id: &str, config: &OtlpHttpReceiver, process: &mut Process) -> anyhow::Result<SocketAddr> {
-        anyhow::ensure!(config.tls.is_none(), "distributor.receivers.{id}.protocols.http.tls is not supported yet");
         let (listener, addr) = bind(id, "http", &config.endpoint).await?;
         let handler =
             OtlpHttp { distributor: self.distributor.clone(), tenancy: process.tenancy(), body_bytes_max: config.max_request_body_size };
