@@ -111,7 +111,11 @@ fn distributor(config: &Config, membership: &Membership, overrides: Arc<Override
         let connect_timeout = CONNECT_TIMEOUT.min(client.remote_timeout);
         ClientPool::new(membership.ring(role), PoolOptions { connect_timeout, ..PoolOptions::default() })
     };
-    let bytes_max = |client: &vivace_config::RingClient| usize::try_from(client.grpc_client_config.max_send_msg_size).unwrap_or(usize::MAX);
+    // Whoever is sent to has the same configuration, and takes what this process would. What the door has let in goes on in parts.
+    let taken_max = config.server.grpc_server_max_recv_msg_size;
+    let bytes_max = |client: &vivace_config::RingClient| {
+        usize::try_from(client.grpc_client_config.max_send_msg_size.min(taken_max)).unwrap_or(usize::MAX)
+    };
     let (ingesters, generators) = (&config.ingester_client, &config.metrics_generator_client);
     let options = ReplicationOptions {
         replication_factor: config.ingester.lifecycler.ring.replication_factor.max(1),
