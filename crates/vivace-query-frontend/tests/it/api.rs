@@ -294,6 +294,13 @@ async fn large_answers_are_compressed_for_those_who_take_it() {
     assert_eq!(text, plain.text());
     let small = get_with(&frontend.http, "/api/search?q=%7B%7B", &[("accept-encoding", "gzip")]).await;
     assert_eq!(small.headers.get("content-encoding"), None);
+    for (asked, coding) in [("GZIP", Some("gzip")), ("*", Some("gzip")), ("gzip;q=0", None), ("br, gzip;q=0.5", Some("gzip"))] {
+        let reply = get_with(&frontend.http, "/api/v2/traces/1", &[("accept-encoding", asked)]).await;
+        assert_eq!(reply.headers.get("content-encoding").map(|value| value.to_str().unwrap()), coding, "{asked}");
+    }
+    // What is not coded is refused, however small the answer is.
+    let small = get_with(&frontend.http, "/api/search", &[("accept-encoding", "gzip, identity;q=0")]).await;
+    assert_eq!((small.status, &small.headers["content-encoding"]), (200, &"gzip".parse().unwrap()));
 }
 
 #[tokio::test]
