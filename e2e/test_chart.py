@@ -205,8 +205,15 @@ def test_vivace_accepts_the_configuration(case, tmp_path):
                 env={"S3_ACCESS": "a", "S3_SECRET": "b"},
             )
             said = verified.stdout + verified.stderr
+            if file and file.stem == "tls":
+                # Rendered all the same, for the day that Vivace speaks TLS.
+                assert verified.returncode == 1 and "server.http_tls_config: is not supported yet" in said, said
+                continue
+            assert "did you mean" not in said, said
             remarks = [
-                line for line in said.splitlines() if line and "without effect" not in line and not any(advice in line for advice in ADVICE)
+                line
+                for line in said.splitlines()
+                if line and "without effect" not in line and not any(advice in line for advice in [*ADVICE, "a start would fail"])
             ]
             assert remarks in (["the configuration is valid"], ["the configuration has warnings"]), f"{charts.label(owner)}: {said}"
     assert seen >= ({"tempo"} if chart == SINGLE else {"distributor", "ingester", "querier", "query-frontend", "compactor"})
@@ -561,7 +568,8 @@ def test_wrong_values_fail_with_their_path(chart, values, words):
 @every_case
 def test_no_key_of_the_reference_is_unknown(case, tmp_path):
     chart, file = case
-    assert "nothing reads" not in charts.notes(chart, tmp_path, "{}", *([file] if file else []))
+    meant = file and file.stem == "unread-keys"
+    assert ("nothing reads" in charts.notes(chart, tmp_path, "{}", *([file] if file else []))) == bool(meant)
 
 
 def test_unknown_keys_are_listed_with_the_nearest(tmp_path):
@@ -589,6 +597,46 @@ def test_notes_warn(tmp_path):
     assert "zone=zone-b" in charts.notes(DISTRIBUTED, tmp_path, "{}", values_file("zones"))
     assert "WARNING: 1 ingesters cannot hold 3 copies" in charts.notes(DISTRIBUTED, tmp_path, "{ingester: {replicas: 1}}")
     assert "WARNING: neither persistence.enabled nor a bucket" in charts.notes(SINGLE, tmp_path)
+
+
+def test_notes_speak_of_what_was_set(tmp_path):
+    """Nothing is said of defaults; what the values switch on and Vivace does not have is named."""
+    for chart in (DISTRIBUTED, SINGLE):
+        assert "Without effect" not in charts.notes(chart, tmp_path / "defaults")
+    assert "jaeger" not in charts.config(charts.render(SINGLE))
+    said = charts.notes(SINGLE, tmp_path / "single", "{}", values_file("text", SINGLE))
+    assert "tempo.receivers.jaeger" in said
+    said = charts.notes(SINGLE, tmp_path / "graphs", "{tempo: {overrides: {defaults: {metrics_generator: {processors: [service-graphs]}}}}}")
+    assert "the processor service-graphs of the metrics-generator" in said
+    said = charts.notes(DISTRIBUTED, tmp_path / "generator", "{memcached: {replicas: 3}}", values_file("generator"))
+    assert "the processor service-graphs of the metrics-generator" in said and "memcached" in said
+    assert "span-metrics" not in said
+    said = charts.notes(DISTRIBUTED, tmp_path / "logged", "{distributor: {config: {log_received_traces: true}}}")
+    assert "distributor.config.log_received_spans" in said
+
+
+def test_what_the_reference_does_not_read_is_not_passed_on(tmp_path):
+    objects = charts.render(DISTRIBUTED, values_file("unread-keys"))
+    config = yaml.safe_load(charts.config(objects))
+    assert "query_timeout" not in config["query_frontend"] and "local_blocks" not in config["metrics_generator"]
+    assert config["query_frontend"]["search"]["max_spans_per_span_set"] == 100 and config["metrics_generator"]["storage"]["path"]
+    said = charts.notes(DISTRIBUTED, tmp_path, "{}", values_file("unread-keys"))
+    assert "queryFrontend.config.query_timeout" in said and "metricsGenerator.config.local_blocks" in said
+    nothing = "{queryFrontend: {config: {search: null, metrics: null, trace_by_id: null, max_retries: null, max_outstanding_per_tenant: null}}}"
+    assert yaml.safe_load(charts.config(charts.render(DISTRIBUTED, values=nothing)))["query_frontend"] is None
+
+
+def test_limits_of_tenants_in_their_older_forms():
+    objects = charts.render(DISTRIBUTED, values_file("before-1.0-defaults"))
+    assert yaml.safe_load(charts.config(objects))["overrides"] == {"per_tenant_override_config": "/runtime-config/overrides.yaml"}
+    limits = {"overrides": {"tenant-a": {"ingestion_rate_limit_bytes": 1000000}}}
+    for chart, name, config in [(DISTRIBUTED, "before-1.20-text", "tempo-runtime"), (SINGLE, "text", "tempo")]:
+        objects = charts.render(chart, values_file(name, chart))
+        assert yaml.safe_load(charts.find(objects, "ConfigMap", config)["data"]["overrides.yaml"]) == limits
+        assert list(yaml.safe_load(charts.config(objects))["overrides"]) == ["per_tenant_override_config"]
+    for empty in ('""', '"overrides: {}"', '"overrides:"'):
+        objects = charts.render(DISTRIBUTED, values=f"{{overrides: {empty}}}")
+        assert yaml.safe_load(charts.find(objects, "ConfigMap", "tempo-runtime")["data"]["overrides.yaml"]) == {"overrides": {}}
 
 
 def test_inside_another_chart(tmp_path):

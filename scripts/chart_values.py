@@ -95,6 +95,8 @@ TYPES = [
     ("distributor.config.extend_writes", FLAG),
     ("metricsGenerator.config.storage.wal", MAP),
     ("per_tenant_overrides", MAP),
+    ("overrides", TEXT_OR_MAP),
+    ("tempo.overrides", TEXT_OR_MAP),
     ("global_overrides", MAP),
     ("tempo.global_overrides", MAP),
     ("tempo.per_tenant_overrides", MAP),

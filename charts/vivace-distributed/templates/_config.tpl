@@ -14,7 +14,12 @@ The configuration: the text `config` as a template, `tempo.structuredConfig` ove
 {{- if and (hasKey $structured "Error") (eq (len $structured) 1) }}
 {{- fail (printf "tempo.structuredConfig: is not YAML once its templates are filled in: %s" $structured.Error) }}
 {{- end }}
-{{- tpl (mergeOverwrite $base $structured | toYaml) . }}
+{{- $config := mergeOverwrite $base $structured }}
+{{- /* Charts of old had the tenants' file beside the configuration; here it has a folder of its own. */ -}}
+{{- if and (kindIs "map" $config.overrides) (not .Values.useExternalConfig) (eq (default "" $config.overrides.per_tenant_override_config) "/conf/overrides.yaml") }}
+{{- $_ := set $config.overrides "per_tenant_override_config" "/runtime-config/overrides.yaml" }}
+{{- end }}
+{{- tpl ($config | toYaml) . }}
 {{- end }}
 
 {{/* Port of the HTTP listener, wherever it was set. */}}
@@ -83,11 +88,24 @@ configMap:
 {{/*
 `overrides` of the values has two meanings: since chart 1.33 the defaults and the path of the tenants' file, before that the tenants.
 It is the tenants where `global_overrides` is set, or where every value is a map and no key is one of the newer meaning.
+In charts of old the tenants are a text, with a key `overrides` around them.
 */}}
-{{- define "tempo.overridesAreTenants" -}}
+{{- define "tempo.overridesOfValues" -}}
 {{- $overrides := default dict .Values.overrides }}
+{{- if kindIs "string" $overrides }}
+{{- $overrides = tpl $overrides . | fromYaml }}
+{{- if and (hasKey $overrides "Error") (eq (len $overrides) 1) }}
+{{- fail (printf "overrides: is not YAML once its templates are filled in: %s" $overrides.Error) }}
+{{- end }}
+{{- if hasKey $overrides "overrides" }}{{- $overrides = default dict $overrides.overrides }}{{- end }}
+{{- end }}
+{{- toYaml $overrides }}
+{{- end }}
+
+{{- define "tempo.overridesAreTenants" -}}
+{{- $overrides := include "tempo.overridesOfValues" . | fromYaml }}
 {{- $tenants := true }}
-{{- if not .Values.global_overrides }}
+{{- if not (or .Values.global_overrides (kindIs "string" .Values.overrides)) }}
 {{- range $key, $value := $overrides }}
 {{- if has $key (list "defaults" "per_tenant_override_config" "per_tenant_override_period" "user_configurable_overrides" "enable_legacy_overrides") }}
 {{- $tenants = false }}
@@ -105,7 +123,7 @@ It is the tenants where `global_overrides` is set, or where every value is a map
 {{- if .Values.global_overrides }}
 {{- $block = mergeOverwrite $block (deepCopy .Values.global_overrides) }}
 {{- else if ne (include "tempo.overridesAreTenants" .) "true" }}
-{{- $block = mergeOverwrite $block (deepCopy (default dict .Values.overrides)) }}
+{{- $block = mergeOverwrite $block (include "tempo.overridesOfValues" . | fromYaml) }}
 {{- end }}
 {{- toYaml $block }}
 {{- end }}
@@ -114,7 +132,7 @@ It is the tenants where `global_overrides` is set, or where every value is a map
 {{- define "tempo.runtimeConfig" -}}
 {{- $tenants := deepCopy (default dict .Values.per_tenant_overrides) }}
 {{- if eq (include "tempo.overridesAreTenants" .) "true" }}
-{{- $tenants = mergeOverwrite (deepCopy .Values.overrides) $tenants }}
+{{- $tenants = mergeOverwrite (include "tempo.overridesOfValues" . | fromYaml) $tenants }}
 {{- end }}
 {{- if $tenants }}
 overrides:
@@ -122,4 +140,25 @@ overrides:
 {{- else }}
 overrides: {}
 {{- end }}
+{{- end }}
+
+{{/*
+What the configuration has of a block of the values: those keys alone that the reference chart reads, as others may be keys of
+nothing, with which no pod would start. dict "from" .Values.querier.config "keys" (list "max_concurrent_queries" "search.query_timeout").
+*/}}
+{{- define "tempo.picked" -}}
+{{- $picked := dict }}
+{{- range $key := .keys }}
+{{- $names := splitList "." $key }}
+{{- $first := first $names }}
+{{- if eq (len $names) 1 }}
+{{- if hasKey $.from $first }}{{- $_ := set $picked $first (get $.from $first) }}{{- end }}
+{{- else }}
+{{- $inner := get $.from $first }}
+{{- if and (kindIs "map" $inner) (hasKey (default dict $inner) (last $names)) }}
+{{- $_ := set $picked $first (set (default dict (get $picked $first)) (last $names) (get $inner (last $names))) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- if $picked }}{{ toYaml $picked }}{{ end }}
 {{- end }}

@@ -14,11 +14,24 @@
 {{/*
 `tempo.overrides` of the values has two meanings: since chart 1.19 the defaults and the path of the tenants' file, before that the tenants.
 It is the tenants where `tempo.global_overrides` is set, or where every value is a map and no key is one of the newer meaning.
+In charts of old the tenants are a text, with a key `overrides` around them.
 */}}
-{{- define "tempo.overridesAreTenants" -}}
+{{- define "tempo.overridesOfValues" -}}
 {{- $overrides := default dict .Values.tempo.overrides }}
+{{- if kindIs "string" $overrides }}
+{{- $overrides = tpl $overrides . | fromYaml }}
+{{- if and (hasKey $overrides "Error") (eq (len $overrides) 1) }}
+{{- fail (printf "tempo.overrides: is not YAML once its templates are filled in: %s" $overrides.Error) }}
+{{- end }}
+{{- if hasKey $overrides "overrides" }}{{- $overrides = default dict $overrides.overrides }}{{- end }}
+{{- end }}
+{{- toYaml $overrides }}
+{{- end }}
+
+{{- define "tempo.overridesAreTenants" -}}
+{{- $overrides := include "tempo.overridesOfValues" . | fromYaml }}
 {{- $tenants := true }}
-{{- if not .Values.tempo.global_overrides }}
+{{- if not (or .Values.tempo.global_overrides (kindIs "string" .Values.tempo.overrides)) }}
 {{- range $key, $value := $overrides }}
 {{- if has $key (list "defaults" "per_tenant_override_config" "per_tenant_override_period" "user_configurable_overrides" "enable_legacy_overrides") }}
 {{- $tenants = false }}
@@ -36,7 +49,7 @@ It is the tenants where `tempo.global_overrides` is set, or where every value is
 {{- if .Values.tempo.global_overrides }}
 {{- $block = mergeOverwrite $block (deepCopy .Values.tempo.global_overrides) }}
 {{- else if ne (include "tempo.overridesAreTenants" .) "true" }}
-{{- $block = mergeOverwrite $block (deepCopy (default dict .Values.tempo.overrides)) }}
+{{- $block = mergeOverwrite $block (include "tempo.overridesOfValues" . | fromYaml) }}
 {{- end }}
 {{- toYaml $block }}
 {{- end }}
@@ -45,7 +58,7 @@ It is the tenants where `tempo.global_overrides` is set, or where every value is
 {{- define "tempo.runtimeConfig" -}}
 {{- $tenants := deepCopy (default dict .Values.tempo.per_tenant_overrides) }}
 {{- if eq (include "tempo.overridesAreTenants" .) "true" }}
-{{- $tenants = mergeOverwrite (deepCopy .Values.tempo.overrides) $tenants }}
+{{- $tenants = mergeOverwrite (include "tempo.overridesOfValues" . | fromYaml) $tenants }}
 {{- end }}
 {{- dict "overrides" $tenants | toYaml }}
 {{- end }}

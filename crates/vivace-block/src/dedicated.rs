@@ -1,6 +1,7 @@
 //! Attributes that have a column of their own, as configured per tenant and listed in `meta.json`.
 
 use serde::{Deserialize, Serialize};
+use vivace_proto::otlp::KeyValue;
 use xxhash_rust::xxh64::Xxh64;
 
 /// An attribute that has a column of its own.
@@ -111,6 +112,13 @@ impl DedicatedColumn {
     pub fn new(scope: DedicatedScope, name: &str, kind: DedicatedType) -> Self {
         Self { scope, name: name.to_owned(), kind, options: Vec::new() }
     }
+}
+
+/// Puts the value of a column among attributes that have none: behind them, but before any of the same key, since of equal keys the
+/// first counts.
+pub(crate) fn put_column_value(attributes: &mut Vec<KeyValue>, value: KeyValue) {
+    let at = attributes.iter().position(|other| other.key == value.key).unwrap_or(attributes.len());
+    attributes.insert(at, value);
 }
 
 /// What is configured when nothing is.

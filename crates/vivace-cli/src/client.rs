@@ -67,6 +67,11 @@ impl Client {
         self.get(path, &[], PROTOBUF).await
     }
 
+    /// Asks for whatever there is.
+    pub(crate) async fn text(&self, path: &str) -> anyhow::Result<Answer> {
+        self.get(path, &[], "*/*").await
+    }
+
     async fn get(&self, path: &str, query: &[(&str, String)], accept: &str) -> anyhow::Result<Answer> {
         self.send(self.http.get(format!("{}{path}", self.address)).query(query).header(ACCEPT, accept)).await
     }

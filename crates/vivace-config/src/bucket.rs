@@ -36,9 +36,9 @@ section! {
         /// File with the authorities trusted, PEM.
         used tls_ca_path: String = String::new();
         /// Name expected in the server's certificate.
-        idle tls_server_name: String = String::new();
+        refused tls_server_name: String = String::new();
         /// Cipher suites allowed, comma-separated.
-        idle tls_cipher_suites: String = String::new();
+        refused tls_cipher_suites: String = String::new();
         /// Lowest TLS version.
         idle tls_min_version: String = text("VersionTLS12");
         /// Whether the bucket is named in the path instead of the host.
@@ -74,6 +74,9 @@ section! {
         /// Longest pause between them (3.x).
         used retry_backoff_max: Duration = secs(1);
     }
+    renamed {
+        "insecure_skip_verify" => tls_insecure_skip_verify;
+    }
 }
 
 section! {
@@ -86,7 +89,7 @@ section! {
         /// Context of `SSE-KMS`, JSON.
         used kms_encryption_context: String = String::new();
         /// Key of `SSE-C`.
-        idle encryption_key: Secret = default();
+        refused encryption_key: Secret = default();
     }
 }
 
@@ -151,8 +154,12 @@ section! {
         "storage-account-key" => storage_account_key;
         "container-name" => container_name;
         "endpoint-suffix" => endpoint_suffix;
+        "max-buffers" => max_buffers;
+        "buffer-size" => buffer_size;
+        "hedge-requests-at" => hedge_requests_at;
+        "hedge-requests-up-to" => hedge_requests_up_to;
     }
     dropped {
-        "use_v2_sdk": "removed in Tempo 2.3; there is one client";
+        "use_v2_sdk": "removed in Tempo 2.3, there is one client; remove it";
     }
 }

@@ -2,16 +2,20 @@
 //! after everything has been read, so that one start names every problem.
 
 use std::collections::{BTreeMap, HashSet};
+use std::net::IpAddr;
 
 use crate::reader::Reader;
-use crate::{Backend, BlockVersion, CacheRole, ColumnScope, ColumnType, Config, DedicatedColumn, KvStore, Limits, ServiceRing, Target};
+use crate::{
+    Backend, BlockVersion, CacheRole, ColumnScope, ColumnType, Config, DedicatedColumn, KvStore, Limits, OtlpProtocols, OtlpReceiver,
+    Receivers, S3, ServiceRing, Target,
+};
 
 /// Checks values that stand alone, or that stand beside each other in one block.
 pub(crate) fn values(config: &Config, reader: &mut Reader) {
     limits(&config.overrides.defaults, "overrides.defaults", reader);
-    if !config.http_api_prefix.is_empty() && !config.http_api_prefix.starts_with('/') {
-        reader.problem_at("http_api_prefix", format!("expected a path that starts with /; got {:?}", config.http_api_prefix));
-    }
+    prefix(&config.http_api_prefix, "http_api_prefix", reader);
+    prefix(&config.server.http_path_prefix, "server.http_path_prefix", reader);
+    receivers(&config.distributor.receivers, reader);
     if config.ingester.lifecycler.ring.replication_factor == 0 {
         reader.problem_at("ingester.lifecycler.ring.replication_factor", "expected at least 1; got 0".to_owned());
     }
@@ -40,6 +44,76 @@ pub(crate) fn values(config: &Config, reader: &mut Reader) {
     }
     if config.usage_report.reporting_enabled {
         reader.note_at("usage_report.reporting_enabled", "accepted, without effect: Vivace sends no reports".to_owned());
+    }
+}
+
+/// The start of paths.
+fn prefix(text: &str, path: &str, reader: &mut Reader) {
+    if !text.is_empty() && !text.starts_with('/') {
+        reader.problem_at(path, format!("expected a path that starts with /; got {text:?}"));
+    } else if text.contains(['{', '}', '*']) {
+        reader.problem_at(path, format!("expected a plain path; got {text:?}"));
+    }
+}
+
+/// Whether the listeners of the receivers that are built can be opened, as far as their text says.
+fn receivers(receivers: &Receivers, reader: &mut Reader) {
+    for OtlpReceiver { id, protocols } in &receivers.otlp {
+        let path = format!("distributor.receivers.{id}.protocols");
+        if protocols.grpc.is_none() && protocols.http.is_none() {
+            reader.problem_at(&path, "names no protocol, so nothing would be received; expected grpc or http".to_owned());
+        }
+        for (protocol, endpoint) in endpoints(protocols) {
+            if host_and_port(endpoint).is_none() {
+                reader.problem_at(&format!("{path}.{protocol}.endpoint"), format!("expected host:port; got {endpoint:?}"));
+            }
+        }
+        if let Some(http) = &protocols.http
+            && (!http.traces_url_path.starts_with('/') || http.traces_url_path.contains(['{', '}', '*']))
+        {
+            let message = format!("expected a plain path that starts with /; got {:?}", http.traces_url_path);
+            reader.problem_at(&format!("{path}.http.traces_url_path"), message);
+        }
+    }
+}
+
+fn endpoints(protocols: &OtlpProtocols) -> Vec<(&'static str, &str)> {
+    let grpc = protocols.grpc.as_ref().map(|grpc| ("grpc", grpc.endpoint.as_str()));
+    let http = protocols.http.as_ref().map(|http| ("http", http.endpoint.as_str()));
+    grpc.into_iter().chain(http).collect()
+}
+
+fn host_and_port(endpoint: &str) -> Option<(&str, u16)> {
+    let (host, port) = endpoint.rsplit_once(':').filter(|(host, _)| !host.is_empty())?;
+    Some((host, port.parse().ok()?))
+}
+
+/// Whether two listeners of one process are to have the same port.
+fn listeners(config: &Config, reader: &mut Reader) {
+    let (server, own) = (&config.server, &config.internal_server);
+    let mut open: Vec<(String, &str, u16)> = vec![
+        ("server.http_listen_port".to_owned(), &server.http_listen_address, server.http_listen_port),
+        ("server.grpc_listen_port".to_owned(), &server.grpc_listen_address, server.grpc_listen_port),
+    ];
+    if own.enable {
+        open.push(("internal_server.http_listen_port".to_owned(), &own.http_listen_address, own.http_listen_port));
+    }
+    if config.target.includes(Target::Distributor) {
+        for OtlpReceiver { id, protocols } in &config.distributor.receivers.otlp {
+            for (protocol, endpoint) in endpoints(protocols) {
+                let Some((host, port)) = host_and_port(endpoint) else { continue };
+                open.push((format!("distributor.receivers.{id}.protocols.{protocol}.endpoint"), host, port));
+            }
+        }
+    }
+    let everywhere = |host: &str| matches!(host, "" | "0.0.0.0" | "::" | "[::]");
+    for (index, (path, host, port)) in open.iter().enumerate() {
+        let meets = |(_, other, taken): &&(String, &str, u16)| {
+            port == taken && *port != 0 && (host == other || everywhere(host) || everywhere(other))
+        };
+        if let Some((other, ..)) = open[..index].iter().find(meets) {
+            reader.problem_at(path, format!("port {port} is what {other} listens on already"));
+        }
     }
 }
 
@@ -186,6 +260,15 @@ pub(crate) fn relations(config: &Config, reader: &mut Reader) {
     if runs(&[Target::Ingester]) && trace.wal.path.is_empty() {
         reader.problem_at("storage.trace.wal.path", "is not set; expected a folder for the ingester's log".to_owned());
     }
+    if runs(&[Target::Distributor]) && config.distributor.receivers.otlp.is_empty() {
+        let message = "names only receivers that Vivace does not have yet, so nothing could be received; add otlp (grpc, http or both)";
+        reader.problem_at("distributor.receivers", message.to_owned());
+    }
+    listeners(config, reader);
+    // One process alone joins nobody.
+    if target != Target::All {
+        gossip(config, reader);
+    }
     if target == Target::Querier && config.querier.frontend_worker.frontend_address.is_empty() {
         let message = "is not set; expected host:port of the query-frontends' gRPC listener".to_owned();
         reader.problem_at("querier.frontend_worker.frontend_address", message);
@@ -219,6 +302,53 @@ pub(crate) fn relations(config: &Config, reader: &mut Reader) {
     }
 }
 
+/// Whether the addresses of the gossip can be understood.
+fn gossip(config: &Config, reader: &mut Reader) {
+    let memberlist = &config.memberlist;
+    // The first one is taken.
+    let bound = memberlist.bind_addr.first().map(|address| ("memberlist.bind_addr", address.as_str()));
+    for (path, address) in bound.into_iter().chain([("memberlist.advertise_addr", memberlist.advertise_addr.as_str())]) {
+        if !address.is_empty() && address.parse::<IpAddr>().is_err() {
+            reader.problem_at(path, format!("expected an IP address; got {address:?}"));
+        }
+    }
+    for (index, member) in memberlist.join_members.iter().enumerate() {
+        let rest = ["dns+", "dnssrv+", "dnssrvnoa+"].iter().find_map(|prefix| member.strip_prefix(prefix)).unwrap_or(member);
+        let (host, port) = match rest.rsplit_once(':') {
+            Some((host, port)) if rest.parse::<IpAddr>().is_err() => (host, port.parse::<u16>().is_ok()),
+            _ => (rest, true),
+        };
+        if !port || host.trim_matches(['[', ']']).is_empty() {
+            let message = format!("expected host:port, dns+host:port or dnssrv+name; got {member:?}");
+            reader.problem_at(&format!("memberlist.join_members[{index}]"), message);
+        }
+    }
+}
+
+/// What a start would find wrong with the bucket's keys without asking it.
+fn s3(s3: &S3, reader: &mut Reader) {
+    let at = |key: &str| format!("storage.trace.s3.{key}");
+    let endpoint = s3.endpoint.trim().trim_end_matches('/');
+    let host = endpoint.split_once("://").map_or(endpoint, |(_, host)| host);
+    if endpoint.contains("://") && !endpoint.starts_with("http://") && !endpoint.starts_with("https://") || host.contains('/') {
+        reader.problem_at(&at("endpoint"), format!("expected host or host:port, the bucket has a key of its own; got {endpoint:?}"));
+    }
+    if s3.bucket_lookup_type > 2 {
+        let message = format!("expected 0 (automatic), 1 (host name) or 2 (path); got {}", s3.bucket_lookup_type);
+        reader.problem_at(&at("bucket_lookup_type"), message);
+    }
+    if !matches!(s3.sse.kind.as_str(), "" | "SSE-S3" | "SSE-KMS") {
+        reader.problem_at(&at("sse.type"), format!("expected SSE-S3, SSE-KMS or nothing; got {:?}", s3.sse.kind));
+    }
+    if s3.tls_cert_path.is_empty() != s3.tls_key_path.is_empty() {
+        reader.problem_at(&at("tls_cert_path"), "expected both tls_cert_path and tls_key_path, or neither".to_owned());
+    }
+    if s3.tls_min_version == "VersionTLS13" {
+        let message = "cannot be VersionTLS13 yet: TLS 1.2 is accepted too, and it would not be safe to go on as if it were not";
+        reader.problem_at(&at("tls_min_version"), message.to_owned());
+    }
+}
+
 /// Whether the bucket is named at all.
 fn bucket(config: &Config, reader: &mut Reader) {
     let trace = &config.storage.trace;
@@ -236,5 +366,13 @@ fn bucket(config: &Config, reader: &mut Reader) {
     };
     if value.is_empty() {
         reader.problem_at(&format!("storage.trace.{key}"), format!("is not set; expected {what}, as the backend is {}", trace.backend));
+    }
+    match trace.backend {
+        Backend::S3 => s3(&trace.s3, reader),
+        Backend::Azure if trace.azure.storage_account_name.is_empty() => {
+            let message = "is not set; expected the name of an account, as the backend is azure".to_owned();
+            reader.problem_at("storage.trace.azure.storage_account_name", message);
+        }
+        _ => {}
     }
 }

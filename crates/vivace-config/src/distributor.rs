@@ -47,7 +47,7 @@ section! {
     }
     dropped {
         "log_received_traces": "removed in Tempo 2.1: set distributor.log_received_spans.enabled";
-        "search_tags_deny_list": "removed in Tempo 2.0; every attribute is searchable";
+        "search_tags_deny_list": "removed in Tempo 2.0, every attribute is searchable; remove it";
     }
 }
 

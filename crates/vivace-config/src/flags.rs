@@ -4,10 +4,10 @@ use std::fmt::Write as _;
 
 use serde_yaml::Value as Yaml;
 
-use crate::error::WarningKind;
+use crate::error::{WarningKind, quoted};
 use crate::node::{Node, Position};
 use crate::reader::Reader;
-use crate::value::Value;
+use crate::value::{Effect, Value};
 use crate::{Config, suggest};
 
 /// Flags of Tempo whose names do not follow from their keys, with those keys.
@@ -33,6 +33,7 @@ const FLAGS: &[(&str, &str)] = &[
     ("storage.trace.s3.endpoint", "storage.trace.s3.endpoint"),
     ("storage.trace.s3.access_key", "storage.trace.s3.access_key"),
     ("storage.trace.s3.secret_key", "storage.trace.s3.secret_key"),
+    ("storage.trace.gcs.bucket", "storage.trace.gcs.bucket_name"),
     ("storage.trace.azure.endpoint", "storage.trace.azure.endpoint_suffix"),
     ("ingester.max-block-duration", "ingester.max_block_duration"),
     ("ingester.max-block-bytes", "ingester.max_block_bytes"),
@@ -72,6 +73,7 @@ const IDLE: &[(&str, bool)] = &[
     ("search.enabled", false),
     ("metrics-generator.enabled", false),
     ("use-otel-tracer", false),
+    ("distributor.log-received-traces", false),
 ];
 
 /// First words of flags of Kafka installations, and parts of those of other ring stores; they change nothing here.
@@ -93,6 +95,8 @@ pub struct Flags {
     pub help: bool,
     /// Flags that set keys, in order.
     settings: Vec<Setting>,
+    /// What is no flag; nothing is done with it.
+    stray: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,16 +116,15 @@ impl Flags {
     /// Reads a command line, without the program's name.
     ///
     /// # Errors
-    /// For an unknown flag, a flag without its value, and anything that is no flag.
+    /// For an unknown flag, and a flag without its value.
     pub fn parse<A: AsRef<str>>(args: impl IntoIterator<Item = A>) -> Result<Self, UsageError> {
         let args: Vec<String> = args.into_iter().map(|arg| arg.as_ref().to_owned()).collect();
         let mut flags = Self::default();
         let mut rest = args.iter().map(String::as_str).peekable();
         while let Some(arg) = rest.next() {
             let Some(flag) = arg.strip_prefix("--").or_else(|| arg.strip_prefix('-')).filter(|flag| !flag.is_empty()) else {
-                return Err(UsageError(format!(
-                    "unexpected argument {arg:?}: everything is set by flags, such as -config.file=tempo.yaml"
-                )));
+                flags.stray.push(arg.to_owned());
+                continue;
             };
             let (name, given) = flag.split_once('=').map_or((flag, None), |(name, value)| (name, Some(value)));
             let known = find(name).ok_or_else(|| UsageError(unknown(name)))?;
@@ -168,6 +171,10 @@ impl Flags {
 
     /// Sets the keys that flags name.
     pub(crate) fn apply(&self, config: &mut Config, reader: &mut Reader) {
+        for arg in &self.stray {
+            let message = format!("argument {} is ignored: everything is set by flags, such as -config.file=tempo.yaml", quoted(arg));
+            reader.warn(WarningKind::NoEffect, Position::default(), message);
+        }
         for Setting { flag, path, value } in &self.settings {
             let node = Node::plain(value);
             reader.within(&format!("-{flag}"), |reader| {
@@ -175,17 +182,25 @@ impl Flags {
                     config.memberlist.join_members.push(value.clone());
                     return;
                 }
-                let Some((used, target)) = descend(config, path) else {
-                    reader.warn(WarningKind::NoEffect, Position::default(), "accepted, without effect in Vivace".to_owned());
-                    return;
-                };
-                target.read(&node, reader);
-                if !used {
-                    reader.warn(WarningKind::NoEffect, Position::default(), "accepted, without effect in Vivace".to_owned());
+                match descend(config, path) {
+                    Some((effect, target)) => reader.set(&node, Position::default(), effect, target),
+                    None => reader.warn(WarningKind::NoEffect, Position::default(), gone(flag)),
                 }
             });
         }
     }
+}
+
+/// What is said of a flag that has no key.
+fn gone(flag: &str) -> String {
+    let why = match flag {
+        "distributor.log-received-traces" => ": removed in Tempo 2.1; use -distributor.log-received-spans.enabled",
+        "search.enabled" => ": removed in Tempo 2.0, search is always on; remove it",
+        "metrics-generator.enabled" => ": removed in Tempo 2.0; set -metrics-generator.storage.path, which switches the generator on",
+        "use-otel-tracer" => ": removed in Tempo 2.7; remove it",
+        _ => " in Vivace",
+    };
+    format!("accepted, without effect{why}")
 }
 
 /// A known flag.
@@ -230,13 +245,13 @@ fn unknown(name: &str) -> String {
     format!("flag provided but not defined: -{name}{near}")
 }
 
-/// Finds the value at a path, and whether it has an effect.
-pub(crate) fn descend<'v>(value: &'v mut dyn Value, path: &str) -> Option<(bool, &'v mut dyn Value)> {
+/// Finds the value at a path, and what it does to set it.
+pub(crate) fn descend<'v>(value: &'v mut dyn Value, path: &str) -> Option<(Effect, &'v mut dyn Value)> {
     let (head, rest) = path.split_once('.').map_or((path, None), |(head, rest)| (head, Some(rest)));
-    let (used, child) = value.child(head)?;
+    let (effect, child) = value.child(head)?;
     match rest {
-        None => Some((used, child)),
-        Some(rest) => descend(child, rest).map(|(inner, value)| (used && inner, value)),
+        None => Some((effect, child)),
+        Some(rest) => descend(child, rest).map(|(inner, value)| (if effect == Effect::Used { inner } else { effect }, value)),
     }
 }
 

@@ -43,7 +43,7 @@ section! {
         /// First HTTP/2 window of a connection.
         idle initial_connection_window_size: ByteString = ByteString(65535);
         /// Whether TLS is spoken.
-        idle tls_enabled: bool = false;
+        refused tls_enabled: bool = false;
         /// File with the client's certificate, PEM.
         idle tls_cert_path: String = String::new();
         /// File with the client's key, PEM.

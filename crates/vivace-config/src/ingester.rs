@@ -38,6 +38,6 @@ section! {
         idle partition_ring: Ignored = default();
     }
     dropped {
-        "use_flatbuffer_search": "removed in Tempo 2.0; search reads the blocks themselves";
+        "use_flatbuffer_search": "removed in Tempo 2.0, search reads the blocks themselves; remove it";
     }
 }

@@ -4,6 +4,8 @@
 //! command line ([`flags::Flags`]), and says everything that is wrong at once. [`Overrides`] answers a tenant's limits.
 //! Reading files and the environment is left to the caller.
 
+#![expect(deprecated, reason = "fields without effect are, for those who would read them; they are read and shown here")]
+
 mod bucket;
 mod cache;
 mod check;
@@ -71,7 +73,7 @@ pub use ring::{IngesterRing, Kv, KvStore, Lifecycler, ServiceRing};
 pub use server::{ClusterValidation, ClusterValidationGrpc, ClusterValidationHttp, InternalServer, LogFormat, LogLevel, Server, ServerTls};
 pub use storage::{Backend, Block, BlockSearch, BlockVersion, CacheControl, LocalBackend, Pool, Storage, TraceStorage, Wal};
 pub use target::Target;
-pub use value::{ByteString, Ignored, Secret, SecretUrl};
+pub use value::{ByteString, CommaList, Ignored, Secret, SecretUrl};
 
 use std::time::Duration;
 
@@ -86,7 +88,7 @@ section! {
         /// The limit, with a unit; 0B takes `GOMEMLIMIT`. The limits of control groups and the machine's memory lower either.
         used limit: ByteString = ByteString(0);
         /// Whether Go's limit follows the control group's (3.x); always so here.
-        idle automemlimit_enabled: bool = false;
+        always automemlimit_enabled: bool = false;
         /// Share of the control group's limit that Go takes (3.x).
         idle automemlimit_ratio: f64 = 0.8;
     }
@@ -104,7 +106,7 @@ section! {
         /// Prefix of the API's HTTP paths, such as `/tempo`.
         used http_api_prefix: String = String::new();
         /// Whether streaming queries are served on the HTTP port too.
-        idle stream_over_http_enabled: bool = false;
+        always stream_over_http_enabled: bool = false;
         /// How long a stopping process says that it is not ready before it stops.
         used shutdown_delay: Duration = Duration::ZERO;
         /// Metrics of Go's runtime.
@@ -161,9 +163,10 @@ section! {
         idle backend_worker: Ignored = default();
     }
     dropped {
-        "search_enabled": "removed in Tempo 2.0; search is always on";
-        "metrics_generator_enabled": "removed in Tempo 2.0; the generator is on where it has a storage.path";
-        "use_otel_tracer": "removed in Tempo 2.7";
+        "search_enabled": "removed in Tempo 2.0, search is always on; remove it";
+        "metrics_generator_enabled": "removed in Tempo 2.0; set metrics_generator.storage.path, which switches the generator on";
+        "use_otel_tracer": "removed in Tempo 2.7; remove it";
+        "autocomplete_filtering_enabled": "removed after Tempo 2.5, suggestions are always filtered; remove it";
     }
 }
 

@@ -93,7 +93,7 @@ section! {
         /// Measurement of how long gossip takes (3.x).
         idle propagation_delay_tracker: Ignored = default();
         /// Whether gossip speaks TLS.
-        idle tls_enabled: bool = false;
+        refused tls_enabled: bool = false;
         /// File with the certificate, PEM.
         idle tls_cert_path: String = String::new();
         /// File with the key, PEM.

@@ -262,10 +262,10 @@ section! {
         used external_labels: BTreeMap<String, String> = default();
         /// Label that carries the tenant; empty is none.
         used inject_tenant_id_as: String = String::new();
-        /// Longest name of a label, in bytes.
-        used max_label_name_length: usize = 1024;
-        /// Longest value of a label, in bytes.
-        used max_label_value_length: usize = 2048;
+        /// Longest name of a label, in bytes; always this one.
+        idle max_label_name_length: usize = 1024;
+        /// Longest value of a label, in bytes; always this one.
+        idle max_label_value_length: usize = 2048;
     }
 }
 

@@ -13,7 +13,7 @@ use crate::limits::{flat_names, flat_path};
 use crate::node::{self, Node};
 use crate::reader::{Entry, Reader};
 use crate::section::section;
-use crate::value::{Field, Value, default, mins, secs, write_fields};
+use crate::value::{Effect, Field, Value, default, mins, secs, write_fields};
 use crate::{Azure, Backend, Gcs, Limits, LocalBackend, S3, suggest};
 
 /// `overrides`: limits of tenants. Tempo's older, flat form is understood too.
@@ -94,17 +94,13 @@ impl Value for OverridesConfig {
             match entry.key.as_str() {
                 "defaults" => {
                     scoped = Some(entry.at.line);
-                    reader.field(entry, true, &mut DefaultLimits(&mut self.defaults));
+                    reader.field(entry, Effect::Used, &mut DefaultLimits(&mut self.defaults));
                 }
-                "search_tags_allow_list"
-                | "max_search_bytes_per_trace"
-                | "max_spans_per_trace"
-                | "ingestion_rate_limit"
-                | "ingestion_burst_size" => reader.dropped(entry, "removed before Tempo 2.0"),
-                key => match self.child(key).map(|(used, _)| used) {
-                    Some(used) => {
+                key if removed(key).is_some() => reader.dropped(entry, removed(key).unwrap_or_default()),
+                key => match self.child(key).map(|(effect, _)| effect) {
+                    Some(effect) => {
                         if let Some((_, value)) = self.child(key) {
-                            reader.field(entry, used, value);
+                            reader.field(entry, effect, value);
                         }
                     }
                     None => {
@@ -135,44 +131,61 @@ impl Value for OverridesConfig {
 
     fn fields(&self) -> Vec<Field<'_>> {
         vec![
-            Field { key: "defaults", doc: " Limits of every tenant that has none of its own.", used: true, value: &self.defaults },
+            Field {
+                key: "defaults",
+                doc: " Limits of every tenant that has none of its own.",
+                effect: Effect::Used,
+                value: &self.defaults,
+            },
             Field {
                 key: "per_tenant_override_config",
                 doc: " File with limits per tenant; what a tenant does not set there is taken from `defaults`.",
-                used: true,
+                effect: Effect::Used,
                 value: &self.per_tenant_override_config,
             },
             Field {
                 key: "per_tenant_override_period",
                 doc: " Pause between looks at that file.",
-                used: true,
+                effect: Effect::Used,
                 value: &self.per_tenant_override_period,
             },
             Field {
                 key: "user_configurable_overrides",
                 doc: " Limits that tenants set themselves over the API.",
-                used: false,
+                effect: Effect::Idle,
                 value: &self.user_configurable_overrides,
             },
             Field {
                 key: "enable_legacy_overrides",
                 doc: " Whether the older, flat form is accepted (3.x); it always is.",
-                used: false,
+                effect: Effect::Always,
                 value: &self.enable_legacy_overrides,
             },
         ]
     }
 
-    fn child(&mut self, key: &str) -> Option<(bool, &mut dyn Value)> {
+    fn child(&mut self, key: &str) -> Option<(Effect, &mut dyn Value)> {
         match key {
-            "defaults" => Some((true, &mut self.defaults)),
-            "per_tenant_override_config" => Some((true, &mut self.per_tenant_override_config)),
-            "per_tenant_override_period" => Some((true, &mut self.per_tenant_override_period)),
-            "user_configurable_overrides" => Some((false, &mut self.user_configurable_overrides)),
-            "enable_legacy_overrides" => Some((false, &mut self.enable_legacy_overrides)),
+            "defaults" => Some((Effect::Used, &mut self.defaults)),
+            "per_tenant_override_config" => Some((Effect::Used, &mut self.per_tenant_override_config)),
+            "per_tenant_override_period" => Some((Effect::Used, &mut self.per_tenant_override_period)),
+            "user_configurable_overrides" => Some((Effect::Idle, &mut self.user_configurable_overrides)),
+            "enable_legacy_overrides" => Some((Effect::Always, &mut self.enable_legacy_overrides)),
             _ => None,
         }
     }
+}
+
+/// What became of a limit of Tempo 1.x; none for a key that is not one.
+fn removed(key: &str) -> Option<&'static str> {
+    Some(match key {
+        "search_tags_allow_list" => "removed in Tempo 2.0, every attribute is searchable; remove it",
+        "max_search_bytes_per_trace" => "removed in Tempo 2.0; remove it",
+        "max_spans_per_trace" => "removed in Tempo 1.x; set max_bytes_per_trace",
+        "ingestion_rate_limit" => "removed in Tempo 1.x; set ingestion_rate_limit_bytes",
+        "ingestion_burst_size" => "removed in Tempo 1.x; set ingestion_burst_size_bytes",
+        _ => return None,
+    })
 }
 
 /// Limits in either form.
@@ -193,9 +206,11 @@ fn read_limits(limits: &mut Limits, node: &Node, reader: &mut Reader) {
     let known: Vec<&str> = Limits::default().fields().iter().map(|field| field.key).collect();
     for entry in reader.entries(node, &known) {
         match limits.child(&entry.key) {
-            Some((used, value)) => reader.field(&entry, used, value),
+            Some((effect, value)) => reader.field(&entry, effect, value),
             None => {
-                if !read_flat(limits, &entry, reader) {
+                if let Some(why) = removed(&entry.key) {
+                    reader.dropped(&entry, why);
+                } else if !read_flat(limits, &entry, reader) {
                     unknown_limit(&entry, &known, reader);
                 }
             }
@@ -217,14 +232,14 @@ fn unknown_limit(entry: &Entry<'_>, known: &[&str], reader: &mut Reader) {
 
 /// Reads one limit in the flat form; false if there is none of that name.
 fn read_flat(limits: &mut Limits, entry: &Entry<'_>, reader: &mut Reader) -> bool {
-    if let ("forwarders" | "cost_attribution", Some((used, value))) = (entry.key.as_str(), limits.child(&entry.key)) {
-        reader.field(entry, used, value);
+    if let ("forwarders" | "cost_attribution", Some((effect, value))) = (entry.key.as_str(), limits.child(&entry.key)) {
+        reader.field(entry, effect, value);
         return true;
     }
     let Some(path) = flat_path(&entry.key) else { return false };
     match crate::flags::descend(limits, &path) {
-        Some((used, value)) => {
-            reader.field(entry, used, value);
+        Some((effect, value)) => {
+            reader.field(entry, effect, value);
             true
         }
         None => false,
@@ -265,7 +280,7 @@ impl Overrides {
             reader.within("overrides", |reader| {
                 for tenant in reader.entries(entry.value, &[]) {
                     let mut limits = defaults.clone();
-                    reader.field(&tenant, true, &mut DefaultLimits(&mut limits));
+                    reader.field(&tenant, Effect::Used, &mut DefaultLimits(&mut limits));
                     limits.ingestion.rate_strategy = defaults.ingestion.rate_strategy;
                     let path = format!("overrides.{}", tenant.key);
                     crate::check::limits(&limits, &path, reader);

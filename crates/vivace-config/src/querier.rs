@@ -55,13 +55,16 @@ section! {
         /// Whether streams add up to `max_concurrent_queries`.
         idle match_max_concurrent: bool = true;
         /// Name told to the query-frontends; empty is the host's name.
-        idle id: String = String::new();
+        used id: String = String::new();
         /// The gRPC client.
         used grpc_client_config: GrpcClient = GrpcClient {
             max_send_msg_size: 16 << 20,
             backoff_config: Backoff { min_period: millis(100), max_period: secs(1), max_retries: 5 },
             ..GrpcClient::default()
         };
+    }
+    dropped {
+        "scheduler_address": "removed after Tempo 1.x; set querier.frontend_worker.frontend_address";
     }
 }
 
@@ -72,12 +75,12 @@ section! {
         used query_timeout: Duration = secs(30);
     }
     dropped {
-        "prefer_self": "serverless search was removed in Tempo 2.8";
-        "external_hedge_requests_at": "serverless search was removed in Tempo 2.8";
-        "external_hedge_requests_up_to": "serverless search was removed in Tempo 2.8";
-        "external_backend": "serverless search was removed in Tempo 2.8";
-        "external_endpoints": "serverless search was removed in Tempo 2.8";
-        "google_cloud_run": "serverless search was removed in Tempo 2.8";
+        "prefer_self": "serverless search was removed in Tempo 2.8; remove it";
+        "external_hedge_requests_at": "serverless search was removed in Tempo 2.8; remove it";
+        "external_hedge_requests_up_to": "serverless search was removed in Tempo 2.8; remove it";
+        "external_backend": "serverless search was removed in Tempo 2.8; remove it";
+        "external_endpoints": "serverless search was removed in Tempo 2.8; remove it";
+        "google_cloud_run": "serverless search was removed in Tempo 2.8; remove it";
     }
 }
 

@@ -49,8 +49,9 @@ section! {
     }
     dropped {
         "query_shards": "moved in Tempo 2.0: set query_frontend.trace_by_id.query_shards";
-        "tolerate_failed_blocks": "removed in Tempo 2.4";
-        "querier_forget_delay": "removed in Tempo 2.5";
+        "tolerate_failed_blocks": "removed in Tempo 2.4, a block that cannot be read is skipped and named in the log; remove it";
+        "querier_forget_delay": "removed in Tempo 2.5; remove it";
+        "log_queries_longer_than": "removed after Tempo 1.x; remove it";
     }
 }
 
@@ -137,6 +138,10 @@ section! {
         idle throughput_bytes_slo: f64 = 0.0;
         /// Blocks per job (3.x).
         idle blocks_per_shard: usize = 30;
+    }
+    dropped {
+        "hedge_requests_at": "removed after Tempo 2.4, lookups are not hedged; remove it";
+        "hedge_requests_up_to": "removed after Tempo 2.4, lookups are not hedged; remove it";
     }
 }
 

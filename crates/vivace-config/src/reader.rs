@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use crate::error::{KEPT_MAX, Problem, Problems, Warning, WarningKind, quoted, shortened};
 use crate::node::{Kind, Node, Position};
-use crate::value::Value;
+use crate::value::{Effect, Value};
 
 /// Walks a YAML tree next to the configuration it fills, and collects everything there is to say.
 pub(crate) struct Reader {
@@ -50,30 +50,61 @@ impl Reader {
     }
 
     /// Reads the value of a key. Null keeps the default.
-    pub(crate) fn field(&mut self, entry: &Entry<'_>, used: bool, value: &mut dyn Value) {
+    pub(crate) fn field(&mut self, entry: &Entry<'_>, effect: Effect, value: &mut dyn Value) {
         self.path.push(entry.key.clone());
         self.places.insert(self.here(), entry.at);
-        let before = self.warnings.len();
-        self.quiet += usize::from(!used);
         if !entry.value.is_null() {
-            value.read(entry.value, self);
-        }
-        self.quiet -= usize::from(!used);
-        // A key without a value, or a switch that is left off, asks for nothing.
-        if !used && !entry.value.is_null() && value.write() != serde_yaml::Value::Bool(false) {
-            debug_assert_eq!(before, self.warnings.len(), "a part without effect is warned of once");
-            self.warn(WarningKind::NoEffect, entry.at, "accepted, without effect in Vivace".to_owned());
+            self.set(entry.value, entry.at, effect, value);
         }
         self.path.pop();
     }
 
-    /// Reads the value of a key's old spelling.
-    pub(crate) fn renamed(&mut self, entry: &Entry<'_>, new: &str, value: &mut dyn Value) {
-        self.path.push(entry.key.clone());
-        self.warn(WarningKind::Advice, entry.at, format!("this key is now called {new}; its value is taken"));
-        if !entry.value.is_null() {
-            value.read(entry.value, self);
+    /// Reads a value, and says so where it does not do what it asks for.
+    pub(crate) fn set(&mut self, node: &Node, at: Position, effect: Effect, value: &mut dyn Value) {
+        let before = value.write();
+        let said = self.warnings.len();
+        self.quiet += usize::from(effect != Effect::Used);
+        value.read(node, self);
+        self.quiet -= usize::from(effect != Effect::Used);
+        let after = value.write();
+        // A switch that is left off asks for nothing.
+        let is_off = after == serde_yaml::Value::Bool(false);
+        match effect {
+            Effect::Idle if !is_off => {
+                debug_assert_eq!(said, self.warnings.len(), "a part without effect is warned of once");
+                self.warn(WarningKind::NoEffect, at, "accepted, without effect in Vivace".to_owned());
+            }
+            Effect::Always if is_off && before != after => {
+                self.warn(WarningKind::NoEffect, at, "accepted, without effect: this is always on in Vivace".to_owned());
+            }
+            // Within a part that does not run there is nothing to protect.
+            Effect::Refused if before != after && self.quiet == 0 => {
+                let path = self.here();
+                let message = "is not supported yet, and it would not be safe to go on as if it were; leave it out if you can do without";
+                self.problems.push(Problem::new(&path, at, message.to_owned()));
+            }
+            _ => {}
         }
+    }
+
+    /// Reads the value of a key's old spelling.
+    pub(crate) fn renamed(&mut self, entry: &Entry<'_>, new: &str, effect: Effect, value: &mut dyn Value) {
+        self.path.push(entry.key.clone());
+        self.places.insert(self.here(), entry.at);
+        if effect == Effect::Used {
+            self.warn(WarningKind::Advice, entry.at, format!("this key is now called {new}; its value is taken"));
+        } else {
+            self.warn(
+                WarningKind::NoEffect,
+                entry.at,
+                format!("accepted, without effect in Vivace: this key is now called {new}; remove it"),
+            );
+        }
+        self.quiet += usize::from(effect == Effect::Idle);
+        if !entry.value.is_null() {
+            self.set(entry.value, entry.at, if effect == Effect::Idle { Effect::Used } else { effect }, value);
+        }
+        self.quiet -= usize::from(effect == Effect::Idle);
         self.path.pop();
     }
 
@@ -89,6 +120,10 @@ impl Reader {
         // To find out what was meant takes a while, and a file of another kind has millions of keys.
         if self.problems.are_enough() {
             return self.problems.push(Problem::new(&entry.key, entry.at, String::new()));
+        }
+        // Limits of 3.x, all of one purpose.
+        if entry.key.contains("span_pruning_") {
+            return self.dropped(entry, "of Tempo 3.x, spans are not pruned here; remove it");
         }
         self.path.push(entry.key.clone());
         let message = match crate::suggest::nearest(&entry.key, known) {

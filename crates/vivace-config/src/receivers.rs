@@ -8,7 +8,7 @@ use serde_yaml::Value as Yaml;
 use crate::node::Node;
 use crate::reader::{Entry, Reader};
 use crate::section::section;
-use crate::value::{Value, default, secs, text};
+use crate::value::{Effect, Value, default, secs, text};
 use crate::{CollectorTls, Ignored};
 
 /// `distributor.receivers`: the protocols that are listened for, one entry per id (`otlp`, `otlp/2`).
@@ -92,8 +92,8 @@ section! {
         used endpoint: String = String::new();
         /// `tcp` or `unix`.
         idle transport: String = text("tcp");
-        /// TLS; absent is plain text. Not supported yet: a receiver with it does not start.
-        used tls: Option<CollectorTls> = None;
+        /// TLS; absent is plain text.
+        refused tls: Option<CollectorTls> = None;
         /// Largest message, in MiB; 0 is the limit of the `server` block.
         used max_recv_msg_size_mib: u64 = 0;
         /// Open streams per connection; 0 is 200.
@@ -105,9 +105,9 @@ section! {
         /// Pings and ages of connections.
         used keepalive: Keepalive = default();
         /// Authentication extension.
-        idle auth: Ignored = default();
+        refused auth: Ignored = default();
         /// Whether metadata is passed on; always so here.
-        idle include_metadata: bool = true;
+        always include_metadata: bool = true;
         /// Middleware extensions.
         idle middlewares: Ignored = default();
         /// Origins allowed (opencensus).
@@ -147,7 +147,7 @@ section! {
         /// Shortest pause a client must leave between pings.
         idle min_time: Duration = Duration::ZERO;
         /// Whether clients may ping without an open call; always so here.
-        idle permit_without_stream: bool = false;
+        always permit_without_stream: bool = false;
     }
 }
 
@@ -156,16 +156,16 @@ section! {
     pub struct HttpReceiver {
         /// `host:port`.
         used endpoint: String = String::new();
-        /// TLS; absent is plain text. Not supported yet: a receiver with it does not start.
-        idle tls: Option<CollectorTls> = None;
+        /// TLS; absent is plain text.
+        refused tls: Option<CollectorTls> = None;
         /// Requests from web pages.
         idle cors: Cors = default();
         /// Authentication extension.
-        idle auth: Ignored = default();
+        refused auth: Ignored = default();
         /// Largest body, in bytes.
         used max_request_body_size: u64 = 20 << 20;
         /// Whether headers are passed on; always so here.
-        idle include_metadata: bool = true;
+        always include_metadata: bool = true;
         /// Headers added to answers.
         idle response_headers: Ignored = default();
         /// Content encodings accepted.
@@ -196,16 +196,16 @@ section! {
         idle metrics_url_path: String = text("/v1/metrics");
         /// Path that logs are posted to; they are refused.
         idle logs_url_path: String = text("/v1/logs");
-        /// TLS; absent is plain text. Not supported yet: a receiver with it does not start.
-        used tls: Option<CollectorTls> = None;
+        /// TLS; absent is plain text.
+        refused tls: Option<CollectorTls> = None;
         /// Requests from web pages.
         idle cors: Cors = default();
         /// Authentication extension.
-        idle auth: Ignored = default();
+        refused auth: Ignored = default();
         /// Largest body, in bytes.
         used max_request_body_size: u64 = 20 << 20;
         /// Whether headers are passed on; always so here.
-        idle include_metadata: bool = true;
+        always include_metadata: bool = true;
         /// Headers added to answers.
         idle response_headers: Ignored = default();
         /// Content encodings accepted.
@@ -232,16 +232,16 @@ section! {
         used endpoint: String = text("0.0.0.0:9411");
         /// Whether text tags that look like numbers become numbers.
         used parse_string_tags: bool = false;
-        /// TLS; absent is plain text. Not supported yet: a receiver with it does not start.
-        idle tls: Option<CollectorTls> = None;
+        /// TLS; absent is plain text.
+        refused tls: Option<CollectorTls> = None;
         /// Requests from web pages.
         idle cors: Cors = default();
         /// Authentication extension.
-        idle auth: Ignored = default();
+        refused auth: Ignored = default();
         /// Largest body, in bytes.
         used max_request_body_size: u64 = 20 << 20;
         /// Whether headers are passed on; always so here.
-        idle include_metadata: bool = true;
+        always include_metadata: bool = true;
         /// Headers added to answers.
         idle response_headers: Ignored = default();
         /// Content encodings accepted.
@@ -331,7 +331,7 @@ impl Value for Receivers {
             match id.split('/').next().unwrap_or_default() {
                 "otlp" => {
                     let mut block = OtlpBlock::default();
-                    reader.field(&entry, true, &mut block);
+                    reader.field(&entry, Effect::Used, &mut block);
                     let mut protocols = block.protocols;
                     if let Some(grpc) = enabled(&mut protocols.grpc, &entry, "grpc") {
                         listen_everywhere(&mut grpc.endpoint, 4317);
@@ -343,7 +343,7 @@ impl Value for Receivers {
                 }
                 "jaeger" => {
                     let mut block = JaegerBlock::default();
-                    reader.field(&entry, false, &mut block);
+                    reader.field(&entry, Effect::Idle, &mut block);
                     let mut protocols = block.protocols;
                     if let Some(grpc) = enabled(&mut protocols.grpc, &entry, "grpc") {
                         listen_everywhere(&mut grpc.endpoint, 14250);
@@ -361,13 +361,13 @@ impl Value for Receivers {
                 }
                 "zipkin" => {
                     let mut http = ZipkinHttp::default();
-                    reader.field(&entry, false, &mut http);
+                    reader.field(&entry, Effect::Idle, &mut http);
                     listen_everywhere(&mut http.endpoint, 9411);
                     self.zipkin.push(ZipkinReceiver { id, http });
                 }
                 "opencensus" | "kafka" => {
                     let mut ignored = Ignored::default();
-                    reader.field(&entry, false, &mut ignored);
+                    reader.field(&entry, Effect::Idle, &mut ignored);
                     self.ignored.push((id, ignored));
                 }
                 _ => reader.unknown(&entry, &KINDS),

@@ -1,5 +1,5 @@
-//! A target of remote writes, with the keys and defaults that Prometheus has. Passwords, bearer tokens and headers are sent;
-//! other ways to authenticate, TLS, relabelling and the tuning of queues have no effect.
+//! A target of remote writes, with the keys and defaults that Prometheus has. Passwords, tokens and headers are sent. A process with
+//! another way to authenticate, or with TLS of its own making, does not start; relabelling and the tuning of queues have no effect.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -22,13 +22,13 @@ section! {
         /// User and password.
         used basic_auth: Option<BasicAuth> = None;
         /// `Authorization` header.
-        idle authorization: Option<Authorization> = None;
+        used authorization: Option<Authorization> = None;
         /// Token of a `Bearer` header.
         used bearer_token: Secret = default();
         /// File with that token.
         used bearer_token_file: String = String::new();
         /// TLS.
-        idle tls_config: RemoteWriteTls = default();
+        refused tls_config: RemoteWriteTls = default();
         /// Whether exemplars are sent.
         used send_exemplars: bool = false;
         /// Whether native histograms are sent.
@@ -38,13 +38,13 @@ section! {
         /// Whether HTTP/2 is tried.
         idle enable_http2: bool = true;
         /// OAuth 2.
-        idle oauth2: Ignored = default();
+        refused oauth2: Ignored = default();
         /// AWS signatures.
-        idle sigv4: Ignored = default();
+        refused sigv4: Ignored = default();
         /// Azure AD.
-        idle azuread: Ignored = default();
+        refused azuread: Ignored = default();
         /// Google IAM.
-        idle google_iam: Ignored = default();
+        refused google_iam: Ignored = default();
         /// Rules that change labels.
         idle write_relabel_configs: Ignored = default();
         /// Sending in parallel.
@@ -74,7 +74,7 @@ section! {
         /// User.
         used username: String = String::new();
         /// File with the user.
-        idle username_file: String = String::new();
+        used username_file: String = String::new();
         /// Password.
         used password: Secret = default();
         /// File with the password.

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use serde_yaml::Value as Yaml;
 
-use crate::value::Value;
+use crate::value::{Effect, Value};
 use crate::{
     CacheEntry, CollectorTls, Config, DedicatedColumn, DimensionMapping, FilterPolicy, Forwarder, GrpcReceiver, HttpReceiver, Memcached,
     OtlpHttpReceiver, PolicyMatch, Redis, RemoteWrite, UdpReceiver, ZipkinHttp,
@@ -80,7 +80,12 @@ pub fn reference() -> String {
 fn document(block: &dyn Value, indent: usize, out: &mut String) {
     let pad = " ".repeat(indent);
     for field in block.fields() {
-        let effect = if field.used { "" } else { " (no effect)" };
+        let effect = match field.effect {
+            Effect::Used => "",
+            Effect::Idle => " (no effect)",
+            Effect::Always => " (no effect: always on)",
+            Effect::Refused => " (not supported: refused where it is set)",
+        };
         let _ = writeln!(out, "{pad}# {}{effect}", field.doc.trim());
         if !field.value.fields().is_empty() {
             let _ = writeln!(out, "{pad}{}:", field.key);

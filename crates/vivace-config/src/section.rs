@@ -3,7 +3,9 @@
 
 /// Declares one block of the configuration: its struct, its defaults, and how it is read and shown.
 ///
-/// Each field is `used` (it has an effect) or `idle` (accepted; one warning says that it changes nothing).
+/// Each field has a mark, which is its `Effect`: `used`, `idle` (accepted; one warning says that it changes nothing), `always` (what
+/// it switches on is always on) or `refused` (for what must not be ignored: where it is set, the process does not start).
+/// All but `used` fields are deprecated for other crates, so that clippy names the code that gives one of them an effect.
 /// `renamed` lists old spellings of a field, `dropped` old keys that are accepted with a warning, and why.
 macro_rules! section {
     (
@@ -14,11 +16,7 @@ macro_rules! section {
         $( renamed { $( $old:literal => $new:ident; )* } )?
         $( dropped { $( $gone:literal: $why:literal; )* } )?
     ) => {
-        $(#[doc = $about])+
-        #[derive(Clone, Debug, PartialEq)]
-        pub struct $name {
-            $( $(#[doc = $doc])+ pub $field: $type, )*
-        }
+        section! { @struct [$(#[doc = $about])+ $name] [] $( [$(#[doc = $doc])+] $mark $field: $type; )* }
 
         impl Default for $name {
             fn default() -> Self {
@@ -32,14 +30,18 @@ macro_rules! section {
                 for entry in reader.entries(node, known) {
                     match entry.key.as_str() {
                         $( section!(@key $field $($key)?) => reader.field(&entry, section!(@mark $mark), &mut self.$field), )*
-                        $( $( $old => reader.renamed(&entry, stringify!($new), &mut self.$new), )* )?
+                        $( $( $old => {
+                            if let Some((effect, value)) = self.child(stringify!($new)) {
+                                reader.renamed(&entry, stringify!($new), effect, value);
+                            }
+                        } )* )?
                         $( $( $gone => reader.dropped(&entry, $why), )* )?
                         _ => reader.unknown(&entry, known),
                     }
                 }
             }
 
-            fn child(&mut self, key: &str) -> Option<(bool, &mut dyn $crate::value::Value)> {
+            fn child(&mut self, key: &str) -> Option<($crate::value::Effect, &mut dyn $crate::value::Value)> {
                 match key {
                     $( section!(@key $field $($key)?) => Some((section!(@mark $mark), &mut self.$field)), )*
                     _ => None,
@@ -54,7 +56,7 @@ macro_rules! section {
                 vec![$( $crate::value::Field {
                     key: section!(@key $field $($key)?),
                     doc: concat!($($doc),+),
-                    used: section!(@mark $mark),
+                    effect: section!(@mark $mark),
                     value: &self.$field,
                 } ),*]
             }
@@ -62,8 +64,22 @@ macro_rules! section {
     };
     (@key $field:ident) => { stringify!($field) };
     (@key $field:ident $key:literal) => { $key };
-    (@mark used) => { true };
-    (@mark idle) => { false };
+    (@mark used) => { $crate::value::Effect::Used };
+    (@mark idle) => { $crate::value::Effect::Idle };
+    (@mark always) => { $crate::value::Effect::Always };
+    (@mark refused) => { $crate::value::Effect::Refused };
+    // The fields one by one, as a macro cannot stand where a visibility does.
+    (@struct [$($head:tt)+] [$($done:tt)*] [$($doc:tt)+] used $field:ident: $type:ty; $($rest:tt)*) => {
+        section! { @struct [$($head)+] [$($done)* $($doc)+ pub $field: $type,] $($rest)* }
+    };
+    (@struct [$($head:tt)+] [$($done:tt)*] [$($doc:tt)+] $mark:ident $field:ident: $type:ty; $($rest:tt)*) => {
+        section! { @struct [$($head)+] [$($done)* $($doc)+ #[deprecated = "it has no effect, says its mark in vivace-config"] pub $field: $type,] $($rest)* }
+    };
+    (@struct [$(#[doc = $about:literal])+ $name:ident] [$($fields:tt)*]) => {
+        $(#[doc = $about])+
+        #[derive(Clone, Debug, PartialEq)]
+        pub struct $name { $($fields)* }
+    };
 }
 
 /// Declares a closed set of words as an enum. The first one is the default.

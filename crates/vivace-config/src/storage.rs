@@ -30,6 +30,10 @@ choice! {
         VParquet4 = "vParquet4";
         /// Tempo's format before Parquet.
         V2 = "v2";
+        /// Parquet, as Tempo 2.0 reads and writes it.
+        VParquet = "vParquet";
+        /// Parquet, as Tempo 2.1 to 2.5 read and write it.
+        VParquet2 = "vParquet2";
         /// Parquet, as Tempo up to 2.10 reads and writes it.
         VParquet3 = "vParquet3";
         /// Parquet, as Tempo from 2.10 on reads and writes it.
@@ -127,6 +131,10 @@ section! {
     }
     renamed {
         "encoding" => v2_encoding;
+    }
+    dropped {
+        "completedfilepath": "removed after Tempo 2.5; remove it, set storage.trace.wal.path alone";
+        "blocksfilepath": "removed after Tempo 2.5; remove it, set storage.trace.wal.path alone";
     }
 }
 

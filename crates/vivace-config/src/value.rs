@@ -24,17 +24,30 @@ pub(crate) trait Value {
         vec![]
     }
 
-    /// The value of a key of a block, and whether it has an effect.
-    fn child(&mut self, _key: &str) -> Option<(bool, &mut dyn Value)> {
+    /// The value of a key of a block, and what the key does.
+    fn child(&mut self, _key: &str) -> Option<(Effect, &mut dyn Value)> {
         None
     }
+}
+
+/// What it does to set a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// What the key says.
+    Used,
+    /// Nothing: accepted, with a warning, because Tempo has the key.
+    Idle,
+    /// Nothing, as what it switches on is always on.
+    Always,
+    /// It stops the start: what it asks for is not built, and nobody would be safe who believed that it were.
+    Refused,
 }
 
 /// A key of a block.
 pub(crate) struct Field<'v> {
     pub(crate) key: &'static str,
     pub(crate) doc: &'static str,
-    pub(crate) used: bool,
+    pub(crate) effect: Effect,
     pub(crate) value: &'v dyn Value,
 }
 
@@ -185,6 +198,25 @@ impl Value for ByteString {
 
     fn write(&self) -> Yaml {
         format!("{}B", self.0).into()
+    }
+}
+
+/// Words that Tempo takes as one text with commas; a list is taken too.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CommaList(Vec<String>);
+
+impl Value for CommaList {
+    fn read(&mut self, node: &Node, reader: &mut Reader) {
+        if matches!(node.kind, Kind::List(_)) {
+            return self.0.read(node, reader);
+        }
+        if let Some(text) = reader.text(node) {
+            self.0 = text.split(',').map(str::trim).filter(|word| !word.is_empty()).map(str::to_owned).collect();
+        }
+    }
+
+    fn write(&self) -> Yaml {
+        self.0.join(",").into()
     }
 }
 
@@ -364,7 +396,7 @@ impl<T: Value + Default> Value for BTreeMap<String, T> {
         self.clear();
         for entry in reader.entries(node, &[]) {
             let mut value = T::default();
-            reader.field(&entry, true, &mut value);
+            reader.field(&entry, Effect::Used, &mut value);
             self.insert(entry.key, value);
         }
     }

@@ -142,7 +142,12 @@ fn last_message(bytes: &[u8], number: u32) -> Result<&[u8], WireError> {
 pub struct Regroup<'a> {
     resources: Vec<ResourceGroup<'a>>,
     spans: u32,
+    /// Of the message, at most.
+    len: usize,
 }
+
+/// What a length-delimited field adds to its content, at most: a key below 16 and a length of five digits.
+const FIELD_BYTES: usize = 6;
 
 #[derive(Debug)]
 struct ResourceGroup<'a> {
@@ -159,8 +164,19 @@ struct ScopeGroup<'a> {
 }
 
 impl<'a> Regroup<'a> {
+    /// The length that the message has at most if this span is added.
+    #[must_use]
+    pub fn len_with(&self, at: SpanContext<'a>, span: &'a [u8]) -> usize {
+        let resource = self.resources.last().filter(|r| r.index == at.resource_index);
+        let scope = resource.and_then(|r| r.scopes.last()).filter(|s| s.index == at.scope_index);
+        let of_resource = if resource.is_some() { 0 } else { at.resource.len() + 2 * FIELD_BYTES };
+        let of_scope = if scope.is_some() { 0 } else { at.scope.len() + 2 * FIELD_BYTES };
+        self.len + of_resource + of_scope + span.len() + FIELD_BYTES
+    }
+
     /// Adds one span.
     pub fn push(&mut self, at: SpanContext<'a>, span: &'a [u8]) {
+        self.len = self.len_with(at, span);
         if self.resources.last().is_none_or(|r| r.index != at.resource_index) {
             self.resources.push(ResourceGroup { index: at.resource_index, bytes: at.resource, scopes: Vec::new() });
         }
@@ -248,6 +264,7 @@ mod tests {
         })
         .expect("valid");
         assert_eq!((seen, chosen.spans()), (5, 3));
+        assert!((chosen.encode().len()..chosen.encode().len() + 100).contains(&chosen.len), "{} foretold", chosen.len);
         let mut want = data();
         for resource in &mut want.resource_spans {
             for scope in &mut resource.scope_spans {

@@ -16,7 +16,7 @@ use vivace_ring::{ClientPool, Ring};
 use vivace_server::RequestCharge;
 
 use crate::metrics::{GENERATOR_CLIENTS, GENERATOR_PUSH_FAILURES, GENERATOR_PUSHES, QUEUE_LENGTH, QUEUE_PUSH_FAILURES, QUEUE_PUSHES};
-use crate::plan::plan;
+use crate::plan::{PlanLimits, plan};
 
 /// Where a limit is not set. Source: docs/facts/components.md, "Metrics-generator tee".
 const QUEUE_SIZE: usize = 100;
@@ -109,10 +109,11 @@ impl GeneratorForwarder {
     async fn send(&self, copy: Copy) {
         let snapshot = self.ring.snapshot();
         let Copy { tenant, body, skip_metrics, max_attribute_bytes, hold } = copy;
+        let limits = PlanLimits::new(max_attribute_bytes, self.message_bytes_max);
         let parts = {
             let tenant = tenant.clone();
             tokio::task::spawn_blocking(move || {
-                let plan = plan(&body, &tenant, max_attribute_bytes, |token| snapshot.primary(token));
+                let plan = plan(&body, &tenant, limits, |token| snapshot.primary(token));
                 plan.map(|plan| plan.parts.into_iter().map(|p| (p.owner.addr.clone(), p.payload)).collect::<Vec<_>>())
             })
             .await

@@ -111,7 +111,11 @@ fn distributor(config: &Config, membership: &Membership, overrides: Arc<Override
         let connect_timeout = CONNECT_TIMEOUT.min(client.remote_timeout);
         ClientPool::new(membership.ring(role), PoolOptions { connect_timeout, ..PoolOptions::default() })
     };
-    let bytes_max = |client: &vivace_config::RingClient| usize::try_from(client.grpc_client_config.max_send_msg_size).unwrap_or(usize::MAX);
+    // Whoever is sent to has the same configuration, and takes what this process would. What the door has let in goes on in parts.
+    let taken_max = config.server.grpc_server_max_recv_msg_size;
+    let bytes_max = |client: &vivace_config::RingClient| {
+        usize::try_from(client.grpc_client_config.max_send_msg_size.min(taken_max)).unwrap_or(usize::MAX)
+    };
     let (ingesters, generators) = (&config.ingester_client, &config.metrics_generator_client);
     let options = ReplicationOptions {
         replication_factor: config.ingester.lifecycler.ring.replication_factor.max(1),
@@ -169,7 +173,6 @@ struct Receivers {
 
 impl Receivers {
     async fn serve_grpc(&self, id: &str, config: &GrpcReceiver, whole: &Config, process: &mut Process) -> anyhow::Result<SocketAddr> {
-        anyhow::ensure!(config.tls.is_none(), "distributor.receivers.{id}.protocols.grpc.tls is not supported yet");
         let (listener, addr) = bind(id, "grpc", &config.endpoint).await?;
         let bytes_max = match config.max_recv_msg_size_mib {
             0 => whole.server.grpc_server_max_recv_msg_size,
@@ -187,7 +190,6 @@ impl Receivers {
     }
 
     async fn serve_http(&self, id: &str, config: &OtlpHttpReceiver, process: &mut Process) -> anyhow::Result<SocketAddr> {
-        anyhow::ensure!(config.tls.is_none(), "distributor.receivers.{id}.protocols.http.tls is not supported yet");
         let (listener, addr) = bind(id, "http", &config.endpoint).await?;
         let handler =
             OtlpHttp { distributor: self.distributor.clone(), tenancy: process.tenancy(), body_bytes_max: config.max_request_body_size };

@@ -14,7 +14,7 @@ use crate::truncate;
 /// A request, taken apart.
 #[derive(Debug)]
 pub(crate) struct Plan<'r> {
-    /// One per owner; empty when there is no good span.
+    /// One per owner, or several where one would be too large; empty when there is no good span.
     pub(crate) parts: Vec<Part<'r>>,
     pub(crate) survey: Survey,
 }
@@ -71,18 +71,35 @@ pub(crate) fn count_spans(body: &[u8]) -> Result<u64, WireError> {
     Ok(spans)
 }
 
+/// What a request is taken apart by.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PlanLimits {
+    /// Longest key or text of an attribute; 0 is no limit.
+    pub(crate) attribute_bytes_max: usize,
+    /// Largest part, unless a single span is larger.
+    pub(crate) part_bytes_max: usize,
+}
+
+/// What a message has beside the spans of a part, at most, bytes.
+const MESSAGE_HEAD_BYTES: usize = 64 << 10;
+
+impl PlanLimits {
+    /// For parts that are sent in messages of so many bytes at most.
+    pub(crate) fn new(attribute_bytes_max: usize, message_bytes_max: usize) -> Self {
+        Self { attribute_bytes_max, part_bytes_max: message_bytes_max.saturating_sub(MESSAGE_HEAD_BYTES) }
+    }
+}
+
 /// Takes a request apart. Where all of it goes to one owner unchanged, the payload is the request itself.
-///
-/// `max_attribute_bytes` 0 is no limit.
 pub(crate) fn plan<'r>(
     body: &Bytes,
     tenant: &TenantId,
-    max_attribute_bytes: usize,
+    limits: PlanLimits,
     owner: impl Fn(Token) -> Option<&'r Instance>,
 ) -> Result<Plan<'r>, PlanError> {
     let mut owners = Owners { tenant, owner, last: None };
     let mut survey = Survey::default();
-    let mut rewrites = Rewrites { max: max_attribute_bytes, ..Rewrites::default() };
+    let mut rewrites = Rewrites { max: limits.attribute_bytes_max, ..Rewrites::default() };
     let mut traces: FxHashSet<TraceId> = FxHashSet::default();
     let mut last_trace = None;
     let mut only: Option<&Instance> = None;
@@ -120,10 +137,10 @@ pub(crate) fn plan<'r>(
     survey.truncated = rewrites.count;
     let parts = match only {
         None => Vec::new(),
-        Some(owner) if !mixed && survey.rejected() == 0 && rewrites.is_empty() => {
+        Some(owner) if !mixed && survey.rejected() == 0 && rewrites.is_empty() && body.len() <= limits.part_bytes_max => {
             vec![Part { owner, payload: body.clone(), spans: survey.spans }]
         }
-        Some(_) => regroup(body, &mut owners, &messages.too_deep, &rewrites)?,
+        Some(_) => regroup(body, &mut owners, &messages.too_deep, &rewrites, limits.part_bytes_max)?,
     };
     Ok(Plan { parts, survey })
 }
@@ -134,7 +151,9 @@ fn regroup<'r, F: Fn(Token) -> Option<&'r Instance>>(
     owners: &mut Owners<'_, 'r, F>,
     too_deep: &FxHashSet<u32>,
     rewrites: &Rewrites,
+    part_bytes_max: usize,
 ) -> Result<Vec<Part<'r>>, PlanError> {
+    let mut full: Vec<(&Instance, Regroup<'_>)> = Vec::new();
     let mut groups: Vec<(&Instance, Regroup<'_>)> = Vec::new();
     let mut survey = Survey::default();
     let mut failure = None;
@@ -151,11 +170,16 @@ fn regroup<'r, F: Fn(Token) -> Option<&'r Instance>>(
             groups.len() - 1
         });
         let (at, bytes) = rewrites.apply(ordinal, at, span.bytes);
-        groups[index].1.push(at, bytes);
+        let group = &mut groups[index].1;
+        if group.spans() > 0 && group.len_with(at, bytes) > part_bytes_max {
+            full.push((owner, std::mem::take(group)));
+        }
+        group.push(at, bytes);
     })?;
+    full.append(&mut groups);
     match failure {
         Some(error) => Err(error),
-        None => Ok(groups.into_iter().map(|(owner, g)| Part { owner, spans: g.spans(), payload: g.encode().into() }).collect()),
+        None => Ok(full.into_iter().map(|(owner, g)| Part { owner, spans: g.spans(), payload: g.encode().into() }).collect()),
     }
 }
 

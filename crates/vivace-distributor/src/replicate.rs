@@ -21,7 +21,7 @@ use vivace_ring::{ClientPool, Instance, Ring, Snapshot};
 use vivace_server::RequestCharge;
 
 use crate::metrics::{APPEND_FAILURES, APPENDS, INGESTER_CLIENTS};
-use crate::plan::{Part, PlanError, Survey, plan};
+use crate::plan::{Part, PlanError, PlanLimits, Survey, plan};
 
 /// How often the spans of one segment are sent, each time around those that failed, before the client is told.
 const TRIES_MAX: u32 = 3;
@@ -193,7 +193,7 @@ impl Replicator {
                 true => snapshot.primary(token),
                 false => snapshot.owners(token).find(|i| !avoided.contains(&i.id)),
             };
-            let plan = plan(&body, &tenant, max_attribute_bytes, owner)?;
+            let plan = plan(&body, &tenant, PlanLimits::new(max_attribute_bytes, this.options.message_bytes_max), owner)?;
             let segments = plan.parts.into_iter().map(|part| this.segment(part, &tenant, avoided.clone(), tries)).collect();
             Ok(Prepared { segments, survey: plan.survey, snapshot: snapshot.clone() })
         };

@@ -54,7 +54,9 @@ pub async fn start(config: &Config, membership: &Membership, overrides: Arc<Over
         collecting.collect_until(stop).await;
         Ok(())
     });
-    let (leaving, deadline) = (membership.clone(), section.storage.remote_write_flush_deadline);
+    // Time is left for what drains after this.
+    let deadline = section.storage.remote_write_flush_deadline.min(config.server.graceful_shutdown_timeout / 2);
+    let leaving = membership.clone();
     process.on_drain("metrics-generator", move || {
         Box::pin(async move {
             leaving.set_state(Role::MetricsGenerator, State::Leaving).await;
@@ -69,22 +71,60 @@ fn target(entry: &vivace_config::RemoteWrite) -> anyhow::Result<Target> {
     let url = entry.url.expose().to_owned();
     anyhow::ensure!(!url.is_empty(), "metrics_generator.storage.remote_write: an entry without url");
     let mut headers: Vec<(String, String)> = entry.headers.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())).collect();
-    let bearer = match (entry.bearer_token.expose(), entry.bearer_token_file.as_str()) {
-        ("", "") => None,
-        ("", file) => Some(std::fs::read_to_string(file).with_context(|| format!("cannot read bearer_token_file {file}"))?),
-        (token, _) => Some(token.to_owned()),
-    };
-    if let Some(bearer) = bearer {
-        headers.push(("authorization".to_owned(), format!("Bearer {}", bearer.trim())));
+    let bearer = given(entry.bearer_token.expose(), &entry.bearer_token_file, "bearer_token_file")?;
+    if !bearer.is_empty() {
+        headers.push(("authorization".to_owned(), format!("Bearer {bearer}")));
+    }
+    if let Some(authorization) = &entry.authorization {
+        let credentials = given(authorization.credentials.expose(), &authorization.credentials_file, "authorization.credentials_file")?;
+        headers.push(("authorization".to_owned(), format!("{} {credentials}", authorization.kind).trim().to_owned()));
     }
     let basic_auth = match &entry.basic_auth {
-        Some(auth) if !auth.password_file.is_empty() => {
-            let password = std::fs::read_to_string(&auth.password_file)
-                .with_context(|| format!("cannot read basic_auth.password_file {}", auth.password_file))?;
-            Some((auth.username.clone(), password.trim().to_owned()))
-        }
-        Some(auth) => Some((auth.username.clone(), auth.password.expose().to_owned())),
+        Some(auth) => Some((
+            given(&auth.username, &auth.username_file, "basic_auth.username_file")?,
+            given(auth.password.expose(), &auth.password_file, "basic_auth.password_file")?,
+        )),
         None => None,
     };
     Ok(Target { url, headers, basic_auth, timeout: entry.remote_timeout, send_exemplars: entry.send_exemplars })
+}
+
+/// A value of the configuration, or else the content of the file that one names.
+fn given(value: &str, file: &str, key: &str) -> anyhow::Result<String> {
+    if !value.is_empty() || file.is_empty() {
+        return Ok(value.to_owned());
+    }
+    let content = std::fs::read_to_string(file).with_context(|| format!("cannot read {key} {file}"))?;
+    Ok(content.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_authorizes_is_sent() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = |name: &str, content: &str| {
+            let path = folder.path().join(name).display().to_string();
+            std::fs::write(&path, content).expect("written");
+            path
+        };
+        let (user, password, token) = (file("user", "me\n"), file("password", "pass\n"), file("token", "abc\n"));
+        let targets = format!(
+            "metrics_generator: {{storage: {{remote_write: [\
+             {{url: 'http://a', basic_auth: {{username_file: {user}, password_file: {password}}}}}, \
+             {{url: 'http://a', bearer_token_file: {token}}}, \
+             {{url: 'http://a', authorization: {{credentials_file: {token}}}}}, \
+             {{url: 'http://a', authorization: {{type: Token, credentials: x}}}}]}}}}"
+        );
+        let (config, _) = Config::parse(&targets, "t").expect("it is right");
+        let targets: Vec<_> =
+            config.metrics_generator.storage.remote_write.iter().map(|entry| target(entry).expect("it can be used")).collect();
+        assert_eq!(targets[0].basic_auth, Some(("me".to_owned(), "pass".to_owned())));
+        let header = |value: &str| vec![("authorization".to_owned(), value.to_owned())];
+        assert_eq!(targets[1].headers, header("Bearer abc"));
+        assert_eq!(targets[2].headers, header("Bearer abc"));
+        assert_eq!(targets[3].headers, header("Token x"));
+    }
 }

@@ -63,7 +63,9 @@ pub(crate) struct Registry {
 
 impl Registry {
     /// At most `active_max` series (0: no limit), each with the constant labels.
-    pub(crate) fn new(active_max: usize, constant_labels: Vec<(String, String)>) -> Self {
+    pub(crate) fn new(active_max: usize, mut constant_labels: Vec<(String, String)>) -> Self {
+        // To Prometheus an empty label is none, and receivers may refuse it.
+        constant_labels.retain(|(_, value)| !value.is_empty());
         Self { metrics: BTreeMap::new(), constant_labels, active: 0, active_max, limited: 0 }
     }
 
@@ -225,6 +227,15 @@ mod tests {
         assert_eq!(samples, [(0.0, 119_999), (2.0, 125_000)]);
         assert!(first[0].labels.iter().any(|l| l.name == "cluster"));
         assert_eq!(registry.collect(140_000)[0].samples.len(), 1);
+    }
+
+    #[test]
+    fn empty_labels_are_not_sent() {
+        let constant = [("cluster", ""), ("__metrics_gen_instance", "a")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let mut registry = Registry::new(0, constant.to_vec());
+        registry.add("calls_total", &labels(""), 1.0, 1);
+        let names: Vec<_> = registry.collect(1)[0].labels.iter().map(|label| label.name.clone()).collect();
+        assert_eq!(names, ["__metrics_gen_instance", "__name__"]);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! Source: Prometheus remote write specification.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use prost::Message;
@@ -63,13 +65,20 @@ pub(crate) struct Sender {
     target: Target,
     tenant: String,
     collections: tokio::sync::mpsc::Receiver<Vec<TimeSeries>>,
+    /// Counts the requests that were taken.
+    taken: Arc<AtomicU64>,
 }
 
 impl Sender {
     /// A sender and the queue that feeds it. `tenant` is sent as `X-Scope-OrgID` unless empty.
-    pub(crate) fn new(client: reqwest::Client, target: Target, tenant: String) -> (Self, tokio::sync::mpsc::Sender<Vec<TimeSeries>>) {
+    pub(crate) fn new(
+        client: reqwest::Client,
+        target: Target,
+        tenant: String,
+        taken: Arc<AtomicU64>,
+    ) -> (Self, tokio::sync::mpsc::Sender<Vec<TimeSeries>>) {
         let (queue, collections) = tokio::sync::mpsc::channel(WAITING_MAX);
-        (Self { client, target, tenant, collections }, queue)
+        (Self { client, target, tenant, collections, taken }, queue)
     }
 
     /// Sends until the queue is closed and empty, or `abandon` is cancelled.
@@ -94,6 +103,7 @@ impl Sender {
         loop {
             match self.send(body.clone()).await {
                 Ok(()) => {
+                    self.taken.fetch_add(1, Ordering::Relaxed);
                     metrics::counter!(SAMPLES_SENT.name, "tenant" => self.tenant.clone(), "url" => self.target.url.clone())
                         .increment(series.len() as u64);
                     return;

@@ -1,6 +1,7 @@
 //! The tenants that pushed spans: each with its registry, its options, and its way to the receivers.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -11,7 +12,7 @@ use vivace_config::{Limits, MetricsGenerator, set_or};
 use vivace_core::wire::WireError;
 use vivace_core::{SINGLE_TENANT, TenantId};
 use vivace_proto::prometheus::TimeSeries;
-use vivace_server::{Overrides, clock};
+use vivace_server::{Overrides, clock, host_name};
 
 use crate::SpanMetricsOptions;
 use crate::metrics::{ACTIVE_SERIES, BYTES_RECEIVED, COLLECTIONS, SAMPLES_DROPPED, SERIES_LIMITED, SPANS_DISCARDED, SPANS_RECEIVED};
@@ -22,6 +23,9 @@ use crate::span_metrics::observe;
 /// How often it is looked whether a tenant's collection is due.
 const COLLECTION_CHECK_PERIOD: Duration = Duration::from_millis(250);
 
+/// A process that stops waits so long for receivers of which none takes anything. What runs in Docker has 10 s in all.
+const LAST_PATIENCE: Duration = Duration::from_secs(4);
+
 pub(crate) struct Tenants {
     section: MetricsGenerator,
     targets: Vec<Target>,
@@ -31,6 +35,8 @@ pub(crate) struct Tenants {
     tenants: Mutex<FxHashMap<TenantId, Tenant>>,
     senders: Mutex<JoinSet<()>>,
     abandon: CancellationToken,
+    /// Requests that receivers took.
+    taken: Arc<AtomicU64>,
 }
 
 /// A tenant whose collection is due.
@@ -58,10 +64,11 @@ impl Tenants {
             targets,
             overrides,
             client: reqwest::Client::builder().build()?,
-            instance: section.ring.instance_id.clone(),
+            instance: set_or(section.ring.instance_id.clone(), host_name()),
             tenants: Mutex::default(),
             senders: Mutex::new(JoinSet::new()),
             abandon: CancellationToken::new(),
+            taken: Arc::default(),
         })
     }
 
@@ -112,7 +119,7 @@ impl Tenants {
             let mut target = target.clone();
             let own = &limits.metrics_generator.remote_write_headers;
             target.headers.extend(own.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())));
-            let (sender, queue) = Sender::new(self.client.clone(), target, org_id.clone());
+            let (sender, queue) = Sender::new(self.client.clone(), target, org_id.clone(), self.taken.clone());
             self.senders.lock().spawn(sender.run(self.abandon.clone()));
             queues.push(queue);
         }
@@ -139,9 +146,23 @@ impl Tenants {
         self.tenants.lock().clear();
         let mut senders = std::mem::take(&mut *self.senders.lock());
         let sent = async { while senders.join_next().await.is_some() {} };
-        if tokio::time::timeout(deadline, sent).await.is_err() {
-            tracing::error!(deadline_seconds = deadline.as_secs(), "the last metrics were not sent in time and are lost");
-            self.abandon.cancel();
+        let lost = tokio::select! {
+            () = sent => return,
+            () = self.nothing_is_taken() => "no receiver takes the last metrics",
+            () = tokio::time::sleep(deadline) => "the last metrics were not taken in time",
+        };
+        tracing::error!(deadline_seconds = deadline.as_secs_f64(), "{lost}; they are lost");
+        self.abandon.cancel();
+    }
+
+    /// Ends when no receiver took anything for a while.
+    async fn nothing_is_taken(&self) {
+        loop {
+            let before = self.taken.load(Ordering::Relaxed);
+            tokio::time::sleep(LAST_PATIENCE).await;
+            if self.taken.load(Ordering::Relaxed) == before {
+                return;
+            }
         }
     }
 
@@ -221,4 +242,19 @@ fn options(section: &MetricsGenerator, limits: &Limits) -> Option<SpanMetricsOpt
         latency,
         size,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_host_s_series_carry_its_name() {
+        let tenants = |section: &MetricsGenerator| Tenants::new(section, vec![], Overrides::fixed(Limits::default())).expect("a client");
+        let mut section = MetricsGenerator::default();
+        assert_eq!(tenants(&section).instance, host_name());
+        assert!(!host_name().is_empty());
+        "generator-1".clone_into(&mut section.ring.instance_id);
+        assert_eq!(tenants(&section).instance, "generator-1");
+    }
 }

@@ -132,7 +132,7 @@ impl Process {
     }
 
     async fn bind(config: &Config, name: &str, metrics: &[&[Metric]]) -> anyhow::Result<Self> {
-        let settings = Settings::of(config)?;
+        let settings = Settings::of(config);
         log::install(settings.log_format, settings.log_level);
         let recorder = recorder::install(metrics)?;
         build::publish();

@@ -28,9 +28,7 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    /// # Errors
-    /// A prefix that is no path.
-    pub(crate) fn of(config: &Config) -> anyhow::Result<Self> {
+    pub(crate) fn of(config: &Config) -> Self {
         let server = &config.server;
         let message_bytes_max = usize::try_from(server.grpc_server_max_recv_msg_size).unwrap_or(usize::MAX);
         let http_timeouts = Timeouts {
@@ -94,7 +92,7 @@ impl Settings {
             },
             ..http.clone()
         });
-        Ok(Self {
+        Self {
             http,
             grpc,
             internal,
@@ -102,8 +100,8 @@ impl Settings {
                 max_receive_bytes: message_bytes_max,
                 max_send_bytes: usize::try_from(server.grpc_server_max_send_msg_size).unwrap_or(usize::MAX),
             },
-            path_prefix: prefix("server.http_path_prefix", &server.http_path_prefix)?,
-            api_prefix: prefix("http_api_prefix", &config.http_api_prefix)?,
+            path_prefix: server.http_path_prefix.trim_end_matches('/').to_owned(),
+            api_prefix: config.http_api_prefix.trim_end_matches('/').to_owned(),
             tenancy: Tenancy { multitenancy: config.multitenancy_enabled },
             shutdown_delay: config.shutdown_delay,
             graceful_shutdown_timeout: server.graceful_shutdown_timeout,
@@ -117,13 +115,6 @@ impl Settings {
                 LogLevel::Warn => Level::WARN,
                 LogLevel::Error => Level::ERROR,
             },
-        })
+        }
     }
-}
-
-fn prefix(key: &str, text: &str) -> anyhow::Result<String> {
-    let clean = text.trim_end_matches('/');
-    anyhow::ensure!(clean.is_empty() || clean.starts_with('/'), "{key} is {text:?}; it must start with /");
-    anyhow::ensure!(!clean.contains(['{', '}', '*']), "{key} is {text:?}; it must be a plain path");
-    Ok(clean.to_owned())
 }

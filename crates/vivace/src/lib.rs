@@ -39,6 +39,10 @@ pub async fn run(mut config: Config) -> anyhow::Result<()> {
     let stores = [Target::Ingester, Target::Querier, Target::QueryFrontend, Target::Compactor];
     let bucket =
         if stores.into_iter().any(|service| target.includes(service)) { Some(open_bucket(&config, &mut process).await?) } else { None };
+    // Drains last: its receivers may be down, and no span must wait for them on its way to the bucket.
+    if target == Target::MetricsGenerator || target.is_single_binary() && !config.metrics_generator.storage.path.is_empty() {
+        vivace_metrics_generator::start(&config, &membership, overrides.clone(), &mut process).await?;
+    }
     if let Some(bucket) = &bucket {
         if target.includes(Target::Ingester) {
             vivace_ingester::start(&config, &membership, bucket.clone(), overrides.clone(), &mut process).await?;
@@ -62,9 +66,6 @@ pub async fn run(mut config: Config) -> anyhow::Result<()> {
             let ingesters = membership.ring(Role::Ingester);
             vivace_querier::start(&config, &host_name(), ingesters, bucket.clone(), poller, &mut process);
         }
-    }
-    if target == Target::MetricsGenerator || target.is_single_binary() && !config.metrics_generator.storage.path.is_empty() {
-        vivace_metrics_generator::start(&config, &membership, overrides.clone(), &mut process).await?;
     }
     if target.includes(Target::Distributor) {
         vivace_distributor::start(&config, &membership, overrides, &mut process).await?;

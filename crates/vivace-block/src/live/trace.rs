@@ -7,6 +7,7 @@ use vivace_proto::otlp::span::{Event, Link};
 use vivace_proto::otlp::{AnyValue, ArrayValue, InstrumentationScope, KeyValue, Resource, ResourceSpans, ScopeSpans, Span, Status};
 
 use super::tags::column_name;
+use crate::dedicated::put_column_value;
 use crate::row::{self, Attr, AttrValue, Layout, ResourceCache, Row, Scalar, SpanRef, any_value_json};
 use crate::schema::Leaf;
 
@@ -37,9 +38,9 @@ fn of_resource(row: &Row<'_>, resource: &row::Resource<'_>) -> Resource {
     let mut attributes = attributes(&row.resource_attrs[resource.attrs.clone()]);
     // A resource without a name and one of an empty name are one in a block.
     if !resource.service_name.is_empty() {
-        attributes.push(key_value(b"service.name", string(resource.service_name)));
+        put_column_value(&mut attributes, key_value(b"service.name", string(resource.service_name)));
     }
-    attributes.extend(columns(&row.resource_columns[resource.columns.clone()]));
+    put_columns(&row.resource_columns[resource.columns.clone()], &mut attributes);
     Resource { attributes, dropped_attributes_count: resource.dropped_attrs.cast_unsigned() }
 }
 
@@ -54,8 +55,10 @@ fn of_scope(row: &Row<'_>, scope: &row::Scope<'_>) -> InstrumentationScope {
 
 fn of_span(row: &Row<'_>, span: &row::Span<'_>, trace_id: &Bytes) -> Span {
     let mut attributes = attributes(&row.span_attrs[span.attrs.clone()]);
-    attributes.extend(columns(&row.span_columns[span.columns.clone()]));
-    attributes.extend(span.http_status_code.map(|code| key_value(b"http.status_code", AnyKind::IntValue(code))));
+    put_columns(&row.span_columns[span.columns.clone()], &mut attributes);
+    if let Some(code) = span.http_status_code {
+        put_column_value(&mut attributes, key_value(b"http.status_code", AnyKind::IntValue(code)));
+    }
     let event = |event: &row::Event<'_>| Event {
         time_unix_nano: span.start.wrapping_add(event.time_since_start),
         name: text(event.name),
@@ -111,10 +114,12 @@ fn attributes(attrs: &[Attr<'_>]) -> Vec<KeyValue> {
 }
 
 /// In the order of the columns.
-fn columns(columns: &[(Leaf, &[u8])]) -> Vec<KeyValue> {
+fn put_columns(columns: &[(Leaf, &[u8])], attributes: &mut Vec<KeyValue>) {
     let mut columns = columns.to_vec();
     columns.sort_by_key(|(leaf, _)| *leaf);
-    columns.into_iter().map(|(leaf, value)| key_value(column_name(leaf).as_bytes(), string(value))).collect()
+    for (leaf, value) in columns {
+        put_column_value(attributes, key_value(column_name(leaf).as_bytes(), string(value)));
+    }
 }
 
 fn scalar(value: Scalar<'_>) -> AnyKind {

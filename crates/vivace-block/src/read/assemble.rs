@@ -14,6 +14,7 @@ use super::fault::ReadError;
 use super::group::Group;
 use super::layout::{AttrLeaves, Layout, LeafId, OwnColumn};
 use super::shape::part;
+use crate::dedicated::put_column_value;
 
 /// Turns decoded rows back into OTLP.
 ///
@@ -293,7 +294,7 @@ impl Assembler {
         own(before, index, &mut attributes);
         let service_name = text(&columns.service_name, index);
         if !service_name.is_empty() {
-            attributes.push(key_value("service.name".to_owned(), Some(AnyKind::StringValue(service_name))));
+            put_column_value(&mut attributes, key_value("service.name".to_owned(), Some(AnyKind::StringValue(service_name))));
         }
         own(after, index, &mut attributes);
         Resource { attributes, dropped_attributes_count: count(&columns.dropped, index) }
@@ -404,7 +405,7 @@ fn own(columns: &[Own], parent: usize, out: &mut Vec<KeyValue>) {
             1 => scalar(&own.values.column.values, at.start),
             _ => array(&own.values.column.values, at),
         };
-        out.push(key_value(own.key.clone(), Some(value)));
+        put_column_value(out, key_value(own.key.clone(), Some(value)));
     }
 }
 

@@ -61,7 +61,7 @@ impl<'a> Row<'a> {
     }
 
     fn try_resource(&mut self, layout: &Layout, message: &'a [u8], attrs: usize, columns: usize) -> Result<Resource<'a>, WireError> {
-        let (mut service_name, mut dropped_attrs): (&[u8], _) = (&[], 0);
+        let (mut service_name, mut dropped_attrs): (Option<&[u8]>, _) = (None, 0);
         let mut root_service: Option<&[u8]> = None;
         let mut reader = Reader::new(message);
         while let Some(field) = reader.next_field()? {
@@ -71,12 +71,14 @@ impl<'a> Row<'a> {
                     match (layout.resource_column(attr.key), attr.as_str()) {
                         (Some(Leaf::SERVICE_NAME), text) => {
                             root_service.get_or_insert(text.unwrap_or_default());
-                            match text {
-                                Some(text) => service_name = text,
+                            match text.filter(|_| service_name.is_none()) {
+                                Some(text) => service_name = Some(text),
                                 None => self.resource_attrs.push(attr),
                             }
                         }
-                        (Some(leaf), Some(text)) => set(&mut self.resource_columns, columns, leaf, text),
+                        (Some(leaf), Some(text)) if is_unset(&self.resource_columns[columns..], leaf) => {
+                            self.resource_columns.push((leaf, text));
+                        }
                         _ => self.resource_attrs.push(attr),
                     }
                 }
@@ -89,7 +91,7 @@ impl<'a> Row<'a> {
         self.resource_columns[columns..].sort_by_key(|(leaf, _)| *leaf);
         Ok(Resource {
             content: 0,
-            service_name,
+            service_name: service_name.unwrap_or_default(),
             dropped_attrs,
             attrs: attrs..self.resource_attrs.len(),
             columns: columns..self.resource_columns.len(),
@@ -183,9 +185,13 @@ impl<'a> Row<'a> {
 
     fn push_span_attr(&mut self, layout: &Layout, span: &mut Span<'a>, columns: usize, attr: Attr<'a>) {
         match (layout.span_column(attr.key), attr.value) {
-            (Some(Leaf::HTTP_STATUS_CODE), AttrValue::Scalar(Scalar::Int(code))) => span.http_status_code = Some(code),
-            (Some(leaf), AttrValue::Scalar(Scalar::Str(text))) if leaf != Leaf::HTTP_STATUS_CODE => {
-                set(&mut self.span_columns, columns, leaf, text);
+            (Some(Leaf::HTTP_STATUS_CODE), AttrValue::Scalar(Scalar::Int(code))) if span.http_status_code.is_none() => {
+                span.http_status_code = Some(code);
+            }
+            (Some(leaf), AttrValue::Scalar(Scalar::Str(text)))
+                if leaf != Leaf::HTTP_STATUS_CODE && is_unset(&self.span_columns[columns..], leaf) =>
+            {
+                self.span_columns.push((leaf, text));
             }
             _ => self.span_attrs.push(attr),
         }
@@ -272,12 +278,10 @@ fn read_status<'a>(span: &mut Span<'a>, message: &'a [u8]) -> Result<(), WireErr
     Ok(())
 }
 
-/// Of several values for a column the last one stays.
-fn set<'a>(columns: &mut Vec<(Leaf, &'a [u8])>, first: usize, leaf: Leaf, text: &'a [u8]) {
-    match columns[first..].iter_mut().find(|(l, _)| *l == leaf) {
-        Some((_, value)) => *value = text,
-        None => columns.push((leaf, text)),
-    }
+/// Whether a column has no value yet. The first of equal keys counts, as for those who read attributes by key; further ones are
+/// kept beside it, among the attributes that have no column.
+fn is_unset(columns: &[(Leaf, &[u8])], leaf: Leaf) -> bool {
+    columns.iter().all(|(of, _)| *of != leaf)
 }
 
 fn put(out: &mut Vec<u8>, part: &[u8]) {

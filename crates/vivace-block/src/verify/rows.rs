@@ -372,7 +372,7 @@ fn spans(trace: &[ResourceSpans]) -> Vec<Seen<'_>> {
     let mut spans = Vec::new();
     for of_resource in trace {
         let resource = of_resource.resource.as_ref().unwrap_or(&NO_RESOURCE);
-        let service = resource.attributes.iter().rev().find_map(|attribute| string(attribute, "service.name")).unwrap_or_default();
+        let service = resource.attributes.iter().find_map(|attribute| string(attribute, "service.name")).unwrap_or_default();
         for scope in &of_resource.scope_spans {
             spans.extend(scope.spans.iter().map(|span| Seen { span, resource, service }));
         }
@@ -395,8 +395,8 @@ fn is_root(id: TraceId, span: &Span) -> bool {
         && !span.links.iter().any(|link| TraceId::from_slice(&link.trace_id) == id && link.attributes.iter().any(child_of))
 }
 
-/// The root's service is the first `service.name` if that is text, the service of its column the last one that is.
-/// Only the latter is kept, and whatever is no text.
+/// The root's service is the first `service.name` if that is text, the service of its column the first one that is (for Tempo the
+/// last one). The latter is kept, and whatever is no text.
 fn root_service_is_lost(resource: &Resource, service: &str) -> bool {
     service.is_empty()
         && resource.attributes.iter().any(|attribute| attribute.key == "service.name" && string(attribute, "service.name").is_none())

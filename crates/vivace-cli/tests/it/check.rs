@@ -10,7 +10,9 @@ use prost::Message;
 use vivace_proto::otlp::TracesData;
 use vivace_proto::tempopb::{PartialStatus, Trace, TraceByIdResponse};
 
-use crate::{cli, serve};
+use vivace_cli::Ending;
+
+use crate::{answer, cli, serve};
 
 /// Takes traces of tenant `t`, and gives the last one back: whole by the third question, found by the second search.
 #[derive(Clone, Default)]
@@ -149,4 +151,17 @@ async fn what_cannot_be_used_is_refused_before_anything_is_sent() {
         let error = cli(&[["check", "round-trip"].as_slice(), &arguments].concat()).await.expect_err("it is refused");
         assert!(error.starts_with(want), "{error}");
     }
+}
+
+#[tokio::test]
+async fn a_health_check_ends_as_the_process_says() {
+    let ready = serve(Router::new().route("/ready", get(|| async { "ready" }))).await;
+    for url in [ready.clone(), format!("{ready}/"), format!("{ready}/ready")] {
+        assert_eq!(answer(&["check", "ready", "--url", &url]).await, Ok((Ending::Good, format!("{ready} is ready\n"))));
+    }
+    let starting = serve(Router::new().route("/ready", get(|| async { (StatusCode::SERVICE_UNAVAILABLE, "not in the ring yet") }))).await;
+    let said = answer(&["check", "ready", "--url", &starting]).await;
+    assert_eq!(said, Ok((Ending::Bad, format!("{starting} is not ready: not in the ring yet\n"))));
+    let error = cli(&["check", "ready", "--url", "127.0.0.1:1"]).await.expect_err("nobody is there");
+    assert!(error.contains("cannot reach http://127.0.0.1:1"), "{error}");
 }

@@ -18,7 +18,7 @@ const CONFIGS: [(&str, &str); 7] = [
 pub(crate) fn load(yaml: &str, flags: &[&str]) -> (Config, Vec<Warning>) {
     let lookup = |name: &str| match name {
         "DATA" => Some("/tmp/data".to_owned()),
-        name if name.ends_with("_PORT") => Some("1234".to_owned()),
+        name if name.ends_with("_PORT") => Some(port(name)),
         name if name.ends_with("_DURATION") || name.ends_with("_AFTER") || name.ends_with("_UNTIL") => Some("30s".to_owned()),
         _ => None,
     };
@@ -27,11 +27,26 @@ pub(crate) fn load(yaml: &str, flags: &[&str]) -> (Config, Vec<Warning>) {
     Config::load(Some((&yaml, "tempo.yaml")), &flags).unwrap_or_else(|errors| panic!("{errors}"))
 }
 
+/// A port of its own for each name.
+fn port(name: &str) -> String {
+    (10_000 + name.bytes().fold(0, |sum, byte| (sum * 31 + u32::from(byte)) % 10_000)).to_string()
+}
+
+#[test]
+fn streaming_is_always_on() {
+    for value in ["true", "false"] {
+        let yaml = format!(
+            "stream_over_http_enabled: {value}\nquery_frontend: {{metrics: {{max_duration: 1h}}}}\nstorage: {{trace: {{backend: local, local: {{path: /b}}}}}}"
+        );
+        assert_eq!(load(&yaml, &[]).1, [], "{value}");
+    }
+}
+
 #[test]
 fn files_of_tempo_load() {
     for (name, yaml) in CONFIGS {
         let flags = Flags::parse(["-mem-ballast-size-mbs=1024"]).expect("the flags are right");
-        let loaded = expand(yaml, &|name| Some(if name.ends_with("PORT") { "80" } else { "30s" }.to_owned()));
+        let loaded = expand(yaml, &|name| Some(if name.ends_with("PORT") { port(name) } else { "30s".to_owned() }));
         let loaded = Config::load(Some((&loaded.expect("it expands"), name)), &flags);
         let (_, warnings) = loaded.unwrap_or_else(|errors| panic!("{errors}"));
         for warning in &warnings {

@@ -37,7 +37,7 @@ nonsense: 1
 query_frontend: {search: {query_backend_after: 1h}}
 "#,
         "
-tempo.yaml: 16 problems
+tempo.yaml: 17 problems
   line 3: server.http_listen_prot: unknown key; did you mean http_listen_port?
   line 4: server.http_listen_port: expected a whole number from 0 to 65535; got the quoted text \"3200\"
   line 5: server.log_level: expected info, debug, warn or error; got \"Info\"; did you mean info?
@@ -49,6 +49,7 @@ tempo.yaml: 16 problems
   line 14: join_members: this key is already set in line 13
   line 15: compactor: expected a block with keys such as disabled, ring, compaction, override_ring_key; got a list
   line 18: distributor.receivers.oltp: unknown key; did you mean otlp?
+  line 19: distributor.receivers.otlp.protocols: names no protocol, so nothing would be received; expected grpc or http
   line 19: distributor.receivers.otlp.protocols.gprc: unknown key; did you mean grpc?
   line 20: stream_over_http_enabled: expected true or false without quotes; got the quoted text \"true\"
   line 23: storage.trace.backend: expected local, s3, gcs or azure; got \"S3\"; did you mean s3?

@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use prost::Message;
 use tonic::{Code, Status};
+use vivace_proto::otlp::{AnyValue, KeyValue, any_value};
 
 use crate::client::traces;
 use crate::cluster::{Behaviour, Cluster, eventually, payload};
@@ -102,4 +103,28 @@ async fn ingesters_without_room_make_clients_wait() {
     let answer = cluster.post("application/x-protobuf", traces(&[(1, 1)]).encode_to_vec()).await;
     assert_eq!((answer.status, answer.headers["retry-after"].to_str().unwrap()), (429, "1"));
     assert!(String::from_utf8_lossy(&answer.body).contains("the disk is full"), "{answer:?}");
+}
+
+#[tokio::test]
+async fn what_the_door_lets_in_goes_on_in_messages_that_ingesters_take() {
+    const TAKEN_MAX: u64 = 300 << 10;
+    let cluster = Cluster::start(3, 3, |config| config.server.grpc_server_max_recv_msg_size = TAKEN_MAX).await;
+    let ids: Vec<(u8, u8)> = (1..=40).map(|id| (id % 5 + 1, id)).collect();
+    let mut large = traces(&ids);
+    let mut random = 1u32;
+    for span in &mut large.resource_spans[0].scope_spans[0].spans {
+        // Does not compress.
+        let bytes = (0..20_000).map(|_| {
+            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (random >> 24) as u8
+        });
+        let value = Some(AnyValue { value: Some(any_value::Value::BytesValue(bytes.collect::<Vec<u8>>().into())) });
+        span.attributes.push(KeyValue { key: "random".to_owned(), value });
+    }
+    let answer = cluster.post("application/x-protobuf", large.encode_to_vec()).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(cluster.held().primaries(), (1..=40).collect::<Vec<u8>>());
+    let segments = cluster.instances.iter().flat_map(|instance| instance.segments());
+    let largest = segments.map(|segment| segment.encoded_len() as u64).max();
+    assert!(largest.is_some_and(|bytes| bytes <= TAKEN_MAX), "{largest:?}");
 }

@@ -1,0 +1,173 @@
+//! What a process must not start with: keys of security that are not built, and what could not work.
+
+use vivace_config::flags::Flags;
+use vivace_config::{Config, Problem};
+
+const STORE: &str = "storage: {trace: {backend: local, local: {path: /b}}}\n";
+
+#[track_caller]
+fn problems(yaml: &str, flags: &[&str]) -> Vec<Problem> {
+    let flags = Flags::parse(flags).expect("the flags are right");
+    match Config::load(Some((yaml, "t")), &flags) {
+        Ok(_) => panic!("accepted:\n{yaml}"),
+        Err(errors) => errors.problems,
+    }
+}
+
+#[test]
+fn security_that_is_not_built_is_refused_by_key_and_line() {
+    for (key, yaml) in [
+        ("server.http_tls_config", "server:\n  http_tls_config: {cert_file: /c, key_file: /k}"),
+        ("server.http_tls_config", "server:\n  http_tls_config: {cert: PEM, key: PEM}"),
+        ("server.grpc_tls_config", "server:\n  grpc_tls_config: {client_auth_type: RequireAndVerifyClientCert}"),
+        ("internal_server.http_tls_config", "internal_server:\n  http_tls_config: {cert_file: /c, key_file: /k}"),
+        ("server.cluster_validation.grpc.enabled", "server: {cluster_validation: {grpc: {\n  enabled: true}}}"),
+        ("server.cluster_validation.http.enabled", "server: {cluster_validation: {http: {\n  enabled: true}}}"),
+        ("ingester_client.grpc_client_config.tls_enabled", "ingester_client: {grpc_client_config: {\n  tls_enabled: true}}"),
+        (
+            "metrics_generator_client.grpc_client_config.tls_enabled",
+            "metrics_generator_client: {grpc_client_config: {\n  tls_enabled: true}}",
+        ),
+        (
+            "querier.frontend_worker.grpc_client_config.tls_enabled",
+            "querier: {frontend_worker: {grpc_client_config: {\n  tls_enabled: true}}}",
+        ),
+        ("memberlist.tls_enabled", "memberlist:\n  tls_enabled: true"),
+        (
+            "distributor.receivers.otlp.protocols.grpc.tls",
+            "distributor: {receivers: {otlp: {protocols: {grpc: {\n  tls: {cert_file: /c}}}}}}",
+        ),
+        (
+            "distributor.receivers.otlp.protocols.grpc.auth",
+            "distributor: {receivers: {otlp: {protocols: {grpc: {\n  auth: {authenticator: a}}}}}}",
+        ),
+        ("distributor.receivers.otlp/2.protocols.http.tls", "distributor: {receivers: {otlp/2: {protocols: {http: {\n  tls: {}}}}}}"),
+        (
+            "distributor.receivers.otlp.protocols.http.auth",
+            "distributor: {receivers: {otlp: {protocols: {http: {\n  auth: {authenticator: a}}}}}}",
+        ),
+        (
+            "metrics_generator.storage.remote_write[0].tls_config",
+            "metrics_generator: {storage: {remote_write: [{url: 'https://a',\n  tls_config: {ca_file: /c}}]}}",
+        ),
+        (
+            "metrics_generator.storage.remote_write[0].oauth2",
+            "metrics_generator: {storage: {remote_write: [{url: 'https://a',\n  oauth2: {client_id: c}}]}}",
+        ),
+        (
+            "metrics_generator.storage.remote_write[0].sigv4",
+            "metrics_generator: {storage: {remote_write: [{url: 'https://a',\n  sigv4: {region: c}}]}}",
+        ),
+    ] {
+        let found = problems(&format!("{yaml}\n{STORE}"), &[]);
+        let [problem] = &found[..] else { panic!("{yaml}: {found:?}") };
+        assert_eq!((problem.path.as_str(), problem.line), (key, 2), "{problem}");
+        assert!(problem.message.contains("is not supported yet, and it would not be safe"), "{problem}");
+    }
+    for (key, keys) in [
+        ("tls_cipher_suites", "tls_cipher_suites: TLS_AES_128_GCM_SHA256"),
+        ("tls_server_name", "tls_server_name: a"),
+        ("sse.encryption_key", "sse: {type: SSE-S3, encryption_key: a}"),
+        ("sse.type", "sse: {type: SSE-C}"),
+        ("tls_min_version", "tls_min_version: VersionTLS13"),
+        ("tls_cert_path", "tls_cert_path: /c"),
+    ] {
+        let found = problems(&format!("storage: {{trace: {{backend: s3, s3: {{bucket: b, {keys}}}}}}}"), &[]);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!(found[0].path, format!("storage.trace.s3.{key}"));
+    }
+    let found = problems(STORE, &["-server.http-tls-config.cert-file=/c", "-memberlist.tls-enabled=true"]);
+    assert_eq!(
+        found.iter().map(|problem| problem.path.as_str()).collect::<Vec<_>>(),
+        ["-server.http-tls-config.cert-file", "-memberlist.tls-enabled"]
+    );
+}
+
+#[test]
+fn security_keys_at_their_defaults_ask_for_nothing() {
+    let yaml = "
+server: {http_tls_config: {cert_file: '', key_file: '', client_auth_type: ''}, grpc_tls_config: {}, cluster_validation: {grpc: {enabled: false}}}
+internal_server: {http_tls_config: {}}
+memberlist: {tls_enabled: false}
+ingester_client: {grpc_client_config: {tls_enabled: false}}
+distributor: {receivers: {otlp: {protocols: {grpc: {tls: null}}}}}
+";
+    let (_, warnings) = Config::load(Some((&format!("{yaml}{STORE}"), "t")), &Flags::default()).unwrap_or_else(|errors| panic!("{errors}"));
+    assert_eq!(warnings, []);
+    // What does not run needs no protection.
+    let idle = "distributor: {receivers: {otlp: , zipkin: {tls: {cert_file: /c}}, otlp/2: {protocols: {grpc: {endpoint: 'a:1'}}}}}\n"
+        .replace("otlp: , ", "");
+    Config::load(Some((&format!("{idle}{STORE}"), "t")), &Flags::default()).unwrap_or_else(|errors| panic!("{errors}"));
+}
+
+#[test]
+fn a_process_that_could_receive_nothing_says_so() {
+    let zipkin = "distributor:\n  receivers: {zipkin: {endpoint: '127.0.0.1:9411'}}\n";
+    for target in ["all", "distributor"] {
+        let found = problems(&format!("{zipkin}{STORE}"), &[&format!("-target={target}")]);
+        assert_eq!(
+            found[0].to_string(),
+            "line 2: distributor.receivers: names only receivers that Vivace does not have yet, so nothing could be received; add otlp (grpc, http or both)"
+        );
+    }
+    let flags = Flags::parse(["-target=compactor"]).expect("it is right");
+    Config::load(Some((&format!("{zipkin}{STORE}"), "t")), &flags).unwrap_or_else(|errors| panic!("{errors}"));
+    let found = problems(&format!("distributor: {{receivers: {{otlp: {{protocols: {{}}}}}}}}\n{STORE}"), &[]);
+    assert!(found[0].to_string().contains("distributor.receivers.otlp.protocols: names no protocol"), "{found:?}");
+}
+
+#[test]
+fn what_a_start_would_trip_over_is_known_before() {
+    for (yaml, flags, want) in [
+        ("http_api_prefix: tempo", "all", "http_api_prefix: expected a path that starts with /; got \"tempo\""),
+        ("http_api_prefix: /{tempo}", "all", "http_api_prefix: expected a plain path; got \"/{tempo}\""),
+        ("server: {http_path_prefix: tempo}", "all", "server.http_path_prefix: expected a path that starts with /; got \"tempo\""),
+        (
+            "distributor: {receivers: {otlp: {protocols: {grpc: {endpoint: '4317'}}}}}",
+            "all",
+            "otlp.protocols.grpc.endpoint: expected host:port; got \"4317\"",
+        ),
+        (
+            "distributor: {receivers: {otlp: {protocols: {http: {endpoint: 'a:http'}}}}}",
+            "all",
+            "otlp.protocols.http.endpoint: expected host:port; got \"a:http\"",
+        ),
+        (
+            "distributor: {receivers: {otlp: {protocols: {grpc: {endpoint: 'a:1'}, http: {endpoint: 'a:1'}}}}}",
+            "all",
+            "port 1 is what distributor.receivers.otlp.protocols.grpc.endpoint listens on already",
+        ),
+        (
+            "distributor: {receivers: {otlp: {protocols: {http: {traces_url_path: traces}}}}}",
+            "all",
+            "http.traces_url_path: expected a plain path that starts with /; got \"traces\"",
+        ),
+        (
+            "server: {http_listen_port: 4317}",
+            "all",
+            "distributor.receivers.otlp.protocols.grpc.endpoint: port 4317 is what server.http_listen_port listens on already",
+        ),
+        (
+            "server: {grpc_listen_port: 3200}",
+            "compactor",
+            "server.grpc_listen_port: port 3200 is what server.http_listen_port listens on already",
+        ),
+        ("memberlist: {bind_addr: [localhost]}", "distributor", "memberlist.bind_addr: expected an IP address; got \"localhost\""),
+        ("memberlist: {advertise_addr: localhost}", "distributor", "memberlist.advertise_addr: expected an IP address; got \"localhost\""),
+        (
+            "memberlist: {join_members: ['a:x']}",
+            "distributor",
+            "memberlist.join_members[0]: expected host:port, dns+host:port or dnssrv+name; got \"a:x\"",
+        ),
+    ] {
+        let found = problems(&format!("{yaml}\n{STORE}"), &[&format!("-target={flags}")]);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].to_string().contains(want), "{}", found[0]);
+        assert!(found[0].line == 1 || yaml.starts_with("server: {http_listen_port"), "{}", found[0]);
+    }
+    let yaml = "memberlist: {join_members: ['a:1', a, 'dns+a:1', 'dnssrv+_gossip._tcp.a', '::1', '[::1]:1']}\n";
+    let flags = Flags::parse(["-target=distributor"]).expect("it is right");
+    Config::load(Some((&format!("{yaml}{STORE}"), "t")), &flags).unwrap_or_else(|errors| panic!("{errors}"));
+    let found = problems("storage: {trace: {backend: azure, azure: {container_name: c}}}", &[]);
+    assert!(found[0].to_string().contains("storage.trace.azure.storage_account_name: is not set"), "{found:?}");
+}
