@@ -10,6 +10,8 @@ use flate2::write::GzEncoder;
 use tokio_util::sync::CancellationToken;
 use vivace_core::budget::{Account, Budget, Charge, OverBudget};
 
+use crate::coding::Coding;
+
 /// Bytes of a piece. What has been sent is given back in steps of this.
 const PIECE_BYTES: usize = 256 << 10;
 /// Bodies below this are sent as they are.
@@ -17,7 +19,7 @@ const MIN_COMPRESSED_BYTES: usize = 1024;
 
 /// Takes an answer as it is written.
 pub(crate) struct Writer {
-    gzip: bool,
+    coding: Coding,
     /// As long as it is not known whether compressing is worth it.
     head: Vec<u8>,
     sink: Sink,
@@ -67,10 +69,9 @@ impl From<io::Error> for WriteError {
 }
 
 impl Writer {
-    /// `gzip`: the client takes it.
-    pub(crate) fn new(budget: &Budget, stop: CancellationToken, gzip: bool) -> Self {
+    pub(crate) fn new(budget: &Budget, stop: CancellationToken, coding: Coding) -> Self {
         let pieces = Pieces { budget: budget.clone(), stop, done: Vec::new(), current: Vec::new() };
-        Self { gzip, head: Vec::new(), sink: Sink::Undecided(pieces) }
+        Self { coding, head: Vec::new(), sink: Sink::Undecided(pieces) }
     }
 
     /// All that was written.
@@ -79,7 +80,7 @@ impl Writer {
     /// The last of it does not fit, or nobody waits for it.
     pub(crate) fn finish(mut self) -> Result<Written, WriteError> {
         if matches!(self.sink, Sink::Undecided(_)) {
-            self.decide(false)?;
+            self.decide(self.coding == Coding::GzipOnly)?;
         }
         let (mut pieces, is_gzip) = match self.sink {
             Sink::Plain(pieces) | Sink::Undecided(pieces) => (pieces, false),
@@ -109,7 +110,7 @@ impl Write for Writer {
                 self.head.extend_from_slice(bytes);
                 return Ok(bytes.len());
             }
-            self.decide(self.gzip)?;
+            self.decide(self.coding != Coding::Plain)?;
         }
         match &mut self.sink {
             Sink::Plain(pieces) | Sink::Undecided(pieces) => pieces.write(bytes),
@@ -203,7 +204,8 @@ mod tests {
         let budget = Budget::new(100 << 20);
         let text: Vec<u8> = (0..3_000_000_u32).flat_map(u32::to_le_bytes).collect();
         for gzip in [false, true] {
-            let mut writer = Writer::new(&budget, CancellationToken::new(), gzip);
+            let coding = if gzip { Coding::Gzip } else { Coding::Plain };
+            let mut writer = Writer::new(&budget, CancellationToken::new(), coding);
             text.chunks(1000).for_each(|some| writer.write_all(some).unwrap());
             let written = writer.finish().unwrap();
             assert_eq!(written.is_gzip, gzip);
@@ -218,7 +220,7 @@ mod tests {
             assert!(rest.len() > 3);
             assert_eq!(budget.used(), 0);
         }
-        let mut writer = Writer::new(&budget, CancellationToken::new(), true);
+        let mut writer = Writer::new(&budget, CancellationToken::new(), Coding::Gzip);
         writer.write_all(&text).unwrap();
         let mut plain = Vec::new();
         flate2::read::GzDecoder::new(&*bytes(writer.finish().unwrap()).await).read_to_end(&mut plain).unwrap();
@@ -228,7 +230,7 @@ mod tests {
     #[tokio::test]
     async fn short_answers_are_sent_as_they_are() {
         for text in ["", "short"] {
-            let mut writer = Writer::new(&Budget::unlimited(), CancellationToken::new(), true);
+            let mut writer = Writer::new(&Budget::unlimited(), CancellationToken::new(), Coding::Gzip);
             writer.write_all(text.as_bytes()).unwrap();
             let written = writer.finish().unwrap();
             assert!(!written.is_gzip);
@@ -240,15 +242,15 @@ mod tests {
     fn what_does_not_fit_or_is_not_wanted_is_not_written() {
         let stop = CancellationToken::new();
         let budget = Budget::new(5 << 20); // one for answers
-        let mut writer = Writer::new(&budget, stop.clone(), false);
+        let mut writer = Writer::new(&budget, stop.clone(), Coding::Plain);
         let error = (0..10).find_map(|_| writer.write_all(&[0; 256 << 10]).err()).expect("too much");
         assert!(matches!(WriteError::from(error), WriteError::TooLarge { limit } if limit == 1 << 20), "it is too large by itself");
         drop(writer);
         let _others = budget.charge(Account::Answers, 900_000).expect("fits");
-        let mut writer = Writer::new(&budget, stop.clone(), false);
+        let mut writer = Writer::new(&budget, stop.clone(), Coding::Plain);
         let error = (0..10).find_map(|_| writer.write_all(&[0; 256 << 10]).err()).expect("too much");
         assert!(matches!(WriteError::from(error), WriteError::OverBudget(_)), "others hold the rest");
-        let mut writer = Writer::new(&Budget::unlimited(), stop.clone(), true);
+        let mut writer = Writer::new(&Budget::unlimited(), stop.clone(), Coding::Gzip);
         stop.cancel();
         let error = (0..10_000_u32).find_map(|n| writer.write_all(&n.wrapping_mul(2_654_435_761).to_le_bytes().repeat(1000)).err());
         assert!(matches!(error.map(WriteError::from), Some(WriteError::Stopped) | None));

@@ -67,11 +67,28 @@ pub(crate) enum QueryError {
 
 impl From<vivace_traceql::QueryError> for QueryError {
     fn from(error: vivace_traceql::QueryError) -> Self {
-        Self::Invalid(error.to_string())
+        match error {
+            vivace_traceql::QueryError::Busy(reason) => Self::Busy { reason, retry_after_seconds: RETRY_AFTER_SECONDS },
+            error => Self::Invalid(error.to_string()),
+        }
     }
 }
 
+/// Characters of an answer that quotes what a client has sent. A gRPC status is a header, and clients refuse large ones.
+const SAID: usize = 1000;
+
 impl QueryError {
+    /// What the client is told, cut in the middle where it quotes too much.
+    fn said(&self) -> String {
+        let text = self.to_string();
+        let chars = text.chars().count();
+        if chars <= SAID {
+            return text;
+        }
+        let (start, end) = (SAID * 3 / 4, chars - SAID / 4);
+        text.chars().take(start).chain(['…']).chain(text.chars().skip(end)).collect()
+    }
+
     /// What a querier says of a job.
     pub(crate) fn of_failure(failure: &Failure) -> Self {
         let message = failure.message.clone();
@@ -126,7 +143,7 @@ impl QueryError {
 
     /// Of the streaming API.
     pub(crate) fn grpc_status(&self) -> Status {
-        let text = self.to_string();
+        let text = self.said();
         let mut status = match self {
             Self::Invalid(_) => Status::invalid_argument(text),
             Self::QueueFull | Self::Busy { .. } | Self::OutOfMemory { .. } | Self::TooLarge(_) | Self::TraceTooLarge { .. } => {
@@ -174,7 +191,7 @@ impl From<OverBudget> for QueryError {
 
 impl IntoResponse for QueryError {
     fn into_response(self) -> Response {
-        let mut response = (self.http_status(), [(header::CONTENT_TYPE, "text/plain; charset=utf-8")], self.to_string()).into_response();
+        let mut response = (self.http_status(), [(header::CONTENT_TYPE, "text/plain; charset=utf-8")], self.said()).into_response();
         if let Some(seconds) = self.retry_after_seconds() {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }

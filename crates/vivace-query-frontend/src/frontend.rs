@@ -10,7 +10,7 @@ use vivace_proto::tempopb::{SearchMetrics, SearchRequest, SearchTagValuesRequest
 use vivace_proto::vivace::v1::job::Work;
 use vivace_server::Overrides;
 use vivace_storage::Blocklist;
-use vivace_traceql::{Attribute, SearchPlan, TagFilter, TagScope, search_limit};
+use vivace_traceql::{Attribute, Scope, SearchPlan, TagFilter, TagScope, search_limit};
 
 use crate::admission::{Admission, Lane};
 use crate::combine::{CombinedTrace, Limits, SearchResult, TagCombiner, TraceCombiner, ValueCombiner};
@@ -64,6 +64,7 @@ impl Frontend {
         let (request, range) = self.checked_search(tenants, request)?;
         let search = SearchPlan::of_request(&request).map_err(|error| match error {
             vivace_traceql::QueryError::Request(text) => QueryError::Invalid(text),
+            error @ vivace_traceql::QueryError::Busy(_) => error.into(),
             error => QueryError::Invalid(format!("invalid TraceQL query: {error}")),
         })?;
         let (limit, needs_whole_traces) = (search_limit(&request), search.needs_whole_traces());
@@ -267,11 +268,10 @@ pub(crate) fn attribute_of_v1(name: &str) -> (String, &'static [&'static str]) {
         "rootName" | "root.name" => ("rootName", &[]),
         "rootServiceName" | "root.service.name" => ("rootServiceName", &[]),
         "service.name" => ("resource.service.name", &[]),
-        _ => {
-            let plain = name.chars().all(|c| c.is_alphanumeric() || "._-/:".contains(c));
-            let identifier = if plain { format!(".{name}") } else { format!(".{name:?}") };
-            return (identifier, &[]);
-        }
+        // Still being typed.
+        "" => (".", &[]),
+        // A name is any text here, also one that begins with a digit.
+        _ => return (Attribute::Named { scope: Scope::Unscoped, key: name.into() }.to_string(), &[]),
     };
     (known.0.to_owned(), known.1)
 }

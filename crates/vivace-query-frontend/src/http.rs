@@ -18,7 +18,7 @@ use vivace_proto::tempopb::{
 use vivace_server::{Tenancy, tenant};
 use vivace_traceql::TagScope;
 
-use crate::combine::{CombinedTrace, TagCombiner, ValueCombiner, flat, untyped};
+use crate::combine::{CombinedTrace, TagCombiner, ValueCombiner, ValueTypes, flat, untyped};
 use crate::error::QueryError;
 use crate::frontend::{Frontend, attribute_of_v1, intrinsics, intrinsics_v1};
 use crate::lookup::{ALL_BLOCKS, Lookup, LookupMode};
@@ -178,7 +178,8 @@ async fn search(State(api): State<QueryApi>, context: QueryContext) -> Response 
         let request = search_request(&api, &context)?;
         let (result, mut warnings) = api.frontend.search(&context.tenants, request)?.finish().await?;
         warnings.extend(result.warning());
-        let (answer, held) = result.finish();
+        let (mut answer, held) = result.finish();
+        ValueTypes::default().reconcile(&mut answer.traces);
         Ok((answer, held, warnings))
     };
     let inspected = |(answer, ..): &(_, _, _)| inspected_by_search(answer);

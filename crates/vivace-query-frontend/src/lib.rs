@@ -6,6 +6,7 @@
 
 mod admission;
 mod body;
+mod coding;
 mod combine;
 mod counting;
 mod error;

@@ -192,7 +192,7 @@ impl Frontend {
         let request = self.series_request(tenants, query)?;
         let plan = MetricsPlan::of_request(&request).map_err(|error| match error {
             vivace_traceql::QueryError::Parse(_) => QueryError::Invalid(format!("compiling query: {error}")),
-            error => QueryError::Invalid(error.to_string()),
+            error => error.into(),
         })?;
         let counted = plan.range();
         let seconds = |nanos: u64| u32::try_from(nanos).unwrap_or(u32::MAX);

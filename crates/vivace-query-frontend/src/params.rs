@@ -83,6 +83,10 @@ impl Params {
 
     fn time(&self, name: &str) -> Result<Option<u64>, QueryError> {
         let Some(text) = self.get(name) else { return Ok(None) };
+        if let Some(unit) = wrong_unit(text) {
+            let expected = "times are Unix seconds (10 digits), Unix nanoseconds (19 digits) or RFC 3339";
+            return Err(QueryError::Invalid(format!("invalid {name}: {text} seems to be in {unit}; {expected}")));
+        }
         let nanos = parse_time(text)
             .ok_or_else(|| QueryError::Invalid(format!("invalid {name}: strconv.ParseInt: parsing {text:?}: invalid syntax")))?;
         Ok(Some(nanos))
@@ -156,7 +160,15 @@ pub(crate) fn message_nanos_range(start: u64, end: u64, now: u64) -> Result<(u64
         (0, 0) => Ok(last_hour(now)),
         (0, _) => Err(time_missing("start")),
         (_, 0) => Err(time_missing("end")),
-        times => Ok(times),
+        (start, end) => match [("start", start), ("end", end)].into_iter().find(|(_, time)| *time < LEAST_NANOS) {
+            Some((name, time)) => {
+                let unit = if time < MANY_SECONDS * 10 { "seconds" } else { unit_of(time) };
+                Err(QueryError::Invalid(format!(
+                    "invalid {name}: {time} seems to be in {unit}; the times of this message are Unix nanoseconds (19 digits)"
+                )))
+            }
+            None => Ok((start, end)),
+        },
     }
 }
 
@@ -179,6 +191,23 @@ fn seconds(nanos: u64) -> u32 {
 
 fn uri_of(query: Option<&str>) -> http::Uri {
     http::Uri::builder().path_and_query(format!("/?{}", query.unwrap_or_default())).build().unwrap_or_default()
+}
+
+/// More than any number of seconds: the year 2286. A number of more digits is of another unit.
+const MANY_SECONDS: u64 = 10_000_000_000;
+/// Less than any number of nanoseconds: the year 1973. What is between is of neither unit.
+const LEAST_NANOS: u64 = 100_000_000 * SECOND;
+
+/// The unit of a number that is neither of seconds nor of nanoseconds; it would be read as some hour of 1970.
+fn wrong_unit(text: &str) -> Option<&'static str> {
+    let whole = text.split_once('.').map_or(text, |(whole, _)| whole);
+    let number = whole.parse::<u64>().ok()?;
+    (MANY_SECONDS..LEAST_NANOS).contains(&number).then(|| unit_of(number))
+}
+
+/// Of a time between.
+fn unit_of(number: u64) -> &'static str {
+    if number < MANY_SECONDS * 10_000 { "milliseconds" } else { "microseconds" }
 }
 
 /// Unix nanoseconds from seconds, fractional seconds, nanoseconds (more than ten digits) or RFC 3339.
@@ -241,6 +270,29 @@ mod tests {
         assert_eq!(error("start=20&end=10"), "http parameter start must be before end. received start=20 end=10");
         assert_eq!(error("start=1&end=1700000000"), "range specified by start and end exceeds 168h0m0s. received start=1 end=1700000000");
         assert_eq!(error("start=10"), "start and end must be given together: end is missing");
+    }
+
+    #[test]
+    fn times_of_other_units_are_told_apart() {
+        for (time, unit) in [
+            ("1699990000000", "milliseconds"),
+            ("1699990000000.5", "milliseconds"),
+            ("1699990000000000", "microseconds"),
+            ("99999999999", "milliseconds"),
+        ] {
+            let said = format!(
+                "invalid start: {time} seems to be in {unit}; times are Unix seconds (10 digits), Unix nanoseconds (19 digits) or RFC 3339"
+            );
+            assert_eq!(range(&format!("start={time}&end=1700000000")), Err(said.clone()));
+            let params = Params::of(Some(&format!("start={time}&end=1700000000")));
+            assert_eq!(params.open_range().unwrap_err().to_string(), said);
+            assert_eq!(params.nanos_range(NOW).unwrap_err().to_string(), said);
+        }
+        assert_eq!(message_nanos_range(NOW - SECOND, NOW, NOW), Ok((NOW - SECOND, NOW)));
+        for (time, unit) in [(NOW / SECOND, "seconds"), (NOW / 1_000_000, "milliseconds"), (NOW / 1000, "microseconds")] {
+            let error = message_nanos_range(time, time + 1, NOW).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("invalid start: {time} seems to be in {unit}; ")), "{error}");
+        }
     }
 
     #[test]

@@ -17,6 +17,7 @@ use vivace_proto::tempopb::{
 use vivace_server::warning;
 
 use crate::body::{WriteError, Writer, Written};
+use crate::coding::Coding;
 use crate::combine::with_first_set;
 use crate::error::QueryError;
 
@@ -24,13 +25,13 @@ use crate::error::QueryError;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Accepts {
     protobuf: bool,
-    gzip: bool,
+    coding: Coding,
 }
 
 impl Accepts {
     pub(crate) fn of(headers: &HeaderMap) -> Self {
         let contains = |name, text: &str| headers.get_all(name).iter().any(|value| value.to_str().is_ok_and(|value| value.contains(text)));
-        Self { protobuf: contains(header::ACCEPT, "application/protobuf"), gzip: contains(header::ACCEPT_ENCODING, "gzip") }
+        Self { protobuf: contains(header::ACCEPT, "application/protobuf"), coding: Coding::of(headers) }
     }
 
     /// The same for an answer that exists as JSON only.
@@ -95,10 +96,10 @@ pub(crate) fn warn(headers: &mut HeaderMap, warnings: &[String]) {
 
 fn written(budget: &Budget, stop: CancellationToken, answer: &Answer, accepts: Accepts) -> Result<Written, QueryError> {
     let write = || -> Result<Written, WriteError> {
-        let mut writer = Writer::new(budget, stop.clone(), accepts.gzip);
+        let mut writer = Writer::new(budget, stop.clone(), accepts.coding);
         if accepts.protobuf {
             let message = protobuf(budget, stop, answer)?;
-            if !accepts.gzip {
+            if accepts.coding == Coding::Plain {
                 return Ok(message);
             }
             message.write_to(&mut writer)?;
@@ -131,7 +132,7 @@ fn protobuf(budget: &Budget, stop: CancellationToken, answer: &Answer) -> Result
 
 /// Trace by trace: a message is what its parts are one after another.
 fn search_protobuf(budget: &Budget, stop: CancellationToken, answer: &SearchResponse) -> Result<Written, WriteError> {
-    let mut writer = Writer::new(budget, stop, false);
+    let mut writer = Writer::new(budget, stop, Coding::Plain);
     for trace in &answer.traces {
         let one = SearchResponse { traces: vec![with_first_set(trace)], metrics: None };
         writer.write_all(&one.encode_to_vec())?;

@@ -22,7 +22,7 @@ use vivace_proto::tempopb::{
 };
 use vivace_server::tenant;
 
-use crate::combine::{TagCombiner, ValueCombiner, flat, untyped, with_first_set};
+use crate::combine::{TagCombiner, ValueCombiner, ValueTypes, flat, untyped, with_first_set};
 use crate::error::QueryError;
 use crate::frontend::{Search, TagValues, Tags, attribute_of_v1, intrinsics, intrinsics_v1};
 use crate::http::QueryApi;
@@ -204,11 +204,14 @@ impl<T: Message> Outlet<T> {
 }
 
 async fn run_search(mut search: Search, mut outlet: Outlet<SearchResponse>) -> Result<u64, QueryError> {
+    let mut types = ValueTypes::default();
     let mut last = Instant::now();
     while search.step().await? {
         if last.elapsed() >= INTERVAL && outlet.is_free() {
             let metrics = Some(search.result.metrics());
-            packets(search.result.take_presentable()).into_iter().try_for_each(|traces| outlet.add(SearchResponse { traces, metrics }))?;
+            let mut traces = search.result.take_presentable();
+            types.reconcile(&mut traces);
+            packets(traces).into_iter().try_for_each(|traces| outlet.add(SearchResponse { traces, metrics }))?;
             last = Instant::now();
         }
     }
@@ -219,6 +222,7 @@ async fn run_search(mut search: Search, mut outlet: Outlet<SearchResponse>) -> R
     let (SearchResponse { mut traces, metrics }, _held) = result.finish();
     // They were known as a whole when they were sent.
     traces.retain(|trace| !sent.contains(&trace.trace_id));
+    types.reconcile(&mut traces);
     for traces in packets(traces) {
         let traces = traces.iter().map(with_first_set).collect();
         outlet.add(SearchResponse { traces, metrics })?;

@@ -36,6 +36,8 @@ const WINDOWS_PERCENT: u64 = 25;
 const SEND_BUFFER_BYTES: usize = 64 << 10;
 /// The largest head of an HTTP/1 request, and what is read ahead of a body, bytes.
 const READ_BUFFER_BYTES: usize = 128 << 10;
+/// Headers of an HTTP/1 request. Proxies and meshes add theirs to those of each client; more is 431.
+const MAX_HEADERS: usize = 256;
 
 /// What the connections of a listener share.
 pub(crate) struct Context {
@@ -145,7 +147,7 @@ pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
 fn builder(options: &ConnectionOptions, window_bytes: u32) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     // Its own timeout for heads would end connections that idle between two requests too.
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(READ_BUFFER_BYTES);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(READ_BUFFER_BYTES).max_headers(MAX_HEADERS);
     builder
         .http2()
         .timer(TokioTimer::new())

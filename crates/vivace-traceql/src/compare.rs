@@ -305,7 +305,7 @@ mod tests {
         Value::StrArray(items.iter().map(|s| Arc::from(*s)).collect())
     }
 
-    fn regex(text: &str) -> Arc<regex::Regex> {
+    fn regex(text: &str) -> Arc<pattern::Pattern> {
         Arc::new(pattern::compile(text).expect("a pattern"))
     }
 

@@ -1,6 +1,6 @@
 //! Why a text is no query, or asks for what there is not: with the place in the text, for people.
 
-/// Why a query is refused. All variants are the client's fault (HTTP 400).
+/// Why a query is refused. All variants but [`QueryError::Busy`] are the client's fault (HTTP 400).
 ///
 /// Source: docs/facts/traceql.md, "Static rules".
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -25,6 +25,9 @@ pub enum QueryError {
     /// The query makes sense and cannot be answered here.
     #[error("{0} is not supported yet")]
     Unsupported(String),
+    /// The query makes sense and there is no room for it just now; this one is not the client's fault.
+    #[error("{0}")]
+    Busy(String),
 }
 
 /// Where a text stops being a query, and why.
@@ -43,6 +46,21 @@ impl ParseError {
     pub(crate) fn at(source: &str, offset: usize, reason: String) -> Self {
         let before = source.get(..offset).unwrap_or(source);
         let line_start = before.rfind('\n').map_or(0, |at| at + 1);
-        Self { line: before.matches('\n').count() + 1, column: before[line_start..].chars().count() + 1, reason }
+        Self { line: before.matches('\n').count() + 1, column: before[line_start..].chars().count() + 1, reason: in_a_line(&reason) }
     }
+}
+
+/// Characters of a message that quotes what a client has sent: its beginning and its end, where the reason stands.
+const LINE_START: usize = 160;
+const LINE_END: usize = 100;
+
+/// A message short enough for one line, cut in the middle. Queries may be large, and so may what is quoted of them.
+pub(crate) fn in_a_line(message: &str) -> String {
+    let chars = message.chars().count();
+    if chars <= LINE_START + LINE_END {
+        return message.to_owned();
+    }
+    let start: String = message.chars().take(LINE_START).collect();
+    let end: String = message.chars().skip(chars - LINE_END).collect();
+    format!("{start}…{end}")
 }

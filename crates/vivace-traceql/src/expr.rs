@@ -6,7 +6,7 @@ use crate::arithmetic::{negated, not};
 use crate::ast::{Arithmetic, Field, FieldOp, UnaryOp};
 use crate::compare::{CompareOp, Hex, Val, compare};
 use crate::error::QueryError;
-use crate::{Attribute, Batch, Comparison, Intrinsic, RowParts, TraceRow, Value, pattern};
+use crate::{Attribute, Batch, Comparison, Intrinsic, Pattern, RowParts, TraceRow, Value, pattern};
 
 /// The columns that a query needs, as they are collected.
 #[derive(Debug, Clone)]
@@ -177,7 +177,7 @@ pub(crate) fn literal(attribute: &Attribute, op: CompareOp, literal: &Value) -> 
 /// The attribute of a direct comparison with a literal or a pattern, and how it is compared.
 pub(crate) fn direct_comparison(field: &Field) -> Option<(&Attribute, Literal)> {
     let Field::Binary { op, left, right } = field else { return None };
-    let matched = |text: &str, make: fn(Arc<regex::Regex>) -> Comparison| match regex(text) {
+    let matched = |text: &str, make: fn(Arc<Pattern>) -> Comparison| match pattern::compiled(text) {
         Ok(pattern) => Literal::Typed(make(pattern)),
         Err(_) => Literal::Never,
     };
@@ -227,10 +227,6 @@ pub(crate) fn each_attribute(field: &Field, visit: &mut dyn FnMut(&Attribute)) {
     }
 }
 
-pub(crate) fn regex(text: &str) -> Result<Arc<regex::Regex>, QueryError> {
-    pattern::compiled(text).map_err(|error| QueryError::Invalid(pattern::refusal(&Value::Str(text.into()), &error)))
-}
-
 impl Expr {
     pub(crate) fn new(field: &Field, columns: &mut Columns) -> Result<Self, QueryError> {
         Ok(match field {
@@ -244,22 +240,20 @@ impl Expr {
                 Self::NotExists { of: Box::new(Self::new(of, columns)?), events, links }
             }
             Field::Binary { op: op @ (FieldOp::And | FieldOp::Or), .. } => {
-                let (mut chain, mut rest) = (Vec::new(), field);
-                while let Field::Binary { op: inner, left, right } = rest
-                    && inner == op
-                {
-                    chain.push(&**right);
-                    rest = left;
+                let (mut items, mut rest) = (Vec::new(), vec![field]);
+                while let Some(next) = rest.pop() {
+                    match next {
+                        Field::Binary { op: inner, left, right } if inner == op => rest.extend([&**right, &**left]),
+                        item => items.push(Self::new(item, columns)?),
+                    }
                 }
-                chain.push(rest);
-                let items = chain.into_iter().rev().map(|item| Self::new(item, columns)).collect::<Result<_, _>>()?;
                 if *op == FieldOp::And { Self::All(items) } else { Self::Any(items) }
             }
             Field::Binary { op: op @ (FieldOp::Regex | FieldOp::NotRegex), left, right } => {
                 let Field::Literal(Value::Str(text)) = &**right else {
                     return Err(QueryError::Invalid(format!("invalid type for =~ or !~: {right}")));
                 };
-                let pattern = regex(text)?;
+                let pattern = pattern::compiled(text)?;
                 let comparison = if *op == FieldOp::Regex { Comparison::Regex(pattern) } else { Comparison::NotRegex(pattern) };
                 Self::Match(Box::new(Self::new(left, columns)?), comparison)
             }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use vivace_core::TimeRange;
 
-use crate::{Attribute, Value};
+use crate::{Attribute, Pattern, Value};
 
 /// What a query must be given: a filter that skips traces which cannot match, and the attributes it looks at.
 ///
@@ -104,9 +104,9 @@ pub enum Comparison {
     /// `>= v`
     GreaterEqual(Value),
     /// `=~ "…"`, anchored
-    Regex(Arc<regex::Regex>),
+    Regex(Arc<Pattern>),
     /// `!~ "…"`, anchored
-    NotRegex(Arc<regex::Regex>),
+    NotRegex(Arc<Pattern>),
     /// `!= nil`
     Exists,
     /// `= nil`

@@ -11,8 +11,8 @@ use crate::error::QueryError;
 use crate::expr::{At, Columns, Operand};
 use crate::need::{Need, all_of, any_need};
 use crate::{
-    Attribute, Batch, Comparison, Condition, Fetch, Intrinsic, RowParts, Scope, SearchPlan, SpanFilter, Status, TraceFilter, TraceRow,
-    Value,
+    Attribute, Batch, Comparison, Condition, Fetch, Intrinsic, Pattern, RowParts, Scope, SearchPlan, SpanFilter, Status, TraceFilter,
+    TraceRow, Value,
 };
 
 /// Tags whose value may be part of the attribute's.
@@ -151,10 +151,7 @@ impl Test {
             let of = |scope| Condition { attribute: Attribute::Named { scope, key: key.into() }, comparison: comparison.clone() };
             Self(vec![of(Scope::Resource), of(Scope::Span)])
         };
-        let contains = || match regex::Regex::new(&regex::escape(value)) {
-            Ok(pattern) => Comparison::Regex(Arc::new(pattern)),
-            Err(_) => Comparison::Equal(Value::Str(value.into())),
-        };
+        let contains = || Comparison::Regex(Arc::new(Pattern::of_part(value)));
         match key {
             "root.name" => intrinsic(Intrinsic::RootName, contains()),
             "root.service.name" => intrinsic(Intrinsic::RootService, contains()),

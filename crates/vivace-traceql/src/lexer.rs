@@ -54,6 +54,23 @@ pub(crate) fn tokens(source: &str) -> Result<Vec<Spanned>, ParseError> {
     }
 }
 
+/// All tokens before the first place that is none, the last one [`Token::End`].
+pub(crate) fn tokens_as_far_as_they_go(source: &str) -> Vec<Spanned> {
+    let mut lexer = Lexer { source, at: 0 };
+    let mut tokens = Vec::new();
+    loop {
+        let is_over = lexer.skip_space().is_err();
+        let start = lexer.at;
+        match lexer.token() {
+            Ok(token) if !is_over && token != Token::End => tokens.push(Spanned { token, start, end: lexer.at }),
+            _ => {
+                tokens.push(Spanned { token: Token::End, start, end: start });
+                return tokens;
+            }
+        }
+    }
+}
+
 struct Lexer<'a> {
     source: &'a str,
     at: usize,

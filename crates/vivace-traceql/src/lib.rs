@@ -49,7 +49,7 @@ pub use metrics::{
     Sample, Series, SpanAttributes,
 };
 pub use parser::{MAX_HEIGHT, MAX_NESTING, MAX_QUERY_BYTES, parse, parse_attribute};
-pub use pattern::{MAX_REGEX_BYTES, MAX_REGEXES, compile as compile_pattern};
+pub use pattern::{MAX_PATTERN_BYTES, MAX_PATTERNS_BYTES, Pattern, compile as compile_pattern};
 pub use plan::{DEFAULT_SPANS_PER_SPANSET, SearchPlan};
 pub use request::{DEFAULT_SEARCH_LIMIT, TagScope, search_limit, tag_limit, tag_names_answer, tag_values_answer};
 pub use tags::{MAX_TAG_FILTER_GROUPS, TagFilter, TagValue, fixed_tag_values};

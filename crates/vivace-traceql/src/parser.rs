@@ -8,6 +8,7 @@ mod pipeline;
 use crate::ast::Query;
 use crate::error::{ParseError, QueryError};
 use crate::lexer::{self, Spanned, Token};
+use crate::pattern::Patterns;
 use crate::{Attribute, Intrinsic, Scope, Value, validate};
 
 /// Longer query texts are refused before they are parsed.
@@ -16,8 +17,11 @@ pub const MAX_QUERY_BYTES: usize = 128 * 1024;
 /// How deep parentheses and prefix operators may be nested.
 pub const MAX_NESTING: usize = 100;
 
-/// How many operators may stand above one operand, as in a long chain of `||`.
+/// How many operators may stand above one operand, as in a long chain of `+`. A chain of `&&`, or of `||`, may be as long as the text.
 pub const MAX_HEIGHT: usize = 1000;
+
+/// Longer chains of one of `&&` and `||` become trees that are as low as they can be.
+const CHAIN: usize = 100;
 
 const KEYWORDS: &[&str] = &[
     "true",
@@ -89,7 +93,7 @@ pub(crate) fn parse_unchecked(text: &str) -> Result<Query, QueryError> {
     if text.len() > MAX_QUERY_BYTES {
         return Err(QueryError::TooLong { bytes: text.len(), max: MAX_QUERY_BYTES });
     }
-    Ok(Parser { source: text, tokens: lexer::tokens(text)?, at: 0, nesting: 0, regexes: 0 }.query()?)
+    Ok(Parser { source: text, tokens: lexer::tokens(text)?, at: 0, nesting: 0, patterns: Patterns::default() }.query()?)
 }
 
 /// Reads one attribute or intrinsic, as tag value requests name it: `resource.service.name`, `.foo`, `name`, `span:kind`.
@@ -99,7 +103,7 @@ pub(crate) fn parse_unchecked(text: &str) -> Result<Query, QueryError> {
 /// # Errors
 /// Anything else, with its position.
 pub fn parse_attribute(identifier: &str) -> Result<Attribute, ParseError> {
-    let mut parser = Parser { source: identifier, tokens: lexer::tokens(identifier)?, at: 0, nesting: 0, regexes: 0 };
+    let mut parser = Parser { source: identifier, tokens: lexer::tokens(identifier)?, at: 0, nesting: 0, patterns: Patterns::default() };
     let attribute = match parser.peek() {
         Token::ParentAttribute(Attribute::Named { key, .. }) => {
             let key = key.clone();
@@ -134,7 +138,7 @@ struct Parser<'a> {
     tokens: Vec<Spanned>,
     at: usize,
     nesting: usize,
-    regexes: usize,
+    patterns: Patterns,
 }
 
 impl Parser<'_> {
@@ -293,6 +297,21 @@ impl Parser<'_> {
         let result = parse(self);
         self.nesting -= 1;
         result
+    }
+
+    /// Joins the operands of a chain of one operator that may be joined in any order.
+    fn chain<T>(
+        &self,
+        mut operands: Vec<Tree<T>>,
+        join: &impl Fn(Tree<T>, Tree<T>) -> Result<Tree<T>, ParseError>,
+    ) -> Result<Tree<T>, ParseError> {
+        if operands.len() > CHAIN {
+            let rest = operands.split_off(operands.len() / 2);
+            return join(self.chain(operands, join)?, self.chain(rest, join)?);
+        }
+        let mut operands = operands.into_iter();
+        let Some(first) = operands.next() else { return self.unexpected("an operand") };
+        operands.try_fold(first, join)
     }
 
     /// The height of a node above two others.

@@ -8,12 +8,13 @@ use crate::ast::{Field, FieldOp, Spansets, Stage};
 use crate::compare::CompareOp;
 use crate::error::QueryError;
 use crate::expr::{Columns, Filter, each_attribute};
-use crate::lexer::{self, Token};
+use crate::lexer::{self, Spanned, Token};
 use crate::need::{self, Need};
 use crate::types::Type;
-use crate::{Attribute, Batch, Fetch, Intrinsic, Kind, RowParts, SpanFilter, Status, TraceFilter, TraceRow, Value, parse};
+use crate::{Attribute, Batch, Fetch, Kind, MAX_NESTING, RowParts, SpanFilter, Status, TraceFilter, TraceRow, Value, parse};
 
-/// Ways to satisfy the `||`s of a tag filter above which it is refused.
+/// Ways to satisfy the `||`s of a tag filter above which they are not looked at one by one: then no value is pinned, and a filter that
+/// mentions the requested tag passes everything.
 pub const MAX_TAG_FILTER_GROUPS: usize = 100;
 
 /// A value as tag value requests return it.
@@ -82,7 +83,7 @@ impl TagFilter {
     /// The range is that of [`Fetch`].
     ///
     /// # Errors
-    /// [`QueryError::Invalid`] above [`MAX_TAG_FILTER_GROUPS`] ways to satisfy the `||`s.
+    /// [`QueryError::Busy`]: there is no room for its regular expressions just now.
     pub fn parse(q: &str, requested: Option<&Attribute>, range: TimeRange) -> Result<Self, QueryError> {
         let fetch = Fetch {
             range,
@@ -97,7 +98,12 @@ impl TagFilter {
         let mut columns = Columns::default();
         let mut groups = Vec::new();
         let mut needs = Vec::new();
-        for group in groups_of(&field)? {
+        let ways = match groups_of(&field) {
+            Some(groups) => groups,
+            None if mentions(&field, requested) => return Ok(filter),
+            None => vec![vec![&field]],
+        };
+        for group in ways {
             match pinned_value(&group, requested) {
                 Some(value) if filter.pinned.contains(value) => continue,
                 Some(value) => {
@@ -173,54 +179,113 @@ impl TagFilter {
     }
 }
 
-/// The expression of the plain filter at the start of the query.
+/// The expression of the plain filter at the start of the query, without the conditions that are still being typed.
 fn first_filter(q: &str) -> Option<Field> {
-    let query = match parse(q) {
-        Err(QueryError::Parse(_)) => parse(&completed(q)?).ok()?,
-        other => other.ok()?,
-    };
-    match query.pipeline()?.stages.first()? {
-        Stage::Spansets(Spansets::Filter(field)) => Some(field.clone()),
+    match parse(q) {
+        Ok(query) => match query.pipeline()?.stages.first()? {
+            Stage::Spansets(Spansets::Filter(field)) => without_bare(field),
+            _ => None,
+        },
+        // Nobody types so much by hand, and every prefix of it would be looked at again.
+        Err(QueryError::TooLong { .. }) => None,
+        Err(_) => Typing { q, tokens: lexer::tokens_as_far_as_they_go(q), at: 0 }.filter(),
+    }
+}
+
+/// The expression without attributes that are compared with nothing: whoever has typed a name goes on with an operator.
+fn without_bare(field: &Field) -> Option<Field> {
+    match field {
+        Field::Attribute(_) => None,
+        Field::Binary { op: op @ (FieldOp::And | FieldOp::Or), left, right } => joined(*op, without_bare(left), without_bare(right)),
+        whole => Some(whole.clone()),
+    }
+}
+
+/// What is left of two conditions, either of which may have been left out: then it holds.
+fn joined(op: FieldOp, left: Option<Field>, right: Option<Field>) -> Option<Field> {
+    match (left, right) {
+        (Some(left), Some(right)) => Some(Field::Binary { op, left: Box::new(left), right: Box::new(right) }),
+        (one, other) if op == FieldOp::And => one.or(other),
         _ => None,
     }
 }
 
-/// The text with comparisons that lack their right side replaced by `true` and closing braces added.
-fn completed(q: &str) -> Option<String> {
-    let tokens = lexer::tokens(q).ok()?;
-    let is_attribute = |token: &Token| match token {
-        Token::Attribute(_) => true,
-        Token::Word(word) => Intrinsic::from_text(word).is_some(),
-        _ => false,
-    };
-    let is_comparison = |token: &Token| matches!(token, Token::Symbol("=" | "!=" | "<" | "<=" | ">" | ">=" | "=~" | "!~"));
-    let ends = |token: &Token| matches!(token, Token::End | Token::Symbol("}" | ")" | "&&" | "||"));
-    let mut text = String::with_capacity(q.len());
-    let mut copied = 0;
-    let mut open = 0usize;
-    for (i, token) in tokens.iter().enumerate() {
-        match token.token {
-            Token::Symbol("{") => open += 1,
-            Token::Symbol("}") => open = open.saturating_sub(1),
-            _ => {}
-        }
-        if let [attribute, operator, next, ..] = &tokens[i..]
-            && is_attribute(&attribute.token)
-            && is_comparison(&operator.token)
-            && ends(&next.token)
-        {
-            text.push_str(&q[copied..attribute.start]);
-            text.push_str("true");
-            copied = operator.end;
-        }
-    }
-    text.push_str(&q[copied..]);
-    text.push_str(&" }".repeat(open));
-    Some(text)
+/// A query that cannot be read as a whole.
+struct Typing<'a> {
+    q: &'a str,
+    /// Up to what is no token, such as a text without its closing quote.
+    tokens: Vec<Spanned>,
+    at: usize,
 }
 
-/// The conditions of every way to satisfy the expression.
-fn groups_of(field: &Field) -> Result<Vec<Vec<&Field>>, QueryError> {
+impl Typing<'_> {
+    fn is(&self, at: usize, symbols: &[&str]) -> bool {
+        matches!(&self.tokens[at].token, Token::Symbol(symbol) if symbols.contains(symbol))
+    }
+
+    fn is_end(&self, at: usize) -> bool {
+        self.tokens[at].token == Token::End
+    }
+
+    fn filter(mut self) -> Option<Field> {
+        if !self.is(0, &["{"]) {
+            return None;
+        }
+        self.at = 1;
+        let field = self.conditions(0);
+        // What is combined with other spansets is no plain filter.
+        let is_plain = self.is_end(self.at) || (self.is(self.at, &["}"]) && (self.is_end(self.at + 1) || self.is(self.at + 1, &["|"])));
+        field.filter(|_| is_plain)
+    }
+
+    /// Conditions up to what closes them. None: all of them are left out, or one that would do is.
+    fn conditions(&mut self, depth: usize) -> Option<Field> {
+        let mut all = self.condition(depth);
+        loop {
+            let op = match self.tokens[self.at].token {
+                Token::Symbol("&&") => FieldOp::And,
+                Token::Symbol("||") => FieldOp::Or,
+                _ => return all,
+            };
+            self.at += 1;
+            let next = self.condition(depth);
+            all = joined(op, all, next);
+        }
+    }
+
+    /// One condition, if it is whole.
+    fn condition(&mut self, depth: usize) -> Option<Field> {
+        let (start, mut end, mut open) = (self.at, self.at, 0usize);
+        while !self.is_end(end) && !self.is(end, &["{", "}"]) && (open > 0 || !self.is(end, &["&&", "||", ")"])) {
+            open = (open + usize::from(self.is(end, &["("]))) - usize::from(self.is(end, &[")"]));
+            end += 1;
+        }
+        self.at = end;
+        if start == end {
+            return None;
+        }
+        let text = &self.q[self.tokens[start].start..self.tokens[end - 1].end];
+        if open == 0
+            && let Ok(query) = parse(&format!("{{ {text} }}"))
+            && let Some(Stage::Spansets(Spansets::Filter(field))) = query.pipeline().and_then(|pipeline| pipeline.stages.first())
+        {
+            return without_bare(field);
+        }
+        if !self.is(start, &["("]) || depth == MAX_NESTING {
+            return None;
+        }
+        self.at = start + 1;
+        let inner = self.conditions(depth + 1);
+        let closed = self.at + usize::from(self.is(self.at, &[")"]));
+        // `(…) = ` is half a condition, whatever stands in its parentheses.
+        let is_all_of_it = closed == end;
+        self.at = end;
+        inner.filter(|_| is_all_of_it)
+    }
+}
+
+/// The conditions of every way to satisfy the expression; none above [`MAX_TAG_FILTER_GROUPS`] ways.
+fn groups_of(field: &Field) -> Option<Vec<Vec<&Field>>> {
     let groups = match field {
         Field::Literal(Value::Bool(true)) => vec![Vec::new()],
         Field::Literal(_) => Vec::new(),
@@ -231,20 +296,14 @@ fn groups_of(field: &Field) -> Result<Vec<Vec<&Field>>, QueryError> {
         }
         Field::Binary { op: FieldOp::And, left, right } => {
             let (left, right) = (groups_of(left)?, groups_of(right)?);
-            check_groups(left.len() * right.len())?;
+            if left.len() * right.len() > MAX_TAG_FILTER_GROUPS {
+                return None;
+            }
             left.iter().flat_map(|a| right.iter().map(move |b| a.iter().chain(b).copied().collect())).collect()
         }
         condition => vec![vec![condition]],
     };
-    check_groups(groups.len())?;
-    Ok(groups)
-}
-
-fn check_groups(groups: usize) -> Result<(), QueryError> {
-    if groups > MAX_TAG_FILTER_GROUPS {
-        return Err(QueryError::Invalid(format!("the filter can be satisfied in {groups} ways, the limit is {MAX_TAG_FILTER_GROUPS}")));
-    }
-    Ok(())
+    Some(groups).filter(|groups| groups.len() <= MAX_TAG_FILTER_GROUPS)
 }
 
 /// The literal that a group's `requested = literal` names.

@@ -6,14 +6,14 @@ use crate::ast::{
     Aggregate, Field, FieldOp, FirstStage, LaterStage, Metrics, OverTime, Pipeline, Query, Root, Scalar, ScalarFilter, SpansetOp, Spansets,
     Stage,
 };
-use crate::error::QueryError;
+use crate::error::{QueryError, in_a_line};
 use crate::types::{self, Misfit, Type};
 use crate::{Attribute, Scope, Value, pattern};
 
 type Check<T = ()> = Result<T, QueryError>;
 
 fn refuse<T>(message: String) -> Check<T> {
-    Err(QueryError::Invalid(message))
+    Err(QueryError::Invalid(in_a_line(&message)))
 }
 
 pub(crate) fn query(query: &Query) -> Check {
@@ -106,9 +106,7 @@ pub(crate) fn check_field(field: &Field) -> Check<Type> {
                 let Field::Literal(Value::Str(text)) = &**right else {
                     return refuse(format!("invalid type for =~ or !~: {right}"));
                 };
-                if let Err(error) = pattern::compiled(text) {
-                    return refuse(pattern::refusal(right, &error));
-                }
+                pattern::compiled(text)?;
             }
             Ok(types::of_binary(*op, left_type, right_type))
         }

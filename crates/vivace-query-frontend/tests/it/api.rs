@@ -294,6 +294,13 @@ async fn large_answers_are_compressed_for_those_who_take_it() {
     assert_eq!(text, plain.text());
     let small = get_with(&frontend.http, "/api/search?q=%7B%7B", &[("accept-encoding", "gzip")]).await;
     assert_eq!(small.headers.get("content-encoding"), None);
+    for (asked, coding) in [("GZIP", Some("gzip")), ("*", Some("gzip")), ("gzip;q=0", None), ("br, gzip;q=0.5", Some("gzip"))] {
+        let reply = get_with(&frontend.http, "/api/v2/traces/1", &[("accept-encoding", asked)]).await;
+        assert_eq!(reply.headers.get("content-encoding").map(|value| value.to_str().unwrap()), coding, "{asked}");
+    }
+    // What is not coded is refused, however small the answer is.
+    let small = get_with(&frontend.http, "/api/v2/search/tags?scope=intrinsic", &[("accept-encoding", "gzip, identity;q=0")]).await;
+    assert_eq!((small.status, &small.headers["content-encoding"]), (200, &"gzip".parse().unwrap()));
 }
 
 #[tokio::test]
@@ -303,4 +310,75 @@ async fn a_process_without_queriers_is_not_ready() {
     assert_eq!((reply.status, reply.text()), (503, "query-frontend not ready: no querier is connected\n"));
     let _querier = Querier::connect(&frontend.grpc, "one", 1, std::sync::Arc::new(nothing)).await;
     assert_eq!(get(&frontend.http, "/ready").await.status, 200);
+}
+
+#[tokio::test]
+async fn requests_with_many_headers_are_taken() {
+    let (frontend, _querier) = Frontend::idle().await;
+    let names: Vec<String> = (0..300).map(|n| format!("x-mesh-{n}")).collect();
+    let headers: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "value")).collect();
+    assert_eq!(get_with(&frontend.http, "/api/echo", &headers[..250]).await.status, 200);
+    assert_eq!(get_with(&frontend.http, "/api/echo", &headers).await.status, 431);
+}
+
+#[tokio::test]
+async fn values_of_any_name_are_asked_for_in_the_first_version() {
+    let (frontend, querier) = Frontend::idle().await;
+    let names = [
+        ("1abc", "1abc"),
+        ("a%20b", "a b"),
+        ("a%22b%5Cc", "a\"b\\c"),
+        ("%7B%7D%3D", "{}="),
+        ("a%0Ab", "a\nb"),
+        ("%C3%BC'", "ü'"),
+        ("a/b", "a/b"),
+    ];
+    for (escaped, name) in names {
+        let reply = get(&frontend.http, &format!("/api/search/tag/{escaped}/values")).await;
+        assert_eq!(reply.status, 200, "{name}: {}", reply.text());
+        let jobs = querier.jobs.lock();
+        let Some(Work::TagValuesRecent(request)) = &jobs.last().unwrap().work else { panic!("{jobs:?}") };
+        let asked = vivace_traceql::parse_attribute(&request.tag_name).unwrap();
+        assert_eq!(asked, vivace_traceql::Attribute::Named { scope: vivace_traceql::Scope::Unscoped, key: name.into() });
+    }
+}
+
+#[tokio::test]
+async fn times_of_another_unit_are_named_everywhere() {
+    let (frontend, querier) = Frontend::idle().await;
+    for path in [
+        "/api/search?q=%7B%7D&",
+        "/api/search/tags?",
+        "/api/v2/search/tags?",
+        "/api/search/tag/a/values?",
+        "/api/v2/search/tag/.a/values?",
+        "/api/metrics/query_range?q=%7B%7D%7Crate()&",
+        "/api/metrics/query?q=%7B%7D%7Crate()&",
+        "/api/traces/1?",
+        "/api/v2/traces/1?",
+    ] {
+        for (start, end, unit) in
+            [(1_700_000_000_000_u64, 1_700_000_100_000_u64, "milliseconds"), (1_700_000_000_000_000, 1_700_000_100_000_000, "microseconds")]
+        {
+            let reply = get(&frontend.http, &format!("{path}start={start}&end={end}")).await;
+            assert_eq!(reply.status, 400, "{path}");
+            assert!(reply.text().starts_with(&format!("invalid start: {start} seems to be in {unit}; ")), "{}", reply.text());
+        }
+    }
+    assert!(querier.jobs.lock().is_empty());
+}
+
+#[tokio::test]
+async fn errors_quote_little_of_what_was_sent() {
+    let (frontend, _querier) = Frontend::idle().await;
+    let long = "x".repeat(40_000);
+    for path in [
+        format!("/api/search?q=%7Bname=~%60({long}%60%7D"),
+        format!("/api/v2/search/tag/{long}/values"),
+        format!("/api/search?start={long}"),
+    ] {
+        let reply = get(&frontend.http, &path).await;
+        assert_eq!(reply.status, 400);
+        assert!(reply.text().chars().count() <= 1001, "{}", reply.text().len());
+    }
 }

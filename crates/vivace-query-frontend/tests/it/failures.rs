@@ -228,6 +228,64 @@ async fn a_client_that_leaves_cancels_its_query() {
     eventually("the job is cancelled", || querier.cancelled.lock().len() == 1).await;
 }
 
+/// Everything that works for a query ends within a second when whoever asked has gone, for every kind of query.
+#[tokio::test]
+async fn a_client_that_leaves_ends_every_kind_of_query_over_http() {
+    for path in [
+        "/api/search?q=%7B%7D",
+        "/api/search?tags=a%3Db",
+        "/api/search?q=%7B%7D%7Ccount()%3E1",
+        "/api/search/tags",
+        "/api/v2/search/tags",
+        "/api/search/tag/a/values",
+        "/api/v2/search/tag/span.a/values",
+        "/api/metrics/query_range?q=%7B%7D%7Crate()",
+        "/api/metrics/query?q=%7B%7D%7Crate()",
+        "/api/traces/1",
+        "/api/v2/traces/1",
+    ] {
+        let (frontend, querier) = Frontend::with(&Config::default(), |_| Outcome::Hang).await;
+        let query = request(&frontend, path);
+        eventually("a job runs", || !querier.jobs.lock().is_empty()).await;
+        drop(query);
+        all_cancelled(path, &querier).await;
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_ends_every_kind_of_query_over_grpc() {
+    use vivace_proto::tempopb::streaming_querier_client::StreamingQuerierClient;
+    use vivace_proto::tempopb::{QueryInstantRequest, QueryRangeRequest, SearchRequest, SearchTagValuesRequest, SearchTagsRequest};
+    let end = vivace_server::clock::unix_nanos();
+    let (start, query) = (end - 3_600_000_000_000, "{} | rate()".to_owned());
+    for kind in 0..7 {
+        let (frontend, querier) = Frontend::with(&Config::default(), |_| Outcome::Hang).await;
+        let mut client = StreamingQuerierClient::connect(frontend.grpc.clone()).await.unwrap();
+        let values = SearchTagValuesRequest { tag_name: ".a".to_owned(), ..Default::default() };
+        let range = QueryRangeRequest { query: query.clone(), start, end, step: 60_000_000_000, ..Default::default() };
+        let stream: Box<dyn std::any::Any> = match kind {
+            0 => Box::new(client.search(SearchRequest { query: "{}".to_owned(), ..Default::default() }).await.unwrap()),
+            1 => Box::new(client.search_tags(SearchTagsRequest::default()).await.unwrap()),
+            2 => Box::new(client.search_tags_v2(SearchTagsRequest::default()).await.unwrap()),
+            3 => Box::new(client.search_tag_values(values).await.unwrap()),
+            4 => Box::new(client.search_tag_values_v2(values).await.unwrap()),
+            5 => Box::new(client.metrics_query_range(range).await.unwrap()),
+            _ => Box::new(client.metrics_query_instant(QueryInstantRequest { query: query.clone(), start, end }).await.unwrap()),
+        };
+        eventually("a job runs", || !querier.jobs.lock().is_empty()).await;
+        drop(stream);
+        all_cancelled(&format!("stream {kind}"), &querier).await;
+    }
+}
+
+async fn all_cancelled(what: &str, querier: &Querier) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(1);
+    while querier.jobs.lock().len() != querier.cancelled.lock().len() {
+        assert!(tokio::time::Instant::now() < deadline, "{what}: {} jobs, {:?}", querier.jobs.lock().len(), querier.cancelled.lock());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 #[tokio::test]
 async fn a_full_queue_is_429() {
     let mut config = Config::default();

@@ -5,7 +5,6 @@ use crate::ast::{Arithmetic, Field, FieldOp, UnaryOp};
 use crate::compare::CompareOp;
 use crate::error::ParseError;
 use crate::fold;
-use crate::pattern::MAX_REGEXES;
 
 /// How tightly operators bind. Source: docs/facts/traceql.md, "Precedence and associativity".
 pub(super) mod level {
@@ -61,11 +60,17 @@ impl Parser<'_> {
     pub(super) fn field(&mut self, min: u8) -> Result<Tree<Field>, ParseError> {
         let mut left = self.operand()?;
         while let Some((op, level)) = self.symbol().and_then(field_op).filter(|(_, level)| *level >= min) {
-            if matches!(op, FieldOp::Regex | FieldOp::NotRegex) {
-                self.regexes += 1;
-                if self.regexes > MAX_REGEXES {
-                    return self.refuse(self.at, format!("more than {MAX_REGEXES} regular expressions"));
+            if matches!(op, FieldOp::And | FieldOp::Or) {
+                let symbol = self.symbol();
+                let mut operands = vec![left];
+                while self.symbol() == symbol {
+                    self.at += 1;
+                    operands.push(self.nested(|p| p.field(level + 1))?);
                 }
+                left = self.chain(operands, &|a: Tree<Field>, b: Tree<Field>| {
+                    Ok(Tree { height: self.above(a.height, b.height)?, node: fold::binary(op, a.node, b.node) })
+                })?;
+                continue;
             }
             self.at += 1;
             let is_nil_test = matches!(op, FieldOp::Compare(CompareOp::Equal | CompareOp::NotEqual));
@@ -77,6 +82,11 @@ impl Parser<'_> {
             // The power alone associates to the right.
             let right = self.nested(|p| p.field(if level == level::POWER { level } else { level + 1 }))?;
             let height = self.above(left.height, right.height)?;
+            if let (FieldOp::Regex | FieldOp::NotRegex, Field::Literal(crate::Value::Str(text))) = (op, &right.node)
+                && let Err(reason) = self.patterns.add(text)
+            {
+                return self.refuse(self.at - 1, reason);
+            }
             left = Tree { node: fold::binary(op, left.node, right.node), height };
         }
         Ok(left)

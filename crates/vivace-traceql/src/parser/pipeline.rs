@@ -194,9 +194,15 @@ impl Parser<'_> {
                 break;
             }
             let at = self.at;
-            self.at += 1;
-            let right = self.nested(|p| p.expression(if level == level::POWER { level } else { level + 1 }))?;
-            left = self.combine(at, symbol, left, right)?;
+            let mut operands = vec![left];
+            while self.symbol() == Some(symbol) {
+                self.at += 1;
+                operands.push(self.nested(|p| p.expression(if level == level::POWER { level } else { level + 1 }))?);
+                if !matches!(symbol, "&&" | "||") {
+                    break;
+                }
+            }
+            left = self.chain(operands, &|a, b| self.combine(at, symbol, a, b))?;
         }
         Ok(left)
     }

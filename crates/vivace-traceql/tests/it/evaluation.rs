@@ -295,3 +295,19 @@ fn a_trace_of_a_hundred_thousand_spans() {
         }
     }
 }
+
+/// A long chain is a low tree, and finds what a short one does.
+#[test]
+fn chains_may_be_as_long_as_a_query() {
+    let same = |long: &str, short: &str| assert_eq!(found(&search(long)), found(&search(short)), "{short}");
+    let many = |what: &str, count: usize, op: &str| (0..count).map(|n| what.replace('#', &n.to_string())).collect::<Vec<_>>().join(op);
+    same(&format!("{{ {} || name = \"A\" }}", many("span.x = \"#\"", 1500, " || ")), "{ name = \"A\" }");
+    same(&format!("{{ name = \"A\" || {} }}", many("span.x# = 1", 5000, " || ")), "{ name = \"A\" }");
+    same(&format!("{{ {} && name = \"A\" }}", many("name != \"#\"", 5000, " && ")), "{ name = \"A\" }");
+    same(&format!("{} || {{ name = \"A\" }}", many("{ name = \"#\" }", 1500, " || ")), "{ name = \"A\" }");
+    same(
+        &format!("{{ name = \"B\" }} && {} && {{ name = \"A\" }}", many("{ }", 500, " && ")),
+        "{ name = \"A\" } && { } && { name = \"B\" }",
+    );
+    same(&format!("{{ name =~ \"{}|A\" }}", many("value-that-nobody-has-of-this-length-#", 2000, "|")), "{ name = \"A\" }");
+}
