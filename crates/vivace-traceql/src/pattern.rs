@@ -17,7 +17,7 @@ pub const MAX_PATTERN_BYTES: usize = 16 << 20;
 pub const MAX_PATTERNS_BYTES: usize = 32 << 20;
 
 /// What all patterns of the process may take, those of queries that run included. A query that needs more has to wait.
-const ALL_BYTES: u64 = 256 << 20;
+const ALL_BYTES: u64 = 64 << 20;
 
 /// What is kept of patterns that no query uses any more: dashboards ask the same again and again.
 const KEPT_BYTES: u64 = MAX_PATTERNS_BYTES as u64;
