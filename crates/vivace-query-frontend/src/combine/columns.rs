@@ -19,11 +19,10 @@ enum Seen {
 }
 
 impl ValueTypes {
-    /// Makes texts of all values whose key has values of several types.
+    /// Makes texts of all values whose key has values of several types among texts, numbers and bools. Lists and maps stay.
     pub(crate) fn reconcile(&mut self, traces: &mut [TraceSearchMetadata]) {
         each_attribute(traces, |attribute| {
-            let Some(value) = attribute.value.as_ref().and_then(|value| value.value.as_ref()) else { return };
-            let found = type_of(value);
+            let Some(found) = type_of(attribute) else { return };
             match self.0.get_mut(&attribute.key) {
                 None => {
                     self.0.insert(attribute.key.clone(), Seen::One(found));
@@ -37,7 +36,8 @@ impl ValueTypes {
         });
         if self.0.values().any(|seen| matches!(seen, Seen::Several)) {
             each_attribute(traces, |attribute| {
-                if matches!(self.0.get(&attribute.key), Some(Seen::Several))
+                if type_of(attribute).is_some()
+                    && matches!(self.0.get(&attribute.key), Some(Seen::Several))
                     && let Some(value) = attribute.value.take()
                 {
                     attribute.value = Some(AnyValue { value: Some(Value::StringValue(text(value))) });
@@ -58,10 +58,12 @@ fn each_attribute(traces: &mut [TraceSearchMetadata], mut visit: impl FnMut(&mut
     }
 }
 
-fn type_of(value: &Value) -> Discriminant<Value> {
-    match value {
-        Value::IntValue(_) => discriminant(&Value::DoubleValue(0.0)),
-        value => discriminant(value),
+/// None for what is no text, number or bool.
+fn type_of(attribute: &KeyValue) -> Option<Discriminant<Value>> {
+    match attribute.value.as_ref()?.value.as_ref()? {
+        Value::IntValue(_) => Some(discriminant(&Value::DoubleValue(0.0))),
+        value @ (Value::StringValue(_) | Value::DoubleValue(_) | Value::BoolValue(_)) => Some(discriminant(value)),
+        Value::ArrayValue(_) | Value::KvlistValue(_) | Value::BytesValue(_) => None,
     }
 }
 
@@ -72,13 +74,13 @@ fn text(value: AnyValue) -> String {
         Some(Value::IntValue(number)) => number.to_string(),
         Some(Value::DoubleValue(number)) => number.to_string(),
         Some(Value::BoolValue(is_true)) => is_true.to_string(),
-        None => String::new(),
-        other => serde_json::to_string(&AnyValue { value: other }).unwrap_or_default(),
+        None | Some(Value::ArrayValue(_) | Value::KvlistValue(_) | Value::BytesValue(_)) => String::new(),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use vivace_proto::otlp::ArrayValue;
     use vivace_proto::tempopb::Span;
 
     use super::*;
@@ -107,6 +109,11 @@ mod tests {
             trace(&[("code", text("0.5")), ("code", text("true"))]),
         ];
         assert_eq!(traces, want);
+        // Lists stay as they are, beside texts too.
+        let list = Value::ArrayValue(ArrayValue { values: vec![AnyValue { value: Some(text("red")) }] });
+        let mut mixed = [trace(&[("words", text("red")), ("words", list.clone())])];
+        types.reconcile(&mut mixed);
+        assert_eq!(mixed, [trace(&[("words", text("red")), ("words", list)])]);
         // What comes later is told by what came before.
         let mut later = [trace(&[("code", Value::IntValue(8)), ("n", Value::IntValue(2))])];
         types.reconcile(&mut later);
