@@ -31,6 +31,8 @@ pub(crate) struct GeneratorForwarder {
     pool: ClientPool,
     timeout: Duration,
     message_bytes_max: usize,
+    /// Largest message that metrics-generators take, bytes: parts are cut to it.
+    taken_bytes_max: usize,
     queues: Mutex<FxHashMap<TenantId, Queue>>,
     tasks: TaskTracker,
 }
@@ -56,8 +58,8 @@ pub(crate) struct Copy {
 }
 
 impl GeneratorForwarder {
-    pub(crate) fn new(ring: Ring, pool: ClientPool, timeout: Duration, message_bytes_max: usize) -> Self {
-        Self { ring, pool, timeout, message_bytes_max, queues: Mutex::default(), tasks: TaskTracker::new() }
+    pub(crate) fn new(ring: Ring, pool: ClientPool, timeout: Duration, message_bytes_max: usize, taken_bytes_max: usize) -> Self {
+        Self { ring, pool, timeout, message_bytes_max, taken_bytes_max, queues: Mutex::default(), tasks: TaskTracker::new() }
     }
 
     /// Queues a request. Never waits.
@@ -109,7 +111,7 @@ impl GeneratorForwarder {
     async fn send(&self, copy: Copy) {
         let snapshot = self.ring.snapshot();
         let Copy { tenant, body, skip_metrics, max_attribute_bytes, hold } = copy;
-        let limits = PlanLimits::new(max_attribute_bytes, self.message_bytes_max);
+        let limits = PlanLimits::new(max_attribute_bytes, self.taken_bytes_max);
         let parts = {
             let tenant = tenant.clone();
             tokio::task::spawn_blocking(move || {

@@ -111,16 +111,17 @@ fn distributor(config: &Config, membership: &Membership, overrides: Arc<Override
         let connect_timeout = CONNECT_TIMEOUT.min(client.remote_timeout);
         ClientPool::new(membership.ring(role), PoolOptions { connect_timeout, ..PoolOptions::default() })
     };
-    // Whoever is sent to has the same configuration, and takes what this process would. What the door has let in goes on in parts.
-    let taken_max = config.server.grpc_server_max_recv_msg_size;
-    let bytes_max = |client: &vivace_config::RingClient| {
-        usize::try_from(client.grpc_client_config.max_send_msg_size.min(taken_max)).unwrap_or(usize::MAX)
-    };
+    let bytes = |limit: u64| usize::try_from(limit).unwrap_or(usize::MAX);
+    let bytes_max = |client: &vivace_config::RingClient| bytes(client.grpc_client_config.max_send_msg_size);
+    // Whoever is sent to has the same configuration, and takes what this process would. What the door has let in goes on in parts; a
+    // single span that is larger is for the ingester to refuse, which says so for good.
+    let taken_max = |client: &vivace_config::RingClient| bytes_max(client).min(bytes(config.server.grpc_server_max_recv_msg_size));
     let (ingesters, generators) = (&config.ingester_client, &config.metrics_generator_client);
     let options = ReplicationOptions {
         replication_factor: config.ingester.lifecycler.ring.replication_factor.max(1),
         timeout: ingesters.remote_timeout,
         message_bytes_max: bytes_max(ingesters),
+        taken_bytes_max: taken_max(ingesters),
     };
     let replicator = Replicator::new(membership.ring(Role::Ingester), pool(Role::Ingester, ingesters), options);
     let forwarder = GeneratorForwarder::new(
@@ -128,6 +129,7 @@ fn distributor(config: &Config, membership: &Membership, overrides: Arc<Override
         pool(Role::MetricsGenerator, generators),
         generators.remote_timeout,
         bytes_max(generators),
+        taken_max(generators),
     );
     Distributor {
         overrides,

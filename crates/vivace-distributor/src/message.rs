@@ -72,8 +72,9 @@ impl Message {
 }
 
 /// Whether a message can be kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Verdict {
+    #[default]
     Good,
     /// Values lie deeper within values than [`VALUE_DEPTH_MAX`].
     TooDeep,

@@ -76,7 +76,7 @@ pub(crate) fn count_spans(body: &[u8]) -> Result<u64, WireError> {
 pub(crate) struct PlanLimits {
     /// Longest key or text of an attribute; 0 is no limit.
     pub(crate) attribute_bytes_max: usize,
-    /// Largest part, unless a single span is larger.
+    /// Largest part, bytes, unless a single span is larger.
     pub(crate) part_bytes_max: usize,
 }
 
@@ -84,9 +84,9 @@ pub(crate) struct PlanLimits {
 const MESSAGE_HEAD_BYTES: usize = 64 << 10;
 
 impl PlanLimits {
-    /// For parts that are sent in messages of so many bytes at most.
-    pub(crate) fn new(attribute_bytes_max: usize, message_bytes_max: usize) -> Self {
-        Self { attribute_bytes_max, part_bytes_max: message_bytes_max.saturating_sub(MESSAGE_HEAD_BYTES) }
+    /// For parts that go in messages of so many bytes at most.
+    pub(crate) fn new(attribute_bytes_max: usize, taken_bytes_max: usize) -> Self {
+        Self { attribute_bytes_max, part_bytes_max: taken_bytes_max.saturating_sub(MESSAGE_HEAD_BYTES) }
     }
 }
 
@@ -203,9 +203,7 @@ impl Survey {
         }
         None
     }
-}
 
-impl Survey {
     /// Takes the span back that was checked last.
     fn refuse_too_deep(&mut self) {
         self.spans -= 1;
@@ -220,8 +218,8 @@ struct Messages {
     ordinal: u32,
     /// Resource and scope looked at last.
     seen: Option<(u32, u32)>,
-    resource: Option<Verdict>,
-    scope: Option<Verdict>,
+    resource: Verdict,
+    scope: Verdict,
     /// Ordinals of spans that are refused.
     too_deep: FxHashSet<u32>,
 }
@@ -233,14 +231,14 @@ impl Messages {
         let broken = |part| move |error| PlanError::Broken { part, ordinal, error };
         let here = (at.resource_index, at.scope_index);
         if self.seen.map(|(resource, _)| resource) != Some(here.0) {
-            self.resource = Some(message::check(Message::Resource, at.resource).map_err(broken("the resource"))?);
+            self.resource = message::check(Message::Resource, at.resource).map_err(broken("the resource"))?;
         }
         if self.seen != Some(here) {
-            self.scope = Some(message::check(Message::Scope, at.scope).map_err(broken("the scope"))?);
+            self.scope = message::check(Message::Scope, at.scope).map_err(broken("the scope"))?;
             self.seen = Some(here);
         }
         let own = message::check(Message::Span, span.bytes).map_err(broken("the message"))?;
-        if [self.resource, self.scope, Some(own)].contains(&Some(Verdict::TooDeep)) {
+        if [self.resource, self.scope, own].contains(&Verdict::TooDeep) {
             self.too_deep.insert(ordinal);
             return Ok(Verdict::TooDeep);
         }

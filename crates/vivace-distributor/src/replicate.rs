@@ -55,6 +55,8 @@ pub(crate) struct ReplicationOptions {
     pub(crate) timeout: Duration,
     /// Largest message sent, bytes.
     pub(crate) message_bytes_max: usize,
+    /// Largest message that ingesters take, bytes: parts are cut to it.
+    pub(crate) taken_bytes_max: usize,
 }
 
 impl ReplicationOptions {
@@ -193,7 +195,7 @@ impl Replicator {
                 true => snapshot.primary(token),
                 false => snapshot.owners(token).find(|i| !avoided.contains(&i.id)),
             };
-            let plan = plan(&body, &tenant, PlanLimits::new(max_attribute_bytes, this.options.message_bytes_max), owner)?;
+            let plan = plan(&body, &tenant, PlanLimits::new(max_attribute_bytes, this.options.taken_bytes_max), owner)?;
             let segments = plan.parts.into_iter().map(|part| this.segment(part, &tenant, avoided.clone(), tries)).collect();
             Ok(Prepared { segments, survey: plan.survey, snapshot: snapshot.clone() })
         };
