@@ -199,7 +199,7 @@ section! {
         /// TLS; absent is plain text.
         refused tls: Option<CollectorTls> = None;
         /// Requests from web pages.
-        idle cors: Cors = default();
+        used cors: Cors = default();
         /// Authentication extension.
         refused auth: Ignored = default();
         /// Largest body, in bytes.

@@ -195,7 +195,7 @@ impl Receivers {
         let (listener, addr) = bind(id, "http", &config.endpoint).await?;
         let handler =
             OtlpHttp { distributor: self.distributor.clone(), tenancy: process.tenancy(), body_bytes_max: config.max_request_body_size };
-        let router = receiver::http::router(&config.traces_url_path, handler);
+        let router = receiver::http::router(&config.traces_url_path, handler, &config.cors);
         self.serve(
             &format!("{id} receiver, HTTP"),
             process.serve_on(listener, "otlp_http", router, http_connections(config), self.stop.clone()),

@@ -13,9 +13,10 @@ use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use http_body_util::BodyExt;
 use prost::Message;
 use serde_json::json;
+use vivace_config::Cors;
 use vivace_server::{Encoding, RequestBudget, RequestCharge, Tenancy};
 
-use super::{NO_METRICS, json, response};
+use super::{NO_METRICS, cors, json, response};
 use crate::error::PushError;
 use crate::metrics::Receiver;
 use crate::push::{Accepted, Distributor, Incoming};
@@ -33,10 +34,14 @@ pub(crate) struct OtlpHttp {
     pub(crate) body_bytes_max: u64,
 }
 
-/// The one route.
-pub(crate) fn router(path: &str, receiver: OtlpHttp) -> Router {
+/// The one route, also for web pages of the origins that `cors` allows.
+pub(crate) fn router(path: &str, receiver: OtlpHttp, cors: &Cors) -> Router {
     let not_post = || async { (StatusCode::METHOD_NOT_ALLOWED, [(ALLOW, "POST")], "405 method not allowed, supported: [POST]") };
-    Router::new().route(path, post(export).fallback(not_post)).with_state(receiver)
+    let router = Router::new().route(path, post(export).fallback(not_post)).with_state(receiver);
+    match cors::layer(cors) {
+        Some(layer) => router.layer(layer),
+        None => router,
+    }
 }
 
 /// The format of a request and of its answer.

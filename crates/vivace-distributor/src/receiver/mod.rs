@@ -1,5 +1,6 @@
 //! The protocols that spans arrive in. They read and answer; what happens to the spans is [`crate::push`]'s business.
 
+mod cors;
 pub(crate) mod grpc;
 pub(crate) mod http;
 pub(crate) mod json;

@@ -241,3 +241,50 @@ async fn clients_of_a_draining_distributor_are_told_to_move() {
     ended.expect("a connection").expect("no panic").expect("ended in order");
     assert_eq!(cluster.post(PROTOBUF, body.clone()).await.status, 200, "new clients are served");
 }
+
+/// Source: the collector's `cors` keys; a browser asks with OPTIONS before it sends JSON or protobuf to another origin.
+#[tokio::test]
+async fn pages_of_allowed_origins_may_send() {
+    let cluster = Cluster::start(1, 1, |config| {
+        let http = config.distributor.receivers.otlp[0].protocols.http.as_mut().expect("on");
+        http.cors.allowed_origins = vec!["https://*.shop.example".to_owned(), "http://localhost:3000".to_owned()];
+        http.cors.allowed_headers = vec!["X-Tenant".to_owned()];
+        http.cors.max_age = 7200;
+    })
+    .await;
+    let preflight = |origin: &'static str| {
+        let cluster = &cluster;
+        async move {
+            let method = ("access-control-request-method", "POST");
+            let asks = [("origin", origin), method, ("access-control-request-headers", "content-type,x-tenant")];
+            cluster.http("OPTIONS", &asks, "").await
+        }
+    };
+    let answer = preflight("https://EU.shop.example").await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(answer.headers["access-control-allow-origin"], "https://EU.shop.example");
+    assert_eq!(answer.headers["access-control-allow-headers"], "accept,content-type,x-requested-with,x-tenant");
+    assert_eq!(answer.headers["access-control-max-age"], "7200");
+    assert_eq!(answer.headers["access-control-allow-credentials"], "true");
+    assert!(answer.headers["access-control-allow-methods"].to_str().unwrap().contains("POST"));
+    assert!(!preflight("https://shop.example.org").await.headers.contains_key("access-control-allow-origin"));
+
+    let sent = [("origin", "http://localhost:3000"), ("content-type", "application/json")];
+    let answer = cluster.http("POST", &sent, "{}").await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.headers["access-control-allow-origin"], "http://localhost:3000");
+    let answer = cluster.http("POST", &[("content-type", "application/json")], "{}").await;
+    assert_eq!((answer.status, answer.headers.get("access-control-allow-origin")), (200, None), "no browser");
+
+    let plain = Cluster::start(1, 1, |_| {}).await;
+    assert_eq!(plain.http("OPTIONS", &[("origin", "http://localhost:3000")], "").await.status, 405);
+}
+
+/// Proxies pass on tokens and baggage of many kilobytes as metadata.
+#[tokio::test]
+async fn large_metadata_is_taken() {
+    let cluster = Cluster::start(1, 1, |_| {}).await;
+    let long = "b".repeat(20_000);
+    cluster.export(&traces(&[(1, 1)]), &[("baggage", &long)]).await.expect("taken");
+    assert_eq!(cluster.held().primaries(), [1]);
+}
