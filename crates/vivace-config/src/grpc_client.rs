@@ -1,4 +1,4 @@
-//! How services call each other, and TLS in the form of the collector's receivers and forwarders. Most of the client's keys tune
+//! How services call each other, and TLS in the form of the collector's receivers. Most of the client's keys tune
 //! Go's library or TLS, and have no effect here.
 
 use std::time::Duration;
@@ -116,7 +116,7 @@ section! {
 }
 
 section! {
-    /// `tls` of receivers and forwarders, in the collector's form.
+    /// `tls` of receivers, in the collector's form.
     pub struct CollectorTls {
         /// Whether plain text is spoken (clients only).
         used insecure: bool = false;

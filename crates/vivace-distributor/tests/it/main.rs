@@ -4,6 +4,7 @@
 
 mod client;
 mod cluster;
+mod copies;
 mod limits;
 mod replication;
 mod wire;
