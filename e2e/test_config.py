@@ -21,7 +21,8 @@ def vivace(folder, config, *arguments):
 
 STORE = "storage: {trace: {backend: local, local: {path: ./b}, wal: {path: ./w}}}\n"
 REFUSED = {
-    "server-tls": ("server:\n  http_tls_config: {cert_file: /c, key_file: /k}\n", "line 2: server.http_tls_config: is not supported yet"),
+    "grpc-tls": ("server:\n  grpc_tls_config: {cert_file: /c, key_file: /k}\n", "line 2: server.grpc_tls_config: is not supported yet"),
+    "server-tls": ("server:\n  http_tls_config: {cert_file: /c, key_file: /k}\n", "server.http_tls_config.cert_file: cannot read \"/c\""),
     "receiver-tls": (
         "distributor: {receivers: {otlp: {protocols: {grpc: {\n  tls: {cert_file: /c, key_file: /k}}}}}}\n",
         "line 2: distributor.receivers.otlp.protocols.grpc.tls: is not supported yet",

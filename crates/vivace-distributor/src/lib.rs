@@ -211,7 +211,7 @@ impl Receivers {
         let routes = grpc_only(Routes::new(service).prepare().into_axum_router(), &otlp_http_elsewhere(whole));
         self.serve(
             &format!("{id} receiver, gRPC"),
-            process.serve_on(listener, "otlp_grpc", routes, grpc_connections(config, message_bytes_max), self.stop.clone()),
+            process.serve_on(listener, "otlp_grpc", routes, grpc_connections(config, message_bytes_max), None, self.stop.clone()),
             process,
         );
         Ok(addr)
@@ -224,7 +224,7 @@ impl Receivers {
         let router = receiver::http::router(&config.traces_url_path, handler, &config.cors);
         self.serve(
             &format!("{id} receiver, HTTP"),
-            process.serve_on(listener, "otlp_http", router, http_connections(config), self.stop.clone()),
+            process.serve_on(listener, "otlp_http", router, http_connections(config), None, self.stop.clone()),
             process,
         );
         Ok(addr)

@@ -17,8 +17,6 @@ fn problems(yaml: &str, flags: &[&str]) -> Vec<Problem> {
 #[test]
 fn security_that_is_not_built_is_refused_by_key_and_line() {
     for (key, yaml) in [
-        ("server.http_tls_config", "server:\n  http_tls_config: {cert_file: /c, key_file: /k}"),
-        ("server.http_tls_config", "server:\n  http_tls_config: {cert: PEM, key: PEM}"),
         ("server.grpc_tls_config", "server:\n  grpc_tls_config: {client_auth_type: RequireAndVerifyClientCert}"),
         ("internal_server.http_tls_config", "internal_server:\n  http_tls_config: {cert_file: /c, key_file: /k}"),
         ("server.cluster_validation.grpc.enabled", "server: {cluster_validation: {grpc: {\n  enabled: true}}}"),
@@ -76,10 +74,10 @@ fn security_that_is_not_built_is_refused_by_key_and_line() {
         assert_eq!(found.len(), 1, "{found:?}");
         assert_eq!(found[0].path, format!("storage.trace.s3.{key}"));
     }
-    let found = problems(STORE, &["-server.http-tls-config.cert-file=/c", "-memberlist.tls-enabled=true"]);
+    let found = problems(STORE, &["-server.grpc-tls-config.cert-file=/c", "-memberlist.tls-enabled=true"]);
     assert_eq!(
         found.iter().map(|problem| problem.path.as_str()).collect::<Vec<_>>(),
-        ["-server.http-tls-config.cert-file", "-memberlist.tls-enabled"]
+        ["-server.grpc-tls-config.cert-file", "-memberlist.tls-enabled"]
     );
 }
 
