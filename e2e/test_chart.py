@@ -207,7 +207,7 @@ def test_vivace_accepts_the_configuration(case, tmp_path):
             said = verified.stdout + verified.stderr
             if file and file.stem == "tls":
                 # Rendered all the same, for the day that Vivace speaks TLS.
-                assert verified.returncode == 1 and "server.http_tls_config: is not supported yet" in said, said
+                assert verified.returncode == 1 and "server.grpc_tls_config: is not supported yet" in said, said
                 continue
             assert "did you mean" not in said, said
             remarks = [
