@@ -235,6 +235,7 @@ async fn bind(id: &str, protocol: &str, endpoint: &str) -> anyhow::Result<(TcpLi
         format!("cannot listen on {endpoint} (distributor.receivers.{id}{protocols}.endpoint)")
     })?;
     let addr = listener.local_addr().context("a bound listener has an address")?;
+    let protocol = if protocol.is_empty() { "http" } else { protocol };
     tracing::info!(receiver = id, protocol, %addr, "receives spans");
     Ok((listener, addr))
 }

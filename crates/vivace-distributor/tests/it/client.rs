@@ -62,7 +62,12 @@ impl Cluster {
 
     /// The same at another port.
     pub(crate) async fn http_at(&self, at: SocketAddr, method: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Answer {
-        let mut request = http::Request::builder().method(method).uri(format!("http://{at}/v1/traces"));
+        self.request(method, &format!("http://{at}/v1/traces"), headers, body).await
+    }
+
+    /// Any HTTP request.
+    pub(crate) async fn request(&self, method: &str, url: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Answer {
+        let mut request = http::Request::builder().method(method).uri(url);
         for (key, value) in headers {
             request = request.header(*key, *value);
         }

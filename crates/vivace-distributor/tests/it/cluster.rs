@@ -94,6 +94,7 @@ pub(crate) struct Cluster {
     pub(crate) instances: Vec<Instance>,
     pub(crate) grpc: SocketAddr,
     pub(crate) http: SocketAddr,
+    pub(crate) listening: vivace_distributor::Listening,
     shutdown: Shutdown,
     _members: Vec<Membership>,
     tasks: JoinSet<anyhow::Result<()>>,
@@ -147,7 +148,7 @@ impl Cluster {
         members.push(membership);
         let shutdown = process.shutdown();
         tasks.spawn(process.run());
-        Self { instances: all, grpc: listening.otlp_grpc[0], http: listening.otlp_http[0], shutdown, _members: members, tasks }
+        Self { instances: all, grpc: listening.otlp_grpc[0], http: listening.otlp_http[0], listening, shutdown, _members: members, tasks }
     }
 
     /// What the ingesters hold: of each, the segments it is primary of, and those that it follows, as primary and spans.
