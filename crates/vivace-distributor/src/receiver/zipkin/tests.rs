@@ -156,7 +156,12 @@ fn an_error_is_what_went_wrong() {
     assert_eq!(status(json!({"error": ""})), (error(""), 0));
     assert_eq!(status(json!({"error": "timeout"})), (error("timeout"), 1));
     assert_eq!(status(json!({"error": "false"})), (None, 1));
-    assert_eq!(status(json!({"otel.status_code": "ERROR", "error": "declined"})), (error("declined"), 1));
+    assert_eq!(
+        status(json!({"otel.status_code": "ERROR", "error": "declined"})),
+        (error("declined"), 0),
+        "OpenTelemetry's exporters say it twice"
+    );
+    assert_eq!(status(json!({"otel.status_code": "UNSET"})), (None, 0));
     assert_eq!(status(json!({"otel.status_code": "OK"})), (Some((1, String::new())), 0));
     assert_eq!(status(json!({"http.status_code": "500"})), (None, 1));
     assert_eq!(span_with(PLAIN, json!({"span.kind": "internal"})).kind, 1);
