@@ -207,7 +207,7 @@ def test_vivace_accepts_the_configuration(case, tmp_path):
             said = verified.stdout + verified.stderr
             if file and file.stem == "tls":
                 # Rendered all the same, for the day that Vivace speaks TLS.
-                assert verified.returncode == 1 and "server.http_tls_config: is not supported yet" in said, said
+                assert verified.returncode == 1 and "server.grpc_tls_config: is not supported yet" in said, said
                 continue
             assert "did you mean" not in said, said
             remarks = [
@@ -611,8 +611,6 @@ def test_notes_speak_of_what_was_set(tmp_path):
     said = charts.notes(DISTRIBUTED, tmp_path / "generator", "{memcached: {replicas: 3}}", values_file("generator"))
     assert "the processor service-graphs of the metrics-generator" in said and "memcached" in said
     assert "span-metrics" not in said
-    said = charts.notes(DISTRIBUTED, tmp_path / "logged", "{distributor: {config: {log_received_traces: true}}}")
-    assert "distributor.config.log_received_spans" in said
 
 
 def test_what_the_reference_does_not_read_is_not_passed_on(tmp_path):

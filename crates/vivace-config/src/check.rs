@@ -205,6 +205,14 @@ fn forwarders(config: &Config, reader: &mut Reader) {
         if forwarder.backend != "otlpgrpc" {
             reader.problem_at(&path, format!("expected backend otlpgrpc; got {:?}", forwarder.backend));
         }
+        let client = &forwarder.otlpgrpc;
+        if client.endpoints.is_empty() {
+            reader.problem_at(&format!("{path}.otlpgrpc.endpoints"), "expected at least one host:port; got none".to_owned());
+        }
+        if !client.tls.insecure && client.tls.cert_file.is_empty() {
+            let message = "expected the file of the certificate that the other side is checked against, or insecure: true for plain text";
+            reader.problem_at(&format!("{path}.otlpgrpc.tls.cert_file"), message.to_owned());
+        }
     }
 }
 

@@ -94,7 +94,7 @@ section! {
         /// `tcp` or `unix`.
         idle transport: String = text("tcp");
         /// TLS; absent is plain text.
-        refused tls: Option<CollectorTls> = None;
+        used tls: Option<CollectorTls> = None;
         /// Largest message, in MiB; 0 is the limit of the `server` block.
         used max_recv_msg_size_mib: u64 = 0;
         /// Open streams per connection; 0 is 200.
@@ -158,7 +158,7 @@ section! {
         /// `host:port`.
         used endpoint: String = String::new();
         /// TLS; absent is plain text.
-        refused tls: Option<CollectorTls> = None;
+        used tls: Option<CollectorTls> = None;
         /// Requests from web pages.
         used cors: Cors = default();
         /// Authentication extension.
@@ -198,7 +198,7 @@ section! {
         /// Path that logs are posted to; they are refused.
         idle logs_url_path: String = text("/v1/logs");
         /// TLS; absent is plain text.
-        refused tls: Option<CollectorTls> = None;
+        used tls: Option<CollectorTls> = None;
         /// Requests from web pages.
         used cors: Cors = default();
         /// Authentication extension.
@@ -234,7 +234,7 @@ section! {
         /// Whether text tags that look like numbers become numbers.
         used parse_string_tags: bool = false;
         /// TLS; absent is plain text.
-        refused tls: Option<CollectorTls> = None;
+        used tls: Option<CollectorTls> = None;
         /// Requests from web pages.
         used cors: Cors = default();
         /// Authentication extension.
@@ -293,7 +293,7 @@ section! {
 }
 
 /// A listener's place in the configuration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Endpoint<'c> {
     /// The receiver's key in the file.
     pub id: &'c str,
@@ -303,6 +303,8 @@ pub struct Endpoint<'c> {
     pub address: &'c str,
     /// Whether it takes packets, not connections.
     pub is_udp: bool,
+    /// Absent is plain text.
+    pub tls: Option<&'c CollectorTls>,
 }
 
 impl Endpoint<'_> {
@@ -327,26 +329,26 @@ impl Receivers {
     pub fn endpoints(&self) -> Vec<Endpoint<'_>> {
         let mut all = Vec::new();
         for OtlpReceiver { id, protocols } in &self.otlp {
-            all.extend(protocols.grpc.as_ref().map(|grpc| tcp(id, "grpc", &grpc.endpoint)));
-            all.extend(protocols.http.as_ref().map(|http| tcp(id, "http", &http.endpoint)));
+            all.extend(protocols.grpc.as_ref().map(|grpc| tcp(id, "grpc", &grpc.endpoint, grpc.tls.as_ref())));
+            all.extend(protocols.http.as_ref().map(|http| tcp(id, "http", &http.endpoint, http.tls.as_ref())));
         }
         for JaegerReceiver { id, protocols } in &self.jaeger {
-            all.extend(protocols.grpc.as_ref().map(|grpc| tcp(id, "grpc", &grpc.endpoint)));
-            all.extend(protocols.thrift_http.as_ref().map(|http| tcp(id, "thrift_http", &http.endpoint)));
+            all.extend(protocols.grpc.as_ref().map(|grpc| tcp(id, "grpc", &grpc.endpoint, grpc.tls.as_ref())));
+            all.extend(protocols.thrift_http.as_ref().map(|http| tcp(id, "thrift_http", &http.endpoint, http.tls.as_ref())));
             all.extend(protocols.thrift_compact.as_ref().map(|udp| packets(id, "thrift_compact", &udp.endpoint)));
             all.extend(protocols.thrift_binary.as_ref().map(|udp| packets(id, "thrift_binary", &udp.endpoint)));
         }
-        all.extend(self.zipkin.iter().map(|receiver| tcp(&receiver.id, "", &receiver.http.endpoint)));
+        all.extend(self.zipkin.iter().map(|receiver| tcp(&receiver.id, "", &receiver.http.endpoint, receiver.http.tls.as_ref())));
         all
     }
 }
 
-fn tcp<'c>(id: &'c str, protocol: &'static str, address: &'c str) -> Endpoint<'c> {
-    Endpoint { id, protocol, address, is_udp: false }
+fn tcp<'c>(id: &'c str, protocol: &'static str, address: &'c str, tls: Option<&'c CollectorTls>) -> Endpoint<'c> {
+    Endpoint { id, protocol, address, is_udp: false, tls }
 }
 
 fn packets<'c>(id: &'c str, protocol: &'static str, address: &'c str) -> Endpoint<'c> {
-    Endpoint { id, protocol, address, is_udp: true }
+    Endpoint { id, protocol, address, is_udp: true, tls: None }
 }
 
 impl OtlpHttpReceiver {
@@ -355,6 +357,7 @@ impl OtlpHttpReceiver {
     pub fn listener(&self) -> HttpReceiver {
         HttpReceiver {
             endpoint: self.endpoint.clone(),
+            tls: self.tls.clone(),
             cors: self.cors.clone(),
             max_request_body_size: self.max_request_body_size,
             read_timeout: self.read_timeout,
@@ -373,6 +376,7 @@ impl ZipkinHttp {
     pub fn listener(&self) -> HttpReceiver {
         HttpReceiver {
             endpoint: self.endpoint.clone(),
+            tls: self.tls.clone(),
             cors: self.cors.clone(),
             max_request_body_size: self.max_request_body_size,
             read_timeout: self.read_timeout,

@@ -58,7 +58,7 @@ pub fn reference() -> String {
         ("distributor.receivers.jaeger.protocols.thrift_http", &HttpReceiver::default()),
         ("distributor.receivers.jaeger.protocols.thrift_compact, thrift_binary", &UdpReceiver::default()),
         ("distributor.receivers.zipkin", &ZipkinHttp::default()),
-        ("distributor.receivers.*.tls, distributor.forwarders[].otlpgrpc.tls", &CollectorTls::default()),
+        ("distributor.receivers.*.tls", &CollectorTls::default()),
         ("metrics_generator.storage.remote_write[]", &RemoteWrite::default()),
         ("parquet_dedicated_columns[]", &DedicatedColumn::default()),
         ("dimension_mappings[]", &DimensionMapping::default()),

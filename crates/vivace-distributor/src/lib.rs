@@ -13,25 +13,35 @@ mod message;
 mod metrics;
 mod plan;
 mod push;
+mod raw_codec;
 mod receiver;
 mod replicate;
+mod span_log;
 mod status;
 mod truncate;
+mod usage;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use axum::Router;
+use axum::routing::get;
+use http::header::CONTENT_TYPE;
+use tokio::time::Instant;
 use vivace_config::{Config, set_or};
 use vivace_ring::{ClientPool, Membership, PoolOptions, Registration, Role, State};
 use vivace_server::{Overrides, Process, RequestBudget, host_name};
 
-use crate::forward::GeneratorForwarder;
+use crate::forward::generator::GeneratorForwarder;
+use crate::forward::otlp::Forwarders;
 use crate::limit::RateLimiter;
 use crate::listen::Receivers;
 use crate::push::Distributor;
 use crate::replicate::{ReplicationOptions, Replicator};
+use crate::span_log::SpanLog;
+use crate::usage::Usage;
 
 /// What the distributor counts.
 pub const METRICS: &[vivace_core::metric::Metric] = crate::metrics::ALL;
@@ -63,15 +73,18 @@ pub struct Listening {
 /// At shutdown the receivers stop first, then sends that are under way are waited for.
 ///
 /// # Errors
-/// A receiver's address cannot be bound, or its TLS is asked for.
+/// A receiver's address cannot be bound, or its TLS is asked for, or a forwarder's certificate cannot be read.
 pub async fn start(
     config: &Config,
     membership: &Membership,
     overrides: Arc<Overrides>,
     process: &mut Process,
 ) -> anyhow::Result<Listening> {
-    let distributor = Arc::new(distributor(config, membership, overrides, process));
+    let distributor = Arc::new(distributor(config, membership, overrides, process)?);
     ready_once_ingesters_are_known(&distributor, process);
+    if distributor.usage.is_some() {
+        process.add_http(usage_page(distributor.clone()));
+    }
 
     // Distributors know each other, to share a tenant's rate under the `global` strategy.
     let registration = registration(config, membership, process);
@@ -99,14 +112,14 @@ pub async fn start(
             membership.set_state(Role::Distributor, State::Leaving).await;
             receivers.stop().await;
             distributor.replicator.drain().await;
-            distributor.forwarder.drain().await;
+            tokio::join!(distributor.generators.drain(), distributor.forwarders.drain());
             Ok(())
         })
     });
     Ok(listening)
 }
 
-fn distributor(config: &Config, membership: &Membership, overrides: Arc<Overrides>, process: &Process) -> Distributor {
+fn distributor(config: &Config, membership: &Membership, overrides: Arc<Overrides>, process: &Process) -> anyhow::Result<Distributor> {
     let pool = |role, client: &vivace_config::RingClient| {
         let connect_timeout = CONNECT_TIMEOUT.min(client.remote_timeout);
         ClientPool::new(membership.ring(role), PoolOptions { connect_timeout, ..PoolOptions::default() })
@@ -131,17 +144,21 @@ fn distributor(config: &Config, membership: &Membership, overrides: Arc<Override
         bytes_max(generators),
         taken_max(generators),
     );
-    Distributor {
+    Ok(Distributor {
         overrides,
         distributors: membership.ring(Role::Distributor),
         limiter: RateLimiter::default(),
         requests: process.request_budget(),
         work: RequestBudget::whole(&process.budget()),
         replicator: Arc::new(replicator),
-        forwarder: Arc::new(forwarder),
+        generators: Arc::new(forwarder),
+        forwarders: Forwarders::new(&config.distributor.forwarders)?,
+        span_log: SpanLog::new(&config.distributor),
+        usage: config.distributor.usage.cost_attribution.enabled.then(|| Usage::new(&config.distributor.usage.cost_attribution)),
         retry_after: config.distributor.retry_after_on_resource_exhausted,
         max_attribute_bytes: config.distributor.max_attribute_bytes,
-    }
+        artificial_delay: config.distributor.artificial_delay,
+    })
 }
 
 fn registration(config: &Config, membership: &Membership, process: &Process) -> Registration {
@@ -150,6 +167,15 @@ fn registration(config: &Config, membership: &Membership, process: &Process) -> 
     let host = if ring.instance_addr.is_empty() { membership.advertise_ip().to_string() } else { ring.instance_addr.clone() };
     let port = set_or(ring.instance_port, process.grpc_addr().port());
     Registration { id, addr: format!("{host}:{port}"), zone: String::new() }
+}
+
+/// `GET /usage_metrics`.
+fn usage_page(distributor: Arc<Distributor>) -> Router {
+    let page = move || {
+        let text = distributor.usage.as_ref().map(|usage| usage.render(Instant::now())).unwrap_or_default();
+        async move { ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text) }
+    };
+    Router::new().route("/usage_metrics", get(page))
 }
 
 /// Unready until a quorum of ingesters has been seen once. Losing them later is no reason to send clients away: they get an

@@ -9,8 +9,10 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
-use vivace_config::{Config, GrpcReceiver, HttpReceiver, JaegerReceiver, OtlpHttpReceiver, UdpReceiver, ZipkinReceiver, set_or};
-use vivace_server::{ConnectionOptions, Process, Timeouts, grpc_only};
+use vivace_config::{
+    CollectorTls, Config, Endpoint, GrpcReceiver, HttpReceiver, JaegerReceiver, OtlpHttpReceiver, UdpReceiver, ZipkinReceiver, set_or,
+};
+use vivace_server::{ConnectionOptions, Process, Timeouts, Tls, grpc_only};
 
 use crate::Listening;
 use crate::push::Distributor;
@@ -52,26 +54,28 @@ impl Receivers {
         whole: &Config,
         process: &mut Process,
     ) -> anyhow::Result<SocketAddr> {
+        let tls = tls(id, "grpc", config.tls.as_ref())?;
         let (listener, addr) = bind(id, "grpc", &config.endpoint).await?;
         let message_bytes_max = message_bytes_max(config, whole);
         let service = TraceService { distributor: self.distributor.clone(), tenancy: process.tenancy(), message_bytes_max };
         let routes = grpc_only(Routes::new(service).prepare().into_axum_router(), &otlp_http_elsewhere(whole));
         self.serve(
             &format!("{id} receiver, gRPC"),
-            process.serve_on(listener, "otlp_grpc", routes, grpc_connections(config, message_bytes_max), self.stop.clone()),
+            process.serve_on(listener, "otlp_grpc", routes, grpc_connections(config, message_bytes_max), tls, self.stop.clone()),
             process,
         );
         Ok(addr)
     }
 
     pub(crate) async fn serve_http(&self, id: &str, config: &OtlpHttpReceiver, process: &mut Process) -> anyhow::Result<SocketAddr> {
+        let tls = tls(id, "http", config.tls.as_ref())?;
         let (listener, addr) = bind(id, "http", &config.endpoint).await?;
         let handler =
             OtlpHttp { distributor: self.distributor.clone(), tenancy: process.tenancy(), body_bytes_max: config.max_request_body_size };
         let router = receiver::http::router(&config.traces_url_path, handler, &config.cors);
         self.serve(
             &format!("{id} receiver, HTTP"),
-            process.serve_on(listener, "otlp_http", router, http_connections(&config.listener()), self.stop.clone()),
+            process.serve_on(listener, "otlp_http", router, http_connections(&config.listener()), tls, self.stop.clone()),
             process,
         );
         Ok(addr)
@@ -90,9 +94,10 @@ impl Receivers {
             listening.jaeger_grpc.push(self.serve_jaeger_grpc(id, grpc, whole, process).await?);
         }
         if let Some(http) = &protocols.thrift_http {
+            let tls = tls(id, "thrift_http", http.tls.as_ref())?;
             let (listener, addr) = bind(id, "thrift_http", &http.endpoint).await?;
             let router = cors::around(receiver::jaeger::http::router(self.post(http, process)), &http.cors);
-            let server = process.serve_on(listener, "jaeger_http", router, http_connections(http), self.stop.clone());
+            let server = process.serve_on(listener, "jaeger_http", router, http_connections(http), tls, self.stop.clone());
             self.serve(&format!("{id} receiver, HTTP"), server, process);
             listening.jaeger_http.push(addr);
         }
@@ -112,6 +117,7 @@ impl Receivers {
         whole: &Config,
         process: &mut Process,
     ) -> anyhow::Result<SocketAddr> {
+        let tls = tls(id, "grpc", config.tls.as_ref())?;
         let (listener, addr) = bind(id, "grpc", &config.endpoint).await?;
         let message_bytes_max = message_bytes_max(config, whole);
         let service = CollectorService { distributor: self.distributor.clone(), tenancy: process.tenancy(), message_bytes_max };
@@ -119,7 +125,7 @@ impl Receivers {
         let connections = grpc_connections(config, message_bytes_max);
         self.serve(
             &format!("{id} receiver, gRPC"),
-            process.serve_on(listener, "jaeger_grpc", routes, connections, self.stop.clone()),
+            process.serve_on(listener, "jaeger_grpc", routes, connections, tls, self.stop.clone()),
             process,
         );
         Ok(addr)
@@ -145,10 +151,11 @@ impl Receivers {
     /// Starts a receiver of Zipkin's.
     pub(crate) async fn serve_zipkin(&self, receiver: &ZipkinReceiver, process: &mut Process) -> anyhow::Result<SocketAddr> {
         let http = receiver.http.listener();
+        let tls = tls(&receiver.id, "", http.tls.as_ref())?;
         let (listener, addr) = bind(&receiver.id, "", &http.endpoint).await?;
         let router = receiver::zipkin::router(self.post(&http, process), receiver.http.parse_string_tags);
         let router = cors::around(router, &http.cors);
-        let server = process.serve_on(listener, "zipkin", router, http_connections(&http), self.stop.clone());
+        let server = process.serve_on(listener, "zipkin", router, http_connections(&http), tls, self.stop.clone());
         self.serve(&format!("{} receiver, HTTP", receiver.id), server, process);
         Ok(addr)
     }
@@ -229,11 +236,18 @@ fn http_connections(config: &HttpReceiver) -> ConnectionOptions {
     }
 }
 
-async fn bind(id: &str, protocol: &str, endpoint: &str) -> anyhow::Result<(TcpListener, SocketAddr)> {
-    let listener = TcpListener::bind(endpoint).await.with_context(|| {
-        let protocols = if protocol.is_empty() { String::new() } else { format!(".protocols.{protocol}") };
-        format!("cannot listen on {endpoint} (distributor.receivers.{id}{protocols}.endpoint)")
-    })?;
+fn tls(id: &str, protocol: &'static str, tls: Option<&CollectorTls>) -> anyhow::Result<Option<Tls>> {
+    tls.map(|tls| Tls::of_receiver(tls, &format!("{}.tls", section(id, protocol)))).transpose()
+}
+
+/// The keys of a listener.
+fn section(id: &str, protocol: &'static str) -> String {
+    Endpoint { id, protocol, address: "", is_udp: false, tls: None }.path()
+}
+
+async fn bind(id: &str, protocol: &'static str, endpoint: &str) -> anyhow::Result<(TcpListener, SocketAddr)> {
+    let listener =
+        TcpListener::bind(endpoint).await.with_context(|| format!("cannot listen on {endpoint} ({}.endpoint)", section(id, protocol)))?;
     let addr = listener.local_addr().context("a bound listener has an address")?;
     let protocol = if protocol.is_empty() { "http" } else { protocol };
     tracing::info!(receiver = id, protocol, %addr, "receives spans");

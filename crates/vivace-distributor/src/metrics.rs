@@ -41,12 +41,22 @@ vivace_core::metrics! {
     counter GENERATOR_PUSHES = "tempo_distributor_metrics_generator_pushes_total" by "metrics_generator";
     /// Requests that a metrics-generator did not take: their spans are missing in its metrics.
     counter GENERATOR_PUSH_FAILURES = "tempo_distributor_metrics_generator_pushes_failures_total" by "metrics_generator";
-    /// Requests that wait to be sent to metrics-generators.
+    /// Requests that were sent to an address of a forwarder.
+    counter FORWARDER_PUSHES = "tempo_distributor_forwarder_pushes_total" by "tenant";
+    /// Requests that an address of a forwarder did not take.
+    counter FORWARDER_PUSH_FAILURES = "tempo_distributor_forwarder_pushes_failures_total" by "tenant";
+    /// Requests that wait to be sent to metrics-generators, or to a forwarder.
     gauge QUEUE_LENGTH = "tempo_distributor_queue_length" by "name", "tenant";
     /// Requests that were to be queued.
     counter QUEUE_PUSHES = "tempo_distributor_queue_pushes_total" by "name", "tenant";
     /// Requests that were dropped since the queue was full.
     counter QUEUE_PUSH_FAILURES = "tempo_distributor_queue_pushes_failures_total" by "name", "tenant";
+    /// Spans by name, where `metric_received_spans` asks for it.
+    counter DEBUG_SPANS_RECEIVED = "tempo_distributor_debug_spans_received_total" by "tenant", "name", "service";
+    /// Pages of `/usage_metrics` that lack a tenant, since one of its labels is none.
+    counter USAGE_ERRORS = "tempo_distributor_usage_tracker_errors_total" by "tenant", "reason";
+    /// How long requests were held up since an artificial delay asks for it.
+    histogram ADDED_LATENCY = "tempo_distributor_added_latency_seconds" in seconds by "tenant";
 }
 
 /// Which receiver took a request, as its series are labelled.

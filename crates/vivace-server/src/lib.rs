@@ -53,6 +53,7 @@ mod room;
 mod settings;
 mod socket;
 pub mod tenant;
+mod tls;
 pub mod warning;
 
 pub use activity::Timeouts;
@@ -68,6 +69,7 @@ pub use process::{GrpcLimits, Process, Shutdown};
 pub use request_budget::{RequestBudget, RequestCharge, over_budget_status};
 pub use room::{HeldUntilSent, lookup_bytes, room, room_for_lookup};
 pub use tenant::Tenancy;
+pub use tls::Tls;
 
 /// What every process counts.
 pub const METRICS: &[vivace_core::metric::Metric] = crate::metrics::ALL;

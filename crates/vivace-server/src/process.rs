@@ -36,6 +36,7 @@ use crate::places::Places;
 use crate::ready::Readiness;
 use crate::request_budget::RequestBudget;
 use crate::settings::Settings;
+use crate::tls::Tls;
 use crate::{Tenancy, admin, build, descriptors, instrument, log, memory, recorder};
 
 /// How often histograms are folded and the memory between two scrapes is bounded.
@@ -132,7 +133,7 @@ impl Process {
     }
 
     async fn bind(config: &Config, name: &str, metrics: &[&[Metric]]) -> anyhow::Result<Self> {
-        let settings = Settings::of(config);
+        let settings = Settings::of(config)?;
         log::install(settings.log_format, settings.log_level);
         let recorder = recorder::install(metrics)?;
         build::publish();
@@ -277,13 +278,15 @@ impl Process {
     }
 
     /// Serves routes on a listener of a part's own, until `stop`; then the requests in flight end, and with them the future.
-    /// As soon as a shutdown begins, clients are told to move. `protocol` is a label of `tempo_tcp_connections`.
+    /// As soon as a shutdown begins, clients are told to move. `protocol` is a label of `tempo_tcp_connections`;
+    /// without `tls` it is plain text.
     pub fn serve_on(
         &self,
         listener: TcpListener,
         protocol: &'static str,
         routes: Router,
         connections: ConnectionOptions,
+        tls: Option<Tls>,
         stop: CancellationToken,
     ) -> impl Future<Output = ()> + Send + use<> {
         let settings = listen::Settings {
@@ -293,6 +296,7 @@ impl Process {
             port: 0,
             max_connections: 0,
             connections,
+            tls: tls.map(Arc::new),
             is_for_members: false,
             sends_away_early: true,
         };

@@ -17,8 +17,6 @@ fn problems(yaml: &str, flags: &[&str]) -> Vec<Problem> {
 #[test]
 fn security_that_is_not_built_is_refused_by_key_and_line() {
     for (key, yaml) in [
-        ("server.http_tls_config", "server:\n  http_tls_config: {cert_file: /c, key_file: /k}"),
-        ("server.http_tls_config", "server:\n  http_tls_config: {cert: PEM, key: PEM}"),
         ("server.grpc_tls_config", "server:\n  grpc_tls_config: {client_auth_type: RequireAndVerifyClientCert}"),
         ("internal_server.http_tls_config", "internal_server:\n  http_tls_config: {cert_file: /c, key_file: /k}"),
         ("server.cluster_validation.grpc.enabled", "server: {cluster_validation: {grpc: {\n  enabled: true}}}"),
@@ -34,14 +32,9 @@ fn security_that_is_not_built_is_refused_by_key_and_line() {
         ),
         ("memberlist.tls_enabled", "memberlist:\n  tls_enabled: true"),
         (
-            "distributor.receivers.otlp.protocols.grpc.tls",
-            "distributor: {receivers: {otlp: {protocols: {grpc: {\n  tls: {cert_file: /c}}}}}}",
-        ),
-        (
             "distributor.receivers.otlp.protocols.grpc.auth",
             "distributor: {receivers: {otlp: {protocols: {grpc: {\n  auth: {authenticator: a}}}}}}",
         ),
-        ("distributor.receivers.otlp/2.protocols.http.tls", "distributor: {receivers: {otlp/2: {protocols: {http: {\n  tls: {}}}}}}"),
         (
             "distributor.receivers.otlp.protocols.http.auth",
             "distributor: {receivers: {otlp: {protocols: {http: {\n  auth: {authenticator: a}}}}}}",
@@ -76,10 +69,10 @@ fn security_that_is_not_built_is_refused_by_key_and_line() {
         assert_eq!(found.len(), 1, "{found:?}");
         assert_eq!(found[0].path, format!("storage.trace.s3.{key}"));
     }
-    let found = problems(STORE, &["-server.http-tls-config.cert-file=/c", "-memberlist.tls-enabled=true"]);
+    let found = problems(STORE, &["-server.grpc-tls-config.cert-file=/c", "-memberlist.tls-enabled=true"]);
     assert_eq!(
         found.iter().map(|problem| problem.path.as_str()).collect::<Vec<_>>(),
-        ["-server.http-tls-config.cert-file", "-memberlist.tls-enabled"]
+        ["-server.grpc-tls-config.cert-file", "-memberlist.tls-enabled"]
     );
 }
 
@@ -124,9 +117,6 @@ fn a_process_that_could_receive_nothing_says_so() {
 #[test]
 fn receivers_of_other_protocols_are_checked_as_those_of_otlp_are() {
     for (receivers, want) in [
-        ("jaeger: {protocols: {grpc: {tls: {cert_file: /c}}}}", "distributor.receivers.jaeger.protocols.grpc.tls"),
-        ("jaeger: {protocols: {thrift_http: {tls: {cert_file: /c}}}}", "distributor.receivers.jaeger.protocols.thrift_http.tls"),
-        ("zipkin: {tls: {cert_file: /c}}", "distributor.receivers.zipkin.tls"),
         ("zipkin: {endpoint: '9411'}", "distributor.receivers.zipkin.endpoint: expected host:port; got \"9411\""),
         (
             "jaeger: {protocols: {thrift_compact: {workers: 0}}}",

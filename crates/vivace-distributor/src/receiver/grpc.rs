@@ -4,11 +4,11 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::{Buf, BufMut, Bytes};
+use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::{HeaderValue, Request, Response};
 use tonic::body::Body;
-use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EnabledCompressionEncodings, EncodeBuf, Encoder};
+use tonic::codec::{CompressionEncoding, EnabledCompressionEncodings};
 use tonic::server::{Grpc, NamedService, UnaryService};
 use tonic::{Code, Status};
 use vivace_server::Tenancy;
@@ -16,6 +16,7 @@ use vivace_server::Tenancy;
 use super::{NO_METRICS, response};
 use crate::metrics::Receiver;
 use crate::push::{Distributor, Incoming};
+use crate::raw_codec::RawCodec;
 use crate::status;
 
 /// `opentelemetry.proto.collector.trace.v1.TraceService`.
@@ -93,43 +94,5 @@ impl UnaryService<Bytes> for TraceService {
                 Err(error) => Err(status::grpc(&error)),
             }
         })
-    }
-}
-
-/// Messages as bytes.
-struct RawCodec;
-
-impl Codec for RawCodec {
-    type Encode = Bytes;
-    type Decode = Bytes;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Encoder for RawCodec {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, item: Bytes, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        out.put(item);
-        Ok(())
-    }
-}
-
-impl Decoder for RawCodec {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(&mut self, message: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        // Shares the receive buffer, copies nothing.
-        Ok(Some(message.copy_to_bytes(message.remaining())))
     }
 }

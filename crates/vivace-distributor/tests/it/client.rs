@@ -65,9 +65,14 @@ impl Cluster {
         self.request(method, &format!("http://{at}/v1/traces"), headers, body).await
     }
 
+    /// A page of the process.
+    pub(crate) async fn page(&self, path: &str) -> Answer {
+        self.request("GET", &format!("http://{}{path}", self.pages), &[], "").await
+    }
+
     /// Any HTTP request.
-    pub(crate) async fn request(&self, method: &str, url: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Answer {
-        let mut request = http::Request::builder().method(method).uri(url);
+    pub(crate) async fn request(&self, method: &str, uri: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Answer {
+        let mut request = http::Request::builder().method(method).uri(uri);
         for (key, value) in headers {
             request = request.header(*key, *value);
         }

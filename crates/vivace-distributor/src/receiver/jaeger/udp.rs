@@ -246,12 +246,11 @@ async fn next_packets(queue: &mut mpsc::Receiver<Packet>) -> Vec<Packet> {
     packets
 }
 
-fn convert(
-    encoding: Encoding,
-    receiver: Receiver,
-    packets: &[Packet],
-    charge: &RequestCharge,
-) -> Result<Option<((Bytes, RequestCharge), usize)>, PushError> {
+/// A request, what is charged for it, and how many packets it is made of.
+type Converted = ((Bytes, RequestCharge), usize);
+
+/// One request of all packets that are sound; none where there is none.
+fn convert(encoding: Encoding, receiver: Receiver, packets: &[Packet], charge: &RequestCharge) -> Result<Option<Converted>, PushError> {
     let bytes: u64 = packets.iter().map(|packet| packet.charge.bytes()).sum();
     let mut spans = Spans::new(charge, Dialect::Jaeger, usize::try_from(bytes).unwrap_or(usize::MAX))?;
     let mut good = 0;
