@@ -264,6 +264,7 @@ async fn bind(id: &str, protocol: &'static str, endpoint: &str) -> anyhow::Resul
     let listener =
         TcpListener::bind(endpoint).await.with_context(|| format!("cannot listen on {endpoint} ({}.endpoint)", section(id, protocol)))?;
     let addr = listener.local_addr().context("a bound listener has an address")?;
+    let protocol = if protocol.is_empty() { "http" } else { protocol };
     tracing::info!(receiver = id, protocol, %addr, "receives spans");
     Ok((listener, addr))
 }

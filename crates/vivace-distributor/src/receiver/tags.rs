@@ -33,6 +33,7 @@ pub(crate) enum Code {
     Error = 2,
 }
 
+const ERROR: &[u8] = b"error";
 const DESCRIPTION: &[u8] = b"otel.status_description";
 
 /// What the tags of one span said so far. Texts are no longer than the request that they are of.
@@ -91,7 +92,7 @@ impl Tags {
     #[inline]
     pub(crate) fn take(&mut self, key: &[u8], value: Value<'_>) -> bool {
         // The shortest and the longest of those that mean something.
-        if !(b"error".len()..=DESCRIPTION.len()).contains(&key.len()) {
+        if !(ERROR.len()..=DESCRIPTION.len()).contains(&key.len()) {
             return false;
         }
         match (key, value) {
@@ -107,7 +108,7 @@ impl Tags {
                 None => return false,
             },
             (DESCRIPTION, Value::Text(text)) => self.description = Some(text.to_vec()),
-            (b"error", value) => return self.take_error(value),
+            (ERROR, value) => return self.take_error(value),
             (b"http.status_code", value) if self.dialect == Dialect::Jaeger => {
                 self.http_code = number(value);
                 return false;
@@ -129,7 +130,7 @@ impl Tags {
             }
             (Dialect::Zipkin { .. }, Value::Text(text)) if text != b"false" => {
                 (self.is_error, self.error) = (true, text.to_vec());
-                false
+                true
             }
             _ => false,
         }
@@ -140,11 +141,15 @@ impl Tags {
     pub(crate) fn status(&self, kind: Option<Kind>) -> (Option<(Code, &[u8])>, Option<(&'static [u8], &[u8])>) {
         let description = self.description.as_deref();
         if self.is_error {
-            let message = description.or(Some(self.error.as_slice()).filter(|text| !text.is_empty())).unwrap_or(&self.http_message);
-            return (Some((Code::Error, message)), None);
+            let error = Some(self.error.as_slice()).filter(|text| !text.is_empty());
+            let message = description.or(error).unwrap_or(&self.http_message);
+            // OpenTelemetry's exporters write the status twice.
+            let left = error.filter(|_| self.code.is_none());
+            return (Some((Code::Error, message)), left.map(|text| (ERROR, text)));
         }
         if let Some(code) = self.code {
-            return (Some((code, description.unwrap_or_default())), None);
+            let message = description.unwrap_or_default();
+            return (Some((code, message)).filter(|status| *status != (Code::Unset, b"")), None);
         }
         let failed = match self.http_code {
             Some(500..=599) => true,

@@ -1,4 +1,4 @@
-//! `jaeger.api_v2.CollectorService`. Source: docs/facts/grpc-api.md, "Collector".
+//! `jaeger.api_v2.CollectorService`. Source: docs/facts/grpc-api.md, "Jaeger's collector".
 
 use std::convert::Infallible;
 use std::sync::Arc;

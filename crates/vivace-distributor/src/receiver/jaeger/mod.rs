@@ -1,6 +1,6 @@
 //! Spans of Jaeger's clients and agents: thrift over UDP and HTTP, protobuf over gRPC.
 //!
-//! Source: docs/facts/http-api.md, "Jaeger"; docs/facts/grpc-api.md, "Collector"; Jaeger's `jaeger.thrift` and `agent.thrift`.
+//! Source: docs/facts/http-api.md, "Jaeger"; docs/facts/grpc-api.md, "Jaeger's collector"; Jaeger's `jaeger.thrift` and `agent.thrift`.
 
 pub(crate) mod grpc;
 pub(crate) mod http;

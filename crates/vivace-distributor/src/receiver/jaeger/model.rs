@@ -50,6 +50,8 @@ pub(super) struct Process {
     /// Whether there was `host.name` itself.
     has_host_name: bool,
     hostname: Option<Vec<u8>>,
+    /// `service.name` as a tag, which some clients have beside the service.
+    service: Vec<u8>,
 }
 
 impl Process {
@@ -57,6 +59,10 @@ impl Process {
         tag.with(|key, value| match (key, value) {
             (b"hostname", Value::Text(name)) => {
                 self.hostname = Some(name.to_vec());
+                Ok(())
+            }
+            (b"service.name", Value::Text(name)) => {
+                self.service = name.to_vec();
                 Ok(())
             }
             (b"jaeger.version", Value::Text(version)) => {
@@ -70,10 +76,11 @@ impl Process {
         })
     }
 
-    pub(super) fn end(self, service: &[u8], spans: &mut Spans) -> Result<(), OverBudget> {
-        if let Some(hostname) = self.hostname.filter(|_| !self.has_host_name) {
-            spans.resource_attribute(b"host.name", Value::Text(&hostname))?;
+    pub(super) fn end(&self, service: &[u8], spans: &mut Spans) -> Result<(), OverBudget> {
+        if let Some(hostname) = self.hostname.as_deref().filter(|_| !self.has_host_name) {
+            spans.resource_attribute(b"host.name", Value::Text(hostname))?;
         }
+        let service = if service.is_empty() { &self.service } else { service };
         if service.is_empty() {
             return Ok(());
         }

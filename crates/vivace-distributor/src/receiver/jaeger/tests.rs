@@ -261,6 +261,9 @@ fn what_is_no_batch_is_refused_by_name() {
     assert!(error(binary, &packet).contains("received bad version"));
     let other = [&[0x82, 0x81, 0x01, 15][..], b"emitZipkinBatch", &[0]].concat();
     assert_eq!(error(compact, &other), "the packet calls \"emitZipkinBatch\" (OneWay), only emitBatch is taken");
+    assert_eq!(error(thrift::batch, &[0, 1, 2]), "a batch without its process or its spans");
+    let empty = [&[0x82, 0x81, 0x01, 9][..], b"emitBatch", &[0]].concat();
+    assert_eq!(error(compact, &empty), "the packet calls emitBatch without a batch");
     let text = error(proto::request, &[0x0a, 0x05, 1]);
     assert!(text.contains("the request is no PostSpansRequest: message ends inside a field"), "{text}");
 }

@@ -71,24 +71,25 @@ fn call<P: TInputProtocol>(input: &mut P, pass: Pass, spans: &mut Spans) -> Resu
         let text = format!("the packet calls {name:?} ({:?}), only emitBatch is taken", message.message_type);
         return Err(PushError::Malformed(text).into());
     }
-    let mut left = Left::Nothing;
+    let mut left = None;
     fields(input, |input, id, kind| {
         let is_batch = (id, kind) == (1, TType::Struct);
         if is_batch {
-            left = read_batch(input, pass, spans)?;
+            left = Some(read_batch(input, pass, spans)?);
         }
         Ok(is_batch)
     })?;
-    Ok(left)
+    left.ok_or_else(|| PushError::Malformed("the packet calls emitBatch without a batch".to_owned()).into())
 }
 
 fn read_batch<P: TInputProtocol>(input: &mut P, pass: Pass, spans: &mut Spans) -> Result<Left, Broken> {
     if pass == Pass::First {
         spans.begin_resource();
     }
-    let mut has_process = false;
+    let (mut has_process, mut has_spans) = (false, false);
     let mut left = Left::Nothing;
     fields(input, |input, id, kind| {
+        has_spans |= (id, kind) == (2, TType::List);
         match (id, kind) {
             (1, TType::Struct) if pass == Pass::First => {
                 read_process(input, spans)?;
@@ -105,6 +106,10 @@ fn read_batch<P: TInputProtocol>(input: &mut P, pass: Pass, spans: &mut Spans) -
         }
         Ok(true)
     })?;
+    if pass == Pass::First && !(has_process && has_spans) {
+        // Both are required, and noise that is a struct by chance has neither.
+        return Err(PushError::Malformed("a batch without its process or its spans".to_owned()).into());
+    }
     Ok(left)
 }
 

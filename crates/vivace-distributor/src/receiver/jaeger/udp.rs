@@ -156,7 +156,7 @@ fn take_packets(
 ) -> io::Result<()> {
     // One byte more tells a packet that is too large from one that is just not.
     let mut room = vec![0; packet_bytes_max + 1];
-    while !stop.is_cancelled() {
+    while !stop.is_cancelled() && !into_queue.is_closed() {
         let len = match socket.recv(&mut room) {
             Ok(len) => len,
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted) => {
