@@ -62,7 +62,9 @@ pub use metrics_generator::{
 };
 pub use overrides::{Overrides, OverridesApi, OverridesClient, OverridesConfig, UserConfigurableOverrides};
 pub use querier::{FrontendWorker, Querier, QuerierExternal, QuerierMetrics, QuerierSearch, QuerierTraceById};
-pub use query_frontend::{FrontendMetrics, FrontendSearch, FrontendTraceById, McpServer, QueryFrontend, Slo, TraceqlRelease, Weights};
+pub use query_frontend::{
+    FrontendMetrics, FrontendSearch, FrontendTraceById, JaegerQuery, McpServer, QueryFrontend, Slo, TraceqlRelease, Weights, ZipkinQuery,
+};
 pub use receivers::{
     Cors, GrpcReceiver, HttpReceiver, JaegerBlock, JaegerProtocols, JaegerReceiver, Keepalive, KeepaliveEnforcement, KeepaliveServer,
     OtlpBlock, OtlpHttpReceiver, OtlpProtocols, OtlpReceiver, Receivers, UdpReceiver, ZipkinHttp, ZipkinReceiver,
@@ -190,6 +192,13 @@ impl Config {
         "./vivace-data/wal".clone_into(&mut config.storage.trace.wal.path);
         "./vivace-data/generator".clone_into(&mut config.metrics_generator.storage.path);
         config
+    }
+
+    /// Whether this process has a Zipkin receiver on a port.
+    #[must_use]
+    pub fn zipkin_receiver_has(&self, port: u16) -> bool {
+        let has = |endpoint: &str| endpoint.rsplit_once(':').is_some_and(|(_, text)| text.parse() == Ok(port));
+        self.target.includes(Target::Distributor) && self.distributor.receivers.zipkin.iter().any(|zipkin| has(&zipkin.http.endpoint))
     }
 
     /// Reads a file's text over the defaults. Relations that depend on the target are checked by [`Config::load`] only.

@@ -35,6 +35,13 @@ pub mod prometheus {
     include!("generated/prometheus.rs");
 }
 
+/// Jaeger's query API.
+pub mod jaeger {
+    pub mod api_v3 {
+        include!("generated/jaeger.api_v3.rs");
+    }
+}
+
 /// What only Vivace's own processes say to each other.
 pub mod vivace {
     pub mod v1 {

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use prost_build::Config;
 
-const FILES: [&str; 9] = [
+const FILES: [&str; 10] = [
+    "jaeger/query_v3.proto",
     "opentelemetry/common.proto",
     "opentelemetry/trace.proto",
     "prometheus/remote.proto",

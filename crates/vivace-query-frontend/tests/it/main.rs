@@ -40,7 +40,7 @@ impl Frontend {
     async fn over(config: &Config, blocklist: Blocklist) -> Self {
         let mut process = Process::test_with(config, "query-frontend").await.unwrap();
         let overrides = Overrides::fixed(config.overrides.defaults.clone());
-        vivace_query_frontend::start(config, blocklist.clone(), overrides, &mut process);
+        let listening = vivace_query_frontend::start(config, blocklist.clone(), overrides, &mut process).await.unwrap();
         let http = format!("http://{}", process.http_addr());
         let grpc = format!("http://{}", process.grpc_addr());
         let shutdown = process.shutdown();
