@@ -358,3 +358,7 @@ overrides: {{defaults: {{metrics_generator: {{processors: [span-metrics]}}}}}}
     assert max(calls) < 10
     assert max(eventually("latencies", lambda: metric("latencies", quantile=0.5), every=1)) < 100, "milliseconds"
     assert 0 < max(eventually("errors", lambda: metric("errors"), every=1)) <= 1.01
+    # It is Prometheus that answers.
+    prometheus.stop()
+    refused = get(one.jaeger, "/api/metrics/calls", {"service": "shop"})
+    assert refused.status == 503 and "Prometheus does not answer" in refused.json()["errors"][0]["msg"]

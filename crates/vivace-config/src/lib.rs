@@ -182,6 +182,10 @@ section! {
     }
 }
 
+fn port_of(endpoint: &str) -> Option<u16> {
+    endpoint.rsplit_once(':')?.1.parse().ok()
+}
+
 impl Config {
     /// What runs without any file: everything in one process, all data in `./vivace-data`.
     #[must_use]
@@ -197,8 +201,24 @@ impl Config {
     /// Whether this process has a Zipkin receiver on a port.
     #[must_use]
     pub fn zipkin_receiver_has(&self, port: u16) -> bool {
-        let has = |endpoint: &str| endpoint.rsplit_once(':').is_some_and(|(_, text)| text.parse() == Ok(port));
-        self.target.includes(Target::Distributor) && self.distributor.receivers.zipkin.iter().any(|zipkin| has(&zipkin.http.endpoint))
+        let is_there = |endpoint: &str| port_of(endpoint) == Some(port);
+        self.target.includes(Target::Distributor) && self.distributor.receivers.zipkin.iter().any(|zipkin| is_there(&zipkin.http.endpoint))
+    }
+
+    /// Whether this process has a receiver of any kind on a TCP port.
+    #[must_use]
+    pub fn receiver_has(&self, port: u16) -> bool {
+        let receivers = &self.distributor.receivers;
+        let otlp = receivers.otlp.iter().flat_map(|receiver| {
+            let OtlpProtocols { grpc, http } = &receiver.protocols;
+            [grpc.as_ref().map(|grpc| &grpc.endpoint), http.as_ref().map(|http| &http.endpoint)]
+        });
+        let jaeger = receivers.jaeger.iter().flat_map(|receiver| {
+            let JaegerProtocols { grpc, thrift_http, .. } = &receiver.protocols;
+            [grpc.as_ref().map(|grpc| &grpc.endpoint), thrift_http.as_ref().map(|http| &http.endpoint)]
+        });
+        self.zipkin_receiver_has(port)
+            || self.target.includes(Target::Distributor) && otlp.chain(jaeger).flatten().any(|endpoint| port_of(endpoint) == Some(port))
     }
 
     /// Reads a file's text over the defaults. Relations that depend on the target are checked by [`Config::load`] only.

@@ -70,7 +70,7 @@ impl Conditions {
 
     /// The filter, which takes any span where there is no condition.
     pub(crate) fn filter(&self) -> String {
-        format!("{{ {} }}", self.0.join(" && "))
+        if self.0.is_empty() { "{ }".to_owned() } else { format!("{{ {} }}", self.0.join(" && ")) }
     }
 }
 

@@ -33,7 +33,7 @@ pub(crate) async fn listen(config: &Config, api: &QueryApi, process: &mut Proces
     if let Some(wish) = Wish::of(jaeger.enabled, config) {
         let routes = JaegerApi::new(api.clone(), jaeger)?;
         let key = "query_frontend.jaeger.http_listen_port";
-        if let Some(listener) = wish.bind(&server.http_listen_address, jaeger.http_listen_port, key).await? {
+        if let Some(listener) = wish.bind(config, &server.http_listen_address, jaeger.http_listen_port, key).await? {
             listening.jaeger_http = Some(listener.local_addr()?);
             let served = process.serve_on(
                 listener,
@@ -45,7 +45,7 @@ pub(crate) async fn listen(config: &Config, api: &QueryApi, process: &mut Proces
             run("Jaeger's query API, HTTP", served, process);
         }
         let key = "query_frontend.jaeger.grpc_listen_port";
-        if let Some(listener) = wish.bind(&server.grpc_listen_address, jaeger.grpc_listen_port, key).await? {
+        if let Some(listener) = wish.bind(config, &server.grpc_listen_address, jaeger.grpc_listen_port, key).await? {
             listening.jaeger_grpc = Some(listener.local_addr()?);
             let service = jaeger::service(routes, process.grpc_limits());
             let served = process.serve_on(listener, "jaeger_query_grpc", service, process.grpc_connections(), process.stop_token());
@@ -59,7 +59,7 @@ pub(crate) async fn listen(config: &Config, api: &QueryApi, process: &mut Proces
         if config.zipkin_receiver_has(zipkin.http_listen_port) {
             // Clients send spans to the port that they read from.
             process.add_reads("zipkin", routes);
-        } else if let Some(listener) = wish.bind(&server.http_listen_address, zipkin.http_listen_port, key).await? {
+        } else if let Some(listener) = wish.bind(config, &server.http_listen_address, zipkin.http_listen_port, key).await? {
             listening.zipkin = Some(listener.local_addr()?);
             let served = process.serve_on(listener, "zipkin_query", routes, process.http_connections(), process.stop_token());
             run("Zipkin's query API", served, process);
@@ -86,7 +86,12 @@ impl Wish {
         }
     }
 
-    async fn bind(self, address: &str, port: u16, key: &str) -> anyhow::Result<Option<TcpListener>> {
+    async fn bind(self, config: &Config, address: &str, port: u16, key: &str) -> anyhow::Result<Option<TcpListener>> {
+        // Receivers listen later, and nobody may take their place.
+        if self == Self::Welcome && config.receiver_has(port) {
+            tracing::warn!(key, port, "a receiver has this port, and queries are not answered there");
+            return Ok(None);
+        }
         let host = if address.is_empty() { "0.0.0.0" } else { address.trim_start_matches('[').trim_end_matches(']') };
         match (TcpListener::bind((host, port)).await, self) {
             (Ok(listener), _) => {

@@ -126,7 +126,7 @@ mod tests {
             })
         );
         let any = wanted("serviceName=all&spanName=all").unwrap();
-        assert_eq!((any.query.as_str(), any.limit, any.range.end - any.range.start), ("{  }", 10, 24 * 3600));
+        assert_eq!((any.query.as_str(), any.limit, any.range.end - any.range.start), ("{ }", 10, 24 * 3600));
     }
 
     #[test]

@@ -137,7 +137,7 @@ async fn searches_find_whole_traces() {
             _ => None,
         })
         .collect();
-    assert_eq!(searches, [("{ resource.service.name = `shop` }", 5), ("{  }", 3), ("{ resource.service.name = `shop` }", 100)]);
+    assert_eq!(searches, [("{ resource.service.name = `shop` }", 5), ("{ }", 3), ("{ resource.service.name = `shop` }", 100)]);
 }
 
 /// Whatever stands in a parameter is looked for as it is, or is refused in Jaeger's own words.
@@ -338,9 +338,12 @@ async fn a_port_that_is_taken_ends_only_who_asks_for_it() {
     };
     let error = format!("{:#}", start(&config).await.unwrap_err());
     assert!(error.contains("query_frontend.jaeger.http_listen_port"), "{error}");
-    config.query_frontend.jaeger.enabled = None;
+    (config.query_frontend.jaeger.enabled, config.query_frontend.zipkin.enabled) = (None, None);
     let listening = start(&config).await.unwrap();
     assert!(listening.jaeger_http.is_none() && listening.jaeger_grpc.is_some() && listening.zipkin.is_some());
+    config.query_frontend.jaeger.grpc_listen_port = 4317;
+    let listening = start(&config).await.unwrap();
+    assert_eq!(listening.jaeger_grpc, None, "the port of a receiver, which listens later");
     config.target = vivace_config::Target::QueryFrontend;
-    assert_eq!(start(&config).await.unwrap().jaeger_grpc, None, "a query-frontend of its own is asked to");
+    assert_eq!(start(&config).await.unwrap(), Default::default(), "a query-frontend of its own is asked to");
 }

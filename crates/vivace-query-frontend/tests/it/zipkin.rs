@@ -36,13 +36,13 @@ async fn start() -> (Frontend, Querier, String) {
 #[tokio::test]
 async fn names_are_plain_lists() {
     let (_frontend, _querier, zipkin) = start().await;
-    assert_eq!(get(&zipkin, "/api/v2/services").await.json(), json!(["resource.service.name of {  }"]));
+    assert_eq!(get(&zipkin, "/api/v2/services").await.json(), json!(["resource.service.name of { }"]));
     let spans = get(&zipkin, "/zipkin/api/v2/spans?serviceName=a%60b").await.json();
     assert_eq!(spans, json!(["name of { resource.service.name = \"a`b\" }"]));
     let remote = get(&zipkin, "/api/v2/remoteServices?serviceName=a").await.json();
     assert_eq!(remote, json!(["span.peer.service of { resource.service.name = `a` && (kind = client || kind = producer) }"]));
     assert_eq!(get(&zipkin, "/api/v2/autocompleteKeys").await.json(), json!(["http.path", "vip"]));
-    assert_eq!(get(&zipkin, "/api/v2/autocompleteValues?key=http.path").await.json(), json!(["span.http.path of {  }"]));
+    assert_eq!(get(&zipkin, "/api/v2/autocompleteValues?key=http.path").await.json(), json!(["span.http.path of { }"]));
     let missing = get(&zipkin, "/api/v2/spans").await;
     assert_eq!((missing.status, missing.text()), (400, "required parameter serviceName is missing"));
 }
