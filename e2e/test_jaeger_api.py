@@ -300,6 +300,20 @@ def test_live_and_flushed(one):
     assert one.program.stop() == 0
 
 
+def test_a_single_binary_serves_them_by_itself(all_in_one):
+    """On the ports that clients know, if nobody has them."""
+    busy = [port for port in (16686, 16685, 9411) if harness.in_use(port)]
+    if busy:
+        pytest.skip(f"another program listens on {busy}")
+    one = all_in_one.start()
+    message, trace_id = shop_trace()
+    send(one, message)
+    assert envelope(get("http://127.0.0.1:16686", "/api/services")) == ["shop", "web"]
+    check_zipkin(get("http://127.0.0.1:9411", f"/api/v2/trace/{trace_id}").json())
+    assert harness.in_use(16685)
+    assert one.program.stop() == 0
+
+
 def test_browsers_of_this_machine_may_ask(one):
     """Grafana's data source with `access: browser`."""
     asks = {"Origin": "http://localhost:3000", "Access_Control_Request_Method": "GET", "Access_Control_Request_Headers": "content-type"}

@@ -202,6 +202,8 @@ section! {
         used grpc_listen_port: u16 = 16685;
         /// How far back services and operations are looked for.
         used services_query_duration: Duration = hours(24);
+        /// Traces of one search, at most; who asks for more gets so many.
+        used max_traces: u32 = 1500;
         /// Traces of the asked time whose calls `/api/dependencies` counts, at most.
         used dependencies_max_traces: u32 = 1000;
         /// Where a Prometheus answers that has the span metrics of the metrics-generators, such as `http://prometheus:9090`: `/api/metrics` asks it. Empty: TraceQL metrics answer.
@@ -220,6 +222,8 @@ section! {
         used http_listen_port: u16 = 9411;
         /// How far back services, spans and tags are looked for.
         used services_query_duration: Duration = hours(24);
+        /// Traces of one search, at most; who asks for more gets so many.
+        used max_traces: u32 = 1500;
         /// Traces of the asked time whose calls `/api/v2/dependencies` counts, at most.
         used dependencies_max_traces: u32 = 1000;
         /// Requests from web pages of other origins.

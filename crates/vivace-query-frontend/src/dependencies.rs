@@ -1,7 +1,7 @@
 //! Which services call which: counted from the spans of a time, for the dependency graphs of Jaeger and Zipkin.
 //!
-//! A call is a span whose parent is a span of another service. What is counted is bounded twice: by a number of traces, and by
-//! `query_frontend.search.max_spans_per_span_set` spans of each that take part in calls.
+//! A call is a span whose parent is a span of another service. What is counted is bounded: by a number of traces, by
+//! `query_frontend.search.max_spans_per_span_set` spans of each that take part in calls, and by the time that a search may have.
 
 use std::collections::BTreeMap;
 
@@ -37,13 +37,12 @@ impl QueryApi {
     /// # Errors
     /// Why they could not be found.
     pub(crate) async fn calls(&self, tenants: &[TenantId], range: SearchRange, max_traces: u32) -> Result<Found<Vec<Calls>>, QueryError> {
-        let allowed = &self.frontend.config.search;
-        let number = |max: usize, wanted: u32| u32::try_from(max).ok().filter(|max| *max > 0).map_or(wanted, |max| max.min(wanted));
         let wanted = Wanted {
             query: ENDS_OF_CALLS.to_owned(),
-            range,
-            limit: number(allowed.max_result_limit, max_traces.max(1)),
-            spans_per_trace: match u32::try_from(allowed.max_spans_per_span_set) {
+            // Clients ask for a week, whatever is allowed.
+            range: self.allowed(tenants, range),
+            limit: max_traces.max(1),
+            spans_per_trace: match u32::try_from(self.frontend.config.search.max_spans_per_span_set) {
                 Ok(0) | Err(_) => SPANS_PER_TRACE,
                 Ok(max) => max,
             },

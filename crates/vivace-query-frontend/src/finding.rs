@@ -61,11 +61,17 @@ impl QueryApi {
         Ok(found.into_iter().filter(|found| !found.trace.resource_spans.is_empty()).collect())
     }
 
-    /// The traces that a search finds, with all their spans.
+    /// The traces that a search finds, with all their spans: at most `max_traces`, since each is looked up.
     ///
     /// # Errors
     /// What is wrong with the search, or why it could not be answered.
-    pub(crate) async fn find_whole(&self, tenants: &[TenantId], wanted: Wanted) -> Result<Found<Vec<CombinedTrace>>, QueryError> {
+    pub(crate) async fn find_whole(
+        &self,
+        tenants: &[TenantId],
+        wanted: Wanted,
+        max_traces: u32,
+    ) -> Result<Found<Vec<CombinedTrace>>, QueryError> {
+        let wanted = Wanted { limit: wanted.limit.min(max_traces.max(1)), ..wanted };
         let (Found { found, warnings }, _held) = self.find(tenants, wanted).await?;
         let ids: Vec<TraceId> = found.iter().filter_map(|trace| trace.trace_id.parse().ok()).collect();
         Ok(Found { found: self.whole_traces(tenants, ids).await?, warnings })
@@ -76,11 +82,21 @@ impl QueryApi {
     /// # Errors
     /// As [`QueryApi::find_whole`].
     pub(crate) async fn find(&self, tenants: &[TenantId], wanted: Wanted) -> Result<(Found<Vec<TraceSearchMetadata>>, Charge), QueryError> {
+        let Wanted { range, .. } = wanted;
+        let mut start = range.start;
+        // A range that is allowed may be longer once its ends are whole seconds.
+        if let Some(first) = self.first_allowed(tenants, range.end)
+            && (first..first.saturating_add(2)).contains(&start.saturating_add(2))
+        {
+            start = first;
+        }
+        let max = self.frontend.config.search.max_result_limit;
         let request = SearchRequest {
             query: wanted.query,
-            start: wanted.range.start,
-            end: wanted.range.end,
-            limit: wanted.limit,
+            start,
+            end: range.end,
+            // A client of another system names no limit of this one's.
+            limit: u32::try_from(max).ok().filter(|max| *max > 0).map_or(wanted.limit, |max| max.min(wanted.limit)),
             spans_per_span_set: wanted.spans_per_trace,
             ..Default::default()
         };
@@ -122,7 +138,7 @@ impl QueryApi {
         of: &Conditions,
         back: Duration,
     ) -> Result<Found<Vec<String>>, QueryError> {
-        let SearchRange { start, end } = self.last(back);
+        let SearchRange { start, end } = self.last(tenants, back);
         let request = SearchTagValuesRequest { tag_name: attribute.to_string(), query: of.filter(), start, end, ..Default::default() };
         let query = async { self.frontend.tag_values(tenants, request)?.finish().await };
         let inspected = |(found, _): &(ValueCombiner, _)| found.inspected_bytes;
@@ -139,7 +155,7 @@ impl QueryApi {
     /// # Errors
     /// As [`QueryApi::services`].
     pub(crate) async fn span_attributes(&self, tenants: &[TenantId], back: Duration) -> Result<Found<Vec<String>>, QueryError> {
-        let SearchRange { start, end } = self.last(back);
+        let SearchRange { start, end } = self.last(tenants, back);
         let request = SearchTagsRequest { scope: "span".to_owned(), start, end, ..Default::default() };
         let query = async { self.frontend.tags(tenants, request)?.1.finish().await };
         let inspected = |(found, _): &(TagCombiner, _)| found.inspected_bytes;
@@ -150,10 +166,21 @@ impl QueryApi {
         Ok(Found { found: names, warnings })
     }
 
-    /// A time that ends now.
-    pub(crate) fn last(&self, back: Duration) -> SearchRange {
+    /// The first second that a search may have which ends at a given one; none where any is allowed.
+    pub(crate) fn first_allowed(&self, tenants: &[TenantId], end: u32) -> Option<u32> {
+        let max = self.frontend.max_search_duration(tenants);
+        (!max.is_zero()).then(|| end.saturating_sub(u32::try_from(max.as_secs()).unwrap_or(u32::MAX)))
+    }
+
+    /// A time that ends now, as long as is allowed.
+    fn last(&self, tenants: &[TenantId], back: Duration) -> SearchRange {
         let now = self.frontend.now();
-        range(now.saturating_sub(u64::try_from(back.as_nanos()).unwrap_or(u64::MAX)), now)
+        self.allowed(tenants, range(now.saturating_sub(u64::try_from(back.as_nanos()).unwrap_or(u64::MAX)), now))
+    }
+
+    /// As much of a range as a search may have: its end.
+    pub(crate) fn allowed(&self, tenants: &[TenantId], SearchRange { start, end }: SearchRange) -> SearchRange {
+        SearchRange { start: self.first_allowed(tenants, end).map_or(start, |first| first.max(start)), end }
     }
 }
 

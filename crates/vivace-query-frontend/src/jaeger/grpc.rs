@@ -57,7 +57,8 @@ impl QueryService for JaegerApi {
         let tenants = self.asking(request.metadata().as_ref())?;
         let query = request.into_inner().query.ok_or_else(|| Status::invalid_argument("query is required"))?;
         let wanted = Search::message(query).and_then(|search| search.wanted()).map_err(|error| error.grpc_status())?;
-        let Found { found, .. } = self.api.find_whole(&tenants, wanted).await.map_err(|error| error.grpc_status())?;
+        let Found { found, .. } =
+            self.api.find_whole(&tenants, wanted, self.config.max_traces).await.map_err(|error| error.grpc_status())?;
         Ok(chunks(found))
     }
 
@@ -152,7 +153,7 @@ mod tests {
             ..Default::default()
         };
         let all = vec![resource(1, [1, 2, 3, 4]), resource(2, [5, 6, 7, 8])];
-        assert_eq!(cut(all.clone(), 1 << 20), [all.clone()]);
+        assert_eq!(cut(all.clone(), 1 << 20), vec![all.clone()]);
         let lists = cut(all, 130);
         assert!(lists.len() > 3 && lists.iter().all(|list| !list.is_empty()));
         let flat = lists.iter().flatten().flat_map(|resource| {

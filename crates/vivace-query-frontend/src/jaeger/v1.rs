@@ -51,7 +51,7 @@ pub(crate) async fn traces(State(jaeger): State<JaegerApi>, asked: Asked) -> Ans
     let (tenants, api) = (asked.tenants()?, &jaeger.api);
     let Found { found, warnings } = match TracesV1::of(&asked.params, api.frontend.now())? {
         TracesV1::Ids(ids) => Found { found: api.whole_traces(tenants, ids).await?, warnings: Vec::new() },
-        TracesV1::Search(search) => api.find_whole(tenants, search.wanted()?).await?,
+        TracesV1::Search(search) => api.find_whole(tenants, search.wanted()?, jaeger.config.max_traces).await?,
     };
     listed(&jaeger, &asked, found.into_iter().map(TraceV1).collect(), &warnings).await
 }

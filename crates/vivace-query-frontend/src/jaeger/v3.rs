@@ -40,7 +40,7 @@ pub(crate) async fn operations(State(jaeger): State<JaegerApi>, asked: Asked) ->
 
 pub(crate) async fn traces(State(jaeger): State<JaegerApi>, asked: Asked) -> Answered {
     let wanted = Search::v3(&asked.params)?.wanted()?;
-    let Found { found, warnings } = jaeger.api.find_whole(asked.tenants()?, wanted).await?;
+    let Found { found, warnings } = jaeger.api.find_whole(asked.tenants()?, wanted, jaeger.config.max_traces).await?;
     if found.is_empty() {
         return Err(not_found("No traces found").into());
     }
@@ -55,7 +55,7 @@ pub(crate) async fn trace(State(jaeger): State<JaegerApi>, Path(id): Path<String
 
 pub(crate) async fn summaries(State(jaeger): State<JaegerApi>, asked: Asked) -> Answered {
     let wanted = Search::v3(&asked.params)?.wanted()?;
-    let Found { found, warnings } = jaeger.api.find_whole(asked.tenants()?, wanted).await?;
+    let Found { found, warnings } = jaeger.api.find_whole(asked.tenants()?, wanted, jaeger.config.max_traces).await?;
     let summaries = found.iter().map(|found| Summary::of(&found.trace)).collect();
     Ok(asked.answer(&jaeger.api, Summaries { summaries }, &warnings).await?)
 }

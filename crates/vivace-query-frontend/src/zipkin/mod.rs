@@ -116,7 +116,7 @@ async fn remote_services(State(zipkin): State<ZipkinApi>, asked: Asked) -> Answe
 
 async fn traces(State(zipkin): State<ZipkinApi>, asked: Asked) -> Answered {
     let wanted = Search::of(&asked.params, zipkin.api.frontend.now())?.wanted()?;
-    let Found { found, warnings } = zipkin.api.find_whole(asked.tenants()?, wanted).await?;
+    let Found { found, warnings } = zipkin.api.find_whole(asked.tenants()?, wanted, zipkin.config.max_traces).await?;
     whole(&zipkin, &asked, found, warnings).await
 }
 

@@ -140,6 +140,43 @@ async fn searches_find_whole_traces() {
     assert_eq!(searches, [("{ resource.service.name = `shop` }", 5), ("{ }", 3), ("{ resource.service.name = `shop` }", 100)]);
 }
 
+/// Jaeger's UI asks for the dependencies of a week, which is just what a search may have.
+#[tokio::test]
+async fn what_is_asked_is_kept_within_what_is_allowed() {
+    let mut config = with_other_apis();
+    config.query_frontend.search.max_result_limit = 50;
+    config.query_frontend.jaeger.max_traces = 30;
+    let (frontend, querier) = Frontend::with(&config, data).await;
+    let jaeger = frontend.jaeger();
+    let now = vivace_server::clock::unix_nanos() / 1000;
+    let week = 7 * 24 * 3600;
+    let limits = || {
+        let jobs = std::mem::take(&mut *querier.jobs.lock());
+        let searches = jobs.into_iter().filter_map(|job| match job.work {
+            Some(Work::SearchRecent(search)) => Some((search.limit, search.end - search.start)),
+            Some(Work::SearchRecentTraces(search)) => search.request.map(|search| (search.limit, search.end - search.start)),
+            _ => None,
+        });
+        searches.collect::<Vec<_>>()
+    };
+    for lookback in [week * 1000, 2 * week * 1000] {
+        let path = format!("/api/dependencies?endTs={}&lookback={lookback}", now / 1000);
+        assert_eq!(get(&jaeger, &path).await.status, 200);
+        let found = limits();
+        assert!(found.iter().all(|(limit, seconds)| *limit == 50 && *seconds <= week as u32), "{found:?}");
+        assert!(!found.is_empty());
+    }
+    let search = |start: u64| format!("/api/traces?service=shop&limit=1000&end={now}&start={start}");
+    assert_eq!(get(&jaeger, &search(now - week * 1_000_000)).await.status, 200);
+    let found = limits();
+    assert!(!found.is_empty() && found.iter().all(|(limit, seconds)| *limit == 30 && *seconds <= week as u32), "{found:?}");
+    assert_eq!(failed(&get(&jaeger, &search(now - 2 * week * 1_000_000)).await).0, 400, "a longer search is refused as everywhere");
+    let mut config = with_other_apis();
+    config.overrides.defaults.read.max_search_duration = std::time::Duration::from_secs(60);
+    let (frontend, _querier) = Frontend::with(&config, data).await;
+    assert_eq!(get(&frontend.jaeger(), "/api/services").await.status, 200, "services of as long as is allowed");
+}
+
 /// Whatever stands in a parameter is looked for as it is, or is refused in Jaeger's own words.
 #[tokio::test]
 async fn no_parameter_can_change_the_query() {

@@ -5,7 +5,7 @@ use vivace_proto::tempopb::{SearchTagValuesV2Response, SearchTagsV2Response, Sea
 use vivace_proto::vivace::v1::job::Work;
 use vivace_proto::vivace::v1::{Job, job_result};
 
-use crate::client::{get, get_with};
+use crate::client::{get, get_with, post};
 use crate::querier::{self, Outcome, Querier, nothing};
 use crate::{Frontend, with_other_apis};
 
@@ -97,4 +97,36 @@ async fn tenants_are_asked_for() {
     assert_eq!((missing.status, missing.text()), (401, "no org id"));
     assert_eq!(get_with(&zipkin, "/api/v2/services", &[("x-scope-orgid", "a")]).await.status, 200);
     assert!(querier.jobs.lock().iter().all(|job| job.tenant == "a"));
+}
+
+/// Clients send spans to the port that they read from. A receiver of the same process has it, and listens later.
+#[tokio::test]
+async fn a_receiver_and_the_query_api_share_a_port() {
+    let port = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut config = with_other_apis();
+    config.query_frontend.zipkin.http_listen_port = port.local_addr().unwrap().port();
+    let http = vivace_config::ZipkinHttp { endpoint: port.local_addr().unwrap().to_string(), ..Default::default() };
+    config.distributor.receivers.zipkin = vec![vivace_config::ZipkinReceiver { id: "zipkin".to_owned(), http }];
+    let mut process = vivace_server::Process::test_with(&config, "vivace").await.unwrap();
+    let overrides = vivace_server::Overrides::fixed(config.overrides.defaults.clone());
+    let options = vivace_storage::PollOptions::from(&config.storage.trace);
+    let poller = vivace_storage::Poller::reader(vivace_storage::Bucket::memory(), options, vivace_server::clock::unix_nanos);
+    poller.poll_once().await.unwrap();
+    let listening = vivace_query_frontend::start(&config, poller.blocklist(), overrides, &mut process).await.unwrap();
+    assert_eq!(listening.zipkin, None);
+
+    let zipkin = format!("http://{}", port.local_addr().unwrap());
+    let receiver = axum::Router::new().fallback(|| async { "received" });
+    let server = process.serve_on(port, "zipkin", receiver, process.http_connections(), process.stop_token());
+    process.spawn("receiver", async move {
+        server.await;
+        Ok(())
+    });
+    let grpc = format!("http://{}", process.grpc_addr());
+    let mut run = tokio::task::JoinSet::new();
+    run.spawn(process.run());
+    let _querier = Querier::connect(&grpc, "one", 1, std::sync::Arc::new(data)).await;
+    let names = get(&zipkin, "/api/v2/spans?serviceName=a").await.json();
+    assert_eq!(names, json!(["name of { resource.service.name = `a` }"]));
+    assert_eq!(post(&zipkin, "/api/v2/spans").await.text(), "received");
 }
