@@ -613,6 +613,28 @@ def test_notes_speak_of_what_was_set(tmp_path):
     assert "span-metrics" not in said
 
 
+def test_jaegers_query_api_is_served_where_tempo_query_stood(tmp_path):
+    """By the processes themselves: no second container, and the port's old name."""
+    objects = charts.render(DISTRIBUTED, values="{queryFrontend: {query: {enabled: true}, ingress: {enabled: true}}}")
+    assert yaml.safe_load(charts.config(objects))["query_frontend"]["jaeger"] == {"enabled": True}
+    assert "jaeger" not in yaml.safe_load(charts.config(charts.render(DISTRIBUTED)))["query_frontend"]
+    pod = charts.find(objects, "Deployment", "tempo-query-frontend")["spec"]["template"]["spec"]
+    assert len(pod["containers"]) == 1
+    assert {port["name"]: port["containerPort"] for port in pod["containers"][0]["ports"]}["jaeger-ui"] == 16686
+    for service in ("tempo-query-frontend", "tempo-query-frontend-discovery"):
+        assert {"tempo-query-jaeger-ui": 16686, "tempo-query-jaeger-grpc": 16685}.items() <= ports(objects, service).items()
+    mine = "{queryFrontend: {query: {enabled: true}}, tempo: {structuredConfig: {query_frontend: {jaeger: {services_query_duration: 1h}}}}}"
+    config = yaml.safe_load(charts.config(charts.render(DISTRIBUTED, values=mine)))
+    assert config["query_frontend"]["jaeger"] == {"enabled": True, "services_query_duration": "1h"}
+
+    objects = charts.render(SINGLE, values="{tempoQuery: {enabled: true, service: {port: 8080}}}")
+    assert ports(objects, "tempo")["tempo-query-jaeger-ui"] == 8080
+    pod = charts.find(objects, "StatefulSet", "tempo")["spec"]["template"]["spec"]
+    assert len(pod["containers"]) == 1 and {"jaeger-ui", "jaeger-grpc"} <= {port.get("name") for port in pod["containers"][0]["ports"]}
+    said = charts.notes(DISTRIBUTED, tmp_path, "{queryFrontend: {query: {enabled: true, extraArgs: [-a]}}}")
+    assert "queryFrontend.query, but for enabled" in said
+
+
 def test_what_the_reference_does_not_read_is_not_passed_on(tmp_path):
     objects = charts.render(DISTRIBUTED, values_file("unread-keys"))
     config = yaml.safe_load(charts.config(objects))

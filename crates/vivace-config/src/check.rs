@@ -33,6 +33,11 @@ pub(crate) fn values(config: &Config, reader: &mut Reader) {
         );
         reader.problem_at("query_frontend.search.query_backend_after", message);
     }
+    let prometheus = &config.query_frontend.jaeger.prometheus_url;
+    if !prometheus.expose().is_empty() && !is_http(prometheus.expose()) {
+        let message = format!("expected a URL with http:// or https://; got {:?}", prometheus.masked());
+        reader.problem_at("query_frontend.jaeger.prometheus_url", message);
+    }
     stores(config, reader);
     blocks(config, reader);
     caches(config, reader);
@@ -41,8 +46,7 @@ pub(crate) fn values(config: &Config, reader: &mut Reader) {
     buckets(&processor.span_metrics.histogram_buckets, "metrics_generator.processor.span_metrics.histogram_buckets", reader);
     buckets(&processor.service_graphs.histogram_buckets, "metrics_generator.processor.service_graphs.histogram_buckets", reader);
     for (index, target) in config.metrics_generator.storage.remote_write.iter().enumerate() {
-        let url = target.url.expose();
-        if !url.starts_with("http://") && !url.starts_with("https://") {
+        if !is_http(target.url.expose()) {
             let path = format!("metrics_generator.storage.remote_write[{index}].url");
             reader.problem_at(&path, format!("expected a URL with http:// or https://; got {:?}", target.url.masked()));
         }
@@ -50,6 +54,10 @@ pub(crate) fn values(config: &Config, reader: &mut Reader) {
     if config.usage_report.reporting_enabled {
         reader.note_at("usage_report.reporting_enabled", "accepted, without effect: Vivace sends no reports".to_owned());
     }
+}
+
+fn is_http(url: &str) -> bool {
+    url.starts_with("http://") || url.starts_with("https://")
 }
 
 /// The start of paths.
@@ -121,6 +129,19 @@ fn listeners(config: &Config, reader: &mut Reader) {
         for endpoint in config.distributor.receivers.endpoints() {
             let Some((host, port)) = host_and_port(endpoint.address) else { continue };
             open.push((format!("{}.endpoint", endpoint.path()), host, port, endpoint.is_udp));
+        }
+    }
+    if config.target.includes(Target::QueryFrontend) {
+        // What is on by itself goes without a port that is taken.
+        let (jaeger, zipkin) = (&config.query_frontend.jaeger, &config.query_frontend.zipkin);
+        if jaeger.enabled == Some(true) {
+            let (http, grpc) = (jaeger.http_listen_port, jaeger.grpc_listen_port);
+            open.push(("query_frontend.jaeger.http_listen_port".to_owned(), &server.http_listen_address, http, false));
+            open.push(("query_frontend.jaeger.grpc_listen_port".to_owned(), &server.grpc_listen_address, grpc, false));
+        }
+        if zipkin.enabled == Some(true) && !config.zipkin_receiver_has(zipkin.http_listen_port) {
+            let key = "query_frontend.zipkin.http_listen_port".to_owned();
+            open.push((key, &server.http_listen_address, zipkin.http_listen_port, false));
         }
     }
     let everywhere = |host: &str| matches!(host, "" | "0.0.0.0" | "::" | "[::]");

@@ -251,8 +251,8 @@ fn http_connections(config: &HttpReceiver) -> ConnectionOptions {
     }
 }
 
-fn tls(id: &str, protocol: &'static str, tls: Option<&CollectorTls>) -> anyhow::Result<Option<Tls>> {
-    tls.map(|tls| Tls::of_receiver(tls, &format!("{}.tls", section(id, protocol)))).transpose()
+fn tls(id: &str, protocol: &'static str, tls: Option<&CollectorTls>) -> anyhow::Result<Option<Arc<Tls>>> {
+    tls.map(|tls| Ok(Arc::new(Tls::of_receiver(tls, &format!("{}.tls", section(id, protocol)))?))).transpose()
 }
 
 /// The keys of a listener.

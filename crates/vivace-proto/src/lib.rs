@@ -35,10 +35,13 @@ pub mod prometheus {
     include!("generated/prometheus.rs");
 }
 
-/// Jaeger's collector.
+/// Jaeger's collector and query API.
 pub mod jaeger {
     pub mod api_v2 {
         include!("generated/jaeger.api_v2.rs");
+    }
+    pub mod api_v3 {
+        include!("generated/jaeger.api_v3.rs");
     }
 }
 

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use prost_build::Config;
 
-const FILES: [&str; 11] = [
+const FILES: [&str; 12] = [
     "jaeger/collector.proto",
+    "jaeger/query_v3.proto",
     "opentelemetry/common.proto",
     "opentelemetry/trace.proto",
     "prometheus/remote.proto",

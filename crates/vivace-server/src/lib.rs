@@ -28,6 +28,7 @@ mod admin;
 mod build;
 pub mod clock;
 mod connection;
+mod cors;
 mod descriptors;
 mod encoding;
 mod grpc_messages;
@@ -46,6 +47,7 @@ mod overrides;
 mod path;
 mod places;
 mod process;
+mod reads;
 mod ready;
 mod recorder;
 mod request_budget;
@@ -58,6 +60,7 @@ pub mod warning;
 
 pub use activity::Timeouts;
 pub use build::VERSION;
+pub use cors::cors;
 pub use encoding::{Encoding, EncodingError};
 
 pub use host::host_name;

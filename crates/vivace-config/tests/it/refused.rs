@@ -179,6 +179,21 @@ fn what_a_start_would_trip_over_is_known_before() {
             "compactor",
             "server.grpc_listen_port: port 3200 is what server.http_listen_port listens on already",
         ),
+        (
+            "query_frontend: {jaeger: {enabled: true, http_listen_port: 3200}}",
+            "query-frontend",
+            "query_frontend.jaeger.http_listen_port: port 3200 is what server.http_listen_port listens on already",
+        ),
+        (
+            "query_frontend: {zipkin: {enabled: true, http_listen_port: 4318}}",
+            "all",
+            "query_frontend.zipkin.http_listen_port: port 4318 is what distributor.receivers.otlp.protocols.http.endpoint listens on already",
+        ),
+        (
+            "query_frontend: {jaeger: {prometheus_url: 'prometheus:9090'}}",
+            "all",
+            "query_frontend.jaeger.prometheus_url: expected a URL with http:// or https://; got \"prometheus:9090\"",
+        ),
         ("memberlist: {bind_addr: [localhost]}", "distributor", "memberlist.bind_addr: expected an IP address; got \"localhost\""),
         ("memberlist: {advertise_addr: localhost}", "distributor", "memberlist.advertise_addr: expected an IP address; got \"localhost\""),
         (
