@@ -248,11 +248,14 @@ class Minio(Program):
 
 
 class Prometheus(Program):
-    def __init__(self, folder):
+    """Takes remote write, and scrapes these jobs (name to `host:port`) each second."""
+
+    def __init__(self, folder, scraped=None):
         (port,) = free_ports(1)
         self.url = f"http://127.0.0.1:{port}"
         config = Path(folder) / "prometheus.yml"
-        config.write_text("global: {scrape_interval: 1h}\n")
+        jobs = [{"job_name": job, "static_configs": [{"targets": [address]}]} for job, address in (scraped or {}).items()]
+        config.write_text(json.dumps({"global": {"scrape_interval": "1s" if jobs else "1h"}, "scrape_configs": jobs}))
         super().__init__(
             "prometheus",
             [

@@ -8,7 +8,7 @@ mod resources;
 
 use std::ops::Range;
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 use vivace_core::wire::WireError;
 use vivace_core::{SpanId, TraceId};
 
@@ -143,6 +143,8 @@ pub(crate) struct Row<'a> {
     pub(crate) span_columns: Vec<(Leaf, &'a [u8])>,
     /// Spans, by their position in the input, that are left out because their bytes are no message.
     pub(crate) invalid: Vec<(usize, WireError)>,
+    /// Spans that are left out because another one with their id and kind came before, with other bytes.
+    pub(crate) conflicting: u64,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -219,16 +221,19 @@ pub(crate) struct Link<'a> {
     pub(crate) attrs: Range<usize>,
 }
 
+/// The bytes of the spans that a row has, by what tells them apart.
+type Seen<'a> = FxHashMap<(SpanId, i64), &'a [u8]>;
+
 impl<'a> Row<'a> {
     /// The row of one trace from its spans in the order of their arrival.
     ///
-    /// Copies of a span (same id and kind) are dropped. Spans that are no message are left out and listed in `invalid`:
+    /// Copies of a span (same id and kind) are dropped: the first stays, also where the others have other content. Spans that are no message are left out and listed in `invalid`:
     /// one bad client must not keep a block from being built.
     pub(crate) fn build(layout: &Layout, cache: &mut ResourceCache, trace_id: TraceId, spans: &[SpanRef<'a>]) -> Self {
         let mut row = Self { trace_id, ..Self::default() };
         cache.make_room();
         let mut groups = Groups::default();
-        let mut seen: FxHashSet<(SpanId, i64)> = FxHashSet::default();
+        let mut seen: Seen<'_> = Seen::default();
         seen.reserve(spans.len());
         row.spans.reserve(spans.len());
         if layout.wanted.span_keys.is_none() {
@@ -265,16 +270,18 @@ impl<'a> Row<'a> {
         layout: &Layout,
         cache: &mut ResourceCache,
         groups: &mut Groups<'a>,
-        seen: &mut FxHashSet<(SpanId, i64)>,
+        seen: &mut Seen<'a>,
         span_ref: &SpanRef<'a>,
     ) -> Result<(), WireError> {
         let scope = groups.scope_of(self, layout, cache, span_ref)?;
         let parsed = self.read_span(layout, span_ref.span)?;
         let identity = (SpanId::from_slice(parsed.span.id), if (0..=7).contains(&parsed.span.kind) { parsed.span.kind } else { 0 });
-        if !seen.insert(identity) {
+        if let Some(first) = seen.get(&identity) {
+            self.conflicting += u64::from(*first != span_ref.span);
             parsed.mark.roll_back(self);
             return Ok(());
         }
+        seen.insert(identity, span_ref.span);
         let span = Span { scope, ..parsed.span };
         if self.start == 0 || span.start < self.start {
             self.start = span.start;

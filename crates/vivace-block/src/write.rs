@@ -93,6 +93,7 @@ pub struct BlockWriter<W: Write + Send> {
     traces: u64,
     spans: u64,
     invalid_spans: u64,
+    conflicting_spans: u64,
     start_unix_nanos: u64,
     end_unix_nanos: u64,
 }
@@ -110,6 +111,8 @@ pub struct FinishedBlock<W> {
     pub spans: u64,
     /// Spans that are left out because their bytes are no message. Each was logged.
     pub invalid_spans: u64,
+    /// Spans that are left out because another one with their id and kind came before, with other content.
+    pub conflicting_spans: u64,
     /// Where the columns were written to, flushed.
     pub out: W,
 }
@@ -177,6 +180,7 @@ impl<W: Write + Send> BlockWriter<W> {
             traces: 0,
             spans: 0,
             invalid_spans: 0,
+            conflicting_spans: 0,
             start_unix_nanos: u64::MAX,
             end_unix_nanos: 0,
         })
@@ -196,6 +200,7 @@ impl<W: Write + Send> BlockWriter<W> {
             tracing::warn!(tenant = %self.tenant, block_id = %self.block_id, trace_id = %id, position, %error, "span left out of block");
         }
         self.invalid_spans += row.invalid.len() as u64;
+        self.conflicting_spans += row.conflicting;
         if row.spans.is_empty() {
             return Ok(());
         }
@@ -283,6 +288,7 @@ impl<W: Write + Send> BlockWriter<W> {
             index: self.index.to_json(),
             spans: self.spans,
             invalid_spans: self.invalid_spans,
+            conflicting_spans: self.conflicting_spans,
             out: out.inner,
         })
     }

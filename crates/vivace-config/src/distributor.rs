@@ -1,12 +1,11 @@
-//! `distributor`, except for its receivers, which have a file of their own. Forwarders, cost attribution and the logging of spans
-//! are read and have no effect.
+//! `distributor`, except for its receivers, which have a file of their own.
 
 use std::time::Duration;
 
 use crate::ring::ServiceRing;
 use crate::section::section;
 use crate::value::{default, mins, text};
-use crate::{CollectorTls, Ignored, Receivers};
+use crate::{Ignored, Receivers};
 
 section! {
     /// `distributor`: receives spans and gives them to ingesters.
@@ -18,7 +17,7 @@ section! {
         /// Name of the ring.
         idle override_ring_key: String = text("distributor");
         /// Other systems that spans are copied to.
-        idle forwarders: Vec<Forwarder> = vec![];
+        used forwarders: Vec<Forwarder> = vec![];
         /// Counting of bytes by attribute.
         used usage: Usage = default();
         /// Logging of every span received.
@@ -34,7 +33,7 @@ section! {
         /// Longest attribute key and value, in bytes; 0 is any.
         used max_attribute_bytes: usize = 2048;
         /// Wait added to every request.
-        idle artificial_delay: Duration = Duration::ZERO;
+        used artificial_delay: Duration = Duration::ZERO;
         /// Whether ingesters are written to (Kafka installations).
         idle ingester_write_path_enabled: bool = true;
         /// Whether Kafka is written to.
@@ -71,7 +70,17 @@ section! {
         /// Addresses, `host:port`.
         used endpoints: Vec<String> = vec![];
         /// TLS.
-        used tls: CollectorTls = default();
+        used tls: ForwarderTls = default();
+    }
+}
+
+section! {
+    /// `distributor.forwarders[].otlpgrpc.tls`: plain text, or TLS.
+    pub struct ForwarderTls {
+        /// Whether plain text is spoken.
+        used insecure: bool = false;
+        /// File with the certificate that the other side is checked against, PEM.
+        used cert_file: String = String::new();
     }
 }
 
@@ -87,9 +96,9 @@ section! {
     /// `distributor.forwarders[].filter.traces`: what matches a condition is left out.
     pub struct ForwarderFilterTraces {
         /// Conditions on spans.
-        used span: Vec<String> = vec![];
+        refused span: Vec<String> = vec![];
         /// Conditions on events.
-        used spanevent: Vec<String> = vec![];
+        refused spanevent: Vec<String> = vec![];
     }
 }
 
@@ -105,11 +114,11 @@ section! {
     /// `distributor.usage.cost_attribution`: counting of bytes by attribute.
     pub struct CostAttribution {
         /// Whether bytes are counted.
-        idle enabled: bool = false;
+        used enabled: bool = false;
         /// Series at most.
-        idle max_cardinality: usize = 10000;
+        used max_cardinality: usize = 10000;
         /// Quiet time after which a series is dropped.
-        idle stale_duration: Duration = mins(15);
+        used stale_duration: Duration = mins(15);
     }
 }
 
@@ -117,11 +126,11 @@ section! {
     /// `distributor.log_received_spans`, `distributor.log_discarded_spans`.
     pub struct LogSpans {
         /// Whether spans are logged.
-        idle enabled: bool = false;
+        used enabled: bool = false;
         /// Whether their attributes are logged too.
-        idle include_all_attributes: bool = false;
+        used include_all_attributes: bool = false;
         /// Whether only spans with an error are logged.
-        idle filter_by_status_error: bool = false;
+        used filter_by_status_error: bool = false;
     }
 }
 
@@ -129,8 +138,8 @@ section! {
     /// `distributor.metric_received_spans`.
     pub struct MetricReceivedSpans {
         /// Whether spans are counted by name.
-        idle enabled: bool = false;
+        used enabled: bool = false;
         /// Whether only roots are counted.
-        idle root_only: bool = false;
+        used root_only: bool = false;
     }
 }

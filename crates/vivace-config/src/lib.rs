@@ -42,8 +42,8 @@ pub use cache::{BackgroundCache, Cache, CacheEntry, CacheRole, Memcached, Redis}
 pub use compactor::{Compaction, Compactor};
 pub use dedicated_column::{ColumnOption, ColumnScope, ColumnType, DedicatedColumn};
 pub use distributor::{
-    CostAttribution, Distributor, Forwarder, ForwarderFilter, ForwarderFilterTraces, ForwarderOtlpGrpc, LogSpans, MetricReceivedSpans,
-    Usage,
+    CostAttribution, Distributor, Forwarder, ForwarderFilter, ForwarderFilterTraces, ForwarderOtlpGrpc, ForwarderTls, LogSpans,
+    MetricReceivedSpans, Usage,
 };
 pub use duration::{format as format_duration, parse as parse_duration};
 pub use error::{ConfigErrors, Problem, Warning, WarningKind};
@@ -66,8 +66,8 @@ pub use query_frontend::{
     FrontendMetrics, FrontendSearch, FrontendTraceById, JaegerQuery, McpServer, QueryFrontend, Slo, TraceqlRelease, Weights, ZipkinQuery,
 };
 pub use receivers::{
-    Cors, GrpcReceiver, HttpReceiver, JaegerBlock, JaegerProtocols, JaegerReceiver, Keepalive, KeepaliveEnforcement, KeepaliveServer,
-    OtlpBlock, OtlpHttpReceiver, OtlpProtocols, OtlpReceiver, Receivers, UdpReceiver, ZipkinHttp, ZipkinReceiver,
+    Cors, Endpoint, GrpcReceiver, HttpReceiver, JaegerBlock, JaegerProtocols, JaegerReceiver, Keepalive, KeepaliveEnforcement,
+    KeepaliveServer, OtlpBlock, OtlpHttpReceiver, OtlpProtocols, OtlpReceiver, Receivers, UdpReceiver, ZipkinHttp, ZipkinReceiver,
 };
 pub use remote_write::{Authorization, BasicAuth, QueueConfig, RemoteWrite, RemoteWriteTls};
 pub use render::reference;

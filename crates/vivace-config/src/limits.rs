@@ -20,13 +20,13 @@ section! {
         /// Making metrics.
         used metrics_generator: GeneratorLimits = default();
         /// Names of forwarders that get a copy of the spans.
-        idle forwarders: Vec<String> = vec![];
+        used forwarders: Vec<String> = vec![];
         /// Limits of everything.
         used global: GlobalLimits = default();
         /// Storing.
         used storage: StorageLimits = default();
         /// Counting of bytes by attribute.
-        idle cost_attribution: CostAttributionLimits = default();
+        used cost_attribution: CostAttributionLimits = default();
     }
 }
 
@@ -58,7 +58,7 @@ section! {
         /// Longest attribute key and value, in bytes; 0 is the distributor's.
         used max_attribute_bytes: usize = 0;
         /// Wait added to every request; unset is the distributor's.
-        idle artificial_delay: Option<Duration> = None;
+        used artificial_delay: Option<Duration> = None;
         /// Whether a refusal carries a hint when to try again.
         used retry_info_enabled: bool = true;
         /// Whether short trace ids are filled up with zeros (3.x).

@@ -54,11 +54,11 @@ section! {
         /// Whether the PROXY protocol is read.
         idle proxy_protocol_enabled: bool = false;
         /// Cipher suites allowed for TLS, comma-separated.
-        idle tls_cipher_suites: String = String::new();
+        used tls_cipher_suites: String = String::new();
         /// Lowest TLS version, as in `VersionTLS12`.
-        idle tls_min_version: String = String::new();
+        used tls_min_version: String = String::new();
         /// TLS of the HTTP listener.
-        refused http_tls_config: ServerTls = default();
+        used http_tls_config: ServerTls = default();
         /// TLS of the gRPC listener.
         refused grpc_tls_config: ServerTls = default();
         /// Whether `/metrics` is served.

@@ -9,6 +9,11 @@ vivace_core::metrics! {
     counter RECEIVER_ACCEPTED = "tempo_receiver_accepted_spans" by "receiver", "transport";
     /// Spans of requests that a receiver refused as a whole.
     counter RECEIVER_REFUSED = "tempo_receiver_refused_spans" by "receiver", "transport";
+    /// Packets that were taken from a UDP socket.
+    counter UDP_PACKETS = "vivace_receiver_packets_total" by "transport";
+    /// Packets whose spans are lost: dropped by the kernel since its buffer was full, over the receiver's size, broken, without room
+    /// in memory, or refused as a request would be.
+    counter UDP_PACKETS_DROPPED = "vivace_receiver_packets_dropped_total" by "transport", "reason";
     /// Bytes of requests of known tenants, before any limit.
     counter INGRESS_BYTES = "tempo_distributor_ingress_bytes_total" in bytes by "tenant";
     /// Bytes of requests within their tenants' rate.
@@ -36,12 +41,22 @@ vivace_core::metrics! {
     counter GENERATOR_PUSHES = "tempo_distributor_metrics_generator_pushes_total" by "metrics_generator";
     /// Requests that a metrics-generator did not take: their spans are missing in its metrics.
     counter GENERATOR_PUSH_FAILURES = "tempo_distributor_metrics_generator_pushes_failures_total" by "metrics_generator";
-    /// Requests that wait to be sent to metrics-generators.
+    /// Requests that were sent to an address of a forwarder.
+    counter FORWARDER_PUSHES = "tempo_distributor_forwarder_pushes_total" by "tenant";
+    /// Requests that an address of a forwarder did not take.
+    counter FORWARDER_PUSH_FAILURES = "tempo_distributor_forwarder_pushes_failures_total" by "tenant";
+    /// Requests that wait to be sent to metrics-generators, or to a forwarder.
     gauge QUEUE_LENGTH = "tempo_distributor_queue_length" by "name", "tenant";
     /// Requests that were to be queued.
     counter QUEUE_PUSHES = "tempo_distributor_queue_pushes_total" by "name", "tenant";
     /// Requests that were dropped since the queue was full.
     counter QUEUE_PUSH_FAILURES = "tempo_distributor_queue_pushes_failures_total" by "name", "tenant";
+    /// Spans by name, where `metric_received_spans` asks for it.
+    counter DEBUG_SPANS_RECEIVED = "tempo_distributor_debug_spans_received_total" by "tenant", "name", "service";
+    /// Pages of `/usage_metrics` that lack a tenant, since one of its labels is none.
+    counter USAGE_ERRORS = "tempo_distributor_usage_tracker_errors_total" by "tenant", "reason";
+    /// How long requests were held up since an artificial delay asks for it.
+    histogram ADDED_LATENCY = "tempo_distributor_added_latency_seconds" in seconds by "tenant";
 }
 
 /// Which receiver took a request, as its series are labelled.
@@ -49,6 +64,14 @@ vivace_core::metrics! {
 pub(crate) enum Receiver {
     OtlpGrpc,
     OtlpHttp,
+    JaegerGrpc,
+    JaegerThriftHttp,
+    JaegerCompact,
+    JaegerBinary,
+    ZipkinV1Json,
+    ZipkinV1Thrift,
+    ZipkinV2Json,
+    ZipkinV2Proto,
 }
 
 impl Receiver {
@@ -62,10 +85,28 @@ impl Receiver {
         metrics::counter!(RECEIVER_REFUSED.name, "receiver" => receiver, "transport" => transport).increment(spans);
     }
 
+    /// Packets have come.
+    pub(crate) fn packets(self, packets: u64) {
+        metrics::counter!(UDP_PACKETS.name, "transport" => self.labels().1).increment(packets);
+    }
+
+    /// Packets are lost.
+    pub(crate) fn dropped(self, reason: &'static str, packets: u64) {
+        metrics::counter!(UDP_PACKETS_DROPPED.name, "transport" => self.labels().1, "reason" => reason).increment(packets);
+    }
+
     fn labels(self) -> (&'static str, &'static str) {
         match self {
             Self::OtlpGrpc => ("otlp/otlp_receiver", "grpc"),
             Self::OtlpHttp => ("otlp/otlp_receiver", "http"),
+            Self::JaegerGrpc => ("jaeger/jaeger_receiver", "grpc"),
+            Self::JaegerThriftHttp => ("jaeger/jaeger_receiver", "collector_http"),
+            Self::JaegerCompact => ("jaeger/jaeger_receiver", "udp_thrift_compact"),
+            Self::JaegerBinary => ("jaeger/jaeger_receiver", "udp_thrift_binary"),
+            Self::ZipkinV1Json => ("zipkin/zipkin_receiver", "http_v1_json"),
+            Self::ZipkinV1Thrift => ("zipkin/zipkin_receiver", "http_v1_thrift"),
+            Self::ZipkinV2Json => ("zipkin/zipkin_receiver", "http_v2_json"),
+            Self::ZipkinV2Proto => ("zipkin/zipkin_receiver", "http_v2_proto"),
         }
     }
 }

@@ -71,6 +71,11 @@ pub(crate) fn count_spans(body: &[u8]) -> Result<u64, WireError> {
     Ok(spans)
 }
 
+/// Whether these bytes may be an id of so many bytes.
+pub(crate) fn is_id(bytes: &[u8], len: usize) -> bool {
+    bytes.len() == len && bytes.iter().any(|byte| *byte != 0)
+}
+
 /// What a request is taken apart by.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PlanLimits {
@@ -188,8 +193,7 @@ impl Survey {
     ///
     /// Source: docs/facts/components.md, "Regrouping".
     fn check(&mut self, span: &SpanHead<'_>) -> Option<TraceId> {
-        let valid = |id: &[u8], len: usize| id.len() == len && id.iter().any(|byte| *byte != 0);
-        let (bad, id) = match (valid(span.trace_id, 16), valid(span.span_id, 8)) {
+        let (bad, id) = match (is_id(span.trace_id, 16), is_id(span.span_id, 8)) {
             (true, true) => {
                 self.spans += 1;
                 return Some(span.trace());

@@ -14,13 +14,19 @@ use vivace_ring::Ring;
 use vivace_server::{Overrides, RequestBudget, RequestCharge};
 
 use crate::error::PushError;
-use crate::forward::{Copy, GeneratorForwarder};
+use crate::forward::generator::{Copy, GeneratorForwarder};
+use crate::forward::otlp::Forwarders;
 use crate::limit::{OverLimit, Rate, RateLimiter};
 use crate::message::VALUE_DEPTH_MAX;
 use crate::metrics as count;
-use crate::metrics::PUSH_DURATION;
-use crate::plan::{Survey, count_spans};
+use crate::metrics::{ADDED_LATENCY, PUSH_DURATION};
+use crate::plan::{Survey, count_spans, is_id};
 use crate::replicate::Replicator;
+use crate::span_log::SpanLog;
+use crate::usage::Usage;
+
+/// Share by which an artificial delay differs from what is asked for. Source: docs/facts/components.md, "Artificial delay".
+const DELAY_JITTER: f64 = 0.1;
 
 /// The writing side of a distributor, behind all receivers.
 pub(crate) struct Distributor {
@@ -32,11 +38,17 @@ pub(crate) struct Distributor {
     /// What may be taken to store them, once they are here.
     pub(crate) work: RequestBudget,
     pub(crate) replicator: Arc<Replicator>,
-    pub(crate) forwarder: Arc<GeneratorForwarder>,
+    pub(crate) generators: Arc<GeneratorForwarder>,
+    pub(crate) forwarders: Forwarders,
+    pub(crate) span_log: SpanLog,
+    /// Where cost attribution is on.
+    pub(crate) usage: Option<Usage>,
     /// `distributor.retry_after_on_resource_exhausted`; zero gives no hint.
     pub(crate) retry_after: Duration,
     /// `distributor.max_attribute_bytes`
     pub(crate) max_attribute_bytes: usize,
+    /// `distributor.artificial_delay`; zero is none.
+    pub(crate) artificial_delay: Duration,
 }
 
 /// A request as a receiver has read it.
@@ -63,13 +75,27 @@ pub(crate) struct Accepted {
 impl Distributor {
     /// Stores a request, or says why not.
     pub(crate) async fn push(&self, incoming: Incoming) -> Result<Accepted, PushError> {
-        let (start, receiver, body) = (Instant::now(), incoming.receiver, incoming.body.clone());
+        let (start, receiver, body, tenant) = (Instant::now(), incoming.receiver, incoming.body.clone(), incoming.tenant.clone().ok());
         let result = self.push_inner(incoming).await;
         metrics::histogram!(PUSH_DURATION.name).record(start.elapsed().as_secs_f64());
+        if let Some(tenant) = tenant {
+            self.delay(&tenant, start).await;
+        }
         if result.is_err() {
             receiver.refused(count_spans(&body).unwrap_or(0));
         }
         result
+    }
+
+    /// Waits until a request has taken about as long as is asked for, be it stored or not.
+    async fn delay(&self, tenant: &TenantId, start: Instant) {
+        let target = self.overrides.limits(tenant).ingestion.artificial_delay.unwrap_or(self.artificial_delay);
+        if target.is_zero() {
+            return;
+        }
+        let missing = target.saturating_sub(start.elapsed()).mul_f64(rand::random_range(1.0 - DELAY_JITTER..=1.0 + DELAY_JITTER));
+        metrics::histogram!(ADDED_LATENCY.name, "tenant" => tenant.to_string()).record(missing.as_secs_f64());
+        tokio::time::sleep(missing).await;
     }
 
     async fn push_inner(&self, incoming: Incoming) -> Result<Accepted, PushError> {
@@ -86,12 +112,16 @@ impl Distributor {
             return Ok(Accepted::default());
         }
         self.check_rate(&tenant, &body, &limits.ingestion)?;
+        self.span_log.received(&tenant, &body);
+        if let Some(usage) = &self.usage {
+            usage.count(&tenant, &limits.cost_attribution, &body, Instant::now());
+        }
         // What has arrived may use what is kept from those that are still sending.
         let mut hold = self.work.open();
         hold.absorb(charge);
-        // The body outlives the answer where metrics are made of it.
+        // The body outlives the answer where copies are made of it.
         let wants_metrics = !limits.metrics_generator.processors.is_empty();
-        let kept = hold.bytes() + if wants_metrics { bytes } else { 0 };
+        let kept = hold.bytes() + if wants_metrics || !limits.forwarders.is_empty() { bytes } else { 0 };
         // Its parts, and the same compressed.
         hold.grow(kept - hold.bytes() + bytes * 2)?;
 
@@ -113,11 +143,18 @@ impl Distributor {
         if survey.spans == 0 {
             return Err(PushError::NoValidSpans(rejections.message));
         }
+        if survey.rejected() > 0 {
+            self.span_log.discarded(&tenant, &body, |trace, span| !is_id(trace, 16) || !is_id(span, 8));
+        }
         let refused = self.replicator.store(&tenant, prepared, hold.clone()).await?;
+        if !refused.is_empty() {
+            self.span_log.discarded(&tenant, &body, |trace, _| refused.iter().any(|refused| refused.trace_id == trace));
+        }
         rejections.add_refused(&tenant, &refused);
+        self.forwarders.enqueue(&limits.forwarders, &tenant, &body, &hold);
         if wants_metrics {
             let copy = Copy { tenant, body, skip_metrics, max_attribute_bytes, hold };
-            self.forwarder.enqueue(copy, &limits.metrics_generator.forwarder);
+            self.generators.enqueue(copy, &limits.metrics_generator.forwarder);
         }
         receiver.accepted(u64::from(survey.spans + survey.rejected()).saturating_sub(rejections.spans));
         receiver.refused(rejections.spans);
@@ -135,6 +172,7 @@ impl Distributor {
         let Err(over) = self.limiter.admit(tenant, request_bytes, rate, Instant::now()) else { return Ok(()) };
         let spans = count_spans(body).map_err(|error| PushError::Malformed(error.to_string()))?;
         count::discarded(tenant, "rate_limited", spans);
+        self.span_log.discarded(tenant, body, |_, _| true);
         let tenant = tenant.clone();
         Err(match over {
             OverLimit::Always => PushError::LargerThanBurst { tenant, request_bytes, local_bytes, burst_bytes },

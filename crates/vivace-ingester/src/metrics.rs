@@ -15,6 +15,8 @@ vivace_core::metrics! {
     counter BLOCKS_FLUSHED = "tempo_ingester_blocks_flushed_total";
     /// Flushed blocks that are not served any more, since queriers know them.
     counter BLOCKS_CLEARED = "tempo_ingester_blocks_cleared_total";
+    /// Spans that are in no block since another one of their trace has the same id and kind, and other content.
+    counter CONFLICTING_SPANS = "vivace_ingester_conflicting_spans_total" by "tenant";
     /// Tries to bring a block into the bucket that failed.
     counter FAILED_FLUSHES = "tempo_ingester_failed_flushes_total";
     /// Tries that were begun for blocks whose try before had failed.

@@ -11,7 +11,6 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use parking_lot::Mutex;
-use tokio::net::TcpStream;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use vivace_core::budget::Budget;
@@ -24,7 +23,7 @@ use crate::metrics::CONNECTIONS_CUT;
 use crate::outgoing::Answer;
 use crate::places::Place;
 use crate::request_budget::{RequestBudget, RequestCharge};
-use crate::socket::Socket;
+use crate::socket::{Socket, Stream};
 
 /// What an HTTP/2 client may send before it is read, bytes: what is not read is held by the connection, so a large window is
 /// paid for while it is open. Without payment there is the smallest that does not stop every large request after each frame.
@@ -59,7 +58,7 @@ struct Connection {
 
 /// Serves a connection until its client ends it, its place is given to another one, or it does for too long what it may not.
 pub(crate) async fn serve(
-    stream: TcpStream,
+    stream: Stream,
     peer: SocketAddr,
     context: Arc<Context>,
     activity: Arc<Activity>,

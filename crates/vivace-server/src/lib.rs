@@ -32,7 +32,6 @@ mod cors;
 mod descriptors;
 mod encoding;
 mod grpc_messages;
-mod grpc_only;
 mod host;
 mod incoming;
 mod instrument;
@@ -42,6 +41,7 @@ mod log;
 mod memory;
 mod memory_limit;
 mod metrics;
+mod one_protocol;
 mod outgoing;
 mod overrides;
 mod path;
@@ -55,22 +55,25 @@ mod room;
 mod settings;
 mod socket;
 pub mod tenant;
+mod tls;
 pub mod warning;
 
 pub use activity::Timeouts;
 pub use build::VERSION;
 pub use cors::cors;
 pub use encoding::{Encoding, EncodingError};
-pub use grpc_only::grpc_only;
+
 pub use host::host_name;
 pub use incoming::BodyError;
 pub use listen::ConnectionOptions;
 pub use load::{BROKEN_PIPE_CODE, environment, load, load_service, read_text};
+pub use one_protocol::{grpc_only, http_only};
 pub use overrides::Overrides;
 pub use process::{GrpcLimits, Process, Shutdown};
 pub use request_budget::{RequestBudget, RequestCharge, over_budget_status};
 pub use room::{HeldUntilSent, lookup_bytes, room, room_for_lookup};
 pub use tenant::Tenancy;
+pub use tls::Tls;
 
 /// What every process counts.
 pub const METRICS: &[vivace_core::metric::Metric] = crate::metrics::ALL;

@@ -25,6 +25,8 @@ use crate::metrics::{CONNECTIONS, CONNECTIONS_LIMIT, CONNECTIONS_REFUSED};
 use crate::path;
 use crate::places::Places;
 use crate::request_budget::RequestBudget;
+use crate::socket::Stream;
+use crate::tls::Tls;
 
 /// How long nothing is accepted after the system refused to.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -61,6 +63,8 @@ pub(crate) struct Settings {
     pub(crate) max_connections: usize,
     /// How its connections are treated.
     pub(crate) connections: ConnectionOptions,
+    /// None is plain text.
+    pub(crate) tls: Option<Arc<Tls>>,
     /// Whether it is there for members of the cluster, who may use memory that others leave them.
     pub(crate) is_for_members: bool,
     /// Whether HTTP/2 clients are told to move when a shutdown begins. Those that follow the ring move by it, when their work
@@ -182,10 +186,13 @@ pub(crate) async fn serve(listener: TcpListener, services: Staged, settings: Set
                     continue;
                 };
                 let (context, ending, sends_away_early) = (context.clone(), ending.clone(), settings.sends_away_early);
+                let tls = settings.tls.clone();
                 connections.spawn(async move {
                     let _open = Open::enter(protocol);
                     without_delay(&stream, peer);
-                    connection::serve(stream, peer, context, activity, place, ending, sends_away_early).await;
+                    if let Some(stream) = secured(stream, peer, tls.as_deref(), &ending).await {
+                        connection::serve(stream, peer, context, activity, place, ending, sends_away_early).await;
+                    }
                     drop(permit);
                 });
             }
@@ -205,6 +212,21 @@ pub(crate) async fn serve(listener: TcpListener, services: Staged, settings: Set
     }
     drop(listener);
     while connections.join_next().await.is_some() {}
+}
+
+/// The stream as the listener speaks on it; none when the client cannot do so.
+async fn secured(stream: TcpStream, peer: SocketAddr, tls: Option<&Tls>, ending: &Ending) -> Option<Stream> {
+    let Some(tls) = tls else { return Some(Stream::Plain(stream)) };
+    tokio::select! {
+        accepted = tls.accept(stream) => match accepted {
+            Ok(stream) => Some(Stream::Tls(Box::new(stream))),
+            Err(error) => {
+                tracing::debug!(%peer, %error, "a client does not speak TLS as it is asked for here");
+                None
+            }
+        },
+        () = ending.stop.cancelled() => None,
+    }
 }
 
 fn is_out_of_descriptors(error: &io::Error) -> bool {

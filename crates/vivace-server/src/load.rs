@@ -12,6 +12,7 @@ use vivace_config::{Config, Target, Warning, WarningKind};
 use vivace_core::files;
 
 use crate::build;
+use crate::tls::Tls;
 
 /// `-config.expand-env`: also holds for the per-tenant file, which is read again while the process runs.
 static EXPAND_ENV: OnceLock<bool> = OnceLock::new();
@@ -78,6 +79,9 @@ fn outcome(name: &str, args: Vec<String>) -> Outcome {
             match verify_overrides(&config) {
                 Ok(more) => warnings.extend(more),
                 Err(text) => return Outcome::End { code: 1, text },
+            }
+            if let Err(error) = Tls::verify(&config) {
+                return Outcome::End { code: 1, text: format!("failed setting up TLS: {error:#}") };
             }
             let failed = warnings.iter().any(|warning| warning.kind == WarningKind::Advice);
             let mut text: String = warnings.iter().map(|warning| format!("warning: {warning}\n")).collect();

@@ -1,5 +1,6 @@
 //! What a process takes from the configuration, in the form it uses.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::Level;
@@ -8,6 +9,7 @@ use vivace_config::{Config, LogFormat, LogLevel, set_or};
 use crate::activity::Timeouts;
 use crate::listen::ConnectionOptions;
 use crate::log::Format;
+use crate::tls::Tls;
 use crate::{GrpcLimits, Tenancy, listen};
 
 /// Checked; see [`Config`] for the keys.
@@ -28,7 +30,9 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    pub(crate) fn of(config: &Config) -> Self {
+    /// # Errors
+    /// TLS that cannot be set up, by key.
+    pub(crate) fn of(config: &Config) -> anyhow::Result<Self> {
         let server = &config.server;
         let message_bytes_max = usize::try_from(server.grpc_server_max_recv_msg_size).unwrap_or(usize::MAX);
         let http_timeouts = Timeouts {
@@ -53,6 +57,7 @@ impl Settings {
                 keep_alive: true,
                 message_bytes_max,
             },
+            tls: Tls::of_http(server)?.map(Arc::new),
             is_for_members: false,
             sends_away_early: true,
         };
@@ -70,6 +75,7 @@ impl Settings {
                 },
                 ..http.connections.clone()
             },
+            tls: None,
             is_for_members: true,
             sends_away_early: false,
             ..http.clone()
@@ -90,9 +96,10 @@ impl Settings {
                 },
                 ..http.connections.clone()
             },
+            tls: None,
             ..http.clone()
         });
-        Self {
+        Ok(Self {
             http,
             grpc,
             internal,
@@ -115,6 +122,6 @@ impl Settings {
                 LogLevel::Warn => Level::WARN,
                 LogLevel::Error => Level::ERROR,
             },
-        }
+        })
     }
 }

@@ -181,6 +181,20 @@ fn bytes_that_are_no_span_are_left_out_and_counted() {
     assert!(matches!(empty.finish(), Err(WriteError::Empty { invalid_spans: 0 })));
 }
 
+/// Clients send again, and some number their spans badly.
+#[test]
+fn of_spans_with_one_id_and_kind_the_first_stays_and_others_are_counted() {
+    let (first, mut other) = (span(1, 2), span(1, 2));
+    put_bytes(&mut other, 5, b"another name");
+    fn refs(span: &[u8]) -> SpanRef<'_> {
+        SpanRef { resource: &[], scope: &[], span }
+    }
+    let mut writer = BlockWriter::new(BlockOptions::default(), TenantId::single(), BlockId::default(), Vec::new(), 1).expect("starts");
+    writer.push_trace(TraceId([1; 16]), &[refs(&first), refs(&first), refs(&other)]).expect("is taken");
+    let block = writer.finish().expect("a block");
+    assert_eq!((block.spans, block.conflicting_spans), (1, 1), "a copy is no conflict");
+}
+
 /// A disk that is full from the start, behind a buffer that takes everything.
 #[test]
 fn what_a_buffer_holds_back_is_written_before_a_block_is_finished() {

@@ -4,11 +4,11 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::{Buf, BufMut, Bytes};
+use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::{HeaderValue, Request, Response};
 use tonic::body::Body;
-use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EnabledCompressionEncodings, EncodeBuf, Encoder};
+use tonic::codec::{CompressionEncoding, EnabledCompressionEncodings};
 use tonic::server::{Grpc, NamedService, UnaryService};
 use tonic::{Code, Status};
 use vivace_server::Tenancy;
@@ -16,6 +16,7 @@ use vivace_server::Tenancy;
 use super::{NO_METRICS, response};
 use crate::metrics::Receiver;
 use crate::push::{Distributor, Incoming};
+use crate::raw_codec::RawCodec;
 use crate::status;
 
 /// `opentelemetry.proto.collector.trace.v1.TraceService`.
@@ -45,20 +46,29 @@ impl tower_service::Service<Request<Body>> for TraceService {
             if request.uri().path() != "/opentelemetry.proto.collector.trace.v1.TraceService/Export" {
                 return Ok(Status::unimplemented("TraceService has the method Export only").into_http());
             }
-            let mut accepted = EnabledCompressionEncodings::default();
-            accepted.enable(CompressionEncoding::Gzip);
-            accepted.enable(CompressionEncoding::Zstd);
-            let mut grpc = Grpc::new(RawCodec)
-                .apply_compression_config(accepted, EnabledCompressionEncodings::default())
-                .apply_max_message_size_config(Some(this.message_bytes_max), None);
-            let mut response = grpc.unary(this, request).await;
-            // The library calls a message over the limit OUT_OF_RANGE, which clients would try again.
-            if response.headers().get(Status::GRPC_STATUS).is_some_and(|code| code == code_value(Code::OutOfRange)) {
-                response.headers_mut().insert(Status::GRPC_STATUS, code_value(Code::ResourceExhausted));
-            }
-            Ok(response)
+            let message_bytes_max = this.message_bytes_max;
+            Ok(unary(this, message_bytes_max, request).await)
         })
     }
+}
+
+/// Calls a method whose messages stay bytes.
+pub(super) async fn unary<S>(service: S, message_bytes_max: usize, request: Request<Body>) -> Response<Body>
+where
+    S: UnaryService<Bytes, Response = Bytes>,
+{
+    let mut accepted = EnabledCompressionEncodings::default();
+    accepted.enable(CompressionEncoding::Gzip);
+    accepted.enable(CompressionEncoding::Zstd);
+    let mut grpc = Grpc::new(RawCodec)
+        .apply_compression_config(accepted, EnabledCompressionEncodings::default())
+        .apply_max_message_size_config(Some(message_bytes_max), None);
+    let mut response = grpc.unary(service, request).await;
+    // The library calls a message over the limit OUT_OF_RANGE, which clients would try again.
+    if response.headers().get(Status::GRPC_STATUS).is_some_and(|code| code == code_value(Code::OutOfRange)) {
+        response.headers_mut().insert(Status::GRPC_STATUS, code_value(Code::ResourceExhausted));
+    }
+    response
 }
 
 fn code_value(code: Code) -> HeaderValue {
@@ -84,43 +94,5 @@ impl UnaryService<Bytes> for TraceService {
                 Err(error) => Err(status::grpc(&error)),
             }
         })
-    }
-}
-
-/// Messages as bytes.
-struct RawCodec;
-
-impl Codec for RawCodec {
-    type Encode = Bytes;
-    type Decode = Bytes;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Encoder for RawCodec {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, item: Bytes, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        out.put(item);
-        Ok(())
-    }
-}
-
-impl Decoder for RawCodec {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(&mut self, message: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        // Shares the receive buffer, copies nothing.
-        Ok(Some(message.copy_to_bytes(message.remaining())))
     }
 }

@@ -62,7 +62,17 @@ impl Cluster {
 
     /// The same at another port.
     pub(crate) async fn http_at(&self, at: SocketAddr, method: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Answer {
-        let mut request = http::Request::builder().method(method).uri(format!("http://{at}/v1/traces"));
+        self.request(method, &format!("http://{at}/v1/traces"), headers, body).await
+    }
+
+    /// A page of the process.
+    pub(crate) async fn page(&self, path: &str) -> Answer {
+        self.request("GET", &format!("http://{}{path}", self.pages), &[], "").await
+    }
+
+    /// Any HTTP request.
+    pub(crate) async fn request(&self, method: &str, uri: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Answer {
+        let mut request = http::Request::builder().method(method).uri(uri);
         for (key, value) in headers {
             request = request.header(*key, *value);
         }

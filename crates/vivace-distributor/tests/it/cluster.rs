@@ -94,6 +94,9 @@ pub(crate) struct Cluster {
     pub(crate) instances: Vec<Instance>,
     pub(crate) grpc: SocketAddr,
     pub(crate) http: SocketAddr,
+    pub(crate) listening: vivace_distributor::Listening,
+    /// Where pages and metrics are.
+    pub(crate) pages: SocketAddr,
     shutdown: Shutdown,
     _members: Vec<Membership>,
     tasks: JoinSet<anyhow::Result<()>>,
@@ -101,11 +104,15 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     /// A distributor before `instances` ingesters with this replication factor.
-    pub(crate) fn start(instances: usize, replication_factor: usize, change: fn(&mut Config)) -> BoxFuture<'static, Self> {
+    pub(crate) fn start(
+        instances: usize,
+        replication_factor: usize,
+        change: impl FnOnce(&mut Config) + Send + 'static,
+    ) -> BoxFuture<'static, Self> {
         Box::pin(Self::start_unboxed(instances, replication_factor, change))
     }
 
-    async fn start_unboxed(instances: usize, replication_factor: usize, change: fn(&mut Config)) -> Self {
+    async fn start_unboxed(instances: usize, replication_factor: usize, change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::default();
         config.ingester.lifecycler.ring.replication_factor = replication_factor;
         config.ingester_client.remote_timeout = Duration::from_millis(500);
@@ -145,9 +152,18 @@ impl Cluster {
         let overrides = Overrides::fixed(config.overrides.defaults.clone());
         let listening = vivace_distributor::start(&config, &membership, overrides, &mut process).await.expect("starts");
         members.push(membership);
-        let shutdown = process.shutdown();
+        let (shutdown, pages) = (process.shutdown(), process.http_addr());
         tasks.spawn(process.run());
-        Self { instances: all, grpc: listening.otlp_grpc[0], http: listening.otlp_http[0], shutdown, _members: members, tasks }
+        Self {
+            instances: all,
+            grpc: listening.otlp_grpc[0],
+            http: listening.otlp_http[0],
+            listening,
+            pages,
+            shutdown,
+            _members: members,
+            tasks,
+        }
     }
 
     /// What the ingesters hold: of each, the segments it is primary of, and those that it follows, as primary and spans.

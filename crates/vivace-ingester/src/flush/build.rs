@@ -10,6 +10,7 @@ use vivace_core::{BlockId, TenantId, TraceId};
 
 use crate::gather::Gathered;
 use crate::log::ReadError;
+use crate::metrics::CONFLICTING_SPANS;
 use crate::segment::{Segment, SegmentError};
 use crate::store::{Head, TraceEntry};
 use crate::summary::BlockRange;
@@ -117,7 +118,14 @@ fn gather(
     Ok(gathered)
 }
 
-fn block_of<W>(job: &BuildJob<'_>, range: BlockRange, FinishedBlock { mut meta, blooms, index, out, .. }: FinishedBlock<W>) -> Block<W> {
+fn block_of<W>(
+    job: &BuildJob<'_>,
+    range: BlockRange,
+    FinishedBlock { mut meta, blooms, index, out, conflicting_spans, .. }: FinishedBlock<W>,
+) -> Block<W> {
+    if conflicting_spans > 0 {
+        metrics::counter!(CONFLICTING_SPANS.name, "tenant" => job.tenant.to_string()).increment(conflicting_spans);
+    }
     let (start, end) = range.of_block(job.now_unix_nanos, job.slack_nanos);
     meta.start_unix_nanos = start / SECOND_NANOS * SECOND_NANOS;
     // Rounded up: a bounded look-up that begins in the block's last second must find it.

@@ -4,27 +4,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
-use rustc_hash::FxHashMap;
-use tokio::sync::Semaphore;
-use tokio_util::task::TaskTracker;
-use vivace_config::{GeneratorForwarderLimits, set_or};
+use vivace_config::GeneratorForwarderLimits;
 use vivace_core::TenantId;
 use vivace_proto::tempopb::PushSpansRequest;
 use vivace_proto::tempopb::metrics_generator_client::MetricsGeneratorClient;
 use vivace_ring::{ClientPool, Ring};
 use vivace_server::RequestCharge;
 
-use crate::metrics::{GENERATOR_CLIENTS, GENERATOR_PUSH_FAILURES, GENERATOR_PUSHES, QUEUE_LENGTH, QUEUE_PUSH_FAILURES, QUEUE_PUSHES};
+use super::queue::Queues;
+use crate::metrics::{GENERATOR_CLIENTS, GENERATOR_PUSH_FAILURES, GENERATOR_PUSHES};
 use crate::plan::{PlanLimits, plan};
 
-/// Where a limit is not set. Source: docs/facts/components.md, "Metrics-generator tee".
-const QUEUE_SIZE: usize = 100;
-const WORKERS: usize = 2;
-/// Longest time that shutdown waits for what is queued.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
+/// The queue's name.
+const NAME: &str = "metrics-generator";
 
-/// Sends spans to the metrics-generators. What does not fit into a tenant's queue is dropped and counted: metrics never hold up storing.
+/// Sends spans to the metrics-generators.
 #[derive(Debug)]
 pub(crate) struct GeneratorForwarder {
     ring: Ring,
@@ -33,18 +27,7 @@ pub(crate) struct GeneratorForwarder {
     message_bytes_max: usize,
     /// Largest message that metrics-generators take, bytes: parts are cut to it.
     taken_bytes_max: usize,
-    queues: Mutex<FxHashMap<TenantId, Queue>>,
-    tasks: TaskTracker,
-}
-
-/// One tenant's queue.
-#[derive(Debug, Clone)]
-struct Queue {
-    limits: GeneratorForwarderLimits,
-    /// Free places.
-    places: Arc<Semaphore>,
-    /// Free workers.
-    workers: Arc<Semaphore>,
+    queues: Queues,
 }
 
 /// What is sent.
@@ -59,52 +42,18 @@ pub(crate) struct Copy {
 
 impl GeneratorForwarder {
     pub(crate) fn new(ring: Ring, pool: ClientPool, timeout: Duration, message_bytes_max: usize, taken_bytes_max: usize) -> Self {
-        Self { ring, pool, timeout, message_bytes_max, taken_bytes_max, queues: Mutex::default(), tasks: TaskTracker::new() }
+        Self { ring, pool, timeout, message_bytes_max, taken_bytes_max, queues: Queues::new(NAME) }
     }
 
     /// Queues a request. Never waits.
     pub(crate) fn enqueue(self: &Arc<Self>, copy: Copy, limits: &GeneratorForwarderLimits) {
-        let tenant = copy.tenant.to_string();
-        let counter = |name: &'static str| metrics::counter!(name, "name" => "metrics-generator", "tenant" => tenant.clone());
-        counter(QUEUE_PUSHES.name).increment(1);
-        let queue = self.queue(&copy.tenant, limits);
-        let Ok(place) = queue.places.try_acquire_owned() else {
-            counter(QUEUE_PUSH_FAILURES.name).increment(1);
-            return;
-        };
-        let length = metrics::gauge!(QUEUE_LENGTH.name, "name" => "metrics-generator", "tenant" => tenant.clone());
-        length.increment(1.0);
-        let this = self.clone();
-        self.tasks.spawn(async move {
-            let worker = queue.workers.acquire_owned().await;
-            length.decrement(1.0);
-            drop(place);
-            this.send(copy).await;
-            drop(worker);
-        });
+        let (tenant, this) = (copy.tenant.clone(), self.clone());
+        self.queues.enqueue(&tenant, limits.into(), async move { this.send(copy).await });
     }
 
     /// Waits for what is queued, for a while.
     pub(crate) async fn drain(&self) {
-        self.tasks.close();
-        if tokio::time::timeout(DRAIN_TIMEOUT, self.tasks.wait()).await.is_err() {
-            tracing::warn!(requests = self.tasks.len(), "spans for metrics are dropped at shutdown");
-        }
-    }
-
-    fn queue(&self, tenant: &TenantId, limits: &GeneratorForwarderLimits) -> Queue {
-        let mut queues = self.queues.lock();
-        if let Some(queue) = queues.get(tenant).filter(|q| q.limits == *limits) {
-            return queue.clone();
-        }
-        // A tenant whose limits change gets a new queue; what is in the old one is still sent.
-        let queue = Queue {
-            limits: limits.clone(),
-            places: Arc::new(Semaphore::new(set_or(limits.queue_size, QUEUE_SIZE).min(Semaphore::MAX_PERMITS))),
-            workers: Arc::new(Semaphore::new(set_or(limits.workers, WORKERS).min(Semaphore::MAX_PERMITS))),
-        };
-        queues.insert(tenant.clone(), queue.clone());
-        queue
+        self.queues.drain().await;
     }
 
     /// Sends each trace to the generator that owns it. No second try: metrics of late spans are worse than none.
