@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use http::Method;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -12,17 +13,17 @@ use tonic::service::Routes;
 use vivace_config::{
     CollectorTls, Config, Endpoint, GrpcReceiver, HttpReceiver, JaegerReceiver, OtlpHttpReceiver, UdpReceiver, ZipkinReceiver, set_or,
 };
-use vivace_server::{ConnectionOptions, Process, Timeouts, Tls, grpc_only, http_only};
+use vivace_server::{ConnectionOptions, Process, Timeouts, Tls, cors, grpc_only, http_only};
 
 use crate::Listening;
 use crate::push::Distributor;
+use crate::receiver;
 use crate::receiver::grpc::TraceService;
 use crate::receiver::http::OtlpHttp;
 use crate::receiver::jaeger::Encoding;
 use crate::receiver::jaeger::grpc::CollectorService;
 use crate::receiver::jaeger::udp::UdpListener;
 use crate::receiver::post::Post;
-use crate::receiver::{self, cors};
 
 /// Longest time that shutdown waits for clients that are in the middle of a request.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -102,7 +103,7 @@ impl Receivers {
         if let Some(http) = &protocols.thrift_http {
             let tls = tls(id, "thrift_http", http.tls.as_ref())?;
             let (listener, addr) = bind(id, "thrift_http", &http.endpoint).await?;
-            let router = cors::around(receiver::jaeger::http::router(self.post(http, process)), &http.cors);
+            let router = cors(receiver::jaeger::http::router(self.post(http, process)), &http.cors, &[Method::POST]);
             let server = process.serve_on(listener, "jaeger_http", router, http_connections(http), tls, self.stop.clone());
             self.serve(&format!("{id} receiver, HTTP"), server, process);
             listening.jaeger_http.push(addr);
@@ -160,7 +161,7 @@ impl Receivers {
         let tls = tls(&receiver.id, "", http.tls.as_ref())?;
         let (listener, addr) = bind(&receiver.id, "", &http.endpoint).await?;
         let router = receiver::zipkin::router(self.post(&http, process), receiver.http.parse_string_tags);
-        let router = cors::around(router, &http.cors);
+        let router = cors(router, &http.cors, &[Method::POST]);
         let server = process.serve_on(listener, "zipkin", router, http_connections(&http), tls, self.stop.clone());
         self.serve(&format!("{} receiver, HTTP", receiver.id), server, process);
         Ok(addr)

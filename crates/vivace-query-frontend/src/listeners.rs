@@ -35,28 +35,14 @@ pub(crate) async fn listen(config: &Config, api: &QueryApi, process: &mut Proces
         let key = "query_frontend.jaeger.http_listen_port";
         if let Some(listener) = wish.bind(config, &server.http_listen_address, jaeger.http_listen_port, key).await? {
             listening.jaeger_http = Some(listener.local_addr()?);
-            let served = process.serve_on(
-                listener,
-                "jaeger_query_http",
-                jaeger::routes(routes.clone()),
-                process.http_connections(),
-                process.http_tls(),
-                process.stop_token(),
-            );
+            let served = process.serve_as_http(listener, "jaeger_query_http", jaeger::routes(routes.clone()));
             run("Jaeger's query API, HTTP", served, process);
         }
         let key = "query_frontend.jaeger.grpc_listen_port";
         if let Some(listener) = wish.bind(config, &server.grpc_listen_address, jaeger.grpc_listen_port, key).await? {
             listening.jaeger_grpc = Some(listener.local_addr()?);
             let service = jaeger::service(routes, process.grpc_limits());
-            let served = process.serve_on(
-                listener,
-                "jaeger_query_grpc",
-                service,
-                process.grpc_connections(),
-                process.http_tls(),
-                process.stop_token(),
-            );
+            let served = process.serve_as_grpc(listener, "jaeger_query_grpc", service);
             run("Jaeger's query API, gRPC", served, process);
         }
     }
@@ -69,8 +55,7 @@ pub(crate) async fn listen(config: &Config, api: &QueryApi, process: &mut Proces
             process.add_reads("zipkin", routes);
         } else if let Some(listener) = wish.bind(config, &server.http_listen_address, zipkin.http_listen_port, key).await? {
             listening.zipkin = Some(listener.local_addr()?);
-            let served =
-                process.serve_on(listener, "zipkin_query", routes, process.http_connections(), process.http_tls(), process.stop_token());
+            let served = process.serve_as_http(listener, "zipkin_query", routes);
             run("Zipkin's query API", served, process);
         }
     }

@@ -280,24 +280,6 @@ impl Process {
         self.grpc = std::mem::take(&mut self.grpc).add_service(service);
     }
 
-    /// How connections of the HTTP listener are treated, for listeners of a part's own.
-    #[must_use]
-    pub fn http_connections(&self) -> ConnectionOptions {
-        self.settings.http.connections.clone()
-    }
-
-    /// The same of the gRPC listener.
-    #[must_use]
-    pub fn grpc_connections(&self) -> ConnectionOptions {
-        self.settings.grpc.connections.clone()
-    }
-
-    /// The TLS of the HTTP listener, for listeners that answer the same questions.
-    #[must_use]
-    pub fn http_tls(&self) -> Option<Arc<Tls>> {
-        self.settings.http.tls.clone()
-    }
-
     /// Serves requests that read (GET and HEAD) on the listener that another part has for `protocol`, and opens with
     /// [`Process::serve_on`] after this: Zipkin's clients send spans to the port that they read from.
     pub fn add_reads(&mut self, protocol: &'static str, routes: Router) {
@@ -332,6 +314,28 @@ impl Process {
             sends_away_early: true,
         };
         let ending = Ending { draining: self.draining.clone(), stop };
+        listen::serve(listener, Services::plain(routes).into(), settings, self.shared.clone(), ending)
+    }
+
+    /// The same until the process stops, with connections and TLS as the HTTP listener of `server` has them.
+    pub fn serve_as_http(&self, listener: TcpListener, protocol: &'static str, routes: Router) -> impl Future<Output = ()> + Send + use<> {
+        self.serve_as(&self.settings.http, listener, protocol, routes)
+    }
+
+    /// The same with those of the gRPC listener. `routes` are of gRPC only.
+    pub fn serve_as_grpc(&self, listener: TcpListener, protocol: &'static str, routes: Router) -> impl Future<Output = ()> + Send + use<> {
+        self.serve_as(&self.settings.grpc, listener, protocol, routes)
+    }
+
+    fn serve_as(
+        &self,
+        like: &listen::Settings,
+        listener: TcpListener,
+        protocol: &'static str,
+        routes: Router,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        let settings = listen::Settings { protocol, max_connections: 0, is_for_members: false, sends_away_early: true, ..like.clone() };
+        let ending = Ending { draining: self.draining.clone(), stop: self.stop.clone() };
         listen::serve(listener, Services::plain(routes).into(), settings, self.shared.clone(), ending)
     }
 

@@ -9,14 +9,14 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use bytes::{Bytes, BytesMut};
 use http::header::{ALLOW, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderMap, HeaderValue, Request, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use prost::Message;
 use serde_json::json;
 use vivace_config::Cors;
 use vivace_server::{Encoding, RequestBudget, RequestCharge, Tenancy};
 
-use super::{NO_METRICS, cors, json, response};
+use super::{NO_METRICS, json, response};
 use crate::error::PushError;
 use crate::metrics::Receiver;
 use crate::push::{Accepted, Distributor, Incoming};
@@ -38,7 +38,7 @@ pub(crate) struct OtlpHttp {
 pub(crate) fn router(path: &str, receiver: OtlpHttp, cors: &Cors) -> Router {
     let not_post = || async { (StatusCode::METHOD_NOT_ALLOWED, [(ALLOW, "POST")], "405 method not allowed, supported: [POST]") };
     let router = Router::new().route(path, post(export).fallback(not_post)).with_state(receiver);
-    cors::around(router, cors)
+    vivace_server::cors(router, cors, &[Method::POST])
 }
 
 /// The format of a request and of its answer.

@@ -1,6 +1,5 @@
 //! The protocols that spans arrive in. They read and answer; what happens to the spans is [`crate::push`]'s business.
 
-pub(crate) mod cors;
 pub(crate) mod grpc;
 pub(crate) mod http;
 pub(crate) mod jaeger;

@@ -95,7 +95,7 @@ impl JaegerApi {
 
 /// All routes of HTTP.
 pub(crate) fn routes(jaeger: JaegerApi) -> Router {
-    let cors = vivace_server::cors(&jaeger.config.cors, &[Method::GET, Method::HEAD]);
+    let config = Arc::clone(&jaeger.config);
     let routes = Router::new()
         .route("/api/services", get(v1::services))
         // Names of services may hold slashes, which clients do not escape.
@@ -121,10 +121,7 @@ pub(crate) fn routes(jaeger: JaegerApi) -> Router {
         .route("/search", get(page::start))
         .layer(from_fn(vary))
         .with_state(jaeger);
-    match cors {
-        Some(cors) => routes.layer(cors),
-        None => routes,
-    }
+    vivace_server::cors(routes, &config.cors, &[Method::GET, Method::HEAD])
 }
 
 fn not_here(why: &str) -> V1Error {

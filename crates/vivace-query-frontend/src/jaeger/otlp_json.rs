@@ -1,5 +1,5 @@
 //! Traces as version 3 has them: OTLP's own JSON, whose ids are hex and whose enums are numbers. The query API has base64 and names.
-//! Source: the OTLP specification, "JSON Protobuf Encoding"; docs/facts/clients.md, "Jaeger's query API".
+//! Source: docs/facts/clients.md, "Jaeger's query API".
 //!
 //! Written span by span, so that no second copy of a large trace is held.
 

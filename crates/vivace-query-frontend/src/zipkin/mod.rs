@@ -66,7 +66,7 @@ type Answered = Result<Response, ZipkinError>;
 
 /// All routes, also below `/zipkin`, where the UI asks.
 pub(crate) fn routes(zipkin: ZipkinApi) -> Router {
-    let cors = vivace_server::cors(&zipkin.config.cors, &[Method::GET, Method::HEAD]);
+    let config = Arc::clone(&zipkin.config);
     let api = Router::new()
         .route("/api/v2/services", get(services))
         .route("/api/v2/spans", get(spans))
@@ -87,10 +87,7 @@ pub(crate) fn routes(zipkin: ZipkinApi) -> Router {
         )
     };
     let routes = Router::new().nest("/zipkin", api.clone()).merge(api).route("/", get(page)).layer(from_fn(vary)).with_state(zipkin);
-    match cors {
-        Some(cors) => routes.layer(cors),
-        None => routes,
-    }
+    vivace_server::cors(routes, &config.cors, &[Method::GET, Method::HEAD])
 }
 
 async fn services(State(zipkin): State<ZipkinApi>, asked: Asked) -> Answered {

@@ -125,7 +125,7 @@ fn remote(attributes: &[KeyValue]) -> Endpoint<'_> {
     }
 }
 
-/// An event is its name; with attributes, an object of them by its name. Source: OpenTelemetry protocol, "Zipkin exporter".
+/// An event is its name; with attributes, an object of them by its name. Source: docs/facts/clients.md, "Zipkin's query API".
 fn annotation(event: &Event) -> Annotation {
     let value = if event.attributes.is_empty() {
         event.name.clone()

@@ -99,6 +99,17 @@ async fn tenants_are_asked_for() {
     assert!(querier.jobs.lock().iter().all(|job| job.tenant == "a"));
 }
 
+fn connections() -> vivace_server::ConnectionOptions {
+    vivace_server::ConnectionOptions {
+        timeouts: vivace_server::Timeouts::NONE,
+        max_concurrent_streams: 10,
+        ping_after: std::time::Duration::ZERO,
+        ping_timeout: std::time::Duration::ZERO,
+        keep_alive: true,
+        message_bytes_max: 1 << 20,
+    }
+}
+
 /// Clients send spans to the port that they read from. A receiver of the same process has it, and listens later.
 #[tokio::test]
 async fn a_receiver_and_the_query_api_share_a_port() {
@@ -117,7 +128,7 @@ async fn a_receiver_and_the_query_api_share_a_port() {
 
     let zipkin = format!("http://{}", port.local_addr().unwrap());
     let receiver = axum::Router::new().fallback(|| async { "received" });
-    let server = process.serve_on(port, "zipkin", receiver, process.http_connections(), None, process.stop_token());
+    let server = process.serve_on(port, "zipkin", receiver, connections(), None, process.stop_token());
     process.spawn("receiver", async move {
         server.await;
         Ok(())
