@@ -97,7 +97,7 @@ pub async fn start(
             listening.otlp_grpc.push(receivers.serve_grpc(&receiver.id, grpc, config, process).await?);
         }
         if let Some(http) = &receiver.protocols.http {
-            listening.otlp_http.push(receivers.serve_http(&receiver.id, http, process).await?);
+            listening.otlp_http.push(receivers.serve_http(&receiver.id, http, config, process).await?);
         }
     }
     for receiver in &config.distributor.receivers.jaeger {

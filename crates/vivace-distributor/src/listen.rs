@@ -12,7 +12,7 @@ use tonic::service::Routes;
 use vivace_config::{
     CollectorTls, Config, Endpoint, GrpcReceiver, HttpReceiver, JaegerReceiver, OtlpHttpReceiver, UdpReceiver, ZipkinReceiver, set_or,
 };
-use vivace_server::{ConnectionOptions, Process, Timeouts, Tls, grpc_only};
+use vivace_server::{ConnectionOptions, Process, Timeouts, Tls, grpc_only, http_only};
 
 use crate::Listening;
 use crate::push::Distributor;
@@ -67,12 +67,18 @@ impl Receivers {
         Ok(addr)
     }
 
-    pub(crate) async fn serve_http(&self, id: &str, config: &OtlpHttpReceiver, process: &mut Process) -> anyhow::Result<SocketAddr> {
+    pub(crate) async fn serve_http(
+        &self,
+        id: &str,
+        config: &OtlpHttpReceiver,
+        whole: &Config,
+        process: &mut Process,
+    ) -> anyhow::Result<SocketAddr> {
         let tls = tls(id, "http", config.tls.as_ref())?;
         let (listener, addr) = bind(id, "http", &config.endpoint).await?;
         let handler =
             OtlpHttp { distributor: self.distributor.clone(), tenancy: process.tenancy(), body_bytes_max: config.max_request_body_size };
-        let router = receiver::http::router(&config.traces_url_path, handler, &config.cors);
+        let router = http_only(receiver::http::router(&config.traces_url_path, handler, &config.cors), &otlp_grpc_elsewhere(whole));
         self.serve(
             &format!("{id} receiver, HTTP"),
             process.serve_on(listener, "otlp_http", router, http_connections(&config.listener()), tls, self.stop.clone()),
@@ -188,6 +194,15 @@ fn otlp_http_elsewhere(config: &Config) -> String {
     match http.and_then(|http| http.endpoint.rsplit_once(':')) {
         Some((_, port)) => format!("this port takes OTLP over gRPC; OTLP over HTTP is taken on port {port}"),
         None => "this port takes OTLP over gRPC; no receiver for OTLP over HTTP is configured".to_owned(),
+    }
+}
+
+/// What those are told who send OTLP over gRPC to a port for HTTP.
+fn otlp_grpc_elsewhere(config: &Config) -> String {
+    let grpc = config.distributor.receivers.otlp.iter().find_map(|receiver| receiver.protocols.grpc.as_ref());
+    match grpc.and_then(|grpc| grpc.endpoint.rsplit_once(':')) {
+        Some((_, port)) => format!("this port takes OTLP over HTTP; OTLP over gRPC is taken on port {port}"),
+        None => "this port takes OTLP over HTTP; no receiver for OTLP over gRPC is configured".to_owned(),
     }
 }
 
