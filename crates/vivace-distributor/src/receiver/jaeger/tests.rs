@@ -1,3 +1,5 @@
+//! The same batch in each format, what becomes of each field, and bytes that are no batch.
+
 use proptest::prelude::*;
 use prost::Message as _;
 use vivace_core::budget::Budget;
