@@ -2,6 +2,7 @@
 //!
 //! Source: docs/facts/components.md, "Span metrics".
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use crate::filter::Filter;
@@ -165,7 +166,8 @@ impl SpanMetrics {
                     self.joined.push_str(&mapping.join);
                 }
                 let start = self.joined.len();
-                self.joined.push_str(&value.to_string());
+                // Writing to a text cannot fail.
+                let _ = write!(self.joined, "{value}");
                 if self.joined.len() == start {
                     self.joined.truncate(before);
                 }

@@ -27,7 +27,7 @@ impl Running {
     /// Starts one that collects ten times a second. `storage` and `limits` are keys of the configuration.
     pub(crate) async fn start(folder: &Path, url: &str, storage: &str, limits: &str) -> Self {
         let text = format!(
-            "metrics_generator:\n  ring: {{instance_id: generator-0}}\n  storage: {{path: {}, remote_write: [{{url: '{url}'{storage}}}]}}\n\
+            "multitenancy_enabled: true\nmetrics_generator:\n  ring: {{instance_id: generator-0}}\n  storage: {{path: {}, remote_write: [{{url: '{url}'{storage}}}]}}\n\
              overrides: {{defaults: {{metrics_generator: {{collection_interval: 100ms, {limits}}}}}}}\n",
             folder.display()
         );
