@@ -8,6 +8,7 @@ Source: OpenTelemetry protocol, `trace.proto`, `resource.proto`, `common.proto`.
 import base64
 import json
 import math
+import re
 import struct
 from collections import namedtuple
 
@@ -107,9 +108,9 @@ class Malformed(Exception):
     """The bytes are no such message."""
 
 
-def from_protobuf(message, data):
-    """The tree. Fields that are not known are left out."""
-    tree, at = [], 0
+def fields_of(message, data):
+    """Number, wire type, value, and all bytes of each field."""
+    at = 0
 
     def number_at(at):
         value = shift = 0
@@ -122,8 +123,9 @@ def from_protobuf(message, data):
                 return value % 2**64, at
 
     while at < len(data):
+        start = at
         key, at = number_at(at)
-        field, wire_type = MESSAGES[message].get(key >> 3), key & 7
+        number, wire_type = key >> 3, key & 7
         if wire_type == VARINT:
             value, at = number_at(at)
         elif wire_type in (FIXED64, FIXED32, BYTES):
@@ -131,10 +133,20 @@ def from_protobuf(message, data):
             value, at = data[at : at + length], at + length
         else:
             raise Malformed(f"wire type {wire_type} in {message}")
-        if at > len(data) or field and WIRE_TYPES.get(field.kind, BYTES) != wire_type:
-            raise Malformed(f"field {key >> 3} of {message}")
+        if at > len(data) or not number:
+            raise Malformed(f"field {number} of {message}")
+        yield number, wire_type, value, data[start:at]
+
+
+def from_protobuf(message, data):
+    """The tree. Fields that are not known are left out."""
+    tree = []
+    for number, wire_type, value, _ in fields_of(message, data):
+        field = MESSAGES[message].get(number)
+        if field and WIRE_TYPES.get(field.kind, BYTES) != wire_type:
+            raise Malformed(f"wire type {wire_type} of {field.name} in {message}")
         if field:
-            tree.append((key >> 3, of_wire(field.kind, value)))
+            tree.append((number, of_wire(field.kind, value)))
     return tree
 
 
@@ -159,15 +171,18 @@ def of_wire(kind, value):
 
 
 def to_plain(message, tree):
-    """The content of a message by names: texts as texts, doubles by their bits, no field that has its default."""
+    """The content of a message by names: texts as texts, broken ones with one U+FFFD for the break, doubles by their bits, no field that
+    has its default."""
     plain = {}
-    for number, value in tree:
+    for number, value in merged(message, tree):
         field = MESSAGES[message][number]
         match field.kind:
             case "text":
-                value = value.decode("utf-8", "replace")
-            case "bytes" | "id":
+                value = re.sub("\ufffd+", "\ufffd", value.decode("utf-8", "replace"))
+            case "bytes":
                 value = value.hex()
+            case "id":  # one of zeros is none
+                value = value.hex() if any(value) else ""
             case "double":
                 value = "NaN" if math.isnan(value) else float.hex(value)
             case kind if kind not in WIRE_TYPES:
@@ -179,6 +194,22 @@ def to_plain(message, tree):
         else:
             plain.pop(field.name, None)
     return plain
+
+
+def merged(message, tree):
+    """The fields without those that others take the place of: of several messages of one field the fields are joined, else the last counts."""
+    if message == "AnyValue":
+        return tree[-1:]
+    last = {}
+    for number, value in tree:
+        field = MESSAGES[message][number]
+        if field.many:
+            last.setdefault((number, len(last)), value)
+        elif field.kind in WIRE_TYPES:
+            last[number] = value
+        else:
+            last[number] = [*last.get(number, []), *value]
+    return [(key[0] if isinstance(key, tuple) else key, value) for key, value in last.items()]
 
 
 def to_json(message, tree, dice):

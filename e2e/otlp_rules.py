@@ -1,35 +1,118 @@
 """What Vivace should make of a request: what the OpenTelemetry Collector makes of it, but for the rules that are listed here.
 
-Each rule is a row of "Where Vivace differs on purpose" in docs/compatibility.md.
+Most are rows of "Where Vivace differs on purpose" in docs/compatibility.md; the others are the JSON mapping of protobuf, where the
+collector is stricter or laxer than that.
 """
 
 import json
 from collections import namedtuple
 
 import otlp
+import otlp_json
 
 VALUE_DEPTH_MAX = 24
+ID_BYTES = {"traceId": 16, "spanId": 8, "parentSpanId": 8}
 
-Expected = namedtuple("Expected", "is_refused traces rejected why")
+# `rejected`: spans of which partial success tells; where there is no other span, the request is refused with the same words.
+Expected = namedtuple("Expected", "is_refused traces rejected why", defaults=[{}, 0, None])
 
 
 def expected(ask, format, body):
     """`ask` is the collector's decoder."""
-    content, why = ask(format, body)
-    if content is None:
-        return Expected(True, {}, 0, why)
-    traces, rejected, seen = {}, 0, set()
-    for span in spans_of(otlp.from_protobuf("TracesData", content)):
+    return of_json(ask, body) if format == "j" else of_protobuf(ask, body)
+
+
+def of_json(ask, body):
+    """Whether it is JSON, and what the mapping allows, is decided there; what it holds the collector says."""
+    try:
+        plain = otlp_json.strict(body)
+    except otlp_json.Refused as error:
+        return Expected(True, why=str(error))
+    content, why = ask("j", body)
+    if content is None or b"null" in body:
+        content, why = ask("j", json.dumps(plain).encode())
+    return of_spans(otlp.from_protobuf("TracesData", content)) if content is not None else but_for_ids(ask, otlp_json.tree(plain, "TracesData"))
+
+
+def of_protobuf(ask, body):
+    content, why = ask("p", body)
+    try:
+        tree = otlp.from_protobuf("TracesData", looked_at("TracesData", body))
+    except otlp.Malformed as error:  # groups too, which the collector skips
+        return Expected(True, why=f"{error}; {why}")
+    if content is not None and tree == (counted := last_counts("TracesData", tree)):
+        return of_spans(otlp.from_protobuf("TracesData", content))
+    return but_for_ids(ask, counted if content is not None else last_counts("TracesData", tree))
+
+
+def looked_at(message, data):
+    """Without what Vivace does not keep, and so does not judge: schema URLs, references to entities, resources and scopes that have no
+    span."""
+    inner = {"TracesData": {1: "ResourceSpans"}, "ResourceSpans": {1: "Resource", 2: "ScopeSpans"}}.get(message, {})
+    fields = list(otlp.fields_of(message, data))
+    unseen = {"ResourceSpans": {3}, "ScopeSpans": {3}, "Resource": {3}}.get(message, set())
+    if message in SPANS_BELOW and not has_span(message, data):
+        unseen = {1, 3}
+    kept = []
+    for number, wire_type, value, whole in fields:
+        if number in inner and wire_type == otlp.BYTES and number not in unseen:
+            whole = otlp.delimited(number, looked_at(inner[number], value))
+        if number not in unseen:
+            kept.append(whole)
+    return b"".join(kept)
+
+
+SPANS_BELOW = {"ResourceSpans": "ScopeSpans", "ScopeSpans": None}
+
+
+def has_span(message, data):
+    below = SPANS_BELOW[message]
+    return any(number == 2 and (not below or has_span(below, value)) for number, _, value, _ in otlp.fields_of(message, data))
+
+
+def but_for_ids(ask, tree):
+    """A wrong id rejects its span and not the request; those of parents and of linked spans are kept as they are."""
+    content, why = ask("p", otlp.to_protobuf("TracesData", with_empty_ids("TracesData", tree)))
+    return Expected(True, why=why) if content is None else of_spans(tree)
+
+
+def with_empty_ids(message, tree):
+    mended = []
+    for number, value in tree:
+        field = otlp.MESSAGES[message][number]
+        if field.kind == "id" and len(value) != ID_BYTES[field.name]:
+            value = b""
+        elif field.kind not in otlp.WIRE_TYPES:
+            value = with_empty_ids(field.kind, value)
+        mended.append((number, value))
+    return mended
+
+
+def last_counts(message, tree):
+    """Of resources, scopes and values that stand twice in their message the last one counts. Protobuf would join them; no client sends
+    such."""
+    single = {"ResourceSpans": 1, "ScopeSpans": 1, "KeyValue": 2}.get(message)
+    last = max((at for at, (number, _) in enumerate(tree) if number == single), default=None)
+    kept = [field for at, field in enumerate(tree) if field[0] != single or at == last]
+    kinds = [otlp.MESSAGES[message][number].kind for number, _ in kept]
+    return [(number, value if kind in otlp.WIRE_TYPES else last_counts(kind, value)) for (number, value), kind in zip(kept, kinds, strict=True)]
+
+
+def of_spans(tree):
+    traces, rejected, seen, spans, dropped = {}, 0, set(), list(spans_of(tree)), {}
+    for span in spans:
         if not is_taken(span):
             rejected += 1
             continue
         kind = span.get("kind", 0)
         identity = (span["traceId"], span["spanId"], kind if kind in range(8) else 0)
-        spans = traces.setdefault(span["traceId"], [])
+        held = traces.setdefault(span["traceId"], [])
         if identity not in seen:  # of spans with the same id and kind the first stays
             seen.add(identity)
-            spans.append(as_held(span))
-    return Expected(False, traces, rejected, None)
+            held.append(joined(as_held(span), dropped))
+    if rejected and rejected == len(spans):
+        return Expected(True, why="no span is left")
+    return Expected(False, traces, rejected)
 
 
 def spans_of(traces):
@@ -40,16 +123,23 @@ def spans_of(traces):
                 span = {**span, "resource": resource_spans.get("resource", {}), "scope": scope_spans.get("scope", {})}
                 for holder in [span, span["resource"], span["scope"], *span.get("events", []), *span.get("links", [])]:
                     if "attributes" in holder:
-                        holder["attributes"] = sorted(holder["attributes"], key=json.dumps)
+                        holder["attributes"] = sorted(holder["attributes"], key=text_of)
                 yield span
 
 
+def text_of(plain):
+    return json.dumps(plain, sort_keys=True)
+
+
+def in_order(spans):
+    return sorted(spans, key=lambda span: (span["spanId"], span.get("kind", 0), text_of(span)))
+
+
 def is_taken(span):
-    """Spans whose ids are none, and whose values lie too deep, are rejected one by one."""
-    if len(span.get("traceId", "")) != 32 or len(span.get("spanId", "")) != 16:
-        return False
-    if not int(span["traceId"], 16) or not int(span["spanId"], 16):
-        return False
+    """Spans whose ids are none, or whose values lie too deep, are rejected one by one."""
+    for name in ("traceId", "spanId"):
+        if len(span.get(name, "")) != 2 * ID_BYTES[name] or not int(span[name], 16):
+            return False
     return all(depth(holder) <= VALUE_DEPTH_MAX for holder in (span, span["resource"], span["scope"]))
 
 
@@ -60,7 +150,7 @@ def depth(plain):
     if not isinstance(plain, dict):
         return 0
     inner = max(map(depth, plain.values()), default=0)
-    return inner + (any(field.name in plain for field in otlp.MESSAGES["AnyValue"].values()))
+    return inner + (not plain.keys().isdisjoint(field.name for field in otlp.MESSAGES["AnyValue"].values()))
 
 
 def as_held(span):
@@ -71,17 +161,36 @@ def as_held(span):
         link.pop("flags", None)
     resource = span["resource"]
     resource.pop("entityRefs", None)  # no references to entities
-    start, end = span.get("startTimeUnixNano", 0), span.get("endTimeUnixNano", 0)
-    if end < start:  # answers show the start as the end
-        span["endTimeUnixNano"] = start
+    if "attributes" in resource:  # no service name that is empty
+        empty = {"key": "service.name", "value": {"stringValue": ""}}
+        resource["attributes"] = [attribute for attribute in resource["attributes"] if attribute != empty]
+        if not resource["attributes"]:
+            del resource["attributes"]
+    if span.get("endTimeUnixNano", 0) < span.get("startTimeUnixNano", 0):  # answers show the start as the end
+        span["endTimeUnixNano"] = span["startTimeUnixNano"]
     return span
 
 
-def difference(want, got):
-    """Where two lists of spans differ."""
-    if len(want) != len(got):
-        return f"{len(got)} spans instead of {len(want)}: {got} instead of {want}"
-    parts = []
-    for a, b in zip(want, got, strict=True):
-        parts += [f"{name}: {b.get(name)} instead of {a.get(name)}" for name in sorted({*a, *b}) if a.get(name) != b.get(name)]
-    return "; ".join(parts)
+def joined(span, dropped):
+    """Resources with equal attributes are one in a trace, and so are equal scopes in them: the first one's dropped count stays."""
+    resource, scope = span["resource"], span["scope"]
+    of_resource = (span["traceId"], text_of(resource.get("attributes")))
+    of_scope = (*of_resource, text_of({**scope, "droppedAttributesCount": 0}))
+    for holder, key in [(resource, of_resource), (scope, of_scope)]:
+        holder["droppedAttributesCount"] = dropped.setdefault(key, holder.get("droppedAttributesCount", 0))
+        if not holder["droppedAttributesCount"]:
+            del holder["droppedAttributesCount"]
+    return span
+
+
+def difference(want, got, path=""):
+    """Where two plain things differ first."""
+    if isinstance(want, dict) and isinstance(got, dict):
+        for name in sorted({*want, *got}):
+            if want.get(name) != got.get(name):
+                return difference(want.get(name), got.get(name), f"{path}.{name}")
+    if isinstance(want, list) and isinstance(got, list) and len(want) == len(got):
+        for index, (a, b) in enumerate(zip(want, got, strict=True)):
+            if a != b:
+                return difference(a, b, f"{path}[{index}]")
+    return f"{path} is {got} instead of {want}"
