@@ -197,7 +197,7 @@ def to_plain(message, tree):
 
 
 def merged(message, tree):
-    """The fields without those that others take the place of: of several messages of one field the fields are joined, else the last counts."""
+    """The fields without those that others take the place of: messages of one field are joined, of all else the last counts."""
     if message == "AnyValue":
         return tree[-1:]
     last = {}

@@ -22,8 +22,8 @@ def strict(body):
     """The request in that form: names in lowerCamelCase, 64-bit numbers as texts, enums as numbers."""
     try:
         text = body.decode("utf-8", "surrogateescape")
-        # Control characters in texts are no JSON, and taken nevertheless.
-        value = json.loads(text, strict=False, object_pairs_hook=Members, parse_constant=no_json, parse_float=Number, parse_int=Number)
+        text = re.sub(r'"(?:[^"\\]|\\.)*"', lambda quoted: re.sub("[\x00-\x1f]", marked, quoted[0]), text, flags=re.DOTALL)
+        value = json.loads(text, object_pairs_hook=Members, parse_constant=no_json, parse_float=Number, parse_int=Number)
     except (ValueError, RecursionError) as error:
         raise Refused(f"no JSON: {error}") from None
     return message(value, "TracesData")
@@ -31,7 +31,20 @@ def strict(body):
 
 # Halves of pairs, and what Python makes of bytes that are no UTF-8.
 SURROGATES = "[\ud800-\udfff]"
-NO_NAME = "[\ud800-\udfff\\x00-\\x1f]"
+# Control characters that were not escaped are no JSON. In texts that are kept they are taken nevertheless.
+MARKED = "[\ue000-\ue01f]"
+
+
+def marked(control):
+    return chr(ord(control[0]) + 0xE000)
+
+
+def texts_of(value):
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            yield from texts_of(inner)
 
 
 class Members(list):
@@ -53,9 +66,10 @@ def message(value, name):
     plain = {}
     for key, member in value:
         field = by_name.get(key)
-        if re.search(NO_NAME, key):
-            raise Refused(f"{key!r} is no name")
-        if field is None or member is None or field.kind == "EntityRef":
+        is_kept = field is not None and field.kind != "EntityRef"
+        if re.search(SURROGATES, key) or any(re.search(MARKED, text) for text in ([key] if is_kept else texts_of((key, member)))):
+            raise Refused(f"{key!r} or what it has is no JSON")
+        if member is None or not is_kept:
             continue
         if field.many:
             if isinstance(member, Members) or not isinstance(member, list):
@@ -109,7 +123,7 @@ def of_kind(value, field):
     if kind == "bool" and isinstance(value, bool):
         return value
     if kind == "text" and is_text:
-        return re.sub(SURROGATES, "\ufffd", value)
+        return re.sub(MARKED, lambda mark: chr(ord(mark[0]) - 0xE000), re.sub(SURROGATES, "\ufffd", value))
     if kind == "id" and is_text:
         return in_hex(value, field)
     if kind == "bytes" and is_text:
@@ -117,6 +131,8 @@ def of_kind(value, field):
     if kind in otlp.ENUMS and is_text and value in otlp.ENUMS[kind]:
         return otlp.ENUMS[kind].index(value)
     if isinstance(value, str) and kind in BITS:
+        if kind in otlp.ENUMS and is_text and not re.fullmatch(r"[+-]?\d+", value):
+            raise Refused(f"{field.name}: {value!r} is no {kind}")
         number = whole(value)
         low, high = BITS[kind]
         if not low <= number < high:

@@ -173,8 +173,8 @@ def protobuf(dice):
 
 # What may stand in the place of any value.
 STRANGE_JSON = [
-    b"null", b"true", b"false", b"{}", b"[]", b"0", b"-1", b"1.5", b"7.0", b"1e3", b'"7"', b'"7.0"', b'""', b'"text"', b"[null]", b"[{}]", b"[[]]",
-    b"99999999999999999999", b'"NaN"', b'"\\ud83d"', b'"\\ud83d\\ude00"', b'"\\udc00\\ud800x"', b'"a\xff"', b'{"a":[1,{"b":null}]}', b"01",
+    b"null", b"true", b"false", b"{}", b"[]", b"0", b"-1", b"1.5", b"7.0", b"1e3", b'"7"', b'"7.0"', b'""', b'"text"',
+    b"[null]", b"[{}]", b"[[]]", b"99999999999999999999", b'"NaN"', b'"\\ud83d"', b'"\\ud83d\\ude00"', b'"\\udc00\\ud800x"', b'"a\xff"', b'{"a":[1,{"b":null}]}', b"01",
 ]  # fmt: skip
 
 

@@ -31,7 +31,9 @@ def of_json(ask, body):
     content, why = ask("j", body)
     if content is None or b"null" in body:
         content, why = ask("j", json.dumps(plain).encode())
-    return of_spans(otlp.from_protobuf("TracesData", content)) if content is not None else but_for_ids(ask, otlp_json.tree(plain, "TracesData"))
+    if content is None:
+        return but_for_ids(ask, otlp_json.tree(plain, "TracesData"))
+    return of_spans(otlp.from_protobuf("TracesData", content))
 
 
 def of_protobuf(ask, body):
@@ -67,7 +69,8 @@ SPANS_BELOW = {"ResourceSpans": "ScopeSpans", "ScopeSpans": None}
 
 def has_span(message, data):
     below = SPANS_BELOW[message]
-    return any(number == 2 and (not below or has_span(below, value)) for number, _, value, _ in otlp.fields_of(message, data))
+    within = [(wire_type, value) for number, wire_type, value, _ in otlp.fields_of(message, data) if number == 2]
+    return any(wire_type != otlp.BYTES or not below or has_span(below, value) for wire_type, value in within)
 
 
 def but_for_ids(ask, tree):
@@ -94,8 +97,11 @@ def last_counts(message, tree):
     single = {"ResourceSpans": 1, "ScopeSpans": 1, "KeyValue": 2}.get(message)
     last = max((at for at, (number, _) in enumerate(tree) if number == single), default=None)
     kept = [field for at, field in enumerate(tree) if field[0] != single or at == last]
-    kinds = [otlp.MESSAGES[message][number].kind for number, _ in kept]
-    return [(number, value if kind in otlp.WIRE_TYPES else last_counts(kind, value)) for (number, value), kind in zip(kept, kinds, strict=True)]
+    counted = []
+    for number, value in kept:
+        kind = otlp.MESSAGES[message][number].kind
+        counted.append((number, value if kind in otlp.WIRE_TYPES else last_counts(kind, value)))
+    return counted
 
 
 def of_spans(tree):
@@ -116,15 +122,21 @@ def of_spans(tree):
 
 
 def spans_of(traces):
-    """Every span with its resource and scope, by names. Attributes may change their order."""
+    """Every span with its resource and scope, by names. Attributes may change their order, and names of services that are empty may
+    vanish."""
     for resource_spans in otlp.to_plain("TracesData", traces).get("resourceSpans", []):
+        resource = resource_spans.setdefault("resource", {})
+        resource["attributes"] = [attribute for attribute in resource.get("attributes", []) if attribute != NO_SERVICE]
         for scope_spans in resource_spans.get("scopeSpans", []):
             for span in scope_spans.get("spans", []):
-                span = {**span, "resource": resource_spans.get("resource", {}), "scope": scope_spans.get("scope", {})}
+                span = {**span, "resource": resource, "scope": scope_spans.get("scope", {})}
                 for holder in [span, span["resource"], span["scope"], *span.get("events", []), *span.get("links", [])]:
                     if "attributes" in holder:
                         holder["attributes"] = sorted(holder["attributes"], key=text_of)
                 yield span
+
+
+NO_SERVICE = {"key": "service.name", "value": {"stringValue": ""}}
 
 
 def text_of(plain):
@@ -159,13 +171,7 @@ def as_held(span):
     span.pop("flags", None)  # no flags
     for link in span.get("links", []):
         link.pop("flags", None)
-    resource = span["resource"]
-    resource.pop("entityRefs", None)  # no references to entities
-    if "attributes" in resource:  # no service name that is empty
-        empty = {"key": "service.name", "value": {"stringValue": ""}}
-        resource["attributes"] = [attribute for attribute in resource["attributes"] if attribute != empty]
-        if not resource["attributes"]:
-            del resource["attributes"]
+    span["resource"].pop("entityRefs", None)  # no references to entities
     if span.get("endTimeUnixNano", 0) < span.get("startTimeUnixNano", 0):  # answers show the start as the end
         span["endTimeUnixNano"] = span["startTimeUnixNano"]
     return span
