@@ -207,7 +207,7 @@ def test_vivace_accepts_the_configuration(case, tmp_path):
             said = verified.stdout + verified.stderr
             if file and file.stem == "tls":
                 # Rendered all the same, for the day that Vivace speaks TLS.
-                assert verified.returncode == 1 and "server.http_tls_config: is not supported yet" in said, said
+                assert verified.returncode == 1 and "server.grpc_tls_config: is not supported yet" in said, said
                 continue
             assert "did you mean" not in said, said
             remarks = [
@@ -605,7 +605,7 @@ def test_notes_speak_of_what_was_set(tmp_path):
         assert "Without effect" not in charts.notes(chart, tmp_path / "defaults")
     assert "jaeger" not in charts.config(charts.render(SINGLE))
     said = charts.notes(SINGLE, tmp_path / "single", "{}", values_file("text", SINGLE))
-    assert "tempo.receivers.jaeger" in said
+    assert "tempo.receivers.opencensus" in said
     said = charts.notes(SINGLE, tmp_path / "graphs", "{tempo: {overrides: {defaults: {metrics_generator: {processors: [service-graphs]}}}}}")
     assert "the processor service-graphs of the metrics-generator" in said
     said = charts.notes(DISTRIBUTED, tmp_path / "generator", "{memcached: {replicas: 3}}", values_file("generator"))

@@ -64,8 +64,8 @@ pub use overrides::{Overrides, OverridesApi, OverridesClient, OverridesConfig, U
 pub use querier::{FrontendWorker, Querier, QuerierExternal, QuerierMetrics, QuerierSearch, QuerierTraceById};
 pub use query_frontend::{FrontendMetrics, FrontendSearch, FrontendTraceById, McpServer, QueryFrontend, Slo, TraceqlRelease, Weights};
 pub use receivers::{
-    Cors, GrpcReceiver, HttpReceiver, JaegerBlock, JaegerProtocols, JaegerReceiver, Keepalive, KeepaliveEnforcement, KeepaliveServer,
-    OtlpBlock, OtlpHttpReceiver, OtlpProtocols, OtlpReceiver, Receivers, UdpReceiver, ZipkinHttp, ZipkinReceiver,
+    Cors, Endpoint, GrpcReceiver, HttpReceiver, JaegerBlock, JaegerProtocols, JaegerReceiver, Keepalive, KeepaliveEnforcement,
+    KeepaliveServer, OtlpBlock, OtlpHttpReceiver, OtlpProtocols, OtlpReceiver, Receivers, UdpReceiver, ZipkinHttp, ZipkinReceiver,
 };
 pub use remote_write::{Authorization, BasicAuth, QueueConfig, RemoteWrite, RemoteWriteTls};
 pub use render::reference;

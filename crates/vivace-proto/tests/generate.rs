@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use prost_build::Config;
 
-const FILES: [&str; 9] = [
+const FILES: [&str; 11] = [
+    "jaeger/collector.proto",
     "opentelemetry/common.proto",
     "opentelemetry/trace.proto",
     "prometheus/remote.proto",
@@ -14,6 +15,7 @@ const FILES: [&str; 9] = [
     "vivace/v1/jobs.proto",
     "vivace/v1/series.proto",
     "vivace/v1/recent.proto",
+    "zipkin/zipkin.proto",
 ];
 
 fn generate(out: &Path) {

@@ -29,9 +29,9 @@ use vivace_config::Config;
 use vivace_core::budget::Budget;
 use vivace_core::metric::Metric;
 
-use crate::grpc_only::grpc_only;
 use crate::listen::{self, ConnectionOptions, Ending, Services, Shared, Staged};
 use crate::memory_limit::MemoryLimit;
+use crate::one_protocol::grpc_only;
 use crate::places::Places;
 use crate::ready::Readiness;
 use crate::request_budget::RequestBudget;

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use axum::Router;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderName, HeaderValue, Method, request};
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
@@ -12,8 +13,16 @@ use vivace_config::Cors;
 /// Where an allowed origin or header is this, all are.
 const ANY: &str = "*";
 
+/// Routes that web pages of the allowed origins may send to.
+pub(crate) fn around(router: Router, cors: &Cors) -> Router {
+    match layer(cors) {
+        Some(layer) => router.layer(layer),
+        None => router,
+    }
+}
+
 /// What answers preflights and marks answers; none where no origin is allowed.
-pub(crate) fn layer(cors: &Cors) -> Option<CorsLayer> {
+fn layer(cors: &Cors) -> Option<CorsLayer> {
     if cors.allowed_origins.is_empty() {
         return None;
     }
