@@ -55,6 +55,13 @@ class Maker:
                 inner = self.dice.randbytes(self.dice.randrange(5))
         return [(number, inner)]
 
+    def deep(self):
+        """Values within values, as deep as is taken and one deeper."""
+        value = [(3, 1)]
+        for _ in range(self.dice.choice([23, 24])):
+            value = [(5, [(1, value)])] if self.some() else [(6, [(1, [(1, b"k"), (2, value)])])]
+        return value
+
     def element(self, kind):
         return [[(1, self.text())], [(2, self.some())], [(3, self.dice.choice(INTS))], [(4, self.dice.choice(DOUBLES))]][kind]
 
@@ -63,7 +70,7 @@ class Maker:
         for _ in range(self.dice.choice([0, 0, 1, 2, 5])):
             attribute = [(1, self.dice.choice(KEYS).encode())]
             if self.some(0.95):
-                attribute.append((2, self.value(depth)))
+                attribute.append((2, self.deep() if not depth and self.some(0.01) else self.value(depth)))
             made.append((number, attribute))
         return made
 
@@ -173,8 +180,9 @@ def protobuf(dice):
 
 # What may stand in the place of any value.
 STRANGE_JSON = [
-    b"null", b"true", b"false", b"{}", b"[]", b"0", b"-1", b"1.5", b"7.0", b"1e3", b'"7"', b'"7.0"', b'""', b'"text"',
-    b"[null]", b"[{}]", b"[[]]", b"99999999999999999999", b'"NaN"', b'"\\ud83d"', b'"\\ud83d\\ude00"', b'"\\udc00\\ud800x"', b'"a\xff"', b'{"a":[1,{"b":null}]}', b"01",
+    b"null", b"true", b"false", b"{}", b"[]", b"[null]", b"[{}]", b"[[]]", b'{"a":[1,{"b":null}]}',
+    b"0", b"-1", b"1.5", b"7.0", b"1e3", b"01", b"99999999999999999999", b'"7"', b'"7.0"', b'"NaN"',
+    b'""', b'"text"', b'"\\ud83d"', b'"\\ud83d\\ude00"', b'"\\udc00\\ud800x"', b'"a\xff"',
 ]  # fmt: skip
 
 

@@ -42,9 +42,10 @@ def of_protobuf(ask, body):
         tree = otlp.from_protobuf("TracesData", looked_at("TracesData", body))
     except otlp.Malformed as error:  # groups too, which the collector skips
         return Expected(True, why=f"{error}; {why}")
-    if content is not None and tree == (counted := last_counts("TracesData", tree)):
-        return of_spans(otlp.from_protobuf("TracesData", content))
-    return but_for_ids(ask, counted if content is not None else last_counts("TracesData", tree))
+    counted = last_counts("TracesData", tree)
+    if content is None or counted != tree:
+        return but_for_ids(ask, counted)
+    return of_spans(otlp.from_protobuf("TracesData", content), tree)
 
 
 def looked_at(message, data):
@@ -74,7 +75,8 @@ def has_span(message, data):
 
 
 def but_for_ids(ask, tree):
-    """A wrong id rejects its span and not the request; those of parents and of linked spans are kept as they are."""
+    """A wrong id rejects its span and not the request; those of parents and of linked spans are kept as they are. What the tree does not
+    have is not looked into either: fields of other versions of the protocol, spans in field 1000 among them."""
     content, why = ask("p", otlp.to_protobuf("TracesData", with_empty_ids("TracesData", tree)))
     return Expected(True, why=why) if content is None else of_spans(tree)
 
@@ -104,10 +106,11 @@ def last_counts(message, tree):
     return counted
 
 
-def of_spans(tree):
+def of_spans(tree, sent=None):
+    """`sent` has what counts for depth and nothing else: values that later ones take the place of."""
     traces, rejected, seen, spans, dropped = {}, 0, set(), list(spans_of(tree)), {}
-    for span in spans:
-        if not is_taken(span):
+    for span, depth_of_values in zip(spans, depths_of(sent or tree), strict=True):
+        if not has_ids(span) or depth_of_values > VALUE_DEPTH_MAX:  # rejected one by one
             rejected += 1
             continue
         kind = span.get("kind", 0)
@@ -147,22 +150,25 @@ def in_order(spans):
     return sorted(spans, key=lambda span: (span["spanId"], span.get("kind", 0), text_of(span)))
 
 
-def is_taken(span):
-    """Spans whose ids are none, or whose values lie too deep, are rejected one by one."""
+def has_ids(span):
     for name in ("traceId", "spanId"):
         if len(span.get(name, "")) != 2 * ID_BYTES[name] or not int(span[name], 16):
             return False
-    return all(depth(holder) <= VALUE_DEPTH_MAX for holder in (span, span["resource"], span["scope"]))
+    return True
 
 
-def depth(plain):
-    """How deep values lie within values."""
-    if isinstance(plain, list):
-        return max(map(depth, plain), default=0)
-    if not isinstance(plain, dict):
-        return 0
-    inner = max(map(depth, plain.values()), default=0)
-    return inner + (not plain.keys().isdisjoint(field.name for field in otlp.MESSAGES["AnyValue"].values()))
+def depths_of(traces):
+    """How deep values lie within values, for every span with its resource and scope."""
+    for _, resource_spans in traces:
+        of_resource = max((depth("Resource", value) for number, value in resource_spans if number == 1), default=0)
+        for scope_spans in (value for number, value in resource_spans if number == 2):
+            of_scope = max((depth("Scope", value) for number, value in scope_spans if number == 1), default=0)
+            yield from (max(of_resource, of_scope, depth("Span", value)) for number, value in scope_spans if number == 2)
+
+
+def depth(message, tree):
+    kinds = ((otlp.MESSAGES[message][number].kind, value) for number, value in tree)
+    return (message == "AnyValue") + max((depth(kind, value) for kind, value in kinds if kind not in otlp.WIRE_TYPES), default=0)
 
 
 def as_held(span):
