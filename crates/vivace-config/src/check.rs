@@ -136,11 +136,11 @@ fn listeners(config: &Config, reader: &mut Reader) {
         let (jaeger, zipkin) = (&config.query_frontend.jaeger, &config.query_frontend.zipkin);
         if jaeger.enabled == Some(true) {
             let (http, grpc) = (jaeger.http_listen_port, jaeger.grpc_listen_port);
-            open.push(("query_frontend.jaeger.http_listen_port".to_owned(), &server.http_listen_address, http));
-            open.push(("query_frontend.jaeger.grpc_listen_port".to_owned(), &server.grpc_listen_address, grpc));
+            open.push(("query_frontend.jaeger.http_listen_port".to_owned(), &server.http_listen_address, http, false));
+            open.push(("query_frontend.jaeger.grpc_listen_port".to_owned(), &server.grpc_listen_address, grpc, false));
         }
         if zipkin.enabled == Some(true) && !config.zipkin_receiver_has(zipkin.http_listen_port) {
-            open.push(("query_frontend.zipkin.http_listen_port".to_owned(), &server.http_listen_address, zipkin.http_listen_port));
+            open.push(("query_frontend.zipkin.http_listen_port".to_owned(), &server.http_listen_address, zipkin.http_listen_port, false));
         }
     }
     let everywhere = |host: &str| matches!(host, "" | "0.0.0.0" | "::" | "[::]");
