@@ -264,7 +264,7 @@ class Prometheus(Program):
                 f"--storage.tsdb.path={folder}/prometheus",
                 f"--web.listen-address=127.0.0.1:{port}",
                 "--web.enable-remote-write-receiver",
-                "--enable-feature=exemplar-storage",
+                "--enable-feature=exemplar-storage,native-histograms",
             ],
             folder,
         )
@@ -273,6 +273,14 @@ class Prometheus(Program):
         answer = http(f"{self.url}/api/v1/query?" + urllib.parse.urlencode({"query": promql}))
         assert answer.status == 200, answer
         return answer.json()["data"]["result"]
+
+    def exemplars(self, promql):
+        """Exemplars of the last hour."""
+        now = int(time.time())
+        parameters = urllib.parse.urlencode({"query": promql, "start": now - 3600, "end": now + 60})
+        answer = http(f"{self.url}/api/v1/query_exemplars?{parameters}")
+        assert answer.status == 200, answer
+        return [exemplar for series in answer.json()["data"] for exemplar in series["exemplars"]]
 
 
 class AllInOne:

@@ -606,11 +606,11 @@ def test_notes_speak_of_what_was_set(tmp_path):
     assert "jaeger" not in charts.config(charts.render(SINGLE))
     said = charts.notes(SINGLE, tmp_path / "single", "{}", values_file("text", SINGLE))
     assert "tempo.receivers.opencensus" in said
-    said = charts.notes(SINGLE, tmp_path / "graphs", "{tempo: {overrides: {defaults: {metrics_generator: {processors: [service-graphs]}}}}}")
-    assert "the processor service-graphs of the metrics-generator" in said
+    processors = "[span-metrics, service-graphs, local-blocks, host-info]"
+    said = charts.notes(SINGLE, tmp_path / "graphs", f"{{tempo: {{overrides: {{defaults: {{metrics_generator: {{processors: {processors}}}}}}}}}}}")
+    assert "Without effect" not in said
     said = charts.notes(DISTRIBUTED, tmp_path / "generator", "{memcached: {replicas: 3}}", values_file("generator"))
-    assert "the processor service-graphs of the metrics-generator" in said and "memcached" in said
-    assert "span-metrics" not in said
+    assert "memcached" in said and "service-graphs" not in said and "span-metrics" not in said
 
 
 def test_jaegers_query_api_is_served_where_tempo_query_stood(tmp_path):

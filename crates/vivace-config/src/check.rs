@@ -6,8 +6,8 @@ use std::net::IpAddr;
 
 use crate::reader::Reader;
 use crate::{
-    Backend, BlockVersion, CacheRole, ColumnScope, ColumnType, Config, DedicatedColumn, JaegerReceiver, KvStore, Limits, OtlpReceiver,
-    Receivers, S3, ServiceRing, Target,
+    Backend, BlockVersion, CacheRole, ColumnScope, ColumnType, Config, DedicatedColumn, FilterPolicy, JaegerReceiver, KvStore, Limits,
+    MatchType, OtlpReceiver, PolicyAttribute, PolicyMatch, Receivers, S3, ServiceRing, Target,
 };
 
 /// Most packets that may wait in a receiver, most that may be worked on at once, and the largest packet that UDP has, bytes.
@@ -45,6 +45,8 @@ pub(crate) fn values(config: &Config, reader: &mut Reader) {
     let processor = &config.metrics_generator.processor;
     buckets(&processor.span_metrics.histogram_buckets, "metrics_generator.processor.span_metrics.histogram_buckets", reader);
     buckets(&processor.service_graphs.histogram_buckets, "metrics_generator.processor.service_graphs.histogram_buckets", reader);
+    policies(&processor.span_metrics.filter_policies, "metrics_generator.processor.span_metrics.filter_policies", reader);
+    policies(&processor.service_graphs.filter_policies, "metrics_generator.processor.service_graphs.filter_policies", reader);
     for (index, target) in config.metrics_generator.storage.remote_write.iter().enumerate() {
         if !is_http(target.url.expose()) {
             let path = format!("metrics_generator.storage.remote_write[{index}].url");
@@ -140,7 +142,8 @@ fn listeners(config: &Config, reader: &mut Reader) {
             open.push(("query_frontend.jaeger.grpc_listen_port".to_owned(), &server.grpc_listen_address, grpc, false));
         }
         if zipkin.enabled == Some(true) && !config.zipkin_receiver_has(zipkin.http_listen_port) {
-            open.push(("query_frontend.zipkin.http_listen_port".to_owned(), &server.http_listen_address, zipkin.http_listen_port, false));
+            let key = "query_frontend.zipkin.http_listen_port".to_owned();
+            open.push((key, &server.http_listen_address, zipkin.http_listen_port, false));
         }
     }
     let everywhere = |host: &str| matches!(host, "" | "0.0.0.0" | "::" | "[::]");
@@ -245,25 +248,53 @@ pub(crate) fn limits(limits: &Limits, path: &str, reader: &mut Reader) {
     }
     processors(&generator.processors, &format!("{path}.metrics_generator.processors"), reader);
     let processor = &generator.processor;
-    for (name, bounds) in
-        [("service_graphs", &processor.service_graphs.histogram_buckets), ("span_metrics", &processor.span_metrics.histogram_buckets)]
-    {
-        buckets(bounds.as_deref().unwrap_or_default(), &format!("{path}.metrics_generator.processor.{name}.histogram_buckets"), reader);
+    let (graphs, spans) = (&processor.service_graphs, &processor.span_metrics);
+    for (name, bounds, filter) in [
+        ("service_graphs", &graphs.histogram_buckets, &graphs.filter_policies),
+        ("span_metrics", &spans.histogram_buckets, &spans.filter_policies),
+    ] {
+        let path = format!("{path}.metrics_generator.processor.{name}");
+        buckets(bounds.as_deref().unwrap_or_default(), &format!("{path}.histogram_buckets"), reader);
+        policies(filter.as_deref().unwrap_or_default(), &format!("{path}.filter_policies"), reader);
     }
     columns(&limits.storage.parquet_dedicated_columns, &format!("{path}.storage.parquet_dedicated_columns"), reader);
 }
 
-/// Names of processors; an unknown one starts in Tempo too, and makes nothing.
+/// Names of processors; an unknown one starts in Tempo too, and makes nothing. What `local-blocks` is for needs no processor.
 fn processors(names: &[String], path: &str, reader: &mut Reader) {
-    const BUILT: [&str; 4] = ["span-metrics", "span-metrics-count", "span-metrics-latency", "span-metrics-size"];
-    const KNOWN: [&str; 3] = ["service-graphs", "local-blocks", "host-info"];
-    let others = names.iter().map(String::as_str).filter(|name| !BUILT.contains(name));
-    let (known, unknown): (Vec<&str>, Vec<&str>) = others.partition(|name| KNOWN.contains(name));
-    if !known.is_empty() {
-        reader.note_at(path, format!("{} accepted, without effect in Vivace", known.join(", ")));
-    }
+    const KNOWN: [&str; 7] =
+        ["span-metrics", "span-metrics-count", "span-metrics-latency", "span-metrics-size", "service-graphs", "host-info", "local-blocks"];
+    let unknown: Vec<&str> = names.iter().map(String::as_str).filter(|name| !KNOWN.contains(name)).collect();
     if !unknown.is_empty() {
-        reader.advise_at(path, format!("{} unknown; there are {} and {}", unknown.join(", "), BUILT.join(", "), KNOWN.join(", ")));
+        reader.advise_at(path, format!("{} unknown; there are {}", unknown.join(", "), KNOWN.join(", ")));
+    }
+}
+
+/// Which spans count: what cannot be understood would count the wrong ones.
+fn policies(policies: &[FilterPolicy], path: &str, reader: &mut Reader) {
+    for (index, policy) in policies.iter().enumerate() {
+        let path = format!("{path}[{index}]");
+        let FilterPolicy { include, include_any, exclude } = policy;
+        let matches: Vec<&PolicyMatch> = include.iter().chain(include_any).chain(exclude).collect();
+        if matches.is_empty() {
+            reader.problem_at(&path, "expected include, include_any or exclude; got none of them".to_owned());
+        }
+        for of in matches {
+            for PolicyAttribute { key, value } in &of.attributes {
+                let is_known =
+                    matches!(key.as_str(), "kind" | "name" | "status") || key.starts_with("resource.") || key.starts_with("span.");
+                if !is_known {
+                    let message = format!("expected a key that is kind, name, status, or begins with resource. or span.; got {key:?}");
+                    reader.problem_at(&path, message);
+                }
+                if of.match_type == MatchType::Regex
+                    && let Err(error) = regex::Regex::new(value)
+                {
+                    let reason = error.to_string().lines().last().unwrap_or_default().to_owned();
+                    reader.problem_at(&path, format!("expected a pattern for {key}; got {value:?}: {reason}"));
+                }
+            }
+        }
     }
 }
 

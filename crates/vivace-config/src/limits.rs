@@ -146,7 +146,7 @@ section! {
         /// Series at most.
         used max_active_series: usize = 0;
         /// Sets of labels at most.
-        idle max_active_entities: usize = 0;
+        used max_active_entities: usize = 0;
         /// Values per label at most (3.x).
         idle max_cardinality_per_label: usize = 0;
         /// Pause between collections; 0 is the registry's.
@@ -154,15 +154,15 @@ section! {
         /// Whether nothing is sent.
         used disable_collection: bool = false;
         /// Form of histograms.
-        idle generate_native_histograms: HistogramMode = default();
+        used generate_native_histograms: HistogramMode = default();
         /// Growth from one native bucket to the next.
-        idle native_histogram_bucket_factor: f64 = 1.1;
+        used native_histogram_bucket_factor: f64 = 1.1;
         /// Native buckets at most.
-        idle native_histogram_max_bucket_number: u32 = 100;
+        used native_histogram_max_bucket_number: u32 = 100;
         /// Shortest life of a native histogram.
-        idle native_histogram_min_reset_duration: Duration = mins(15);
+        used native_histogram_min_reset_duration: Duration = mins(15);
         /// Label of exemplars; empty is `traceID`.
-        idle trace_id_label_name: String = String::new();
+        used trace_id_label_name: String = String::new();
         /// Headers added to remote writes.
         used remote_write_headers: BTreeMap<String, Secret> = default();
         /// Spans that ended longer ago are left out; 0 is the generator's.
@@ -170,7 +170,7 @@ section! {
         /// Names of spans made to patterns (3.x).
         idle span_name_sanitization: String = String::new();
         /// Attribute by which a span counts more than once (3.x).
-        idle span_multiplier_key: String = String::new();
+        used span_multiplier_key: String = String::new();
         /// Whether trace state may say so too (3.x).
         idle enable_tracestate_span_multiplier: bool = false;
         /// The way from distributors to generators.
@@ -194,13 +194,13 @@ section! {
     /// `metrics_generator.processor`: unset is the generator's.
     pub struct ProcessorLimits {
         /// Edges between services.
-        idle service_graphs: ServiceGraphLimits = default();
+        used service_graphs: ServiceGraphLimits = default();
         /// Calls, latency and size by span name.
         used span_metrics: SpanMetricsLimits = default();
         /// Blocks for TraceQL metrics.
         idle local_blocks: LocalBlocksLimits = default();
         /// One series per host.
-        idle host_info: HostInfoLimits = default();
+        used host_info: HostInfoLimits = default();
     }
 }
 
@@ -222,7 +222,7 @@ section! {
         /// Attribute by which a span counts more than once (3.x).
         used span_multiplier_key: Option<String> = None;
         /// Whether trace state may say so too (3.x).
-        used enable_tracestate_span_multiplier: Option<bool> = None;
+        idle enable_tracestate_span_multiplier: Option<bool> = None;
         /// Spans that count (3.x).
         used filter_policies: Option<Vec<FilterPolicy>> = None;
     }
@@ -238,17 +238,17 @@ section! {
         /// Labels made from fields of the span.
         used intrinsic_dimensions: Option<IntrinsicDimensions> = None;
         /// Spans that count.
-        idle filter_policies: Option<Vec<FilterPolicy>> = None;
+        used filter_policies: Option<Vec<FilterPolicy>> = None;
         /// Labels made from several attributes.
-        idle dimension_mappings: Option<Vec<DimensionMapping>> = None;
+        used dimension_mappings: Option<Vec<DimensionMapping>> = None;
         /// Whether `traces_target_info` is made.
-        idle enable_target_info: Option<bool> = None;
+        used enable_target_info: Option<bool> = None;
         /// Resource attributes left out of `traces_target_info`.
-        idle target_info_excluded_dimensions: Option<Vec<String>> = None;
+        used target_info_excluded_dimensions: Option<Vec<String>> = None;
         /// Whether an instance label is set.
-        idle enable_instance_label: Option<bool> = None;
+        used enable_instance_label: Option<bool> = None;
         /// Attribute by which a span counts more than once (3.x).
-        idle span_multiplier_key: Option<String> = None;
+        used span_multiplier_key: Option<String> = None;
         /// Whether trace state may say so too (3.x).
         idle enable_tracestate_span_multiplier: Option<bool> = None;
     }

@@ -1,5 +1,5 @@
-//! `metrics_generator`: all processors of Tempo can be configured, span metrics are the one that Vivace has. Filters and mappings
-//! of labels are here for tenants' limits too.
+//! `metrics_generator`: all processors of Tempo can be configured, all but local blocks are built: queries need no blocks of
+//! the generator. Filters and mappings of labels are here for tenants' limits too.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -31,7 +31,7 @@ section! {
         /// Name of the ring.
         idle override_ring_key: String = text("metrics-generator");
         /// What is limited.
-        idle limiter_type: LimiterType = default();
+        used limiter_type: LimiterType = default();
         /// Kafka installations.
         idle codec: String = text("push-bytes");
         /// Kafka installations.
@@ -65,13 +65,13 @@ section! {
     /// `metrics_generator.processor`.
     pub struct Processor {
         /// Edges between services.
-        idle service_graphs: ServiceGraphs = default();
+        used service_graphs: ServiceGraphs = default();
         /// Calls, latency and size by span name.
         used span_metrics: SpanMetrics = default();
         /// Blocks for TraceQL metrics.
         idle local_blocks: LocalBlocks = default();
         /// One series per host.
-        idle host_info: HostInfo = default();
+        used host_info: HostInfo = default();
     }
 }
 
@@ -82,8 +82,8 @@ section! {
         used wait: Duration = secs(10);
         /// Calls waiting.
         used max_items: usize = 10000;
-        /// Workers.
-        used workers: usize = 10;
+        /// Workers; what they do takes none.
+        idle workers: usize = 10;
         /// Bounds of the latency histogram, in seconds.
         used histogram_buckets: Vec<f64> = vec![0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8];
         /// Attributes that become labels.
@@ -101,7 +101,7 @@ section! {
         /// Attribute by which a span counts more than once.
         used span_multiplier_key: String = String::new();
         /// Whether trace state may say so too (3.x).
-        used enable_tracestate_span_multiplier: bool = false;
+        idle enable_tracestate_span_multiplier: bool = false;
         /// Spans that count (3.x).
         used filter_policies: Vec<FilterPolicy> = vec![];
     }
@@ -117,17 +117,17 @@ section! {
         /// Attributes that become labels.
         used dimensions: Vec<String> = vec![];
         /// Labels made from several attributes.
-        idle dimension_mappings: Vec<DimensionMapping> = vec![];
+        used dimension_mappings: Vec<DimensionMapping> = vec![];
         /// Whether `traces_target_info` is made.
-        idle enable_target_info: bool = false;
+        used enable_target_info: bool = false;
         /// Whether an instance label is set.
-        idle enable_instance_label: bool = true;
+        used enable_instance_label: bool = true;
         /// Resource attributes left out of `traces_target_info`.
-        idle target_info_excluded_dimensions: Vec<String> = vec![];
+        used target_info_excluded_dimensions: Vec<String> = vec![];
         /// Spans that count.
-        idle filter_policies: Vec<FilterPolicy> = vec![];
+        used filter_policies: Vec<FilterPolicy> = vec![];
         /// Attribute by which a span counts more than once.
-        idle span_multiplier_key: String = String::new();
+        used span_multiplier_key: String = String::new();
         /// Whether trace state may say so too (3.x).
         idle enable_tracestate_span_multiplier: bool = false;
         /// Parts that are on, by number.
@@ -262,10 +262,10 @@ section! {
         used external_labels: BTreeMap<String, String> = default();
         /// Label that carries the tenant; empty is none.
         used inject_tenant_id_as: String = String::new();
-        /// Longest name of a label, in bytes; always this one.
-        idle max_label_name_length: usize = 1024;
-        /// Longest value of a label, in bytes; always this one.
-        idle max_label_value_length: usize = 2048;
+        /// Longest name of a label, in bytes.
+        used max_label_name_length: usize = 1024;
+        /// Longest value of a label, in bytes.
+        used max_label_value_length: usize = 2048;
     }
 }
 

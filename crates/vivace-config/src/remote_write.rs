@@ -1,5 +1,5 @@
 //! A target of remote writes, with the keys and defaults that Prometheus has. Passwords, tokens and headers are sent. A process with
-//! another way to authenticate, or with TLS of its own making, does not start; relabelling and the tuning of queues have no effect.
+//! another way to authenticate, or with TLS of its own making, does not start; relabelling has no effect.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -29,10 +29,10 @@ section! {
         used bearer_token_file: String = String::new();
         /// TLS.
         refused tls_config: RemoteWriteTls = default();
-        /// Whether exemplars are sent.
-        used send_exemplars: bool = false;
-        /// Whether native histograms are sent.
-        idle send_native_histograms: bool = false;
+        /// Whether exemplars are sent; they always are.
+        always send_exemplars: bool = false;
+        /// Whether native histograms are sent; those that a tenant has always are.
+        always send_native_histograms: bool = false;
         /// Whether redirects are followed.
         idle follow_redirects: bool = true;
         /// Whether HTTP/2 is tried.
@@ -47,8 +47,8 @@ section! {
         refused google_iam: Ignored = default();
         /// Rules that change labels.
         idle write_relabel_configs: Ignored = default();
-        /// Sending in parallel.
-        idle queue_config: QueueConfig = default();
+        /// Requests and when they are tried again.
+        used queue_config: QueueConfig = default();
         /// Sending of metadata.
         idle metadata_config: Ignored = default();
         /// Version of the protocol.
@@ -138,7 +138,7 @@ section! {
         /// Longest pause after a failure.
         used max_backoff: Duration = secs(5);
         /// Whether a 429 is tried again.
-        idle retry_on_http_429: bool = true;
+        used retry_on_http_429: bool = true;
         /// Age at which a sample is dropped; 0 is never.
         idle sample_age_limit: Duration = Duration::ZERO;
     }

@@ -20,10 +20,10 @@ use crate::push::Distributor;
 use crate::receiver;
 use crate::receiver::grpc::TraceService;
 use crate::receiver::http::OtlpHttp;
-use crate::receiver::jaeger::Encoding;
 use crate::receiver::jaeger::grpc::CollectorService;
 use crate::receiver::jaeger::udp::UdpListener;
 use crate::receiver::post::Post;
+use crate::receiver::thrift::Encoding;
 
 /// Longest time that shutdown waits for clients that are in the middle of a request.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -252,8 +252,8 @@ fn http_connections(config: &HttpReceiver) -> ConnectionOptions {
     }
 }
 
-fn tls(id: &str, protocol: &'static str, tls: Option<&CollectorTls>) -> anyhow::Result<Option<Tls>> {
-    tls.map(|tls| Tls::of_receiver(tls, &format!("{}.tls", section(id, protocol)))).transpose()
+fn tls(id: &str, protocol: &'static str, tls: Option<&CollectorTls>) -> anyhow::Result<Option<Arc<Tls>>> {
+    tls.map(|tls| Ok(Arc::new(Tls::of_receiver(tls, &format!("{}.tls", section(id, protocol)))?))).transpose()
 }
 
 /// The keys of a listener.

@@ -119,9 +119,9 @@ impl Distributor {
         // What has arrived may use what is kept from those that are still sending.
         let mut hold = self.work.open();
         hold.absorb(charge);
-        // The body outlives the answer where copies are made of it.
+        // The body outlives the answer where metrics are made of it.
         let wants_metrics = !limits.metrics_generator.processors.is_empty();
-        let kept = hold.bytes() + if wants_metrics || !limits.forwarders.is_empty() { bytes } else { 0 };
+        let kept = hold.bytes() + if wants_metrics { bytes } else { 0 };
         // Its parts, and the same compressed.
         hold.grow(kept - hold.bytes() + bytes * 2)?;
 
@@ -151,7 +151,7 @@ impl Distributor {
             self.span_log.discarded(&tenant, &body, |trace, _| refused.iter().any(|refused| refused.trace_id == trace));
         }
         rejections.add_refused(&tenant, &refused);
-        self.forwarders.enqueue(&limits.forwarders, &tenant, &body, &hold);
+        self.forwarders.enqueue(&limits.forwarders, &tenant, &body, &self.requests);
         if wants_metrics {
             let copy = Copy { tenant, body, skip_metrics, max_attribute_bytes, hold };
             self.generators.enqueue(copy, &limits.metrics_generator.forwarder);
@@ -205,7 +205,7 @@ impl Rejections {
         if survey.too_deep > 0 {
             this.add(
                 u64::from(survey.too_deep),
-                &format!("values of attributes must lie at most {VALUE_DEPTH_MAX} deep in lists and maps"),
+                &format!("values of attributes may be {VALUE_DEPTH_MAX} deep, with those that lists and maps have"),
             );
         }
         this

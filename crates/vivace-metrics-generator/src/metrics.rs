@@ -5,16 +5,44 @@ vivace_core::metrics! {
     counter SPANS_RECEIVED = "tempo_metrics_generator_spans_received_total" by "tenant";
     /// Bytes of spans that came from distributors.
     counter BYTES_RECEIVED = "tempo_metrics_generator_bytes_received_total" in bytes by "tenant";
-    /// Spans that are in no metric; `outside_metrics_ingestion_slack` ended too far from now, `unreadable` are broken inside.
+    /// Spans that are in no metric; `outside_metrics_ingestion_slack` ended too far from now, `unreadable` are broken inside, `span_metrics_filtered` are left out by a policy.
     counter SPANS_DISCARDED = "tempo_metrics_generator_spans_discarded_total" by "tenant", "reason", "processor";
+    /// Requests that were not counted, as their senders asked.
+    counter SKIPPED = "tempo_metrics_generator_metrics_generation_skipped_processor_pushes_total" by "tenant";
+    /// 1 for each processor that a tenant has.
+    gauge ACTIVE_PROCESSORS = "tempo_metrics_generator_active_processors" by "tenant", "processor";
     /// Series of a tenant that are kept now.
     gauge ACTIVE_SERIES = "tempo_metrics_generator_registry_active_series" by "tenant";
-    /// Series that were not made since the tenant has as many as it may.
+    /// Series that a tenant may have; 0 is any number.
+    gauge MAX_ACTIVE_SERIES = "tempo_metrics_generator_registry_max_active_series" by "tenant";
+    /// Series that began.
+    counter SERIES_ADDED = "tempo_metrics_generator_registry_series_added_total" by "tenant";
+    /// Series that ended, since nothing came for them or nothing makes them any more.
+    counter SERIES_REMOVED = "tempo_metrics_generator_registry_series_removed_total" by "tenant";
+    /// Additions to series that were not made since the tenant has as many as it may; they are in the overflow series.
     counter SERIES_LIMITED = "tempo_metrics_generator_registry_series_limited_total" by "tenant";
+    /// Sets of labels of a tenant that are kept now.
+    gauge ACTIVE_ENTITIES = "tempo_metrics_generator_registry_active_entities" by "tenant";
+    /// Sets of labels that a tenant may have; 0 is any number.
+    gauge MAX_ACTIVE_ENTITIES = "tempo_metrics_generator_registry_max_active_entities" by "tenant";
+    /// Sets of labels that began.
+    counter ENTITIES_ADDED = "tempo_metrics_generator_registry_entities_added_total" by "tenant";
+    /// Sets of labels that ended.
+    counter ENTITIES_REMOVED = "tempo_metrics_generator_registry_entities_removed_total" by "tenant";
+    /// Additions to sets of labels that were not made since the tenant has as many as it may; they are in the overflow series.
+    counter ENTITIES_LIMITED = "tempo_metrics_generator_registry_entities_limited_total" by "tenant";
     /// Times that a tenant's series were gathered to be sent.
     counter COLLECTIONS = "tempo_metrics_generator_registry_collections_total" by "tenant";
-    /// Series that were gathered and then dropped, since the receiver lags by the whole queue; the next ones have their sums.
+    /// Calls between services that were counted.
+    counter GRAPH_EDGES = "tempo_metrics_generator_processor_service_graphs_edges" by "tenant";
+    /// Calls of which only one side came in time, and that name nobody as the other one.
+    counter GRAPH_EXPIRED = "tempo_metrics_generator_processor_service_graphs_expired_edges" by "tenant";
+    /// Spans of calls that were not kept, since as many wait for their other side as may.
+    counter GRAPH_DROPPED = "tempo_metrics_generator_processor_service_graphs_dropped_spans" by "tenant";
+    /// Series that were gathered and then dropped, since too much waits for the receiver or the folder cannot be written; the next ones have their sums.
     counter SAMPLES_DROPPED = "prometheus_remote_storage_samples_dropped_total" by "tenant";
+    /// Series in requests that wait for a receiver.
+    gauge SAMPLES_PENDING = "prometheus_remote_storage_samples_pending" by "tenant", "url";
     /// Series in requests that a receiver took.
     counter SAMPLES_SENT = "prometheus_remote_storage_samples_total" by "tenant", "url";
     /// Series in requests that a receiver refused for good.

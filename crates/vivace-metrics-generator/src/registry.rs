@@ -1,269 +1,349 @@
-//! The series of one tenant: counters and histograms, limited in number, collected into remote-write messages.
+//! The series of one tenant: counters, gauges and histograms by their labels, limited in number. How they are sent is in `collection`.
 
-use std::collections::BTreeMap;
+use std::hash::BuildHasher as _;
+use std::sync::Arc;
 
-use rustc_hash::FxHashMap;
-use vivace_proto::prometheus::{Exemplar, Label, Sample, TimeSeries};
+use hashbrown::{DefaultHashBuilder, HashTable};
 
-/// Label names and values, sorted by name. Empty values are absent.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct Labels(Vec<(String, String)>);
+use crate::histogram::{Histogram, HistogramShape, Observation};
+use crate::labels::LabelSet;
 
-/// Longer names and values are cut. Source: docs/facts/components.md, "Registry".
-const LABEL_NAME_BYTES_MAX: usize = 1024;
-const LABEL_VALUE_BYTES_MAX: usize = 2048;
-
-impl Labels {
-    /// Adds a label unless its value is empty.
-    pub(crate) fn push(&mut self, name: &str, value: &str) {
-        if value.is_empty() {
-            return;
-        }
-        let label = (cut(name, LABEL_NAME_BYTES_MAX).to_owned(), cut(value, LABEL_VALUE_BYTES_MAX).to_owned());
-        let at = self.0.partition_point(|(other, _)| *other < label.0);
-        self.0.insert(at, label);
-    }
+/// What is made of spans.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Metric {
+    Calls,
+    Latency,
+    Size,
+    TargetInfo,
+    HostInfo,
+    Requests,
+    FailedRequests,
+    ServerSeconds,
+    ClientSeconds,
+    MessagingSeconds,
 }
 
-fn cut(text: &str, bytes_max: usize) -> &str {
-    &text[..text.floor_char_boundary(bytes_max)]
+/// A set of labels that has series. Valid until the next collection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct EntityId(u32);
+
+/// All series that have the same labels.
+#[derive(Debug)]
+pub(crate) struct Entity {
+    pub(crate) key: Box<[u8]>,
+    hash: u64,
+    pub(crate) series: Vec<Series>,
+    pub(crate) updated_unix_nanos: u64,
+    /// Collections that had begun before.
+    pub(crate) born: u64,
+    /// Stands for those that are over the limit; is not counted.
+    is_overflow: bool,
 }
 
 #[derive(Debug)]
-struct Series {
-    value: SeriesValue,
-    updated_unix_nanos: u64,
+pub(crate) struct Series {
+    pub(crate) metric: Metric,
+    pub(crate) value: Value,
     /// Has been collected, so that its zero has been sent.
-    sent: bool,
+    pub(crate) sent: bool,
 }
 
 #[derive(Debug)]
-enum SeriesValue {
+pub(crate) enum Value {
     Counter(f64),
-    Histogram { bounds: Vec<f64>, counts: Vec<u64>, sum: f64, exemplars: Vec<Option<LatencyExemplar>> },
+    Gauge(f64),
+    Histogram(Box<Histogram>),
 }
 
+/// A series that was sent and is no more.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) key: Box<[u8]>,
+    pub(crate) metric: Metric,
+    pub(crate) form: Form,
+}
+
+/// What a series is to the receiver.
 #[derive(Debug, Clone)]
-struct LatencyExemplar {
-    trace_id: String,
-    seconds: f64,
-    unix_millis: i64,
+pub(crate) enum Form {
+    Plain,
+    Classic(Arc<[f64]>),
+    Native,
+}
+
+/// How many there may be; 0 is any number.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct RegistryLimits {
+    pub(crate) series_max: usize,
+    pub(crate) entities_max: usize,
+}
+
+/// What happened since it was asked last.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Changes {
+    pub(crate) series_added: u64,
+    pub(crate) series_removed: u64,
+    /// Additions that went to an overflow series.
+    pub(crate) series_limited: u64,
+    pub(crate) entities_added: u64,
+    pub(crate) entities_removed: u64,
+    pub(crate) entities_limited: u64,
 }
 
 /// The series of one tenant.
 #[derive(Debug)]
 pub(crate) struct Registry {
-    metrics: BTreeMap<&'static str, FxHashMap<Labels, Series>>,
-    constant_labels: Vec<(String, String)>,
-    active: usize,
-    active_max: usize,
-    /// Additions that went to an overflow series since the last call of [`Registry::take_limited`].
-    limited: u64,
+    pub(crate) entities: Vec<Option<Entity>>,
+    free: Vec<u32>,
+    by_key: HashTable<u32>,
+    hasher: DefaultHashBuilder,
+    overflow_key: Box<[u8]>,
+    limits: RegistryLimits,
+    active_series: usize,
+    active_entities: usize,
+    changes: Changes,
+    pub(crate) ended: Vec<Ended>,
+    /// The name of [`Metric::HostInfo`].
+    pub(crate) host_info_name: String,
+    /// Labels of every series.
+    pub(crate) constant_labels: Vec<(String, String)>,
+    /// Collections that have begun, and when the last one did, in milliseconds since the epoch.
+    pub(crate) collections: u64,
+    pub(crate) collected_unix_millis: i64,
+    /// Up to here an earlier series of the same name may have samples. Unix milliseconds.
+    pub(crate) floor_unix_millis: i64,
 }
 
 impl Registry {
-    /// At most `active_max` series (0: no limit), each with the constant labels.
-    pub(crate) fn new(active_max: usize, mut constant_labels: Vec<(String, String)>) -> Self {
+    /// Each series has the constant labels.
+    pub(crate) fn new(limits: RegistryLimits, mut constant_labels: Vec<(String, String)>) -> Self {
         // To Prometheus an empty label is none, and receivers may refuse it.
         constant_labels.retain(|(_, value)| !value.is_empty());
-        Self { metrics: BTreeMap::new(), constant_labels, active: 0, active_max, limited: 0 }
+        let mut overflow = LabelSet::new(usize::MAX, usize::MAX, Vec::new());
+        overflow.push("metric_overflow", "true");
+        Self {
+            entities: Vec::new(),
+            free: Vec::new(),
+            by_key: HashTable::new(),
+            hasher: DefaultHashBuilder::default(),
+            overflow_key: overflow.key().into(),
+            limits,
+            active_series: 0,
+            active_entities: 0,
+            changes: Changes::default(),
+            ended: Vec::new(),
+            host_info_name: String::new(),
+            constant_labels,
+            collections: 0,
+            collected_unix_millis: 0,
+            floor_unix_millis: 0,
+        }
     }
 
-    /// Changes the limit; series that exist stay.
-    pub(crate) fn set_active_max(&mut self, active_max: usize) {
-        self.active_max = active_max;
+    /// Changes the limits; series that exist stay.
+    pub(crate) fn set_limits(&mut self, limits: RegistryLimits) {
+        self.limits = limits;
     }
 
-    /// Series that exist, as the limiter counts them.
-    pub(crate) fn active(&self) -> usize {
-        self.active
+    /// Series that exist, as the limit counts them.
+    pub(crate) fn active_series(&self) -> usize {
+        self.active_series
     }
 
-    /// Label sets that were folded into an overflow series since the last call.
-    pub(crate) fn take_limited(&mut self) -> u64 {
-        std::mem::take(&mut self.limited)
+    /// Sets of labels that have series.
+    pub(crate) fn active_entities(&self) -> usize {
+        self.active_entities
+    }
+
+    /// What happened since the last call.
+    pub(crate) fn take_changes(&mut self) -> Changes {
+        std::mem::take(&mut self.changes)
+    }
+
+    /// The series with these labels, or those that stand for all that are over the limit. `cost` is that of the series added next.
+    pub(crate) fn entity(&mut self, labels: &mut LabelSet, cost: usize, now_unix_nanos: u64) -> EntityId {
+        let key = labels.key();
+        let hash = self.hasher.hash_one(key);
+        if let Some(id) = self.find(hash, key) {
+            if let Some(entity) = &mut self.entities[id.0 as usize] {
+                entity.updated_unix_nanos = now_unix_nanos;
+            }
+            return id;
+        }
+        if !self.has_room(cost) {
+            self.changes.series_limited += 1;
+            return self.overflow(now_unix_nanos);
+        }
+        if self.limits.entities_max > 0 && self.active_entities >= self.limits.entities_max {
+            self.changes.entities_limited += 1;
+            return self.overflow(now_unix_nanos);
+        }
+        self.active_entities += 1;
+        self.changes.entities_added += 1;
+        self.insert(key.into(), hash, false, now_unix_nanos)
     }
 
     /// Adds to a counter.
-    pub(crate) fn add(&mut self, metric: &'static str, labels: &Labels, amount: f64, now_unix_nanos: u64) {
-        let series = self.series(metric, labels, now_unix_nanos, 1, || SeriesValue::Counter(0.0));
-        if let SeriesValue::Counter(value) = &mut series.value {
+    pub(crate) fn add(&mut self, entity: EntityId, metric: Metric, amount: f64) {
+        if let Value::Counter(value) = &mut self.series(entity, metric, 1, || Value::Counter(0.0)).value {
             *value += amount;
         }
     }
 
-    /// Adds an observation to a histogram, and its trace as the bucket's exemplar.
-    pub(crate) fn observe(
-        &mut self,
-        metric: &'static str,
-        labels: &Labels,
-        bounds: &[f64],
-        seconds: f64,
-        trace_id: &[u8],
-        now_unix_nanos: u64,
-    ) {
-        let cost = bounds.len() + 3;
-        let series = self.series(metric, labels, now_unix_nanos, cost, || SeriesValue::Histogram {
-            bounds: bounds.to_vec(),
-            counts: vec![0; bounds.len() + 1],
-            sum: 0.0,
-            exemplars: vec![None; bounds.len() + 1],
+    /// Sets a gauge.
+    pub(crate) fn set(&mut self, entity: EntityId, metric: Metric, to: f64) {
+        if let Value::Gauge(value) = &mut self.series(entity, metric, 1, || Value::Gauge(0.0)).value {
+            *value = to;
+        }
+    }
+
+    /// Adds an observation to a histogram.
+    pub(crate) fn observe(&mut self, entity: EntityId, metric: Metric, shape: &Arc<HistogramShape>, observation: Observation) {
+        let new = || Value::Histogram(Box::new(Histogram::new(shape, observation.unix_nanos)));
+        let series = self.series(entity, metric, shape.cost(), new);
+        let Value::Histogram(histogram) = &mut series.value else { return };
+        if !Arc::ptr_eq(&histogram.shape, shape) && histogram.shape != *shape {
+            self.reshape(entity, metric, shape, observation.unix_nanos);
+            return self.observe(entity, metric, shape, observation);
+        }
+        histogram.observe(observation);
+    }
+
+    /// Ends all series of a kind.
+    pub(crate) fn end(&mut self, is_ended: impl Fn(Metric) -> bool) {
+        for index in 0..self.entities.len() {
+            let Some(entity) = &mut self.entities[index] else { continue };
+            let (gone, kept) = std::mem::take(&mut entity.series).into_iter().partition(|series| is_ended(series.metric));
+            entity.series = kept;
+            let (key, counted, is_empty) = (entity.key.clone(), !entity.is_overflow, entity.series.is_empty());
+            self.ended_series(&key, gone, counted);
+            if is_empty {
+                self.remove(index);
+            }
+        }
+    }
+
+    /// Ends the series of an entity.
+    pub(crate) fn remove(&mut self, index: usize) {
+        let Some(entity) = self.entities[index].take() else { return };
+        // An index is made by this table, so it fits.
+        let id = index as u32;
+        if let Ok(found) = self.by_key.find_entry(entity.hash, |other| *other == id) {
+            found.remove();
+        }
+        self.free.push(id);
+        if !entity.is_overflow {
+            self.active_entities -= 1;
+            self.changes.entities_removed += 1;
+        }
+        self.ended_series(&entity.key, entity.series, !entity.is_overflow);
+    }
+
+    /// Whether a series of these labels is there, and what it is.
+    pub(crate) fn value(&self, key: &[u8], metric: Metric) -> Option<&Value> {
+        let id = self.find(self.hasher.hash_one(key), key)?;
+        let series = &self.entities[id.0 as usize].as_ref()?.series;
+        series.iter().find(|series| series.metric == metric).map(|series| &series.value)
+    }
+
+    fn find(&self, hash: u64, key: &[u8]) -> Option<EntityId> {
+        let is_it = |id: &u32| self.entities[*id as usize].as_ref().is_some_and(|entity| *entity.key == *key);
+        self.by_key.find(hash, is_it).map(|id| EntityId(*id))
+    }
+
+    fn insert(&mut self, key: Box<[u8]>, hash: u64, is_overflow: bool, now_unix_nanos: u64) -> EntityId {
+        let entity = Entity { key, hash, series: Vec::new(), updated_unix_nanos: now_unix_nanos, born: self.collections, is_overflow };
+        let id = self.free.pop().unwrap_or_else(|| {
+            self.entities.push(None);
+            u32::try_from(self.entities.len() - 1).expect("fewer entities than fit into memory")
         });
-        if let SeriesValue::Histogram { bounds, counts, sum, exemplars } = &mut series.value {
-            let bucket = bounds.partition_point(|bound| *bound < seconds);
-            counts[bucket] += 1;
-            *sum += seconds;
-            let trace_id = vivace_core::TraceId::from_slice(trace_id).trimmed_hex();
-            let unix_millis = i64::try_from(now_unix_nanos / 1_000_000).unwrap_or(i64::MAX);
-            exemplars[bucket] = Some(LatencyExemplar { trace_id, seconds, unix_millis });
-        }
+        self.entities[id as usize] = Some(entity);
+        let entities = &self.entities;
+        self.by_key.insert_unique(hash, id, |id| entities[*id as usize].as_ref().map_or(0, |entity| entity.hash));
+        EntityId(id)
     }
 
-    fn series(
-        &mut self,
-        metric: &'static str,
-        labels: &Labels,
-        now_unix_nanos: u64,
-        cost: usize,
-        new: impl FnOnce() -> SeriesValue,
-    ) -> &mut Series {
-        let family = self.metrics.entry(metric).or_default();
-        let mut overflow = None;
-        if !family.contains_key(labels) {
-            if self.active_max > 0 && self.active + cost > self.active_max {
-                self.limited += 1;
-                let mut only = Labels::default();
-                only.push("metric_overflow", "true");
-                overflow = Some(only);
+    fn overflow(&mut self, now_unix_nanos: u64) -> EntityId {
+        let hash = self.hasher.hash_one(&*self.overflow_key);
+        let id = match self.find(hash, &self.overflow_key) {
+            Some(id) => id,
+            None => self.insert(self.overflow_key.clone(), hash, true, now_unix_nanos),
+        };
+        if let Some(entity) = &mut self.entities[id.0 as usize] {
+            entity.updated_unix_nanos = now_unix_nanos;
+        }
+        id
+    }
+
+    fn has_room(&self, cost: usize) -> bool {
+        self.limits.series_max == 0 || self.active_series + cost <= self.limits.series_max
+    }
+
+    fn series(&mut self, entity: EntityId, metric: Metric, cost: usize, new: impl FnOnce() -> Value) -> &mut Series {
+        let mut id = entity;
+        let has_room = self.has_room(cost);
+        let of = self.entities[id.0 as usize].as_ref().expect("an entity stays until the next collection");
+        let is_known = of.series.iter().any(|series| series.metric == metric);
+        if !is_known && !of.is_overflow {
+            if has_room {
+                self.active_series += cost;
+                self.changes.series_added += cost as u64;
             } else {
-                self.active += cost;
+                let updated = of.updated_unix_nanos;
+                self.changes.series_limited += 1;
+                id = self.overflow(updated);
             }
         }
-        let labels = overflow.unwrap_or_else(|| labels.clone());
-        let series = family.entry(labels).or_insert_with(|| Series { value: new(), updated_unix_nanos: 0, sent: false });
-        series.updated_unix_nanos = now_unix_nanos;
-        series
+        let series = &mut self.entities[id.0 as usize].as_mut().expect("it was just found").series;
+        let at = series.iter().position(|series| series.metric == metric).unwrap_or_else(|| {
+            series.push(Series { metric, value: new(), sent: false });
+            series.len() - 1
+        });
+        &mut series[at]
     }
 
-    /// Forgets series that were not updated since the given time.
-    pub(crate) fn drop_stale(&mut self, updated_before_unix_nanos: u64) {
-        for family in self.metrics.values_mut() {
-            family.retain(|_, series| {
-                let keep = series.updated_unix_nanos >= updated_before_unix_nanos;
-                if !keep {
-                    self.active = self.active.saturating_sub(match &series.value {
-                        SeriesValue::Counter(_) => 1,
-                        SeriesValue::Histogram { bounds, .. } => bounds.len() + 3,
-                    });
-                }
-                keep
-            });
+    /// Brings a histogram into the form that its processor makes now.
+    fn reshape(&mut self, entity: EntityId, metric: Metric, shape: &Arc<HistogramShape>, now_unix_nanos: u64) {
+        let entities = &mut self.entities;
+        let series = |of: &Option<Entity>| of.as_ref().is_some_and(|of| of.series.iter().any(|series| series.metric == metric));
+        // Where the labels' own series is over the limit, it is the overflow's that is observed.
+        let index = if series(&entities[entity.0 as usize]) { entity.0 as usize } else { self.overflow(now_unix_nanos).0 as usize };
+        let Some(of) = &mut self.entities[index] else { return };
+        let Some(series) = of.series.iter_mut().find(|series| series.metric == metric) else { return };
+        let Value::Histogram(histogram) = &mut series.value else { return };
+        let before = histogram.shape.cost();
+        let (bounds, native) = histogram.reshape(shape, now_unix_nanos);
+        let forms = bounds.map(Form::Classic).into_iter().chain(native.then_some(Form::Native));
+        if series.sent {
+            self.ended.extend(forms.map(|form| Ended { key: of.key.clone(), metric, form }));
+        }
+        if !of.is_overflow {
+            self.active_series = self.active_series + shape.cost() - before;
         }
     }
 
-    /// All series with one sample each at `now_unix_millis`; new ones also with a zero at the end of the minute before,
-    /// so that `rate` and `increase` see the first increment.
-    pub(crate) fn collect(&mut self, now_unix_millis: u64) -> Vec<TimeSeries> {
-        let now = i64::try_from(now_unix_millis).unwrap_or(i64::MAX);
-        let zero_at = now - now.rem_euclid(60_000) - 1;
-        let mut out = Vec::new();
-        for (metric, family) in &mut self.metrics {
-            for (labels, series) in family {
-                let zero_at = (!std::mem::replace(&mut series.sent, true)).then_some(zero_at);
-                let mut push = |suffix: &str, extra: Option<(&str, String)>, value: f64, zero: bool, exemplar: Option<Exemplar>| {
-                    let mut all: Vec<(&str, &str)> = labels.0.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
-                    all.extend(self.constant_labels.iter().map(|(n, v)| (n.as_str(), v.as_str())));
-                    let name = format!("{metric}{suffix}");
-                    all.push(("__name__", &name));
-                    all.extend(extra.as_ref().map(|(n, v)| (*n, v.as_str())));
-                    all.sort_unstable();
-                    let zero = zero_at.filter(|_| zero).map(|timestamp| Sample { value: 0.0, timestamp });
-                    out.push(TimeSeries {
-                        labels: all.into_iter().map(|(n, v)| Label { name: n.to_owned(), value: v.to_owned() }).collect(),
-                        samples: zero.into_iter().chain([Sample { value, timestamp: now }]).collect(),
-                        exemplars: exemplar.into_iter().collect(),
-                    });
-                };
-                match &mut series.value {
-                    SeriesValue::Counter(value) => push("", None, *value, true, None),
-                    SeriesValue::Histogram { bounds, counts, sum, exemplars } => {
-                        let mut below = 0;
-                        for (i, count) in counts.iter().enumerate() {
-                            below += count;
-                            let le = bounds.get(i).map_or_else(|| "+Inf".to_owned(), f64::to_string);
-                            push("_bucket", Some(("le", le)), below as f64, true, exemplars[i].take().map(exemplar));
-                        }
-                        push("_sum", None, *sum, false, None);
-                        push("_count", None, below as f64, true, None);
-                    }
+    fn ended_series(&mut self, key: &[u8], gone: Vec<Series>, counted: bool) {
+        for series in gone {
+            let mut forms = Vec::new();
+            let cost = match series.value {
+                Value::Counter(_) | Value::Gauge(_) => {
+                    forms.push(Form::Plain);
+                    1
                 }
+                Value::Histogram(histogram) => {
+                    forms.extend(histogram.classic.map(|classic| Form::Classic(classic.bounds)));
+                    forms.extend(histogram.native.map(|_| Form::Native));
+                    histogram.shape.cost()
+                }
+            };
+            if counted {
+                self.active_series -= cost;
+                self.changes.series_removed += cost as u64;
+            }
+            if series.sent {
+                self.floor_unix_millis = self.floor_unix_millis.max(self.collected_unix_millis);
+                self.ended.extend(forms.into_iter().map(|form| Ended { key: key.into(), metric: series.metric, form }));
             }
         }
-        out
-    }
-}
-
-fn exemplar(of: LatencyExemplar) -> Exemplar {
-    let labels = vec![Label { name: "traceID".to_owned(), value: of.trace_id }];
-    Exemplar { labels, value: of.seconds, timestamp: of.unix_millis }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn labels(value: &str) -> Labels {
-        let mut labels = Labels::default();
-        labels.push("span_name", value);
-        labels
-    }
-
-    #[test]
-    fn new_series_begin_with_a_zero_before_the_minute() {
-        let mut registry = Registry::new(0, vec![("cluster".to_owned(), "demo".to_owned())]);
-        registry.add("calls_total", &labels("a"), 2.0, 1);
-        let first = registry.collect(125_000);
-        let samples: Vec<(f64, i64)> = first[0].samples.iter().map(|s| (s.value, s.timestamp)).collect();
-        assert_eq!(samples, [(0.0, 119_999), (2.0, 125_000)]);
-        assert!(first[0].labels.iter().any(|l| l.name == "cluster"));
-        assert_eq!(registry.collect(140_000)[0].samples.len(), 1);
-    }
-
-    #[test]
-    fn empty_labels_are_not_sent() {
-        let constant = [("cluster", ""), ("__metrics_gen_instance", "a")].map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let mut registry = Registry::new(0, constant.to_vec());
-        registry.add("calls_total", &labels(""), 1.0, 1);
-        let names: Vec<_> = registry.collect(1)[0].labels.iter().map(|label| label.name.clone()).collect();
-        assert_eq!(names, ["__metrics_gen_instance", "__name__"]);
-    }
-
-    #[test]
-    fn label_sets_over_the_limit_are_folded_and_totals_stay_right() {
-        let mut registry = Registry::new(2, Vec::new());
-        for name in ["a", "b", "c", "d", "a"] {
-            registry.add("calls_total", &labels(name), 1.0, 1);
-        }
-        let series = registry.collect(1);
-        assert_eq!(series.len(), 3);
-        assert_eq!(series.iter().map(|s| s.samples.last().expect("one").value).sum::<f64>(), 5.0);
-        assert!(series.iter().any(|s| s.labels.iter().any(|l| l.name == "metric_overflow")));
-        assert_eq!((registry.active(), registry.take_limited(), registry.take_limited()), (2, 2, 0));
-    }
-
-    #[test]
-    fn idle_series_are_forgotten() {
-        let mut registry = Registry::new(0, Vec::new());
-        registry.add("calls_total", &labels("a"), 1.0, 10);
-        registry.add("calls_total", &labels("b"), 1.0, 20);
-        registry.drop_stale(15);
-        assert_eq!((registry.collect(30).len(), registry.active()), (1, 1));
-    }
-
-    #[test]
-    fn long_values_are_cut_between_characters() {
-        let mut labels = Labels::default();
-        labels.push("k", &"é".repeat(2000));
-        assert_eq!(labels.0[0].1.len(), 2048);
     }
 }

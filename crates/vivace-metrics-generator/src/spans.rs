@@ -1,53 +1,180 @@
-//! Reads from the client's bytes what span metrics need of each span. Text that is no UTF-8 is mended with U+FFFD, as it is in traces.
+//! Reads from the client's bytes what metrics need of each span. Text that is no UTF-8 is mended with U+FFFD, as it is in traces.
 
 use std::borrow::Cow;
+use std::fmt;
 
-use rustc_hash::FxHashMap;
 use vivace_core::otlp::walk_spans;
 use vivace_core::wire::{Reader, Value, WireError};
+use vivace_core::{SpanId, TraceId};
 
 /// A span, as far as metrics look at it.
 #[derive(Debug, Clone)]
 pub(crate) struct MeasuredSpan<'a> {
-    pub(crate) trace_id: &'a [u8],
+    pub(crate) trace: TraceId,
+    pub(crate) id: SpanId,
+    /// None for a root.
+    pub(crate) parent: Option<SpanId>,
     pub(crate) name: Cow<'a, str>,
+    /// OTLP's number.
     pub(crate) kind: u64,
+    /// OTLP's number.
     pub(crate) status_code: u64,
     pub(crate) status_message: Cow<'a, str>,
     pub(crate) start_unix_nanos: u64,
     pub(crate) end_unix_nanos: u64,
     /// The size of the span's message, bytes.
     pub(crate) size: usize,
-    /// The `Span` message, for attributes.
-    pub(crate) bytes: &'a [u8],
+    /// Empty unless they were asked for.
+    pub(crate) attributes: Attributes<'a>,
 }
+
+/// What produced spans.
+#[derive(Debug, Default)]
+pub(crate) struct MeasuredResource<'a> {
+    /// Counts from 0 within the message.
+    pub(crate) index: u32,
+    pub(crate) attributes: Attributes<'a>,
+}
+
+/// The scalar attributes of one message.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Attributes<'a>(Vec<(Cow<'a, str>, Scalar<'a>)>);
+
+/// A value that can be a label.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Scalar<'a> {
+    Text(Cow<'a, str>),
+    Bool(bool),
+    Int(i64),
+    Double(f64),
+}
+
+/// Attributes of one span or resource that are looked at; SDKs write 128 at most.
+const ATTRIBUTES_MAX: usize = 4096;
+
+/// OTLP's number of a failed span's status.
+const STATUS_ERROR: u64 = 2;
 
 impl MeasuredSpan<'_> {
     /// Negative durations count as none.
     pub(crate) fn duration_seconds(&self) -> f64 {
         self.end_unix_nanos.saturating_sub(self.start_unix_nanos) as f64 / 1e9
     }
+
+    pub(crate) fn is_failed(&self) -> bool {
+        self.status_code == STATUS_ERROR
+    }
+
+    /// As Prometheus' labels have it.
+    pub(crate) fn kind_name(&self) -> &'static str {
+        const KINDS: [&str; 6] = [
+            "SPAN_KIND_UNSPECIFIED",
+            "SPAN_KIND_INTERNAL",
+            "SPAN_KIND_SERVER",
+            "SPAN_KIND_CLIENT",
+            "SPAN_KIND_PRODUCER",
+            "SPAN_KIND_CONSUMER",
+        ];
+        named(&KINDS, self.kind)
+    }
+
+    /// As Prometheus' labels have it.
+    pub(crate) fn status_name(&self) -> &'static str {
+        named(&["STATUS_CODE_UNSET", "STATUS_CODE_OK", "STATUS_CODE_ERROR"], self.status_code)
+    }
+
+    /// How many spans this one stands for: an attribute says which share was kept. Source: docs/facts/components.md, "Span metrics".
+    pub(crate) fn weight(&self, key: &str, resource: &MeasuredResource<'_>) -> f64 {
+        if key.is_empty() {
+            return 1.0;
+        }
+        match self.attributes.get(key).or_else(|| resource.attributes.get(key)) {
+            Some(Scalar::Double(share)) if *share > 0.0 && (1.0 / share).is_finite() => 1.0 / share,
+            _ => 1.0,
+        }
+    }
+
+    /// An attribute of the resource, or else of the span.
+    pub(crate) fn dimension<'s>(&'s self, key: &str, resource: &'s MeasuredResource<'_>) -> Option<&'s Scalar<'s>> {
+        resource.attributes.get(key).or_else(|| self.attributes.get(key))
+    }
 }
 
-/// The scalar attributes of a message, as text.
-pub(crate) type Attributes<'a> = FxHashMap<Cow<'a, str>, String>;
+fn named(names: &[&'static str], number: u64) -> &'static str {
+    usize::try_from(number).ok().and_then(|number| names.get(number)).unwrap_or(&names[0])
+}
 
-/// Calls `visit` with each span and its resource's attributes. Attributes that are no scalar are left out. Returns how many spans
-/// could not be read, of themselves or since their resource could not.
+impl<'a> Attributes<'a> {
+    /// The first of equal keys.
+    pub(crate) fn get(&self, key: &str) -> Option<&Scalar<'a>> {
+        self.0.iter().find(|(name, _)| name == key).map(|(_, value)| value)
+    }
+
+    /// A text that is not empty.
+    pub(crate) fn text(&self, key: &str) -> Option<&str> {
+        match self.get(key) {
+            Some(Scalar::Text(text)) if !text.is_empty() => Some(text),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &Scalar<'a>)> {
+        self.0.iter().map(|(key, value)| (key.as_ref(), value))
+    }
+
+    fn push(&mut self, attribute: &'a [u8]) -> Result<(), WireError> {
+        let (mut key, mut content) = (Cow::Borrowed(""), None);
+        let mut parts = Reader::new(attribute);
+        while let Some((field, value)) = parts.next_field()? {
+            match (field, value) {
+                (1, Value::Bytes(bytes)) => key = String::from_utf8_lossy(bytes),
+                (2, Value::Bytes(any)) => content = scalar(any)?,
+                _ => {}
+            }
+        }
+        if self.0.len() < ATTRIBUTES_MAX {
+            self.0.extend(content.map(|content| (key, content)));
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Scalar<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) => f.write_str(text),
+            Self::Bool(flag) => flag.fmt(f),
+            Self::Int(number) => number.fmt(f),
+            Self::Double(number) => number.fmt(f),
+        }
+    }
+}
+
+/// Calls `visit` with each span and its resource. Attributes that are no scalar are left out, those of spans altogether unless
+/// `with_attributes`. Returns how many spans could not be read, of themselves or since their resource could not.
 ///
 /// # Errors
 /// The bytes are no `TracesData`.
-pub(crate) fn measure<'a>(traces_data: &'a [u8], mut visit: impl FnMut(&Attributes<'a>, MeasuredSpan<'a>)) -> Result<u64, WireError> {
-    let mut resource = Ok(Attributes::default());
-    let mut resource_index = None;
+pub(crate) fn measure<'a>(
+    traces_data: &'a [u8],
+    with_attributes: bool,
+    mut visit: impl FnMut(&MeasuredResource<'a>, &MeasuredSpan<'a>),
+) -> Result<u64, WireError> {
+    let mut resource = None;
     let mut unreadable = 0;
+    // Its room is used for one span after the other.
+    let mut spare = Attributes::default();
     walk_spans(traces_data, |at, head| {
-        if resource_index != Some(at.resource_index) {
-            resource_index = Some(at.resource_index);
-            resource = attributes(at.resource, 1);
+        if !matches!(&resource, Some((index, _)) if *index == at.resource_index) {
+            let attributes = attributes(at.resource, 1);
+            let read = attributes.map(|attributes| MeasuredResource { index: at.resource_index, attributes });
+            resource = Some((at.resource_index, read));
         }
+        spare.0.clear();
         let mut span = MeasuredSpan {
-            trace_id: head.trace_id,
+            trace: head.trace(),
+            id: head.span(),
+            parent: head.parent_span_id.iter().any(|byte| *byte != 0).then(|| SpanId::from_slice(head.parent_span_id)),
             name: Cow::Borrowed(""),
             kind: head.kind,
             status_code: 0,
@@ -55,21 +182,24 @@ pub(crate) fn measure<'a>(traces_data: &'a [u8], mut visit: impl FnMut(&Attribut
             start_unix_nanos: head.start_unix_nanos,
             end_unix_nanos: head.end_unix_nanos,
             size: head.bytes.len(),
-            bytes: head.bytes,
+            attributes: std::mem::take(&mut spare),
         };
-        match (&resource, name_and_status(&mut span)) {
-            (Ok(resource), Ok(())) => visit(resource, span),
-            (Err(_), _) | (_, Err(_)) => unreadable += 1,
+        match (&resource, read_rest(&mut span, head.bytes, with_attributes)) {
+            (Some((_, Ok(resource))), Ok(())) => visit(resource, &span),
+            _ => unreadable += 1,
         }
+        spare = span.attributes;
     })?;
     Ok(unreadable)
 }
 
-fn name_and_status(span: &mut MeasuredSpan<'_>) -> Result<(), WireError> {
-    let mut reader = Reader::new(span.bytes);
+fn read_rest<'a>(span: &mut MeasuredSpan<'a>, bytes: &'a [u8], with_attributes: bool) -> Result<(), WireError> {
+    let mut reader = Reader::new(bytes);
     while let Some((field, value)) = reader.next_field()? {
         match (field, value) {
             (5, Value::Bytes(name)) => span.name = String::from_utf8_lossy(name),
+            // One that cannot be read is absent.
+            (9, Value::Bytes(attribute)) if with_attributes => drop(span.attributes.push(attribute)),
             (15, Value::Bytes(status)) => {
                 let mut status = Reader::new(status);
                 while let Some((field, value)) = status.next_field()? {
@@ -86,40 +216,29 @@ fn name_and_status(span: &mut MeasuredSpan<'_>) -> Result<(), WireError> {
     Ok(())
 }
 
-/// The scalar attributes of a message that lists them in field `number`, as text. The first of equal keys counts.
-pub(crate) fn attributes(message: &[u8], number: u32) -> Result<Attributes<'_>, WireError> {
+/// The scalar attributes of a message that lists them in field `number`.
+fn attributes(message: &[u8], number: u32) -> Result<Attributes<'_>, WireError> {
     let mut found = Attributes::default();
     let mut reader = Reader::new(message);
     while let Some((field, value)) = reader.next_field()? {
-        let Value::Bytes(attribute) = value else { continue };
-        if field != number {
-            continue;
-        }
-        let (mut key, mut content) = (Cow::Borrowed(""), None);
-        let mut parts = Reader::new(attribute);
-        while let Some((field, value)) = parts.next_field()? {
-            match (field, value) {
-                (1, Value::Bytes(bytes)) => key = String::from_utf8_lossy(bytes),
-                (2, Value::Bytes(any)) => content = scalar(any)?,
-                _ => {}
-            }
-        }
-        if let Some(content) = content {
-            found.entry(key).or_insert(content);
+        if let Value::Bytes(attribute) = value
+            && field == number
+        {
+            found.push(attribute)?;
         }
     }
     Ok(found)
 }
 
-fn scalar(any: &[u8]) -> Result<Option<String>, WireError> {
+fn scalar(any: &[u8]) -> Result<Option<Scalar<'_>>, WireError> {
     let mut found = None;
     let mut reader = Reader::new(any);
     while let Some((field, value)) = reader.next_field()? {
         found = match (field, value) {
-            (1, Value::Bytes(bytes)) => Some(String::from_utf8_lossy(bytes).into_owned()),
-            (2, Value::Varint(flag)) => Some((flag != 0).to_string()),
-            (3, Value::Varint(number)) => Some(number.cast_signed().to_string()),
-            (4, Value::Fixed64(bits)) => Some(f64::from_bits(bits).to_string()),
+            (1, Value::Bytes(bytes)) => Some(Scalar::Text(String::from_utf8_lossy(bytes))),
+            (2, Value::Varint(flag)) => Some(Scalar::Bool(flag != 0)),
+            (3, Value::Varint(number)) => Some(Scalar::Int(number.cast_signed())),
+            (4, Value::Fixed64(bits)) => Some(Scalar::Double(f64::from_bits(bits))),
             _ => None,
         };
     }

@@ -1,5 +1,6 @@
-//! The tenants that pushed spans: each with its registry, its options, and its way to the receivers.
+//! The tenants that pushed spans: each with its series, and its way to the receivers.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -9,50 +10,72 @@ use rustc_hash::FxHashMap;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use vivace_config::{Limits, MetricsGenerator, set_or};
+use vivace_core::TenantId;
 use vivace_core::wire::WireError;
-use vivace_core::{SINGLE_TENANT, TenantId};
-use vivace_proto::prometheus::TimeSeries;
 use vivace_server::{Overrides, clock, host_name};
 
-use crate::SpanMetricsOptions;
-use crate::metrics::{ACTIVE_SERIES, BYTES_RECEIVED, COLLECTIONS, SAMPLES_DROPPED, SERIES_LIMITED, SPANS_DISCARDED, SPANS_RECEIVED};
+use crate::collection::Collection;
+use crate::metrics::{
+    ACTIVE_ENTITIES, ACTIVE_PROCESSORS, ACTIVE_SERIES, BYTES_RECEIVED, COLLECTIONS, ENTITIES_ADDED, ENTITIES_LIMITED, ENTITIES_REMOVED,
+    GRAPH_DROPPED, GRAPH_EDGES, GRAPH_EXPIRED, MAX_ACTIVE_ENTITIES, MAX_ACTIVE_SERIES, SAMPLES_DROPPED, SERIES_ADDED, SERIES_LIMITED,
+    SERIES_REMOVED, SPANS_DISCARDED, SPANS_RECEIVED,
+};
 use crate::registry::Registry;
-use crate::remote_write::{Sender, Target};
-use crate::span_metrics::observe;
+use crate::remote_write::{Backlog, Room, Sender, Target, encode};
+use crate::tenant::{Accounted, Tenant};
 
-/// How often it is looked whether a tenant's collection is due.
+/// How often it is looked whether a tenant's collection is due, and whether calls have waited long enough.
 const COLLECTION_CHECK_PERIOD: Duration = Duration::from_millis(250);
 
 /// A process that stops waits so long for receivers of which none takes anything. What runs in Docker has 10 s in all.
 const LAST_PATIENCE: Duration = Duration::from_secs(4);
 
+/// What may wait for one receiver of one tenant, and for all together, bytes on disk. An hour of ten thousand series is some 50 MB.
+const BACKLOG_BYTES_MAX: u64 = 256 << 20;
+const BACKLOGS_BYTES_MAX: u64 = 2 << 30;
+
+/// Below a tenant's folder: requests that wait, and when the last collection was.
+const BACKLOG_FOLDER: &str = "remote-write";
+const COLLECTED_FILE: &str = "collected";
+
 pub(crate) struct Tenants {
     section: MetricsGenerator,
-    targets: Vec<Target>,
+    targets: Vec<Arc<Target>>,
     overrides: Arc<Overrides>,
     client: reqwest::Client,
     instance: String,
-    tenants: Mutex<FxHashMap<TenantId, Tenant>>,
+    room: Arc<Room>,
+    tenants: Mutex<FxHashMap<TenantId, Running>>,
     senders: Mutex<JoinSet<()>>,
     abandon: CancellationToken,
     /// Requests that receivers took.
     taken: Arc<AtomicU64>,
 }
 
-/// A tenant whose collection is due.
-struct Due {
-    tenant: TenantId,
-    limits: Arc<Limits>,
-    registry: Arc<Mutex<Registry>>,
-    queues: Vec<tokio::sync::mpsc::Sender<Vec<TimeSeries>>>,
+#[derive(Clone)]
+struct Running {
+    /// Each tenant has a lock of its own, so that one's push does not wait for another's.
+    tenant: Arc<Mutex<Tenant>>,
+    /// What waits, for each target.
+    backlogs: Vec<Arc<Backlog>>,
+    folder: PathBuf,
+    collected_unix_nanos: u64,
 }
 
-struct Tenant {
-    /// Each tenant has a lock of its own, so that one's push does not wait for another's.
-    registry: Arc<Mutex<Registry>>,
-    /// Feeds the senders, one per target.
-    queues: Vec<tokio::sync::mpsc::Sender<Vec<TimeSeries>>>,
-    collected_unix_nanos: u64,
+/// Why spans were not counted.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PushError {
+    /// Never try again.
+    #[error("traces_data is no valid message")]
+    Invalid(#[from] WireError),
+    /// The tenant's folder cannot be used.
+    #[error("cannot use the folder {folder}")]
+    Folder {
+        /// Which one.
+        folder: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
 }
 
 impl Tenants {
@@ -61,10 +84,11 @@ impl Tenants {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         Ok(Self {
             section: section.clone(),
-            targets,
+            targets: targets.into_iter().map(Arc::new).collect(),
             overrides,
             client: reqwest::Client::builder().build()?,
             instance: set_or(section.ring.instance_id.clone(), host_name()),
+            room: Room::new(BACKLOG_BYTES_MAX, BACKLOGS_BYTES_MAX),
             tenants: Mutex::default(),
             senders: Mutex::new(JoinSet::new()),
             abandon: CancellationToken::new(),
@@ -72,35 +96,48 @@ impl Tenants {
         })
     }
 
-    /// Counts the spans of one push.
-    pub(crate) fn push(&self, tenant: &TenantId, traces_data: &[u8], now_unix_nanos: u64) -> Result<(), WireError> {
-        let limits = self.overrides.limits(tenant);
-        let Some(options) = options(&self.section, &limits) else { return Ok(()) };
-        let registry = self.registry(tenant, &limits, now_unix_nanos);
-        let slack = set_or(limits.metrics_generator.ingestion_time_range_slack, self.section.metrics_ingestion_time_range_slack);
-        let slack_nanos = u64::try_from(slack.as_nanos()).unwrap_or(u64::MAX);
-        let mut registry = registry.lock();
-        registry.set_active_max(limits.metrics_generator.max_active_series);
-        let accounted = observe(&options, &mut registry, traces_data, now_unix_nanos, slack_nanos)?;
-        let limited = registry.take_limited();
-        drop(registry);
-        let label = tenant.to_string();
-        metrics::counter!(SPANS_RECEIVED.name, "tenant" => label.clone()).increment(accounted.spans);
-        metrics::counter!(BYTES_RECEIVED.name, "tenant" => label.clone()).increment(traces_data.len() as u64);
-        let discarded = [("outside_metrics_ingestion_slack", accounted.outside_slack), ("unreadable", accounted.unreadable)];
-        for (reason, spans) in discarded.into_iter().filter(|(_, spans)| *spans > 0) {
-            metrics::counter!(SPANS_DISCARDED.name, "tenant" => label.clone(), "reason" => reason, "processor" => "all").increment(spans);
-        }
-        if limited > 0 {
-            metrics::counter!(SERIES_LIMITED.name, "tenant" => label).increment(limited);
+    /// Goes on sending what an earlier process left in the folder.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub(crate) fn resume(&self) -> anyhow::Result<()> {
+        let folder = PathBuf::from(&self.section.storage.path);
+        std::fs::create_dir_all(&folder)?;
+        for entry in std::fs::read_dir(&folder)? {
+            let entry = entry?;
+            let tenant = entry.file_name().to_str().and_then(|name| TenantId::new(name).ok());
+            let Some(tenant) = tenant.filter(|_| entry.path().join(BACKLOG_FOLDER).is_dir()) else { continue };
+            let running = self.running(&tenant, clock::unix_nanos())?;
+            let series: u64 = running.backlogs.iter().map(|backlog| backlog.series()).sum();
+            if series > 0 {
+                tracing::info!(%tenant, series, "samples of an earlier process will be sent");
+            }
         }
         Ok(())
     }
 
-    fn registry(&self, tenant: &TenantId, limits: &Limits, now_unix_nanos: u64) -> Arc<Mutex<Registry>> {
+    /// Counts the spans of one push.
+    pub(crate) fn push(&self, tenant: &TenantId, traces_data: &[u8], now_unix_nanos: u64) -> Result<(), PushError> {
+        let limits = self.overrides.limits(tenant);
+        if limits.metrics_generator.processors.is_empty() {
+            return Ok(());
+        }
+        let running = self.running(tenant, now_unix_nanos)?;
+        let slack = set_or(limits.metrics_generator.ingestion_time_range_slack, self.section.metrics_ingestion_time_range_slack);
+        let slack_nanos = u64::try_from(slack.as_nanos()).unwrap_or(u64::MAX);
+        let mut state = running.tenant.lock();
+        state.follow(&self.section, &limits);
+        let accounted = state.push(traces_data, now_unix_nanos, slack_nanos)?;
+        drop(state);
+        count_spans(tenant, accounted, traces_data.len());
+        Ok(())
+    }
+
+    /// The tenant's state, made if it is new.
+    fn running(&self, tenant: &TenantId, now_unix_nanos: u64) -> Result<Running, PushError> {
         let mut tenants = self.tenants.lock();
         if let Some(known) = tenants.get(tenant) {
-            return known.registry.clone();
+            return Ok(known.clone());
         }
         let mut constant: Vec<(String, String)> =
             self.section.registry.external_labels.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
@@ -108,23 +145,31 @@ impl Tenants {
         if !self.section.registry.inject_tenant_id_as.is_empty() {
             constant.push((self.section.registry.inject_tenant_id_as.clone(), tenant.to_string()));
         }
-        let registry = Arc::new(Mutex::new(Registry::new(limits.metrics_generator.max_active_series, constant)));
-        let org_id = if self.section.storage.remote_write_add_org_id_header && tenant.as_str() != SINGLE_TENANT {
-            tenant.to_string()
-        } else {
-            String::new()
-        };
-        let mut queues = Vec::new();
+        let folder = PathBuf::from(&self.section.storage.path).join(tenant.as_str());
+        let mut state = Tenant::new(&self.section, constant);
+        // An earlier process may have sent series of the same names.
+        let collected = std::fs::read_to_string(folder.join(COLLECTED_FILE)).ok().and_then(|text| text.trim().parse().ok());
+        state.registry.floor_unix_millis = collected.unwrap_or(0);
+        let mut backlogs = Vec::new();
         for target in &self.targets {
-            let mut target = target.clone();
-            let own = &limits.metrics_generator.remote_write_headers;
-            target.headers.extend(own.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())));
-            let (sender, queue) = Sender::new(self.client.clone(), target, org_id.clone(), self.taken.clone());
+            let folder = folder.join(BACKLOG_FOLDER).join(&target.name);
+            let opened = Backlog::open(folder.clone(), self.room.clone());
+            let backlog = Arc::new(opened.map_err(|source| PushError::Folder { folder, source })?);
+            let sender = Sender {
+                client: self.client.clone(),
+                target: target.clone(),
+                tenant: tenant.clone(),
+                overrides: self.overrides.clone(),
+                names_tenant: self.section.storage.remote_write_add_org_id_header,
+                backlog: backlog.clone(),
+                taken: self.taken.clone(),
+            };
             self.senders.lock().spawn(sender.run(self.abandon.clone()));
-            queues.push(queue);
+            backlogs.push(backlog);
         }
-        tenants.insert(tenant.clone(), Tenant { registry: registry.clone(), queues, collected_unix_nanos: now_unix_nanos });
-        registry
+        let running = Running { tenant: Arc::new(Mutex::new(state)), backlogs, folder, collected_unix_nanos: now_unix_nanos };
+        tenants.insert(tenant.clone(), running.clone());
+        Ok(running)
     }
 
     /// Collects each tenant at its interval until stopped.
@@ -139,20 +184,22 @@ impl Tenants {
         }
     }
 
-    /// Collects everything a last time and waits until it was sent, or the deadline has passed.
+    /// Collects everything a last time and waits until it was sent, or the deadline has passed; what is left waits in the folder.
     pub(crate) async fn collect_last(self: &Arc<Self>, deadline: Duration) {
         self.collect(clock::unix_nanos(), true).await;
-        // Dropping the queues lets the senders end when they are empty.
-        self.tenants.lock().clear();
+        for (_, running) in self.tenants.lock().drain() {
+            running.backlogs.iter().for_each(|backlog| backlog.close());
+        }
         let mut senders = std::mem::take(&mut *self.senders.lock());
         let sent = async { while senders.join_next().await.is_some() {} };
-        let lost = tokio::select! {
+        let reason = tokio::select! {
             () = sent => return,
             () = self.nothing_is_taken() => "no receiver takes the last metrics",
             () = tokio::time::sleep(deadline) => "the last metrics were not taken in time",
         };
-        tracing::error!(deadline_seconds = deadline.as_secs_f64(), "{lost}; they are lost");
+        tracing::error!(deadline_seconds = deadline.as_secs_f64(), "{reason}; they stay in the folder for the next start");
         self.abandon.cancel();
+        while senders.join_next().await.is_some() {}
     }
 
     /// Ends when no receiver took anything for a while.
@@ -168,80 +215,134 @@ impl Tenants {
 
     /// Collects those that are due, off the async threads: a tenant may have a million series.
     async fn collect(self: &Arc<Self>, now_unix_nanos: u64, all: bool) {
-        let due = self.due(now_unix_nanos, all);
-        if due.is_empty() {
-            return;
-        }
         let this = self.clone();
-        let collected = tokio::task::spawn_blocking(move || due.into_iter().for_each(|due| this.collect_one(due, now_unix_nanos)));
+        let collected = tokio::task::spawn_blocking(move || {
+            for (tenant, running, is_due) in this.due(now_unix_nanos, all) {
+                let limits = this.overrides.limits(&tenant);
+                this.look_after(&running, &limits, now_unix_nanos);
+                if is_due {
+                    this.collect_one(&tenant, &running, &limits, now_unix_nanos);
+                }
+            }
+        });
         if let Err(error) = collected.await {
             tracing::error!(%error, "a collection panicked");
         }
     }
 
-    /// Those whose interval has passed. The lock that pushes need too is held no longer than it takes to look.
-    fn due(&self, now_unix_nanos: u64, all: bool) -> Vec<Due> {
+    /// All tenants, and whether their interval has passed. The lock that pushes need too is held no longer than it takes to look.
+    fn due(&self, now_unix_nanos: u64, all: bool) -> Vec<(TenantId, Running, bool)> {
         let mut found = Vec::new();
-        for (tenant, state) in self.tenants.lock().iter_mut() {
+        for (tenant, running) in self.tenants.lock().iter_mut() {
             let limits = self.overrides.limits(tenant);
             let interval = set_or(limits.metrics_generator.collection_interval, self.section.registry.collection_interval);
-            let due = state.collected_unix_nanos + u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX);
-            if !all && now_unix_nanos < due {
-                continue;
+            let due = running.collected_unix_nanos.saturating_add(u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX));
+            let is_due = all || now_unix_nanos >= due;
+            if is_due {
+                running.collected_unix_nanos = now_unix_nanos;
             }
-            state.collected_unix_nanos = now_unix_nanos;
-            found.push(Due { tenant: tenant.clone(), limits, registry: state.registry.clone(), queues: state.queues.clone() });
+            found.push((tenant.clone(), running.clone(), is_due));
         }
         found
     }
 
-    fn collect_one(&self, due: Due, now_unix_nanos: u64) {
-        let Due { tenant, limits, registry, queues } = due;
-        let label = tenant.to_string();
-        let series = {
-            let mut registry = registry.lock();
-            let stale = u64::try_from(self.section.registry.stale_duration.as_nanos()).unwrap_or(u64::MAX);
-            registry.drop_stale(now_unix_nanos.saturating_sub(stale));
-            metrics::gauge!(ACTIVE_SERIES.name, "tenant" => label.clone()).set(registry.active() as f64);
-            registry.collect(now_unix_nanos / 1_000_000)
-        };
-        metrics::counter!(COLLECTIONS.name, "tenant" => label.clone()).increment(1);
-        if limits.metrics_generator.disable_collection || series.is_empty() {
-            return;
-        }
-        for queue in &queues {
-            if queue.try_send(series.clone()).is_err() {
-                // The receiver lags by the whole queue. Series are cumulative, so the next collection carries this one's sums.
-                metrics::counter!(SAMPLES_DROPPED.name, "tenant" => label.clone()).increment(series.len() as u64);
-                tracing::warn!(%tenant, "a collection was dropped: the remote-write receiver does not keep up");
+    /// What has to be done without a push, too.
+    fn look_after(&self, running: &Running, limits: &Arc<Limits>, now_unix_nanos: u64) {
+        let mut state = running.tenant.lock();
+        state.follow(&self.section, limits);
+        state.expire(now_unix_nanos);
+    }
+
+    fn collect_one(&self, tenant: &TenantId, running: &Running, limits: &Limits, now_unix_nanos: u64) {
+        let stale_nanos = u64::try_from(self.section.registry.stale_duration.as_nanos()).unwrap_or(u64::MAX);
+        let stale_before = now_unix_nanos.saturating_sub(stale_nanos);
+        let unix_millis = now_unix_nanos / 1_000_000;
+        let request_series = self.targets.iter().map(|target| target.request_series_max).min().unwrap_or(usize::MAX);
+        let label = &limits.metrics_generator.trace_id_label_name;
+        let mut collection = Collection::new(&mut running.tenant.lock().registry, now_unix_nanos, stale_before, label, request_series);
+        let mut has_any = false;
+        // The lock is let go between parts.
+        while let Some(mut series) = { collection.part(&mut running.tenant.lock().registry) } {
+            if limits.metrics_generator.disable_collection {
+                continue;
+            }
+            while !series.is_empty() {
+                let rest = series.split_off(series.len().min(request_series));
+                has_any = true;
+                let count = series.len() as u64;
+                let body = encode(std::mem::replace(&mut series, rest));
+                for backlog in &running.backlogs {
+                    put(tenant, backlog, unix_millis, count, &body);
+                }
             }
         }
+        if has_any && let Err(error) = std::fs::write(running.folder.join(COLLECTED_FILE), unix_millis.to_string()) {
+            tracing::warn!(%tenant, %error, "the time of the collection cannot be written");
+        }
+        metrics::counter!(COLLECTIONS.name, "tenant" => tenant.to_string()).increment(1);
+        show(tenant, &mut running.tenant.lock(), limits);
     }
 }
 
-/// The span-metrics processor of a tenant, unless it has none.
-fn options(section: &MetricsGenerator, limits: &Limits) -> Option<SpanMetricsOptions> {
-    let processors = &limits.metrics_generator.processors;
-    let has = |name: &str| processors.iter().any(|p| p == name);
-    let all = has("span-metrics");
-    let (count, latency, size) = (all || has("span-metrics-count"), all || has("span-metrics-latency"), all || has("span-metrics-size"));
-    if !(count || latency || size) {
-        return None;
+fn put(tenant: &TenantId, backlog: &Backlog, unix_millis: u64, series: u64, body: &[u8]) {
+    let dropped = match backlog.put(unix_millis, series, body) {
+        Ok(0) => return,
+        Ok(dropped) => {
+            tracing::warn!(%tenant, series = dropped, "samples were dropped: the remote-write receiver does not keep up");
+            dropped
+        }
+        Err(error) => {
+            tracing::error!(%tenant, %error, series, "samples cannot be written and are lost");
+            series
+        }
+    };
+    metrics::counter!(SAMPLES_DROPPED.name, "tenant" => tenant.to_string()).increment(dropped);
+}
+
+fn count_spans(tenant: &TenantId, accounted: Accounted, bytes: usize) {
+    let label = tenant.to_string();
+    metrics::counter!(SPANS_RECEIVED.name, "tenant" => label.clone()).increment(accounted.spans);
+    metrics::counter!(BYTES_RECEIVED.name, "tenant" => label.clone()).increment(bytes as u64);
+    let discarded = [
+        ("outside_metrics_ingestion_slack", "all", accounted.outside_slack),
+        ("unreadable", "all", accounted.unreadable),
+        ("span_metrics_filtered", "span-metrics", accounted.filtered),
+    ];
+    for (reason, processor, spans) in discarded.into_iter().filter(|(.., spans)| *spans > 0) {
+        metrics::counter!(SPANS_DISCARDED.name, "tenant" => label.clone(), "reason" => reason, "processor" => processor).increment(spans);
     }
-    let (own, general) = (&limits.metrics_generator.processor.span_metrics, &section.processor.span_metrics);
-    let intrinsic = own.intrinsic_dimensions.as_ref().unwrap_or(&general.intrinsic_dimensions);
-    Some(SpanMetricsOptions {
-        service: intrinsic.service,
-        span_name: intrinsic.span_name,
-        span_kind: intrinsic.span_kind,
-        status_code: intrinsic.status_code,
-        status_message: intrinsic.status_message,
-        dimensions: own.dimensions.as_ref().unwrap_or(&general.dimensions).clone(),
-        buckets_seconds: own.histogram_buckets.as_ref().unwrap_or(&general.histogram_buckets).clone(),
-        count,
-        latency,
-        size,
-    })
+}
+
+/// Brings the process' own metrics of a tenant up to date.
+fn show(tenant: &TenantId, state: &mut Tenant, limits: &Limits) {
+    let label = tenant.to_string();
+    let gauge = |name: &'static str, value: usize| metrics::gauge!(name, "tenant" => label.clone()).set(value as f64);
+    let registry: &mut Registry = &mut state.registry;
+    gauge(ACTIVE_SERIES.name, registry.active_series());
+    gauge(ACTIVE_ENTITIES.name, registry.active_entities());
+    gauge(MAX_ACTIVE_SERIES.name, limits.metrics_generator.max_active_series);
+    gauge(MAX_ACTIVE_ENTITIES.name, limits.metrics_generator.max_active_entities);
+    let changes = registry.take_changes();
+    let edges = state.service_graphs.as_mut().map(|graphs| graphs.take_account()).unwrap_or_default();
+    for (name, count) in [
+        (SERIES_ADDED.name, changes.series_added),
+        (SERIES_REMOVED.name, changes.series_removed),
+        (SERIES_LIMITED.name, changes.series_limited),
+        (ENTITIES_ADDED.name, changes.entities_added),
+        (ENTITIES_REMOVED.name, changes.entities_removed),
+        (ENTITIES_LIMITED.name, changes.entities_limited),
+        (GRAPH_EDGES.name, edges.edges),
+        (GRAPH_EXPIRED.name, edges.expired_edges),
+        (GRAPH_DROPPED.name, edges.dropped_spans),
+    ] {
+        if count > 0 {
+            metrics::counter!(name, "tenant" => label.clone()).increment(count);
+        }
+    }
+    for (processor, is_active) in state.processors() {
+        let value = if is_active { 1.0 } else { 0.0 };
+        metrics::gauge!(ACTIVE_PROCESSORS.name, "tenant" => label.clone(), "processor" => processor).set(value);
+    }
 }
 
 #[cfg(test)]

@@ -295,7 +295,7 @@ impl Process {
         protocol: &'static str,
         routes: Router,
         connections: ConnectionOptions,
-        tls: Option<Tls>,
+        tls: Option<Arc<Tls>>,
         stop: CancellationToken,
     ) -> impl Future<Output = ()> + Send + use<> {
         let routes = match self.reads.get(protocol) {
@@ -309,7 +309,7 @@ impl Process {
             port: 0,
             max_connections: 0,
             connections,
-            tls: tls.map(Arc::new),
+            tls,
             is_for_members: false,
             sends_away_early: true,
         };

@@ -69,8 +69,9 @@ impl RequestBudget {
         self.charge(bytes).map(drop)
     }
 
-    /// Takes bytes if the account is hardly used: for what only makes requests faster.
-    pub(crate) fn spare(&self, bytes: u64, percent: u64) -> Option<RequestCharge> {
+    /// Takes bytes if all that the account holds stays below a share of it, percent: for what requests can go without. None: it does not.
+    #[must_use]
+    pub fn spare(&self, bytes: u64, percent: u64) -> Option<RequestCharge> {
         let of = Self { budget: self.budget.clone(), limit: self.limit / 100 * percent };
         let mut charge = of.open();
         charge.charge.grow_within(bytes, of.limit).ok()?;

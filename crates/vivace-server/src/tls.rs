@@ -159,6 +159,11 @@ impl Tls {
                  certificate that nobody checks says nothing about a client"
             ),
         };
+        ensure!(
+            clients != Clients::NeedNone || client_ca.is_empty(),
+            "{section}: client_ca_file names whose certificates clients may show, and client_auth_type asks none of them for one; expected \
+             RequireAndVerifyClientCert or VerifyClientCertIfGiven, or no client_ca_file"
+        );
         Self::load(Options {
             section: section.to_owned(),
             cert: Pem { text: tls.cert.clone(), file: tls.cert_file.clone() },
@@ -438,6 +443,9 @@ mod tests {
         meet(&tls, authority.client(None, &BOTH)).await.0.unwrap();
         assert!(meet(&tls, authority.client(Some(other.signs()), &BOTH)).await.0.is_err());
         assert!(format!("{:#}", load("RequestClientCert").unwrap_err()).starts_with("s.client_auth_type: expected NoClientCert"));
+        for open_to_all in ["", "NoClientCert"] {
+            assert!(format!("{:#}", load(open_to_all).unwrap_err()).starts_with("s: client_ca_file names"), "{open_to_all}");
+        }
         assert!(Tls::of_server(&ServerTls::default(), &Server::default(), "s").unwrap().is_none());
     }
 

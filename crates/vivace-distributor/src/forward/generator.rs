@@ -96,3 +96,50 @@ impl GeneratorForwarder {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+    use vivace_proto::otlp::{ResourceSpans, ScopeSpans, Span, TracesData};
+    use vivace_ring::{Instance, Role, Snapshot, State};
+
+    use super::*;
+
+    fn generator(number: u8) -> Instance {
+        Instance {
+            id: format!("generator-{number}"),
+            role: Role::MetricsGenerator,
+            addr: format!("10.0.0.{number}:9095"),
+            zone: String::new(),
+            state: State::Active,
+            alive: true,
+            registered_unix_seconds: 0,
+            last_heartbeat_unix_nanos: 0,
+        }
+    }
+
+    fn request(trace: u8, span: u8) -> Bytes {
+        let span = Span { trace_id: vec![trace; 16].into(), span_id: vec![span; 8].into(), ..Span::default() };
+        let scope_spans = vec![ScopeSpans { spans: vec![span], ..ScopeSpans::default() }];
+        TracesData { resource_spans: vec![ResourceSpans { scope_spans, ..ResourceSpans::default() }] }.encode_to_vec().into()
+    }
+
+    /// A generator pairs the two sides of a call, which their services send by themselves.
+    #[test]
+    fn all_of_a_trace_meets_in_one_generator_whatever_request_it_came_in() {
+        let snapshot = Snapshot::new((0..5).map(generator));
+        let tenant = TenantId::single();
+        let mut used = std::collections::BTreeSet::new();
+        for trace in 1..=100 {
+            let halves = [1, 2].map(|span| {
+                let plan =
+                    plan(&request(trace, span), &tenant, PlanLimits::new(0, usize::MAX), |token| snapshot.primary(token)).expect("valid");
+                assert_eq!(plan.parts.len(), 1);
+                plan.parts[0].owner.id.clone()
+            });
+            assert_eq!(halves[0], halves[1]);
+            used.extend(halves);
+        }
+        assert_eq!(used.len(), 5, "and the traces are spread over all of them");
+    }
+}

@@ -12,12 +12,14 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use vivace_config::ForwarderTls;
 use vivace_core::TenantId;
-use vivace_server::RequestCharge;
+use vivace_server::RequestBudget;
 
 use super::queue::{QueueLimits, Queues};
 use crate::metrics::{FORWARDER_PUSH_FAILURES, FORWARDER_PUSHES};
 use crate::raw_codec::RawCodec;
 
+/// Share of what requests may take, percent, up to which copies are made: what does not answer must not cost spans.
+const COPIES_PERCENT: u64 = 50;
 /// Longest time of one try.
 const TIMEOUT: Duration = Duration::from_secs(10);
 const EXPORT: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
@@ -55,8 +57,8 @@ impl Forwarders {
         Ok(Self { by_name, misled: Mutex::default() })
     }
 
-    /// Queues a request for those that the tenant names. A name that no forwarder has stops all of the tenant's.
-    pub(crate) fn enqueue(&self, names: &[String], tenant: &TenantId, body: &Bytes, hold: &Arc<RequestCharge>) {
+    /// Queues a request for those that the tenant names. Where that would take memory that spans may need, the copy is dropped. A name that no forwarder has stops all of the tenant's.
+    pub(crate) fn enqueue(&self, names: &[String], tenant: &TenantId, body: &Bytes, requests: &RequestBudget) {
         if let Some(unknown) = names.iter().find(|name| !self.by_name.contains_key(*name)) {
             if self.misled.lock().insert(tenant.clone()) {
                 tracing::error!(%tenant, forwarder = unknown, "nothing of this tenant is forwarded: its overrides name a forwarder that \
@@ -65,9 +67,14 @@ impl Forwarders {
             return;
         }
         for forwarder in names.iter().filter_map(|name| self.by_name.get(name)) {
-            let (this, tenant, body, hold) = (forwarder.clone(), tenant.clone(), body.clone(), hold.clone());
-            forwarder.queues.enqueue(&tenant.clone(), QueueLimits::default(), async move {
-                this.send(&tenant, &body).await;
+            let Some(hold) = requests.spare(body.len() as u64, COPIES_PERCENT) else {
+                forwarder.queues.drop_one(tenant);
+                continue;
+            };
+            let (this, body) = (forwarder.clone(), body.clone());
+            let of = tenant.clone();
+            forwarder.queues.enqueue(tenant, QueueLimits::default(), async move {
+                this.send(&of, &body).await;
                 drop(hold);
             });
         }

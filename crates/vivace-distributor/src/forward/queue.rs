@@ -84,6 +84,13 @@ impl Queues {
         });
     }
 
+    /// Counts a request that is not queued.
+    pub(crate) fn drop_one(&self, tenant: &TenantId) {
+        for counter in [QUEUE_PUSHES, QUEUE_PUSH_FAILURES] {
+            metrics::counter!(counter.name, "name" => self.name.clone(), "tenant" => tenant.to_string()).increment(1);
+        }
+    }
+
     /// Waits for what is queued, for a while.
     pub(crate) async fn drain(&self) {
         self.tasks.close();

@@ -89,7 +89,7 @@ async fn spans_that_nobody_could_read_later_are_refused() {
     let answer = cluster.export(&mixed, &[]).await.expect("the others are stored");
     let partial = answer.partial_success.expect("present");
     assert_eq!(partial.rejected_spans, 1);
-    assert_eq!(partial.error_message, "1 spans rejected: values of attributes must lie at most 24 deep in lists and maps");
+    assert_eq!(partial.error_message, "1 spans rejected: values of attributes may be 24 deep, with those that lists and maps have");
     assert_eq!(cluster.held().primaries(), [1, 3]);
 
     mixed.resource_spans[0].resource.get_or_insert_default().attributes = deep(25);

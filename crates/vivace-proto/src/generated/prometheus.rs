@@ -12,6 +12,9 @@ pub struct TimeSeries {
     pub samples: ::prost::alloc::vec::Vec<Sample>,
     #[prost(message, repeated, tag = "3")]
     pub exemplars: ::prost::alloc::vec::Vec<Exemplar>,
+    /// Native histograms.
+    #[prost(message, repeated, tag = "4")]
+    pub histograms: ::prost::alloc::vec::Vec<Histogram>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Label {
@@ -36,4 +39,107 @@ pub struct Exemplar {
     pub value: f64,
     #[prost(int64, tag = "3")]
     pub timestamp: i64,
+}
+/// A native histogram at one time. Counts are whole, or all of them are fractions.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Histogram {
+    #[prost(double, tag = "3")]
+    pub sum: f64,
+    /// Bucket i ends at 2^(i / 2^schema).
+    #[prost(sint32, tag = "4")]
+    pub schema: i32,
+    /// Up to here, values are in the bucket of zero.
+    #[prost(double, tag = "5")]
+    pub zero_threshold: f64,
+    #[prost(message, repeated, tag = "8")]
+    pub negative_spans: ::prost::alloc::vec::Vec<BucketSpan>,
+    #[prost(sint64, repeated, tag = "9")]
+    pub negative_deltas: ::prost::alloc::vec::Vec<i64>,
+    #[prost(double, repeated, tag = "10")]
+    pub negative_counts: ::prost::alloc::vec::Vec<f64>,
+    #[prost(message, repeated, tag = "11")]
+    pub positive_spans: ::prost::alloc::vec::Vec<BucketSpan>,
+    /// Of whole counts, each bucket's difference to the one before.
+    #[prost(sint64, repeated, tag = "12")]
+    pub positive_deltas: ::prost::alloc::vec::Vec<i64>,
+    /// Of fractional counts, each bucket's own.
+    #[prost(double, repeated, tag = "13")]
+    pub positive_counts: ::prost::alloc::vec::Vec<f64>,
+    #[prost(enumeration = "histogram::ResetHint", tag = "14")]
+    pub reset_hint: i32,
+    /// Unix milliseconds.
+    #[prost(int64, tag = "15")]
+    pub timestamp: i64,
+    #[prost(oneof = "histogram::Count", tags = "1, 2")]
+    pub count: ::core::option::Option<histogram::Count>,
+    #[prost(oneof = "histogram::ZeroCount", tags = "6, 7")]
+    pub zero_count: ::core::option::Option<histogram::ZeroCount>,
+}
+/// Nested message and enum types in `Histogram`.
+pub mod histogram {
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum ResetHint {
+        Unspecified = 0,
+        Yes = 1,
+        No = 2,
+        Gauge = 3,
+    }
+    impl ResetHint {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "RESET_HINT_UNSPECIFIED",
+                Self::Yes => "RESET_HINT_YES",
+                Self::No => "RESET_HINT_NO",
+                Self::Gauge => "RESET_HINT_GAUGE",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "RESET_HINT_UNSPECIFIED" => Some(Self::Unspecified),
+                "RESET_HINT_YES" => Some(Self::Yes),
+                "RESET_HINT_NO" => Some(Self::No),
+                "RESET_HINT_GAUGE" => Some(Self::Gauge),
+                _ => None,
+            }
+        }
+    }
+    #[derive(Clone, Copy, PartialEq, ::prost::Oneof)]
+    pub enum Count {
+        #[prost(uint64, tag = "1")]
+        CountInt(u64),
+        #[prost(double, tag = "2")]
+        CountFloat(f64),
+    }
+    #[derive(Clone, Copy, PartialEq, ::prost::Oneof)]
+    pub enum ZeroCount {
+        #[prost(uint64, tag = "6")]
+        ZeroCountInt(u64),
+        #[prost(double, tag = "7")]
+        ZeroCountFloat(f64),
+    }
+}
+/// Neighbouring buckets.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BucketSpan {
+    /// Of the first span, the index of its first bucket; else the buckets left out since the span before.
+    #[prost(sint32, tag = "1")]
+    pub offset: i32,
+    #[prost(uint32, tag = "2")]
+    pub length: u32,
 }

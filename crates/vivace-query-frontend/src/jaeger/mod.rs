@@ -95,7 +95,7 @@ impl JaegerApi {
 
 /// All routes of HTTP.
 pub(crate) fn routes(jaeger: JaegerApi) -> Router {
-    let allowed = jaeger.config.cors.clone();
+    let config = Arc::clone(&jaeger.config);
     let routes = Router::new()
         .route("/api/services", get(v1::services))
         // Names of services may hold slashes, which clients do not escape.
@@ -121,7 +121,7 @@ pub(crate) fn routes(jaeger: JaegerApi) -> Router {
         .route("/search", get(page::start))
         .layer(from_fn(vary))
         .with_state(jaeger);
-    vivace_server::cors(routes, &allowed, &[Method::GET, Method::HEAD])
+    vivace_server::cors(routes, &config.cors, &[Method::GET, Method::HEAD])
 }
 
 fn not_here(why: &str) -> V1Error {

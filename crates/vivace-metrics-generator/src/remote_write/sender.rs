@@ -1,0 +1,166 @@
+//! Empties a backlog: one tenant's requests for one receiver, tried again until it takes or refuses them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use vivace_core::{Chain, SINGLE_TENANT, TenantId};
+use vivace_server::Overrides;
+
+use super::backlog::{Backlog, Waiting};
+use super::{Target, set_header};
+use crate::metrics::{SAMPLES_FAILED, SAMPLES_PENDING, SAMPLES_RETRIED, SAMPLES_SENT};
+
+/// Requests of one collection that are on their way at once.
+const PARALLEL: usize = 4;
+
+/// A receiver that says when to come back is believed up to this.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
+
+/// Why a receiver did not take a request.
+#[derive(Debug, thiserror::Error)]
+enum SendError {
+    /// No answer, 429 or 5xx: a later try may succeed.
+    #[error("{url} did not take the samples: {reason}")]
+    Retry {
+        /// The receiver.
+        url: String,
+        /// Status or cause.
+        reason: String,
+        /// What the receiver asks for.
+        after: Duration,
+    },
+    /// The receiver refuses these samples for good.
+    #[error("{url} refused the samples with status {status}: {body}")]
+    Refused {
+        /// The receiver.
+        url: String,
+        /// HTTP status.
+        status: u16,
+        /// What it said.
+        body: String,
+    },
+}
+
+/// Owned by the task that runs [`Sender::run`].
+#[derive(Clone)]
+pub(crate) struct Sender {
+    pub(crate) client: reqwest::Client,
+    pub(crate) target: Arc<Target>,
+    pub(crate) tenant: TenantId,
+    /// Has the tenant's own headers.
+    pub(crate) overrides: Arc<Overrides>,
+    /// The tenant is named in a header.
+    pub(crate) names_tenant: bool,
+    pub(crate) backlog: Arc<Backlog>,
+    /// Counts the requests that were taken.
+    pub(crate) taken: Arc<AtomicU64>,
+}
+
+impl Sender {
+    /// Sends until the backlog is closed and empty, or `abandon` is cancelled: what is not sent then stays where it is.
+    pub(crate) async fn run(self, abandon: CancellationToken) {
+        loop {
+            self.show_pending();
+            let next = tokio::select! {
+                next = self.backlog.take(PARALLEL) => next,
+                () = abandon.cancelled() => return,
+            };
+            let Some(requests) = next else { return };
+            let mut sending = JoinSet::new();
+            for request in requests {
+                let sender = self.clone();
+                sending.spawn(async move { sender.send_with_retries(&request).await });
+            }
+            tokio::select! {
+                () = async { while sending.join_next().await.is_some() {} } => {}
+                () = abandon.cancelled() => return,
+            }
+        }
+    }
+
+    async fn send_with_retries(&self, request: &Waiting) {
+        let body = match tokio::fs::read(&request.path).await {
+            Ok(body) => bytes::Bytes::from(body),
+            Err(error) => {
+                tracing::error!(path = %request.path.display(), %error, "samples that waited cannot be read; they are lost");
+                self.count(SAMPLES_FAILED.name, request.series);
+                return self.backlog.done(request);
+            }
+        };
+        let (mut pause, longest) = self.target.backoff;
+        loop {
+            match self.send(body.clone()).await {
+                Ok(()) => {
+                    self.taken.fetch_add(1, Ordering::Relaxed);
+                    self.count(SAMPLES_SENT.name, request.series);
+                    break;
+                }
+                Err(error @ SendError::Refused { .. }) => {
+                    tracing::error!(tenant = %self.tenant, %error, "samples are lost");
+                    self.count(SAMPLES_FAILED.name, request.series);
+                    break;
+                }
+                Err(SendError::Retry { url, reason, after }) => {
+                    tracing::warn!(tenant = %self.tenant, url, reason, "the receiver did not take samples; will try again");
+                    self.count(SAMPLES_RETRIED.name, request.series);
+                    tokio::time::sleep(pause.max(after)).await;
+                    pause = (pause * 2).min(longest);
+                }
+            }
+        }
+        self.backlog.done(request);
+    }
+
+    async fn send(&self, body: bytes::Bytes) -> Result<(), SendError> {
+        let url = &self.target.url;
+        let retry = |reason: String, after: Duration| SendError::Retry { url: url.clone(), reason, after };
+        let mut headers = self.target.headers.clone();
+        let limits = self.overrides.limits(&self.tenant);
+        for (name, value) in &limits.metrics_generator.remote_write_headers {
+            if let Err(error) = set_header(&mut headers, name, value.expose()) {
+                tracing::error!(tenant = %self.tenant, name, error = format!("{error:#}"), "a header of remote_write_headers is left out");
+            }
+        }
+        if self.names_tenant && self.tenant.as_str() != SINGLE_TENANT && !headers.contains_key("x-scope-orgid") {
+            let _ = set_header(&mut headers, "x-scope-orgid", self.tenant.as_str());
+        }
+        let mut request = self
+            .client
+            .post(url)
+            .timeout(self.target.timeout)
+            .header("content-encoding", "snappy")
+            .header("content-type", "application/x-protobuf")
+            .header("x-prometheus-remote-write-version", "0.1.0")
+            .headers(headers)
+            .body(body);
+        if let Some((user, password)) = &self.target.basic_auth {
+            request = request.basic_auth(user, Some(password));
+        }
+        let answer = request.send().await.map_err(|error| retry(Chain(&error).to_string(), Duration::ZERO))?;
+        let status = answer.status();
+        if status.is_success() {
+            return Ok(());
+        }
+        let after = answer.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
+        let after = after.map_or(Duration::ZERO, Duration::from_secs).min(RETRY_AFTER_MAX);
+        let body = answer.text().await.unwrap_or_default();
+        let body = body.trim().chars().take(300).collect::<String>();
+        if status.as_u16() == 429 && self.target.retries_429 || status.is_server_error() {
+            return Err(retry(format!("status {status}: {body}"), after));
+        }
+        Err(SendError::Refused { url: url.clone(), status: status.as_u16(), body })
+    }
+
+    fn show_pending(&self) {
+        let labels = [("tenant", self.tenant.to_string()), ("url", self.target.url.clone())];
+        metrics::gauge!(SAMPLES_PENDING.name, &labels).set(self.backlog.series() as f64);
+    }
+
+    fn count(&self, name: &'static str, series: u64) {
+        let labels = [("tenant", self.tenant.to_string()), ("url", self.target.url.clone())];
+        metrics::counter!(name, &labels).increment(series);
+    }
+}

@@ -1,0 +1,245 @@
+//! The service-graphs processor: who calls whom, how often, how long it takes, and how often it fails.
+//!
+//! Source: docs/facts/components.md, "Service graphs".
+
+use std::sync::Arc;
+
+use crate::edges::{Connection, Edge, EdgeKey, Edges, Side};
+use crate::filter::Filter;
+use crate::histogram::{HistogramShape, Observation};
+use crate::labels::{LabelSet, label_name};
+use crate::options::ServiceGraphOptions;
+use crate::registry::{Metric, Registry};
+use crate::spans::{MeasuredResource, MeasuredSpan};
+
+const OWN_LABELS: &[&str] = &["client", "server", "connection_type", "virtual_node"];
+
+/// OTLP's numbers of the kinds that have another side.
+const KIND_SERVER: u64 = 2;
+const KIND_CLIENT: u64 = 3;
+const KIND_PRODUCER: u64 = 4;
+const KIND_CONSUMER: u64 = 5;
+
+/// What became of spans and edges since it was asked last.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Account {
+    pub(crate) edges: u64,
+    pub(crate) expired_edges: u64,
+    pub(crate) dropped_spans: u64,
+}
+
+/// Pairs the two sides of each call.
+#[derive(Debug)]
+pub(crate) struct ServiceGraphs {
+    options: ServiceGraphOptions,
+    filter: Filter,
+    shape: Arc<HistogramShape>,
+    /// One of each dimension, or with prefixes two: the client's and the server's.
+    dimension_labels: Vec<String>,
+    edges: Edges,
+    account: Account,
+}
+
+impl ServiceGraphs {
+    pub(crate) fn new(options: ServiceGraphOptions) -> Self {
+        Self {
+            filter: Filter::new(&options.filter_policies),
+            shape: Arc::new(options.shape.clone()),
+            dimension_labels: dimension_labels(&options),
+            options,
+            edges: Edges::default(),
+            account: Account::default(),
+        }
+    }
+
+    /// Takes other options. What waits goes on waiting. True if series have other labels from now on.
+    pub(crate) fn change(&mut self, options: ServiceGraphOptions) -> bool {
+        let labels = dimension_labels(&options);
+        let is_other = labels != self.dimension_labels || options.virtual_node_label != self.options.virtual_node_label;
+        if is_other {
+            self.edges.forget_dimensions();
+        }
+        if *self.shape != options.shape {
+            self.shape = Arc::new(options.shape.clone());
+        }
+        self.dimension_labels = labels;
+        self.filter = Filter::new(&options.filter_policies);
+        self.options = options;
+        is_other
+    }
+
+    pub(crate) fn options(&self) -> &ServiceGraphOptions {
+        &self.options
+    }
+
+    /// What happened since the last call.
+    pub(crate) fn take_account(&mut self) -> Account {
+        std::mem::take(&mut self.account)
+    }
+
+    /// Looks at a span: its other side may wait already.
+    pub(crate) fn observe(
+        &mut self,
+        registry: &mut Registry,
+        labels: &mut LabelSet,
+        resource: &MeasuredResource<'_>,
+        span: &MeasuredSpan<'_>,
+        now_unix_nanos: u64,
+    ) {
+        let side = match span.kind {
+            KIND_CLIENT | KIND_PRODUCER => Side::Client,
+            KIND_SERVER | KIND_CONSUMER => Side::Server,
+            _ => return,
+        };
+        let Some(service) = resource.attributes.text("service.name") else { return };
+        if !self.filter.passes(resource, span) {
+            return;
+        }
+        // A root has no other side that could come.
+        let key = match side {
+            Side::Client => Some((span.trace, span.id)),
+            Side::Server => span.parent.map(|parent| (span.trace, parent)),
+        };
+        let waiting = key.and_then(|key| self.edges.take(&key));
+        let (mut edge, since) = waiting.map_or_else(|| (Edge::default(), None), |(edge, since)| (edge, Some(since)));
+        self.fill(&mut edge, side, service, resource, span);
+        let Some(key) = key else {
+            // A service without spans has called, or somebody outside.
+            let caller = if edge.peer.is_empty() { "user".to_owned() } else { std::mem::take(&mut edge.peer) };
+            (edge.client, edge.connection) = (caller, Connection::Virtual);
+            return self.emit(registry, labels, &edge, Some(Side::Client), (span.trace, span.id), now_unix_nanos);
+        };
+        if edge.is_complete() {
+            self.emit(registry, labels, &edge, None, key, now_unix_nanos);
+        } else if !self.edges.put(key, edge, since, now_unix_nanos, self.options.edges_max) {
+            self.account.dropped_spans += 1;
+        }
+    }
+
+    /// Ends the waiting of edges whose other side did not come.
+    pub(crate) fn expire(&mut self, registry: &mut Registry, labels: &mut LabelSet, now_unix_nanos: u64) {
+        let before = now_unix_nanos.saturating_sub(self.options.wait_nanos);
+        while let Some((key, mut edge)) = self.edges.expired(before) {
+            if edge.server.is_empty() && !edge.peer.is_empty() {
+                (edge.server, edge.connection) = (std::mem::take(&mut edge.peer), Connection::Virtual);
+                self.emit(registry, labels, &edge, Some(Side::Server), key, now_unix_nanos);
+            } else {
+                self.account.expired_edges += 1;
+            }
+        }
+    }
+
+    /// What one side knows of a call.
+    fn fill(&self, edge: &mut Edge, side: Side, service: &str, resource: &MeasuredResource<'_>, span: &MeasuredSpan<'_>) {
+        edge.connection = match span.kind {
+            KIND_PRODUCER | KIND_CONSUMER => Connection::Messaging,
+            _ => Connection::Call,
+        };
+        edge.is_failed |= span.is_failed();
+        edge.weight = span.weight(&self.options.multiplier_key, resource);
+        if let Some(peer) = self.options.peer_attributes.iter().find_map(|key| span.attributes.text(key)) {
+            peer.clone_into(&mut edge.peer);
+        }
+        let offset = match side {
+            Side::Client => {
+                service.clone_into(&mut edge.client);
+                edge.client_seconds = span.duration_seconds();
+                edge.client_end_unix_nanos = span.end_unix_nanos;
+                0
+            }
+            Side::Server => {
+                service.clone_into(&mut edge.server);
+                edge.server_seconds = span.duration_seconds();
+                edge.server_start_unix_nanos = span.start_unix_nanos;
+                usize::from(self.options.prefixed)
+            }
+        };
+        let sides = 1 + usize::from(self.options.prefixed);
+        for (number, key) in self.options.dimensions.iter().enumerate() {
+            if let Some(value) = span.dimension(key, resource) {
+                edge.set_dimension(number * sides + offset, value.to_string());
+            }
+        }
+        // A database has no spans of its own: nobody has to be waited for.
+        if side == Side::Client
+            && let Some(database) = self.options.database_attributes.iter().find_map(|key| span.attributes.text(key))
+        {
+            edge.connection = Connection::Database;
+            edge.server = database_name(span, database);
+            edge.server_seconds = edge.client_seconds;
+        }
+    }
+
+    fn emit(
+        &mut self,
+        registry: &mut Registry,
+        labels: &mut LabelSet,
+        edge: &Edge,
+        virtual_side: Option<Side>,
+        (trace, _): EdgeKey,
+        now_unix_nanos: u64,
+    ) {
+        self.account.edges += 1;
+        labels.clear();
+        labels.push("client", &edge.client);
+        labels.push("server", &edge.server);
+        let connection = match edge.connection {
+            Connection::Call => "",
+            Connection::Messaging => "messaging_system",
+            Connection::Database => "database",
+            Connection::Virtual => "virtual_node",
+        };
+        labels.push("connection_type", connection);
+        if self.options.virtual_node_label {
+            let side = match virtual_side {
+                Some(Side::Client) => "client",
+                Some(Side::Server) => "server",
+                None => "",
+            };
+            labels.push("virtual_node", side);
+        }
+        for (number, value) in &edge.dimensions {
+            if let Some(label) = self.dimension_labels.get(*number) {
+                labels.push(label, value);
+            }
+        }
+        let entity = registry.entity(labels, 1, now_unix_nanos);
+        registry.add(entity, Metric::Requests, edge.weight);
+        if edge.is_failed {
+            registry.add(entity, Metric::FailedRequests, edge.weight);
+        }
+        let observation = |seconds: f64| Observation { seconds, weight: edge.weight, trace, unix_nanos: now_unix_nanos };
+        registry.observe(entity, Metric::ServerSeconds, &self.shape, observation(edge.server_seconds));
+        registry.observe(entity, Metric::ClientSeconds, &self.shape, observation(edge.client_seconds));
+        if self.options.messaging_latency && edge.connection == Connection::Messaging {
+            // Clocks of two machines may say that it came before it was sent.
+            let nanos = edge.server_start_unix_nanos.saturating_sub(edge.client_end_unix_nanos);
+            if nanos > 0 {
+                registry.observe(entity, Metric::MessagingSeconds, &self.shape, observation(nanos as f64 / 1e9));
+            }
+        }
+    }
+}
+
+/// The name of a database's node.
+fn database_name(span: &MeasuredSpan<'_>, database: &str) -> String {
+    if let Some(name) = span.attributes.text("peer.service").or_else(|| span.attributes.text("server.address")) {
+        return name.to_owned();
+    }
+    match (span.attributes.text("network.peer.address"), span.attributes.get("network.peer.port")) {
+        (Some(address), Some(port)) => format!("{address}:{port}"),
+        (Some(address), None) => address.to_owned(),
+        (None, _) => database.to_owned(),
+    }
+}
+
+fn dimension_labels(options: &ServiceGraphOptions) -> Vec<String> {
+    let labels = options.dimensions.iter().flat_map(|key| {
+        let prefixes: &[&str] = if options.prefixed { &["client_", "server_"] } else { &[""] };
+        prefixes.iter().map(move |prefix| label_name(&format!("{prefix}{key}"), OWN_LABELS))
+    });
+    labels.collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,193 @@
+//! One tenant: its series, and the processors that make them, which follow its limits while they run.
+
+use std::sync::Arc;
+
+use vivace_config::{Limits, MetricsGenerator};
+use vivace_core::wire::WireError;
+
+use crate::host_info;
+use crate::labels::LabelSet;
+use crate::options::{HostInfoOptions, ProcessorOptions};
+use crate::registry::{Metric, Registry, RegistryLimits};
+use crate::service_graphs::ServiceGraphs;
+use crate::span_metrics::SpanMetrics;
+use crate::spans::measure;
+
+/// What happened to one push.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Accounted {
+    pub(crate) spans: u64,
+    /// Spans that ended too far from now.
+    pub(crate) outside_slack: u64,
+    /// Spans that are broken inside.
+    pub(crate) unreadable: u64,
+    /// Spans that a policy of span metrics leaves out.
+    pub(crate) filtered: u64,
+}
+
+/// A tenant's series and processors.
+#[derive(Debug)]
+pub(crate) struct Tenant {
+    pub(crate) registry: Registry,
+    labels: LabelSet,
+    /// Those that the options below were made of.
+    limits: Option<Arc<Limits>>,
+    span_metrics: Option<SpanMetrics>,
+    pub(crate) service_graphs: Option<ServiceGraphs>,
+    host_info: Option<HostInfoOptions>,
+}
+
+impl Tenant {
+    /// One without processors; its series have the constant labels.
+    pub(crate) fn new(section: &MetricsGenerator, constant_labels: Vec<(String, String)>) -> Self {
+        let names = constant_labels.iter().filter(|(_, value)| !value.is_empty()).map(|(name, _)| name.clone()).collect();
+        let keys = &section.registry;
+        Self {
+            registry: Registry::new(RegistryLimits::default(), constant_labels),
+            labels: LabelSet::new(keys.max_label_name_length, keys.max_label_value_length, names),
+            limits: None,
+            span_metrics: None,
+            service_graphs: None,
+            host_info: None,
+        }
+    }
+
+    /// Follows the limits. A processor that stays as it was keeps its series; of one that makes other labels, or is gone, they end.
+    pub(crate) fn follow(&mut self, section: &MetricsGenerator, limits: &Arc<Limits>) {
+        if self.limits.as_ref().is_some_and(|known| Arc::ptr_eq(known, limits)) {
+            return;
+        }
+        self.limits = Some(limits.clone());
+        self.registry.set_limits(registry_limits(section, limits));
+        let wanted = ProcessorOptions::new(&section.processor, &limits.metrics_generator);
+        self.change_span_metrics(wanted.span_metrics);
+        self.change_service_graphs(wanted.service_graphs);
+        if self.host_info != wanted.host_info {
+            self.registry.end(|metric| metric == Metric::HostInfo);
+            if let Some(options) = &wanted.host_info {
+                options.metric_name.clone_into(&mut self.registry.host_info_name);
+            }
+            self.host_info = wanted.host_info;
+        }
+    }
+
+    /// Names of the processors and whether they run.
+    pub(crate) fn processors(&self) -> [(&'static str, bool); 3] {
+        [
+            ("span-metrics", self.span_metrics.is_some()),
+            ("service-graphs", self.service_graphs.is_some()),
+            ("host-info", self.host_info.is_some()),
+        ]
+    }
+
+    /// Counts the spans of one push that ended within `slack_nanos` of now.
+    ///
+    /// # Errors
+    /// The payload is no `TracesData`; spans before the broken place are counted. A span that is broken inside is left out alone.
+    pub(crate) fn push(&mut self, traces_data: &[u8], now_unix_nanos: u64, slack_nanos: u64) -> Result<Accounted, WireError> {
+        let Self { registry, labels, span_metrics, service_graphs, host_info, .. } = self;
+        let needs_attributes = service_graphs.is_some() || span_metrics.as_ref().is_some_and(SpanMetrics::needs_attributes);
+        let mut accounted = Accounted::default();
+        let mut entered = None;
+        accounted.unreadable = measure(traces_data, needs_attributes, |resource, span| {
+            accounted.spans += 1;
+            if span.end_unix_nanos.abs_diff(now_unix_nanos) > slack_nanos {
+                accounted.outside_slack += 1;
+                return;
+            }
+            if entered.replace(resource.index) != Some(resource.index) {
+                if let Some(span_metrics) = span_metrics {
+                    span_metrics.enter(registry, labels, resource, now_unix_nanos);
+                }
+                if let Some(options) = host_info {
+                    host_info::observe(options, registry, labels, resource, now_unix_nanos);
+                }
+            }
+            if let Some(span_metrics) = span_metrics
+                && !span_metrics.observe(registry, labels, resource, span, now_unix_nanos)
+            {
+                accounted.filtered += 1;
+            }
+            if let Some(graphs) = service_graphs {
+                graphs.observe(registry, labels, resource, span, now_unix_nanos);
+            }
+        })?;
+        accounted.spans += accounted.unreadable;
+        self.expire(now_unix_nanos);
+        Ok(accounted)
+    }
+
+    /// Ends the waiting of calls whose other side did not come.
+    pub(crate) fn expire(&mut self, now_unix_nanos: u64) {
+        if let Some(graphs) = &mut self.service_graphs {
+            graphs.expire(&mut self.registry, &mut self.labels, now_unix_nanos);
+        }
+    }
+
+    fn change_span_metrics(&mut self, wanted: Option<crate::options::SpanMetricsOptions>) {
+        let Some(options) = wanted else {
+            if self.span_metrics.take().is_some() {
+                self.registry.end(is_of_spans);
+            }
+            return;
+        };
+        let Some(running) = &mut self.span_metrics else {
+            self.span_metrics = Some(SpanMetrics::new(options));
+            return;
+        };
+        if *running.options() == options {
+            return;
+        }
+        let (count, latency, size, target_info) = (options.count, options.latency, options.size, options.target_info);
+        let are_others = running.change(options);
+        self.registry.end(|metric| {
+            let is_made = match metric {
+                Metric::Calls => count,
+                Metric::Latency => latency,
+                Metric::Size => size,
+                Metric::TargetInfo => target_info,
+                _ => return false,
+            };
+            are_others || !is_made
+        });
+    }
+
+    fn change_service_graphs(&mut self, wanted: Option<crate::options::ServiceGraphOptions>) {
+        let Some(options) = wanted else {
+            if self.service_graphs.take().is_some() {
+                self.registry.end(is_of_graphs);
+            }
+            return;
+        };
+        let Some(running) = &mut self.service_graphs else {
+            self.service_graphs = Some(ServiceGraphs::new(options));
+            return;
+        };
+        if *running.options() == options {
+            return;
+        }
+        let messaging = options.messaging_latency;
+        let are_others = running.change(options);
+        self.registry.end(|metric| is_of_graphs(metric) && (are_others || metric == Metric::MessagingSeconds && !messaging));
+    }
+}
+
+fn is_of_spans(metric: Metric) -> bool {
+    matches!(metric, Metric::Calls | Metric::Latency | Metric::Size | Metric::TargetInfo)
+}
+
+fn is_of_graphs(metric: Metric) -> bool {
+    matches!(metric, Metric::Requests | Metric::FailedRequests | Metric::ServerSeconds | Metric::ClientSeconds | Metric::MessagingSeconds)
+}
+
+/// One of the two counts, as the configuration says.
+fn registry_limits(section: &MetricsGenerator, limits: &Limits) -> RegistryLimits {
+    let (series_max, entities_max) = (limits.metrics_generator.max_active_series, limits.metrics_generator.max_active_entities);
+    match section.limiter_type {
+        vivace_config::LimiterType::Series => RegistryLimits { series_max, entities_max: 0 },
+        vivace_config::LimiterType::Entity => RegistryLimits { series_max: 0, entities_max },
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,183 @@
+//! What a tenant's spans become, and what changes when its limits do.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use prost::Message;
+use vivace_config::Config;
+use vivace_testkit::{TraceBuilder, attribute};
+
+use super::*;
+use crate::collection::Collection;
+
+const NOW: u64 = 1_700_000_000_000_000_000;
+const SLACK: u64 = 30_000_000_000;
+
+struct Running {
+    tenant: Tenant,
+    section: MetricsGenerator,
+    collected: u64,
+}
+
+impl Running {
+    fn new(processor: &str, limits: &str) -> Self {
+        let (section, limits) = keys(processor, limits);
+        let mut tenant = Tenant::new(&section, Vec::new());
+        tenant.follow(&section, &limits);
+        Self { tenant, section, collected: 0 }
+    }
+
+    fn follow(&mut self, limits: &str) {
+        self.tenant.follow(&self.section, &keys("", limits).1);
+    }
+
+    fn push(&mut self, trace: TraceBuilder) -> Accounted {
+        self.tenant.push(&trace.build().encode_to_vec(), NOW, SLACK).expect("valid")
+    }
+
+    /// Last values by name and labels; what has ended is NaN.
+    fn series(&mut self) -> BTreeMap<String, f64> {
+        self.collected += 1;
+        let now = NOW + self.collected * 1_000_000;
+        let mut collection = Collection::new(&mut self.tenant.registry, now, 0, "", 100);
+        let parts = std::iter::from_fn(|| collection.part(&mut self.tenant.registry));
+        let shown = parts.flatten().map(|series| {
+            let labels = series.labels.iter().filter(|label| label.name != "__name__");
+            let labels: Vec<String> = labels.map(|label| format!("{}={}", label.name, label.value)).collect();
+            let name = &series.labels.iter().find(|label| label.name == "__name__").expect("a name").value;
+            let value = series.samples.last().map_or(f64::INFINITY, |sample| sample.value);
+            (format!("{name}{{{}}}", labels.join(",")), value)
+        });
+        shown.collect()
+    }
+}
+
+fn keys(processor: &str, limits: &str) -> (MetricsGenerator, Arc<Limits>) {
+    let text = format!("metrics_generator: {{processor: {{{processor}}}}}\noverrides: {{defaults: {{metrics_generator: {{{limits}}}}}}}");
+    let (config, _) = Config::parse(&text, "t").expect("it is right");
+    (config.metrics_generator, Arc::new(config.overrides.defaults))
+}
+
+fn trace() -> TraceBuilder {
+    TraceBuilder::new(7, "shop", NOW).span("pay", &[attribute("http.method", "POST")]).span("store", &[]).failed("full")
+}
+
+fn names(series: &BTreeMap<String, f64>) -> Vec<&str> {
+    let names: BTreeSet<&str> = series.keys().filter_map(|key| key.split('{').next()).collect();
+    names.into_iter().collect()
+}
+
+const PAY: &str = "service=shop,span_kind=SPAN_KIND_SERVER,span_name=pay,status_code=STATUS_CODE_UNSET";
+const STORE: &str = "service=shop,span_kind=SPAN_KIND_INTERNAL,span_name=store,status_code=STATUS_CODE_ERROR";
+
+#[test]
+fn spans_become_calls_latency_and_size() {
+    let mut tenant = Running::new("span_metrics: {histogram_buckets: [0.002, 0.016, 0.1]}", "processors: [span-metrics]");
+    assert_eq!(tenant.push(trace()), Accounted { spans: 2, ..Accounted::default() });
+    let series = tenant.series();
+    let value = |name: &str, labels: &str| *series.get(&format!("{name}{{{labels}}}")).unwrap_or_else(|| panic!("no {name} {labels}"));
+    assert_eq!(value("traces_spanmetrics_calls_total", PAY), 1.0);
+    assert_eq!(value("traces_spanmetrics_latency_bucket", &format!("le=0.002,{PAY}")), 0.0);
+    assert_eq!(value("traces_spanmetrics_latency_bucket", &format!("le=0.016,{PAY}")), 1.0);
+    assert_eq!(value("traces_spanmetrics_latency_bucket", &format!("le=+Inf,{PAY}")), 1.0);
+    assert_eq!(value("traces_spanmetrics_latency_sum", STORE), 0.01);
+    assert!(value("traces_spanmetrics_size_total", STORE) > 40.0);
+    assert_eq!(series.len(), 2 * 8);
+}
+
+#[test]
+fn attributes_become_labels_of_their_own_or_together() {
+    let keys = "span_metrics: {dimensions: [http.method, service, none], intrinsic_dimensions: {service: false, span_kind: false, status_code: false}, \
+                dimension_mappings: [{name: what, source_labels: [service.name, none, http.method], join: /}]}";
+    let mut tenant = Running::new(keys, "processors: [span-metrics-count]");
+    tenant.push(trace());
+    let want = ["{http_method=POST,span_name=pay,what=shop/POST}", "{span_name=store,what=shop}"];
+    assert_eq!(tenant.series().into_keys().collect::<Vec<_>>(), want.map(|labels| format!("traces_spanmetrics_calls_total{labels}")));
+}
+
+#[test]
+fn targets_are_described() {
+    let keys = "span_metrics: {enable_target_info: true, target_info_excluded_dimensions: [telemetry.sdk.name]}";
+    let mut tenant = Running::new(keys, "processors: [span-metrics-count]");
+    let mut data = trace().build();
+    let own = [("service.namespace", "eu"), ("service.instance.id", "pod-1"), ("job", "x"), ("1st", "x"), ("telemetry.sdk.name", "rust")];
+    let resource = data.resource_spans[0].resource.as_mut().expect("a resource");
+    resource.attributes.extend(own.map(|(key, value)| attribute(key, value)));
+    tenant.tenant.push(&data.encode_to_vec(), NOW, SLACK).expect("valid");
+    let series = tenant.series();
+    assert_eq!(series["traces_target_info{__job=x,instance=pod-1,job=eu/shop}"], 1.0);
+    assert_eq!(series.len(), 3, "of two spans, and the target: {series:?}");
+    assert!(series.keys().all(|key| key.contains("instance=pod-1") && key.contains("job=eu/shop")));
+}
+
+#[test]
+fn hosts_are_named() {
+    let mut tenant = Running::new("host_info: {host_identifiers: [host.id, service.name]}", "processors: [host-info]");
+    tenant.push(trace());
+    assert_eq!(tenant.series().into_keys().collect::<Vec<_>>(), ["traces_host_info{grafana_host_id=shop,host_source=service.name}"]);
+}
+
+#[test]
+fn spans_far_from_now_are_left_out_of_everything() {
+    let mut tenant = Running::new("", "processors: [span-metrics, service-graphs, host-info]");
+    let accounted = tenant.push(TraceBuilder::new(7, "shop", NOW - 2 * SLACK).span("pay", &[]));
+    assert_eq!(accounted, Accounted { spans: 1, outside_slack: 1, ..Accounted::default() });
+    tenant.tenant.expire(u64::MAX);
+    assert_eq!(tenant.series(), BTreeMap::new());
+}
+
+#[test]
+fn what_a_policy_leaves_out_is_counted() {
+    let keys = "span_metrics: {filter_policies: [{include: {match_type: strict, attributes: [{key: kind, value: SPAN_KIND_SERVER}]}}]}";
+    let mut tenant = Running::new(keys, "processors: [span-metrics]");
+    assert_eq!(tenant.push(trace()), Accounted { spans: 2, filtered: 1, ..Accounted::default() });
+    assert!(tenant.series().keys().all(|key| key.contains("span_name=pay")));
+}
+
+#[test]
+fn other_limits_leave_alone_what_stays_the_same() {
+    let mut tenant = Running::new("", "processors: [span-metrics, service-graphs, host-info]");
+    tenant.push(trace());
+    let before = tenant.series();
+    assert!(names(&before).contains(&"traces_service_graph_request_total"));
+
+    tenant.follow("processors: [span-metrics-count, service-graphs], max_active_series: 1000");
+    let series = tenant.series();
+    let (ended, living): (BTreeMap<_, _>, BTreeMap<_, _>) = series.into_iter().partition(|(_, value)| value.is_nan());
+    assert!(names(&ended).iter().all(|name| name.starts_with("traces_spanmetrics_latency") || *name == "traces_spanmetrics_size_total"));
+    assert_eq!(ended.len(), 2 * (17 + 1), "each once");
+    assert!(living.iter().all(|(key, value)| before[key] == *value), "counts go on: {living:?}");
+
+    tenant.follow("processors: [service-graphs], processor: {service_graphs: {dimensions: [http.method]}}");
+    tenant.push(trace());
+    let (ended, living): (BTreeMap<_, _>, BTreeMap<_, _>) = tenant.series().into_iter().partition(|(_, value)| value.is_nan());
+    assert!(ended.contains_key("traces_service_graph_request_total{client=user,connection_type=virtual_node,server=shop}"));
+    let now = "traces_service_graph_request_total{client=user,connection_type=virtual_node,http_method=POST,server=shop}";
+    assert_eq!(living[now], 1.0);
+    tenant.follow("processors: []");
+    assert!(tenant.series().values().all(|value| value.is_nan()));
+    assert_eq!(tenant.series(), BTreeMap::new(), "it is said once");
+    assert_eq!(tenant.tenant.registry.active_series(), 0);
+}
+
+#[test]
+fn text_that_is_no_utf8_is_mended_and_a_broken_span_is_left_out_alone() {
+    let trace = TraceBuilder::new(7, "shop", NOW).span("p??", &[]).span("broken", &[attribute("a", "b")]).span("good", &[]).failed("full");
+    let mut bytes = trace.build().encode_to_vec();
+    let at = |bytes: &[u8], text: &[u8]| bytes.windows(text.len()).position(|window| window == text).expect("there");
+    let name = at(&bytes, b"p??");
+    bytes[name + 1..name + 3].fill(0xff);
+    // The attribute's value is longer than the attribute.
+    let value = at(&bytes, &[0x12, 3, 0x0a, 1, b'b']);
+    bytes[value + 1] = 0x7f;
+    let mut tenant = Running::new("span_metrics: {dimensions: [a]}", "processors: [span-metrics-count]");
+    let accounted = tenant.tenant.push(&bytes, NOW, SLACK).expect("still a message");
+    assert_eq!(accounted, Accounted { spans: 3, ..Accounted::default() });
+    let series = tenant.series();
+    for name in ["broken", "good", "p\u{fffd}\u{fffd}"] {
+        assert!(series.keys().any(|key| key.contains(&format!("span_name={name},"))), "no {name} in {series:?}");
+    }
+    let status = at(&bytes, &[0x12, 4, b'f', b'u', b'l', b'l']);
+    bytes[status + 1] = 0x7f;
+    let accounted = tenant.tenant.push(&bytes, NOW, SLACK).expect("still a message");
+    assert_eq!(accounted, Accounted { spans: 3, unreadable: 1, ..Accounted::default() });
+}

@@ -1,0 +1,5 @@
+//! The metrics-generator by its gRPC door and what a receiver of remote writes gets.
+
+mod receiver;
+mod remote_write;
+mod running;
