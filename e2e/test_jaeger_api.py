@@ -314,6 +314,36 @@ def test_a_single_binary_serves_them_by_itself(all_in_one):
     assert one.program.stop() == 0
 
 
+def test_zipkins_clients_send_to_the_port_they_read_from(tmp_path, programs):
+    """9411 is one port, of the receiver and of the query API."""
+    one = harness.AllInOne(tmp_path)
+    (port,) = harness.free_ports(1)
+    receivers = f"  receivers:\n    zipkin: {{endpoint: 127.0.0.1:{port}}}"
+    config = one.default_config(f"query_frontend: {{zipkin: {{enabled: true, http_listen_port: {port}}}}}\n")
+    (tmp_path / "vivace.yaml").write_text(config.replace("  receivers:", receivers, 1))
+    programs.append(one.program)
+    one.start()
+    zipkin, trace_id = f"http://127.0.0.1:{port}", "463ac35c9f6413ad48485a3953bb6124"
+    span = {
+        "traceId": trace_id,
+        "id": "a2fb4a1d1a96d312",
+        "name": "get",
+        "kind": "SERVER",
+        "timestamp": int(time.time() * 1e6),
+        "duration": 1500,
+        "localEndpoint": {"serviceName": "frontend"},
+        "tags": {"http.path": "/api"},
+    }
+    posted = http(f"{zipkin}/api/v2/spans", data=json.dumps([span]).encode(), content_type="application/json")
+    assert posted.status == 202, posted
+    (found,) = get(zipkin, f"/api/v2/trace/{trace_id}").json()
+    for key in ("traceId", "id", "name", "kind", "timestamp", "duration", "localEndpoint"):
+        assert found[key] == span[key], found
+    assert found["tags"]["http.path"] == "/api"
+    assert get(zipkin, "/api/v2/spans", {"serviceName": "frontend"}).json() == ["get"]
+    assert get(zipkin, "/api/v2/traces", {"serviceName": "frontend", "spanName": "get"}).json() == [[found]]
+
+
 def test_browsers_of_this_machine_may_ask(one):
     """Grafana's data source with `access: browser`."""
     asks = {"Origin": "http://localhost:3000", "Access_Control_Request_Method": "GET", "Access_Control_Request_Headers": "content-type"}

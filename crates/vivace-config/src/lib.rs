@@ -208,17 +208,8 @@ impl Config {
     /// Whether this process has a receiver of any kind on a TCP port.
     #[must_use]
     pub fn receiver_has(&self, port: u16) -> bool {
-        let receivers = &self.distributor.receivers;
-        let otlp = receivers.otlp.iter().flat_map(|receiver| {
-            let OtlpProtocols { grpc, http } = &receiver.protocols;
-            [grpc.as_ref().map(|grpc| &grpc.endpoint), http.as_ref().map(|http| &http.endpoint)]
-        });
-        let jaeger = receivers.jaeger.iter().flat_map(|receiver| {
-            let JaegerProtocols { grpc, thrift_http, .. } = &receiver.protocols;
-            [grpc.as_ref().map(|grpc| &grpc.endpoint), thrift_http.as_ref().map(|http| &http.endpoint)]
-        });
-        self.zipkin_receiver_has(port)
-            || self.target.includes(Target::Distributor) && otlp.chain(jaeger).flatten().any(|endpoint| port_of(endpoint) == Some(port))
+        let mut endpoints = self.distributor.receivers.endpoints().into_iter();
+        self.target.includes(Target::Distributor) && endpoints.any(|endpoint| !endpoint.is_udp && port_of(endpoint.address) == Some(port))
     }
 
     /// Reads a file's text over the defaults. Relations that depend on the target are checked by [`Config::load`] only.
