@@ -207,7 +207,7 @@ def test_vivace_accepts_the_configuration(case, tmp_path):
             said = verified.stdout + verified.stderr
             if file and file.stem == "tls":
                 # Rendered all the same, for the day that Vivace speaks TLS.
-                assert verified.returncode == 1 and "server.http_tls_config: is not supported yet" in said, said
+                assert verified.returncode == 1 and "server.grpc_tls_config: is not supported yet" in said, said
                 continue
             assert "did you mean" not in said, said
             remarks = [
@@ -605,12 +605,34 @@ def test_notes_speak_of_what_was_set(tmp_path):
         assert "Without effect" not in charts.notes(chart, tmp_path / "defaults")
     assert "jaeger" not in charts.config(charts.render(SINGLE))
     said = charts.notes(SINGLE, tmp_path / "single", "{}", values_file("text", SINGLE))
-    assert "tempo.receivers.jaeger" in said
+    assert "tempo.receivers.opencensus" in said
     processors = "[span-metrics, service-graphs, local-blocks, host-info]"
     said = charts.notes(SINGLE, tmp_path / "graphs", f"{{tempo: {{overrides: {{defaults: {{metrics_generator: {{processors: {processors}}}}}}}}}}}")
     assert "Without effect" not in said
     said = charts.notes(DISTRIBUTED, tmp_path / "generator", "{memcached: {replicas: 3}}", values_file("generator"))
     assert "memcached" in said and "service-graphs" not in said and "span-metrics" not in said
+
+
+def test_jaegers_query_api_is_served_where_tempo_query_stood(tmp_path):
+    """By the processes themselves: no second container, and the port's old name."""
+    objects = charts.render(DISTRIBUTED, values="{queryFrontend: {query: {enabled: true}, ingress: {enabled: true}}}")
+    assert yaml.safe_load(charts.config(objects))["query_frontend"]["jaeger"] == {"enabled": True}
+    assert "jaeger" not in yaml.safe_load(charts.config(charts.render(DISTRIBUTED)))["query_frontend"]
+    pod = charts.find(objects, "Deployment", "tempo-query-frontend")["spec"]["template"]["spec"]
+    assert len(pod["containers"]) == 1
+    assert {port["name"]: port["containerPort"] for port in pod["containers"][0]["ports"]}["jaeger-ui"] == 16686
+    for service in ("tempo-query-frontend", "tempo-query-frontend-discovery"):
+        assert {"tempo-query-jaeger-ui": 16686, "tempo-query-jaeger-grpc": 16685}.items() <= ports(objects, service).items()
+    mine = "{queryFrontend: {query: {enabled: true}}, tempo: {structuredConfig: {query_frontend: {jaeger: {services_query_duration: 1h}}}}}"
+    config = yaml.safe_load(charts.config(charts.render(DISTRIBUTED, values=mine)))
+    assert config["query_frontend"]["jaeger"] == {"enabled": True, "services_query_duration": "1h"}
+
+    objects = charts.render(SINGLE, values="{tempoQuery: {enabled: true, service: {port: 8080}}}")
+    assert ports(objects, "tempo")["tempo-query-jaeger-ui"] == 8080
+    pod = charts.find(objects, "StatefulSet", "tempo")["spec"]["template"]["spec"]
+    assert len(pod["containers"]) == 1 and {"jaeger-ui", "jaeger-grpc"} <= {port.get("name") for port in pod["containers"][0]["ports"]}
+    said = charts.notes(DISTRIBUTED, tmp_path, "{queryFrontend: {query: {enabled: true, extraArgs: [-a]}}}")
+    assert "queryFrontend.query, but for enabled" in said
 
 
 def test_what_the_reference_does_not_read_is_not_passed_on(tmp_path):

@@ -25,13 +25,13 @@ REFUSED = {
     "server-tls": ("server:\n  http_tls_config: {cert_file: /c, key_file: /k}\n", "server.http_tls_config.cert_file: cannot read \"/c\""),
     "receiver-tls": (
         "distributor: {receivers: {otlp: {protocols: {grpc: {\n  tls: {cert_file: /c, key_file: /k}}}}}}\n",
-        "line 2: distributor.receivers.otlp.protocols.grpc.tls: is not supported yet",
+        'distributor.receivers.otlp.protocols.grpc.tls.cert_file: cannot read "/c"',
     ),
     "memberlist-tls": ("memberlist:\n  tls_enabled: true\n", "line 2: memberlist.tls_enabled: is not supported yet"),
     "prefix": ("\nhttp_api_prefix: tempo\n", "line 2: http_api_prefix: expected a path that starts with /"),
     "nothing-received": (
-        "distributor:\n  receivers: {zipkin: {endpoint: '127.0.0.1:9411'}}\n",
-        "line 2: distributor.receivers: names only receivers that Vivace does not have yet",
+        "distributor:\n  receivers: {opencensus: {endpoint: '127.0.0.1:55678'}}\n",
+        "line 2: distributor.receivers: names only receivers that Vivace does not have",
     ),
 }
 

@@ -14,6 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = Path(os.environ.get("VIVACE_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vivace")
 REQUIREMENTS = ROOT / "e2e" / "requirements.txt"
+OLD_CLIENTS = ROOT / "e2e" / "old-clients.txt"
 
 # Helm renders the charts; MinIO is what the tutorials run in front of Tempo; telemetrygen is the OpenTelemetry project's own load generator.
 GO_TOOLS = {
@@ -80,16 +81,16 @@ def promtool():
     return prometheus().with_name("promtool")
 
 
-def venv_python():
-    """Path of a Python that has the packages of e2e/requirements.txt."""
-    wanted = REQUIREMENTS.read_bytes()
+def venv_python(requirements=REQUIREMENTS):
+    """Path of a Python that has the packages of e2e/requirements.txt, or of another such file."""
+    wanted = requirements.read_bytes()
     folder = CACHE / f"venv-{hashlib.sha256(wanted).hexdigest()[:12]}"
     marker = folder / "installed"
     if not marker.exists():
-        progress("installing the Python packages of the end-to-end tests (once)")
+        progress(f"installing the Python packages of {requirements.name} (once)")
         shutil.rmtree(folder, ignore_errors=True)
         venv.create(folder, with_pip=True)
-        pip = [folder / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check", "-r", REQUIREMENTS]
+        pip = [folder / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check", "-r", requirements]
         subprocess.run(pip, check=True)
         marker.touch()
     return folder / "bin" / "python"
@@ -100,6 +101,7 @@ def install_all():
         progress(f"{name}: {go_tool(name)}")
     progress(f"prometheus: {prometheus()}")
     progress(f"python: {venv_python()}")
+    progress(f"python of old clients: {venv_python(OLD_CLIENTS)}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-//! Fuzz targets: one function per parser of foreign bytes that belongs to blocks and the log, for queries, and for gossip.
+//! Fuzz targets: one function per parser of foreign bytes that belongs to blocks and the log, for queries, for gossip, and for
+//! what clients send.
 //!
 //! Each takes bytes, does with them what the product would, and returns; a panic, a hang or too much memory is a finding.
 //! `make fuzz` runs them under libFuzzer, `tests/replay.rs` over the kept inputs. See docs/testing.md.
@@ -12,6 +13,7 @@ mod file;
 pub mod footer;
 pub mod gossip;
 mod input;
+pub mod jaeger;
 pub mod log;
 pub mod objects;
 pub mod pages;
@@ -20,6 +22,7 @@ pub mod spans;
 pub mod tenant_index;
 mod thrift;
 pub mod written;
+pub mod zipkin;
 
 /// A target's function.
 pub type Target = fn(&[u8]);
@@ -30,6 +33,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("evaluate", evaluate::run),
     ("footer", footer::run),
     ("gossip", gossip::run),
+    ("jaeger", jaeger::run),
     ("log", log::run),
     ("objects", objects::run),
     ("pages", pages::run),
@@ -37,6 +41,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("spans", spans::run),
     ("tenant_index", tenant_index::run),
     ("written", written::run),
+    ("zipkin", zipkin::run),
 ];
 
 /// What one input may have allocated at a time, bytes. A corrupt object must not take a process down with it.

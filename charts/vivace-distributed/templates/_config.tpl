@@ -15,6 +15,9 @@ The configuration: the text `config` as a template, `tempo.structuredConfig` ove
 {{- fail (printf "tempo.structuredConfig: is not YAML once its templates are filled in: %s" $structured.Error) }}
 {{- end }}
 {{- $config := mergeOverwrite $base $structured }}
+{{- if (default dict .Values.queryFrontend.query).enabled }}
+{{- $config = mergeOverwrite (dict "query_frontend" (dict "jaeger" (dict "enabled" true))) $config }}
+{{- end }}
 {{- /* Charts of old had the tenants' file beside the configuration; here it has a folder of its own. */ -}}
 {{- if and (kindIs "map" $config.overrides) (not .Values.useExternalConfig) (eq (default "" $config.overrides.per_tenant_override_config) "/conf/overrides.yaml") }}
 {{- $_ := set $config.overrides "per_tenant_override_config" "/runtime-config/overrides.yaml" }}

@@ -71,6 +71,14 @@ Pod template of one of Vivace's services: dict "ctx" . "component" "distributor"
   containerPort: {{ include "tempo.memberlistBindPort" .ctx }}
   protocol: UDP
 {{- end }}
+{{- if and (eq .component "query-frontend") (default dict .ctx.Values.queryFrontend.query).enabled }}
+- name: jaeger-ui
+  containerPort: 16686
+  protocol: TCP
+- name: jaeger-grpc
+  containerPort: 16685
+  protocol: TCP
+{{- end }}
 {{- if eq .component "distributor" }}
 {{- range include "tempo.receiverPorts" .ctx | fromJsonArray }}
 - name: {{ .target }}
@@ -172,9 +180,6 @@ spec:
         {{- with $values.extraVolumeMounts }}
         {{- tpl (toYaml .) $ctx | nindent 8 }}
         {{- end }}
-    {{- if and (eq .component "query-frontend") (default dict $values.query).enabled }}
-    {{- include "tempo.queryContainer" . | nindent 4 }}
-    {{- end }}
     {{- with $values.extraContainers }}
     {{- tpl (toYaml .) $ctx | nindent 4 }}
     {{- end }}
@@ -223,42 +228,4 @@ spec:
   tolerations:
     {{- toYaml . | nindent 4 }}
   {{- end }}
-{{- end }}
-
-{{/* Jaeger's storage plugin that asks the query-frontend beside it. */}}
-{{- define "tempo.queryContainer" -}}
-{{- $query := .ctx.Values.queryFrontend.query }}
-- name: tempo-query
-  image: {{ include "tempo.imageReference" (dict "ctx" .ctx "image" $query.image) | quote }}
-  imagePullPolicy: {{ .ctx.Values.tempo.image.pullPolicy }}
-  args:
-    - -config=/conf/tempo-query.yaml
-    {{- range $query.extraArgs }}
-    - {{ toString . | quote }}
-    {{- end }}
-  ports:
-    - name: jaeger-ui
-      containerPort: 16686
-      protocol: TCP
-    - name: jaeger-metrics
-      containerPort: 16687
-      protocol: TCP
-  {{- with $query.extraEnv }}
-  env:
-    {{- toYaml . | nindent 4 }}
-  {{- end }}
-  {{- with $query.extraEnvFrom }}
-  envFrom:
-    {{- toYaml . | nindent 4 }}
-  {{- end }}
-  resources:
-    {{- toYaml (default dict $query.resources) | nindent 4 }}
-  securityContext:
-    {{- toYaml .ctx.Values.tempo.securityContext | nindent 4 }}
-  volumeMounts:
-    - name: config
-      mountPath: /conf
-    {{- with $query.extraVolumeMounts }}
-    {{- toYaml . | nindent 4 }}
-    {{- end }}
 {{- end }}

@@ -6,9 +6,14 @@ use std::net::IpAddr;
 
 use crate::reader::Reader;
 use crate::{
-    Backend, BlockVersion, CacheRole, ColumnScope, ColumnType, Config, DedicatedColumn, FilterPolicy, KvStore, Limits, MatchType,
-    OtlpProtocols, OtlpReceiver, PolicyAttribute, PolicyMatch, Receivers, S3, ServiceRing, Target,
+    Backend, BlockVersion, CacheRole, ColumnScope, ColumnType, Config, DedicatedColumn, FilterPolicy, JaegerReceiver, KvStore, Limits,
+    MatchType, OtlpReceiver, PolicyAttribute, PolicyMatch, Receivers, S3, ServiceRing, Target,
 };
+
+/// Most packets that may wait in a receiver, most that may be worked on at once, and the largest packet that UDP has, bytes.
+const UDP_QUEUE_MAX: usize = 1 << 20;
+const UDP_WORKERS_MAX: usize = 1024;
+const UDP_PACKET_BYTES_MAX: usize = 65_535;
 
 /// Checks values that stand alone, or that stand beside each other in one block.
 pub(crate) fn values(config: &Config, reader: &mut Reader) {
@@ -28,6 +33,11 @@ pub(crate) fn values(config: &Config, reader: &mut Reader) {
         );
         reader.problem_at("query_frontend.search.query_backend_after", message);
     }
+    let prometheus = &config.query_frontend.jaeger.prometheus_url;
+    if !prometheus.expose().is_empty() && !is_http(prometheus.expose()) {
+        let message = format!("expected a URL with http:// or https://; got {:?}", prometheus.masked());
+        reader.problem_at("query_frontend.jaeger.prometheus_url", message);
+    }
     stores(config, reader);
     blocks(config, reader);
     caches(config, reader);
@@ -38,8 +48,7 @@ pub(crate) fn values(config: &Config, reader: &mut Reader) {
     policies(&processor.span_metrics.filter_policies, "metrics_generator.processor.span_metrics.filter_policies", reader);
     policies(&processor.service_graphs.filter_policies, "metrics_generator.processor.service_graphs.filter_policies", reader);
     for (index, target) in config.metrics_generator.storage.remote_write.iter().enumerate() {
-        let url = target.url.expose();
-        if !url.starts_with("http://") && !url.starts_with("https://") {
+        if !is_http(target.url.expose()) {
             let path = format!("metrics_generator.storage.remote_write[{index}].url");
             reader.problem_at(&path, format!("expected a URL with http:// or https://; got {:?}", target.url.masked()));
         }
@@ -47,6 +56,10 @@ pub(crate) fn values(config: &Config, reader: &mut Reader) {
     if config.usage_report.reporting_enabled {
         reader.note_at("usage_report.reporting_enabled", "accepted, without effect: Vivace sends no reports".to_owned());
     }
+}
+
+fn is_http(url: &str) -> bool {
+    url.starts_with("http://") || url.starts_with("https://")
 }
 
 /// The start of paths.
@@ -60,29 +73,43 @@ fn prefix(text: &str, path: &str, reader: &mut Reader) {
 
 /// Whether the listeners of the receivers that are built can be opened, as far as their text says.
 fn receivers(receivers: &Receivers, reader: &mut Reader) {
+    let endpoints = receivers.endpoints();
+    let otlp = receivers.otlp.iter().map(|receiver| (&receiver.id, "grpc or http"));
+    let jaeger = receivers.jaeger.iter().map(|receiver| (&receiver.id, "grpc, thrift_http, thrift_compact or thrift_binary"));
+    for (id, known) in otlp.chain(jaeger) {
+        if !endpoints.iter().any(|endpoint| endpoint.id == id) {
+            let path = format!("distributor.receivers.{id}.protocols");
+            reader.problem_at(&path, format!("names no protocol, so nothing would be received; expected {known}"));
+        }
+    }
+    for endpoint in &endpoints {
+        if host_and_port(endpoint.address).is_none() {
+            reader.problem_at(&format!("{}.endpoint", endpoint.path()), format!("expected host:port; got {:?}", endpoint.address));
+        }
+    }
     for OtlpReceiver { id, protocols } in &receivers.otlp {
-        let path = format!("distributor.receivers.{id}.protocols");
-        if protocols.grpc.is_none() && protocols.http.is_none() {
-            reader.problem_at(&path, "names no protocol, so nothing would be received; expected grpc or http".to_owned());
-        }
-        for (protocol, endpoint) in endpoints(protocols) {
-            if host_and_port(endpoint).is_none() {
-                reader.problem_at(&format!("{path}.{protocol}.endpoint"), format!("expected host:port; got {endpoint:?}"));
-            }
-        }
         if let Some(http) = &protocols.http
             && (!http.traces_url_path.starts_with('/') || http.traces_url_path.contains(['{', '}', '*']))
         {
             let message = format!("expected a plain path that starts with /; got {:?}", http.traces_url_path);
-            reader.problem_at(&format!("{path}.http.traces_url_path"), message);
+            reader.problem_at(&format!("distributor.receivers.{id}.protocols.http.traces_url_path"), message);
         }
     }
-}
-
-fn endpoints(protocols: &OtlpProtocols) -> Vec<(&'static str, &str)> {
-    let grpc = protocols.grpc.as_ref().map(|grpc| ("grpc", grpc.endpoint.as_str()));
-    let http = protocols.http.as_ref().map(|http| ("http", http.endpoint.as_str()));
-    grpc.into_iter().chain(http).collect()
+    for JaegerReceiver { id, protocols } in &receivers.jaeger {
+        for (protocol, udp) in [("thrift_compact", &protocols.thrift_compact), ("thrift_binary", &protocols.thrift_binary)] {
+            let Some(udp) = udp else { continue };
+            for (key, value, max) in [
+                ("queue_size", udp.queue_size, UDP_QUEUE_MAX),
+                ("workers", udp.workers, UDP_WORKERS_MAX),
+                ("max_packet_size", udp.max_packet_size, UDP_PACKET_BYTES_MAX),
+            ] {
+                if !(1..=max).contains(&value) {
+                    let path = format!("distributor.receivers.{id}.protocols.{protocol}.{key}");
+                    reader.problem_at(&path, format!("expected 1 to {max}; got {value}"));
+                }
+            }
+        }
+    }
 }
 
 fn host_and_port(endpoint: &str) -> Option<(&str, u16)> {
@@ -93,25 +120,36 @@ fn host_and_port(endpoint: &str) -> Option<(&str, u16)> {
 /// Whether two listeners of one process are to have the same port.
 fn listeners(config: &Config, reader: &mut Reader) {
     let (server, own) = (&config.server, &config.internal_server);
-    let mut open: Vec<(String, &str, u16)> = vec![
-        ("server.http_listen_port".to_owned(), &server.http_listen_address, server.http_listen_port),
-        ("server.grpc_listen_port".to_owned(), &server.grpc_listen_address, server.grpc_listen_port),
+    let mut open: Vec<(String, &str, u16, bool)> = vec![
+        ("server.http_listen_port".to_owned(), &server.http_listen_address, server.http_listen_port, false),
+        ("server.grpc_listen_port".to_owned(), &server.grpc_listen_address, server.grpc_listen_port, false),
     ];
     if own.enable {
-        open.push(("internal_server.http_listen_port".to_owned(), &own.http_listen_address, own.http_listen_port));
+        open.push(("internal_server.http_listen_port".to_owned(), &own.http_listen_address, own.http_listen_port, false));
     }
     if config.target.includes(Target::Distributor) {
-        for OtlpReceiver { id, protocols } in &config.distributor.receivers.otlp {
-            for (protocol, endpoint) in endpoints(protocols) {
-                let Some((host, port)) = host_and_port(endpoint) else { continue };
-                open.push((format!("distributor.receivers.{id}.protocols.{protocol}.endpoint"), host, port));
-            }
+        for endpoint in config.distributor.receivers.endpoints() {
+            let Some((host, port)) = host_and_port(endpoint.address) else { continue };
+            open.push((format!("{}.endpoint", endpoint.path()), host, port, endpoint.is_udp));
+        }
+    }
+    if config.target.includes(Target::QueryFrontend) {
+        // What is on by itself goes without a port that is taken.
+        let (jaeger, zipkin) = (&config.query_frontend.jaeger, &config.query_frontend.zipkin);
+        if jaeger.enabled == Some(true) {
+            let (http, grpc) = (jaeger.http_listen_port, jaeger.grpc_listen_port);
+            open.push(("query_frontend.jaeger.http_listen_port".to_owned(), &server.http_listen_address, http, false));
+            open.push(("query_frontend.jaeger.grpc_listen_port".to_owned(), &server.grpc_listen_address, grpc, false));
+        }
+        if zipkin.enabled == Some(true) && !config.zipkin_receiver_has(zipkin.http_listen_port) {
+            let key = "query_frontend.zipkin.http_listen_port".to_owned();
+            open.push((key, &server.http_listen_address, zipkin.http_listen_port, false));
         }
     }
     let everywhere = |host: &str| matches!(host, "" | "0.0.0.0" | "::" | "[::]");
-    for (index, (path, host, port)) in open.iter().enumerate() {
-        let meets = |(_, other, taken): &&(String, &str, u16)| {
-            port == taken && *port != 0 && (host == other || everywhere(host) || everywhere(other))
+    for (index, (path, host, port, is_udp)) in open.iter().enumerate() {
+        let meets = |(_, other, taken, other_is_udp): &&(String, &str, u16, bool)| {
+            port == taken && *port != 0 && is_udp == other_is_udp && (host == other || everywhere(host) || everywhere(other))
         };
         if let Some((other, ..)) = open[..index].iter().find(meets) {
             reader.problem_at(path, format!("port {port} is what {other} listens on already"));
@@ -298,8 +336,8 @@ pub(crate) fn relations(config: &Config, reader: &mut Reader) {
     if runs(&[Target::Ingester]) && trace.wal.path.is_empty() {
         reader.problem_at("storage.trace.wal.path", "is not set; expected a folder for the ingester's log".to_owned());
     }
-    if runs(&[Target::Distributor]) && config.distributor.receivers.otlp.is_empty() {
-        let message = "names only receivers that Vivace does not have yet, so nothing could be received; add otlp (grpc, http or both)";
+    if runs(&[Target::Distributor]) && config.distributor.receivers.is_empty() {
+        let message = "names only receivers that Vivace does not have, so nothing could be received; add otlp, jaeger or zipkin";
         reader.problem_at("distributor.receivers", message.to_owned());
     }
     listeners(config, reader);

@@ -119,17 +119,17 @@ section! {
     /// `tls` of receivers, in the collector's form.
     pub struct CollectorTls {
         /// Whether plain text is spoken (clients only).
-        used insecure: bool = false;
+        idle insecure: bool = false;
         /// Whether the server's certificate goes unchecked (clients only).
-        used insecure_skip_verify: bool = false;
+        idle insecure_skip_verify: bool = false;
         /// Name expected in the server's certificate (clients only).
-        used server_name_override: String = String::new();
+        idle server_name_override: String = String::new();
         /// File with the certificate chain, PEM.
         used cert_file: String = String::new();
         /// File with the private key, PEM.
         used key_file: String = String::new();
-        /// File with the authorities trusted, PEM.
-        used ca_file: String = String::new();
+        /// File with the authorities trusted, PEM (clients only).
+        idle ca_file: String = String::new();
         /// File with the authorities that sign client certificates, PEM.
         used client_ca_file: String = String::new();
         /// Whether that file is read again when it changes.
@@ -138,8 +138,8 @@ section! {
         used cert_pem: String = String::new();
         /// The private key itself, PEM.
         used key_pem: Secret = default();
-        /// The authorities themselves, PEM.
-        used ca_pem: String = String::new();
+        /// The authorities themselves, PEM (clients only).
+        idle ca_pem: String = String::new();
         /// Lowest TLS version.
         used min_version: String = text("1.2");
         /// Highest TLS version; empty is the newest.
@@ -148,8 +148,8 @@ section! {
         used cipher_suites: Vec<String> = vec![];
         /// Pause between reloads of the certificate; 0 is never.
         used reload_interval: Duration = Duration::ZERO;
-        /// Whether the system's authorities are trusted besides.
-        used include_system_ca_certs_pool: bool = false;
+        /// Whether the system's authorities are trusted besides (clients only).
+        idle include_system_ca_certs_pool: bool = false;
         /// Curves preferred.
         used curve_preferences: Vec<String> = vec![];
     }

@@ -62,10 +62,12 @@ pub use metrics_generator::{
 };
 pub use overrides::{Overrides, OverridesApi, OverridesClient, OverridesConfig, UserConfigurableOverrides};
 pub use querier::{FrontendWorker, Querier, QuerierExternal, QuerierMetrics, QuerierSearch, QuerierTraceById};
-pub use query_frontend::{FrontendMetrics, FrontendSearch, FrontendTraceById, McpServer, QueryFrontend, Slo, TraceqlRelease, Weights};
+pub use query_frontend::{
+    FrontendMetrics, FrontendSearch, FrontendTraceById, JaegerQuery, McpServer, QueryFrontend, Slo, TraceqlRelease, Weights, ZipkinQuery,
+};
 pub use receivers::{
-    Cors, GrpcReceiver, HttpReceiver, JaegerBlock, JaegerProtocols, JaegerReceiver, Keepalive, KeepaliveEnforcement, KeepaliveServer,
-    OtlpBlock, OtlpHttpReceiver, OtlpProtocols, OtlpReceiver, Receivers, UdpReceiver, ZipkinHttp, ZipkinReceiver,
+    Cors, Endpoint, GrpcReceiver, HttpReceiver, JaegerBlock, JaegerProtocols, JaegerReceiver, Keepalive, KeepaliveEnforcement,
+    KeepaliveServer, OtlpBlock, OtlpHttpReceiver, OtlpProtocols, OtlpReceiver, Receivers, UdpReceiver, ZipkinHttp, ZipkinReceiver,
 };
 pub use remote_write::{Authorization, BasicAuth, QueueConfig, RemoteWrite, RemoteWriteTls};
 pub use render::reference;
@@ -180,6 +182,10 @@ section! {
     }
 }
 
+fn port_of(endpoint: &str) -> Option<u16> {
+    endpoint.rsplit_once(':')?.1.parse().ok()
+}
+
 impl Config {
     /// What runs without any file: everything in one process, all data in `./vivace-data`.
     #[must_use]
@@ -190,6 +196,29 @@ impl Config {
         "./vivace-data/wal".clone_into(&mut config.storage.trace.wal.path);
         "./vivace-data/generator".clone_into(&mut config.metrics_generator.storage.path);
         config
+    }
+
+    /// Whether this process has a Zipkin receiver on a port.
+    #[must_use]
+    pub fn zipkin_receiver_has(&self, port: u16) -> bool {
+        let is_there = |endpoint: &str| port_of(endpoint) == Some(port);
+        self.target.includes(Target::Distributor) && self.distributor.receivers.zipkin.iter().any(|zipkin| is_there(&zipkin.http.endpoint))
+    }
+
+    /// Whether this process has a receiver of any kind on a TCP port.
+    #[must_use]
+    pub fn receiver_has(&self, port: u16) -> bool {
+        let receivers = &self.distributor.receivers;
+        let otlp = receivers.otlp.iter().flat_map(|receiver| {
+            let OtlpProtocols { grpc, http } = &receiver.protocols;
+            [grpc.as_ref().map(|grpc| &grpc.endpoint), http.as_ref().map(|http| &http.endpoint)]
+        });
+        let jaeger = receivers.jaeger.iter().flat_map(|receiver| {
+            let JaegerProtocols { grpc, thrift_http, .. } = &receiver.protocols;
+            [grpc.as_ref().map(|grpc| &grpc.endpoint), thrift_http.as_ref().map(|http| &http.endpoint)]
+        });
+        self.zipkin_receiver_has(port)
+            || self.target.includes(Target::Distributor) && otlp.chain(jaeger).flatten().any(|endpoint| port_of(endpoint) == Some(port))
     }
 
     /// Reads a file's text over the defaults. Relations that depend on the target are checked by [`Config::load`] only.

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use crate::Cors;
+use crate::SecretUrl;
 use crate::section::{choice, section};
-use crate::value::{default, hours, mins, secs};
+use crate::value::{default, hours, mins, secs, text};
 
 section! {
     /// `query_frontend`: the query API; splits queries into jobs and combines their results.
@@ -44,6 +46,10 @@ section! {
         used trace_by_id: FrontendTraceById = default();
         /// TraceQL metrics.
         used metrics: FrontendMetrics = default();
+        /// Jaeger's query API. Vivace's own block.
+        used jaeger: JaegerQuery = default();
+        /// The reading half of Zipkin's API. Vivace's own block.
+        used zipkin: ZipkinQuery = default();
         /// Largest message of a streamed answer, in bytes (3.x).
         idle max_grpc_streaming_packet_size: u64 = 1 << 20;
     }
@@ -183,4 +189,49 @@ section! {
         /// A query that reads this many bytes a second is in time; 0 is off.
         idle throughput_bytes_slo: f64 = 0.0;
     }
+}
+
+section! {
+    /// `query_frontend.jaeger`: Jaeger's query API on ports of its own, for its UI, Grafana's Jaeger data source and others. It answers from the same data as the rest of the query API. Vivace's own block.
+    pub struct JaegerQuery {
+        /// Whether it is served. Left out: by a single binary, as far as its ports are free; not by a query-frontend of its own.
+        used enabled: Option<bool> = None;
+        /// Port of HTTP, on `server.http_listen_address`.
+        used http_listen_port: u16 = 16686;
+        /// Port of gRPC, on `server.grpc_listen_address`.
+        used grpc_listen_port: u16 = 16685;
+        /// How far back services and operations are looked for.
+        used services_query_duration: Duration = hours(24);
+        /// Traces of one search, at most; who asks for more gets so many.
+        used max_traces: u32 = 1500;
+        /// Traces of the asked time whose calls `/api/dependencies` counts, at most.
+        used dependencies_max_traces: u32 = 1000;
+        /// Where a Prometheus answers that has the span metrics of the metrics-generators, such as `http://prometheus:9090`: `/api/metrics` asks it. Empty: TraceQL metrics answer.
+        used prometheus_url: SecretUrl = default();
+        /// Requests from web pages of other origins.
+        used cors: Cors = of_this_machine();
+    }
+}
+
+section! {
+    /// `query_frontend.zipkin`: the reading half of Zipkin's API, version 2, for its UI and Grafana's Zipkin data source. Vivace's own block.
+    pub struct ZipkinQuery {
+        /// Whether it is served. Left out: by a single binary, as far as its port is free; not by a query-frontend of its own.
+        used enabled: Option<bool> = None;
+        /// Port of HTTP, on `server.http_listen_address`. Where a Zipkin receiver of the same process has this port, both are served there.
+        used http_listen_port: u16 = 9411;
+        /// How far back services, spans and tags are looked for.
+        used services_query_duration: Duration = hours(24);
+        /// Traces of one search, at most; who asks for more gets so many.
+        used max_traces: u32 = 1500;
+        /// Traces of the asked time whose calls `/api/v2/dependencies` counts, at most.
+        used dependencies_max_traces: u32 = 1000;
+        /// Requests from web pages of other origins.
+        used cors: Cors = of_this_machine();
+    }
+}
+
+/// Pages that this machine serves: a Grafana or UI beside Vivace, and no page of the internet.
+fn of_this_machine() -> Cors {
+    Cors { allowed_origins: vec![text("http://localhost:*"), text("http://127.0.0.1:*")], ..Cors::default() }
 }

@@ -1,5 +1,6 @@
-//! `distributor.receivers`, in the collector's form. Vivace has OTLP; the other protocols are read and not started. Ids such as
-//! `otlp/2`, and protocols that their bare name switches on, are more than `section!` can do, so this block is read by hand.
+//! `distributor.receivers`, in the collector's form. Vivace has OTLP, Jaeger and Zipkin; the other protocols are read and not
+//! started. Ids such as `otlp/2`, and protocols that their bare name switches on, are more than `section!` can do, so this block is
+//! read by hand.
 
 use std::time::Duration;
 
@@ -93,7 +94,7 @@ section! {
         /// `tcp` or `unix`.
         idle transport: String = text("tcp");
         /// TLS; absent is plain text.
-        refused tls: Option<CollectorTls> = None;
+        used tls: Option<CollectorTls> = None;
         /// Largest message, in MiB; 0 is the limit of the `server` block.
         used max_recv_msg_size_mib: u64 = 0;
         /// Open streams per connection; 0 is 200.
@@ -157,9 +158,9 @@ section! {
         /// `host:port`.
         used endpoint: String = String::new();
         /// TLS; absent is plain text.
-        refused tls: Option<CollectorTls> = None;
+        used tls: Option<CollectorTls> = None;
         /// Requests from web pages.
-        idle cors: Cors = default();
+        used cors: Cors = default();
         /// Authentication extension.
         refused auth: Ignored = default();
         /// Largest body, in bytes.
@@ -171,15 +172,15 @@ section! {
         /// Content encodings accepted.
         idle compression_algorithms: Vec<String> = vec![];
         /// Longest time to read a request; 0 is no limit.
-        idle read_timeout: Duration = Duration::ZERO;
+        used read_timeout: Duration = Duration::ZERO;
         /// Longest time to read the headers; 0 is no limit.
-        idle read_header_timeout: Duration = secs(60);
-        /// Longest time to answer; 0 is no limit.
-        idle write_timeout: Duration = secs(30);
-        /// How long a connection may idle.
-        idle idle_timeout: Duration = secs(60);
+        used read_header_timeout: Duration = secs(60);
+        /// How long a client may take nothing of its answer; 0 is no limit.
+        used write_timeout: Duration = secs(30);
+        /// How long a connection may idle; 0 is no limit.
+        used idle_timeout: Duration = secs(60);
         /// Whether connections are reused.
-        idle keep_alives_enabled: bool = true;
+        used keep_alives_enabled: bool = true;
         /// Middleware extensions.
         idle middlewares: Ignored = default();
     }
@@ -197,7 +198,7 @@ section! {
         /// Path that logs are posted to; they are refused.
         idle logs_url_path: String = text("/v1/logs");
         /// TLS; absent is plain text.
-        refused tls: Option<CollectorTls> = None;
+        used tls: Option<CollectorTls> = None;
         /// Requests from web pages.
         used cors: Cors = default();
         /// Authentication extension.
@@ -233,9 +234,9 @@ section! {
         /// Whether text tags that look like numbers become numbers.
         used parse_string_tags: bool = false;
         /// TLS; absent is plain text.
-        refused tls: Option<CollectorTls> = None;
+        used tls: Option<CollectorTls> = None;
         /// Requests from web pages.
-        idle cors: Cors = default();
+        used cors: Cors = default();
         /// Authentication extension.
         refused auth: Ignored = default();
         /// Largest body, in bytes.
@@ -247,15 +248,15 @@ section! {
         /// Content encodings accepted.
         idle compression_algorithms: Vec<String> = vec![];
         /// Longest time to read a request; 0 is no limit.
-        idle read_timeout: Duration = Duration::ZERO;
+        used read_timeout: Duration = Duration::ZERO;
         /// Longest time to read the headers; 0 is no limit.
-        idle read_header_timeout: Duration = secs(60);
-        /// Longest time to answer; 0 is no limit.
-        idle write_timeout: Duration = secs(30);
-        /// How long a connection may idle.
-        idle idle_timeout: Duration = secs(60);
+        used read_header_timeout: Duration = secs(60);
+        /// How long a client may take nothing of its answer; 0 is no limit.
+        used write_timeout: Duration = secs(30);
+        /// How long a connection may idle; 0 is no limit.
+        used idle_timeout: Duration = secs(60);
         /// Whether connections are reused.
-        idle keep_alives_enabled: bool = true;
+        used keep_alives_enabled: bool = true;
         /// Middleware extensions.
         idle middlewares: Ignored = default();
     }
@@ -266,13 +267,13 @@ section! {
     pub struct UdpReceiver {
         /// `host:port`.
         used endpoint: String = String::new();
-        /// Packets waiting.
+        /// Packets that wait to be worked on. While there is no room, none is taken from the socket.
         used queue_size: usize = 1000;
-        /// Largest packet, in bytes.
+        /// Largest packet, in bytes. Larger ones are dropped and counted.
         used max_packet_size: usize = 65000;
-        /// Workers that read packets.
+        /// Requests that are stored at once. Each is made of the packets that wait when it begins.
         used workers: usize = 10;
-        /// Socket buffer, in bytes; 0 is the system's.
+        /// What the system may keep of packets that have not been taken yet, in bytes; 0 is the system's default.
         used socket_buffer_size: usize = 0;
     }
 }
@@ -288,6 +289,103 @@ section! {
         used exposed_headers: Vec<String> = vec![];
         /// Seconds an answer to a preflight may be kept.
         used max_age: u64 = 0;
+    }
+}
+
+/// A listener's place in the configuration.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Endpoint<'c> {
+    /// The receiver's key in the file.
+    pub id: &'c str,
+    /// The protocol's key; empty for a receiver that has one protocol only.
+    pub protocol: &'static str,
+    /// `host:port`.
+    pub address: &'c str,
+    /// Whether it takes packets, not connections.
+    pub is_udp: bool,
+    /// Absent is plain text.
+    pub tls: Option<&'c CollectorTls>,
+}
+
+impl Endpoint<'_> {
+    /// Path of the block that it is in.
+    #[must_use]
+    pub fn path(&self) -> String {
+        match self.protocol {
+            "" => format!("distributor.receivers.{}", self.id),
+            protocol => format!("distributor.receivers.{}.protocols.{protocol}", self.id),
+        }
+    }
+}
+
+impl Receivers {
+    /// Whether all that are named are of kinds that Vivace does not have.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.otlp.is_empty() && self.jaeger.is_empty() && self.zipkin.is_empty()
+    }
+
+    /// Every listener that is asked for, in the order of the file within each kind.
+    #[must_use]
+    pub fn endpoints(&self) -> Vec<Endpoint<'_>> {
+        let mut all = Vec::new();
+        for OtlpReceiver { id, protocols } in &self.otlp {
+            all.extend(protocols.grpc.as_ref().map(|grpc| tcp(id, "grpc", &grpc.endpoint, grpc.tls.as_ref())));
+            all.extend(protocols.http.as_ref().map(|http| tcp(id, "http", &http.endpoint, http.tls.as_ref())));
+        }
+        for JaegerReceiver { id, protocols } in &self.jaeger {
+            all.extend(protocols.grpc.as_ref().map(|grpc| tcp(id, "grpc", &grpc.endpoint, grpc.tls.as_ref())));
+            all.extend(protocols.thrift_http.as_ref().map(|http| tcp(id, "thrift_http", &http.endpoint, http.tls.as_ref())));
+            all.extend(protocols.thrift_compact.as_ref().map(|udp| packets(id, "thrift_compact", &udp.endpoint)));
+            all.extend(protocols.thrift_binary.as_ref().map(|udp| packets(id, "thrift_binary", &udp.endpoint)));
+        }
+        all.extend(self.zipkin.iter().map(|receiver| tcp(&receiver.id, "", &receiver.http.endpoint, receiver.http.tls.as_ref())));
+        all
+    }
+}
+
+fn tcp<'c>(id: &'c str, protocol: &'static str, address: &'c str, tls: Option<&'c CollectorTls>) -> Endpoint<'c> {
+    Endpoint { id, protocol, address, is_udp: false, tls }
+}
+
+fn packets<'c>(id: &'c str, protocol: &'static str, address: &'c str) -> Endpoint<'c> {
+    Endpoint { id, protocol, address, is_udp: true, tls: None }
+}
+
+impl OtlpHttpReceiver {
+    /// What every HTTP listener has.
+    #[must_use]
+    pub fn listener(&self) -> HttpReceiver {
+        HttpReceiver {
+            endpoint: self.endpoint.clone(),
+            tls: self.tls.clone(),
+            cors: self.cors.clone(),
+            max_request_body_size: self.max_request_body_size,
+            read_timeout: self.read_timeout,
+            read_header_timeout: self.read_header_timeout,
+            write_timeout: self.write_timeout,
+            idle_timeout: self.idle_timeout,
+            keep_alives_enabled: self.keep_alives_enabled,
+            ..HttpReceiver::default()
+        }
+    }
+}
+
+impl ZipkinHttp {
+    /// What every HTTP listener has.
+    #[must_use]
+    pub fn listener(&self) -> HttpReceiver {
+        HttpReceiver {
+            endpoint: self.endpoint.clone(),
+            tls: self.tls.clone(),
+            cors: self.cors.clone(),
+            max_request_body_size: self.max_request_body_size,
+            read_timeout: self.read_timeout,
+            read_header_timeout: self.read_header_timeout,
+            write_timeout: self.write_timeout,
+            idle_timeout: self.idle_timeout,
+            keep_alives_enabled: self.keep_alives_enabled,
+            ..HttpReceiver::default()
+        }
     }
 }
 
@@ -343,7 +441,7 @@ impl Value for Receivers {
                 }
                 "jaeger" => {
                     let mut block = JaegerBlock::default();
-                    reader.field(&entry, Effect::Idle, &mut block);
+                    reader.field(&entry, Effect::Used, &mut block);
                     let mut protocols = block.protocols;
                     if let Some(grpc) = enabled(&mut protocols.grpc, &entry, "grpc") {
                         listen_everywhere(&mut grpc.endpoint, 14250);
@@ -361,7 +459,7 @@ impl Value for Receivers {
                 }
                 "zipkin" => {
                     let mut http = ZipkinHttp::default();
-                    reader.field(&entry, Effect::Idle, &mut http);
+                    reader.field(&entry, Effect::Used, &mut http);
                     listen_everywhere(&mut http.endpoint, 9411);
                     self.zipkin.push(ZipkinReceiver { id, http });
                 }

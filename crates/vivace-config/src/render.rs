@@ -51,9 +51,10 @@ pub fn reference() -> String {
     out.push_str(
         "```\n\n## Blocks that can be added\n\nReceivers and items of the lists above, with the value of each key that is left out.\n",
     );
-    let items: [(&str, &dyn Value); 15] = [
+    let items: [(&str, &dyn Value); 16] = [
         ("distributor.receivers.otlp.protocols.grpc", &GrpcReceiver::on(4317)),
         ("distributor.receivers.otlp.protocols.http", &OtlpHttpReceiver::default()),
+        ("distributor.receivers.jaeger.protocols.grpc", &GrpcReceiver::on(14_250)),
         ("distributor.receivers.jaeger.protocols.thrift_http", &HttpReceiver::default()),
         ("distributor.receivers.jaeger.protocols.thrift_compact, thrift_binary", &UdpReceiver::default()),
         ("distributor.receivers.zipkin", &ZipkinHttp::default()),

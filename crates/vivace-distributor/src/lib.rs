@@ -5,7 +5,10 @@
 
 mod error;
 mod forward;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod limit;
+mod listen;
 mod message;
 mod metrics;
 mod plan;
@@ -23,25 +26,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::Context as _;
 use axum::Router;
 use axum::routing::get;
 use http::header::CONTENT_TYPE;
-use tokio::net::TcpListener;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-use tonic::service::Routes;
-use vivace_config::{Config, GrpcReceiver, OtlpHttpReceiver, set_or};
+use vivace_config::{Config, set_or};
 use vivace_ring::{ClientPool, Membership, PoolOptions, Registration, Role, State};
-use vivace_server::{ConnectionOptions, Overrides, Process, RequestBudget, Timeouts, grpc_only, host_name};
+use vivace_server::{Overrides, Process, RequestBudget, host_name};
 
 use crate::forward::generator::GeneratorForwarder;
 use crate::forward::otlp::Forwarders;
 use crate::limit::RateLimiter;
+use crate::listen::Receivers;
 use crate::push::Distributor;
-use crate::receiver::grpc::TraceService;
-use crate::receiver::http::OtlpHttp;
 use crate::replicate::{ReplicationOptions, Replicator};
 use crate::span_log::SpanLog;
 use crate::usage::Usage;
@@ -51,15 +48,6 @@ pub const METRICS: &[vivace_core::metric::Metric] = crate::metrics::ALL;
 
 /// Longest time for a connection to an ingester: a write goes around one that does not answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// Longest time that shutdown waits for clients that are in the middle of a request.
-const STOP_TIMEOUT: Duration = Duration::from_secs(5);
-/// Where the configuration of a gRPC receiver leaves them out: requests at once on a connection; how long a connection may take
-/// until it speaks HTTP/2, and may take nothing of an answer; pings. The latter are the defaults of gRPC's servers.
-const STREAMS_MAX: u32 = 200;
-const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
-const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
-const PING_AFTER: Duration = Duration::from_secs(2 * 60 * 60);
-const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Where the receivers listen, in the order of the configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -68,6 +56,16 @@ pub struct Listening {
     pub otlp_grpc: Vec<SocketAddr>,
     /// OTLP over HTTP.
     pub otlp_http: Vec<SocketAddr>,
+    /// Jaeger over gRPC.
+    pub jaeger_grpc: Vec<SocketAddr>,
+    /// Jaeger's thrift over HTTP.
+    pub jaeger_http: Vec<SocketAddr>,
+    /// Jaeger's compact thrift over UDP.
+    pub jaeger_compact: Vec<SocketAddr>,
+    /// Jaeger's binary thrift over UDP.
+    pub jaeger_binary: Vec<SocketAddr>,
+    /// Zipkin.
+    pub zipkin: Vec<SocketAddr>,
 }
 
 /// Starts the receivers and all behind them, in a process that is a member of the ingesters' and generators' cluster.
@@ -92,19 +90,21 @@ pub async fn start(
     let registration = registration(config, membership, process);
     membership.register(Role::Distributor, registration, State::Active).await;
 
-    let receivers = Receivers { distributor: distributor.clone(), stop: CancellationToken::new(), running: TaskTracker::new() };
+    let receivers = Receivers::new(distributor.clone());
     let mut listening = Listening::default();
     for receiver in &config.distributor.receivers.otlp {
         if let Some(grpc) = &receiver.protocols.grpc {
             listening.otlp_grpc.push(receivers.serve_grpc(&receiver.id, grpc, config, process).await?);
         }
         if let Some(http) = &receiver.protocols.http {
-            listening.otlp_http.push(receivers.serve_http(&receiver.id, http, process).await?);
+            listening.otlp_http.push(receivers.serve_http(&receiver.id, http, config, process).await?);
         }
     }
-    let configured = &config.distributor.receivers;
-    for id in configured.jaeger.iter().map(|r| &r.id).chain(configured.zipkin.iter().map(|r| &r.id)) {
-        tracing::warn!(receiver = %id, "this receiver is configured and not supported yet: nothing listens there");
+    for receiver in &config.distributor.receivers.jaeger {
+        receivers.serve_jaeger(receiver, config, process, &mut listening).await?;
+    }
+    for receiver in &config.distributor.receivers.zipkin {
+        listening.zipkin.push(receivers.serve_zipkin(receiver, process).await?);
     }
     let membership = membership.clone();
     process.on_drain("distributor", move || {
@@ -189,116 +189,4 @@ fn ready_once_ingesters_are_known(distributor: &Arc<Distributor>, process: &mut 
         }
         Ok(())
     });
-}
-
-/// The listeners.
-struct Receivers {
-    distributor: Arc<Distributor>,
-    stop: CancellationToken,
-    /// One task per listener.
-    running: TaskTracker,
-}
-
-impl Receivers {
-    async fn serve_grpc(&self, id: &str, config: &GrpcReceiver, whole: &Config, process: &mut Process) -> anyhow::Result<SocketAddr> {
-        let (listener, addr) = bind(id, "grpc", &config.endpoint).await?;
-        let bytes_max = match config.max_recv_msg_size_mib {
-            0 => whole.server.grpc_server_max_recv_msg_size,
-            mib => mib.saturating_mul(1 << 20),
-        };
-        let message_bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
-        let service = TraceService { distributor: self.distributor.clone(), tenancy: process.tenancy(), message_bytes_max };
-        let routes = grpc_only(Routes::new(service).prepare().into_axum_router(), &otlp_http_elsewhere(whole));
-        self.serve(
-            &format!("{id} receiver, gRPC"),
-            process.serve_on(listener, "otlp_grpc", routes, grpc_connections(config, message_bytes_max), None, self.stop.clone()),
-            process,
-        );
-        Ok(addr)
-    }
-
-    async fn serve_http(&self, id: &str, config: &OtlpHttpReceiver, process: &mut Process) -> anyhow::Result<SocketAddr> {
-        let (listener, addr) = bind(id, "http", &config.endpoint).await?;
-        let handler =
-            OtlpHttp { distributor: self.distributor.clone(), tenancy: process.tenancy(), body_bytes_max: config.max_request_body_size };
-        let router = receiver::http::router(&config.traces_url_path, handler, &config.cors);
-        self.serve(
-            &format!("{id} receiver, HTTP"),
-            process.serve_on(listener, "otlp_http", router, http_connections(config), None, self.stop.clone()),
-            process,
-        );
-        Ok(addr)
-    }
-
-    fn serve(&self, name: &str, server: impl Future<Output = ()> + Send + 'static, process: &mut Process) {
-        let server = self.running.track_future(server);
-        process.spawn(name, async move {
-            server.await;
-            Ok(())
-        });
-    }
-
-    /// Takes no more requests and lets those under way end, for a while.
-    async fn stop(&self) {
-        self.stop.cancel();
-        self.running.close();
-        if tokio::time::timeout(STOP_TIMEOUT, self.running.wait()).await.is_err() {
-            tracing::warn!("some clients are still sending; their requests are cut off");
-        }
-    }
-}
-
-/// What those are told who send OTLP over HTTP to a port for gRPC.
-fn otlp_http_elsewhere(config: &Config) -> String {
-    let http = config.distributor.receivers.otlp.iter().find_map(|receiver| receiver.protocols.http.as_ref());
-    match http.and_then(|http| http.endpoint.rsplit_once(':')) {
-        Some((_, port)) => format!("this port takes OTLP over gRPC; OTLP over HTTP is taken on port {port}"),
-        None => "this port takes OTLP over gRPC; no receiver for OTLP over HTTP is configured".to_owned(),
-    }
-}
-
-fn grpc_connections(config: &GrpcReceiver, message_bytes_max: usize) -> ConnectionOptions {
-    let server = &config.keepalive.server_parameters;
-    ConnectionOptions {
-        timeouts: Timeouts {
-            header: HEADER_TIMEOUT,
-            body: Duration::ZERO,
-            write: WRITE_TIMEOUT,
-            idle: server.max_connection_idle,
-            age: server.max_connection_age,
-            age_grace: server.max_connection_age_grace,
-        },
-        max_concurrent_streams: set_or(config.max_concurrent_streams, STREAMS_MAX),
-        ping_after: set_or(server.time, PING_AFTER),
-        ping_timeout: set_or(server.timeout, PING_TIMEOUT),
-        keep_alive: true,
-        message_bytes_max,
-    }
-}
-
-fn http_connections(config: &OtlpHttpReceiver) -> ConnectionOptions {
-    ConnectionOptions {
-        timeouts: Timeouts {
-            // As Go's server: the read timeout counts where there is none for the head.
-            header: set_or(config.read_header_timeout, config.read_timeout),
-            body: config.read_timeout,
-            write: config.write_timeout,
-            idle: set_or(config.idle_timeout, config.read_timeout),
-            ..Timeouts::NONE
-        },
-        max_concurrent_streams: STREAMS_MAX,
-        ping_after: PING_AFTER,
-        ping_timeout: PING_TIMEOUT,
-        keep_alive: config.keep_alives_enabled,
-        message_bytes_max: usize::try_from(config.max_request_body_size).unwrap_or(usize::MAX),
-    }
-}
-
-async fn bind(id: &str, protocol: &str, endpoint: &str) -> anyhow::Result<(TcpListener, SocketAddr)> {
-    let listener = TcpListener::bind(endpoint)
-        .await
-        .with_context(|| format!("cannot listen on {endpoint} (distributor.receivers.{id}.protocols.{protocol}.endpoint)"))?;
-    let addr = listener.local_addr().context("a bound listener has an address")?;
-    tracing::info!(receiver = id, protocol, %addr, "receives spans");
-    Ok((listener, addr))
 }

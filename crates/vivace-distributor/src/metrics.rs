@@ -9,6 +9,11 @@ vivace_core::metrics! {
     counter RECEIVER_ACCEPTED = "tempo_receiver_accepted_spans" by "receiver", "transport";
     /// Spans of requests that a receiver refused as a whole.
     counter RECEIVER_REFUSED = "tempo_receiver_refused_spans" by "receiver", "transport";
+    /// Packets that were taken from a UDP socket.
+    counter UDP_PACKETS = "vivace_receiver_packets_total" by "transport";
+    /// Packets whose spans are lost: dropped by the kernel since its buffer was full, over the receiver's size, broken, without room
+    /// in memory, or refused as a request would be.
+    counter UDP_PACKETS_DROPPED = "vivace_receiver_packets_dropped_total" by "transport", "reason";
     /// Bytes of requests of known tenants, before any limit.
     counter INGRESS_BYTES = "tempo_distributor_ingress_bytes_total" in bytes by "tenant";
     /// Bytes of requests within their tenants' rate.
@@ -59,6 +64,14 @@ vivace_core::metrics! {
 pub(crate) enum Receiver {
     OtlpGrpc,
     OtlpHttp,
+    JaegerGrpc,
+    JaegerThriftHttp,
+    JaegerCompact,
+    JaegerBinary,
+    ZipkinV1Json,
+    ZipkinV1Thrift,
+    ZipkinV2Json,
+    ZipkinV2Proto,
 }
 
 impl Receiver {
@@ -72,10 +85,28 @@ impl Receiver {
         metrics::counter!(RECEIVER_REFUSED.name, "receiver" => receiver, "transport" => transport).increment(spans);
     }
 
+    /// Packets have come.
+    pub(crate) fn packets(self, packets: u64) {
+        metrics::counter!(UDP_PACKETS.name, "transport" => self.labels().1).increment(packets);
+    }
+
+    /// Packets are lost.
+    pub(crate) fn dropped(self, reason: &'static str, packets: u64) {
+        metrics::counter!(UDP_PACKETS_DROPPED.name, "transport" => self.labels().1, "reason" => reason).increment(packets);
+    }
+
     fn labels(self) -> (&'static str, &'static str) {
         match self {
             Self::OtlpGrpc => ("otlp/otlp_receiver", "grpc"),
             Self::OtlpHttp => ("otlp/otlp_receiver", "http"),
+            Self::JaegerGrpc => ("jaeger/jaeger_receiver", "grpc"),
+            Self::JaegerThriftHttp => ("jaeger/jaeger_receiver", "collector_http"),
+            Self::JaegerCompact => ("jaeger/jaeger_receiver", "udp_thrift_compact"),
+            Self::JaegerBinary => ("jaeger/jaeger_receiver", "udp_thrift_binary"),
+            Self::ZipkinV1Json => ("zipkin/zipkin_receiver", "http_v1_json"),
+            Self::ZipkinV1Thrift => ("zipkin/zipkin_receiver", "http_v1_thrift"),
+            Self::ZipkinV2Json => ("zipkin/zipkin_receiver", "http_v2_json"),
+            Self::ZipkinV2Proto => ("zipkin/zipkin_receiver", "http_v2_proto"),
         }
     }
 }

@@ -35,6 +35,23 @@ pub mod prometheus {
     include!("generated/prometheus.rs");
 }
 
+/// Jaeger's collector and query API.
+pub mod jaeger {
+    pub mod api_v2 {
+        include!("generated/jaeger.api_v2.rs");
+    }
+    pub mod api_v3 {
+        include!("generated/jaeger.api_v3.rs");
+    }
+}
+
+/// Zipkin's spans, version 2.
+pub mod zipkin {
+    pub mod proto3 {
+        include!("generated/zipkin.proto3.rs");
+    }
+}
+
 /// What only Vivace's own processes say to each other.
 pub mod vivace {
     pub mod v1 {

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use prost_build::Config;
 
-const FILES: [&str; 9] = [
+const FILES: [&str; 12] = [
+    "jaeger/collector.proto",
+    "jaeger/query_v3.proto",
     "opentelemetry/common.proto",
     "opentelemetry/trace.proto",
     "prometheus/remote.proto",
@@ -14,6 +16,7 @@ const FILES: [&str; 9] = [
     "vivace/v1/jobs.proto",
     "vivace/v1/series.proto",
     "vivace/v1/recent.proto",
+    "zipkin/zipkin.proto",
 ];
 
 fn generate(out: &Path) {

@@ -79,7 +79,7 @@ const SAID: usize = 1000;
 
 impl QueryError {
     /// What the client is told, cut in the middle where it quotes too much.
-    fn said(&self) -> String {
+    pub(crate) fn said(&self) -> String {
         let text = self.to_string();
         let chars = text.chars().count();
         if chars <= SAID {
@@ -127,7 +127,7 @@ impl QueryError {
     }
 
     /// When trying again may help, seconds.
-    fn retry_after_seconds(&self) -> Option<u64> {
+    pub(crate) fn retry_after_seconds(&self) -> Option<u64> {
         match self {
             Self::Busy { retry_after_seconds, .. } => Some(*retry_after_seconds),
             Self::QueueFull | Self::OutOfMemory { .. } | Self::Unavailable(_) | Self::ShuttingDown => Some(RETRY_AFTER_SECONDS),

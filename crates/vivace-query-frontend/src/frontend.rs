@@ -50,9 +50,14 @@ impl Frontend {
 
     /// The range of a search or a tag query, by the rules that of several tenants are the strictest.
     fn checked_range(&self, tenants: &[TenantId], start: u32, end: u32) -> Result<SearchRange, QueryError> {
+        let rules = RangeRules { default_look_back: self.config.search.query_backend_after, max: self.max_search_duration(tenants) };
+        rules.check(start, end, self.now())
+    }
+
+    /// Longest range of a search; zero is any.
+    pub(crate) fn max_search_duration(&self, tenants: &[TenantId]) -> Duration {
         let of_tenants = tenants.iter().map(|tenant| self.overrides.limits(tenant).read.max_search_duration).filter(|max| !max.is_zero());
-        let max = of_tenants.min().unwrap_or(self.config.search.max_duration);
-        RangeRules { default_look_back: self.config.search.query_backend_after, max }.check(start, end, self.now())
+        of_tenants.min().unwrap_or(self.config.search.max_duration)
     }
 
     /// Begins a search. Zero fields of the request have their defaults.

@@ -55,7 +55,7 @@ pub(crate) fn routes(api: QueryApi) -> Router {
 }
 
 /// Answers differ by what a client can uncompress.
-async fn vary(request: Request, next: Next) -> Response {
+pub(crate) async fn vary(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
     response

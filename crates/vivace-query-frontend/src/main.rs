@@ -21,6 +21,6 @@ async fn main() -> anyhow::Result<()> {
         poller.run(stop).await;
         Ok(())
     });
-    vivace_query_frontend::start(&config, blocklist, overrides, &mut process);
+    vivace_query_frontend::start(&config, blocklist, overrides, &mut process).await?;
     process.run().await
 }

@@ -47,6 +47,11 @@ impl Params {
         self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
     }
 
+    /// The values of all parameters of a name that are not empty.
+    pub(crate) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(key, value)| key == name && !value.is_empty()).map(|(_, value)| value.as_str())
+    }
+
     /// A number of Go's type int.
     pub(crate) fn int(&self, name: &str) -> Result<Option<i64>, QueryError> {
         let Some(text) = self.get(name) else { return Ok(None) };

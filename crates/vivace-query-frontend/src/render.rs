@@ -57,23 +57,47 @@ pub(crate) enum Answer {
 /// The response, made off the async threads: the JSON of a large trace takes a while. Nobody goes on with it when the client has left.
 /// `held` is what is charged for the answer itself.
 pub(crate) async fn respond(budget: &Budget, answer: Answer, held: Option<Charge>, accepts: Accepts, warnings: &[String]) -> Response {
+    let write = move |budget: &Budget, stop, (answer, _): &(Answer, _)| written(budget, stop, answer, accepts);
+    match made(budget, (answer, held), write).await {
+        Ok(written) => response(written, if accepts.protobuf { "application/protobuf" } else { "application/json" }, warnings),
+        Err(error) => error.into_response(),
+    }
+}
+
+/// The same for an answer that is JSON of another API, and whose errors are that API's too. What is charged for it belongs to it.
+pub(crate) async fn respond_json<T>(budget: &Budget, answer: T, accepts: Accepts, warnings: &[String]) -> Result<Response, QueryError>
+where
+    T: Serialize + Send + Sync + 'static,
+{
+    let write = move |budget: &Budget, stop, answer: &T| {
+        let mut writer = Writer::new(budget, stop, accepts.coding);
+        let written = to_writer(&mut writer, answer).map_err(|error| WriteError::from(std::io::Error::from(error)));
+        written.and_then(|()| writer.finish()).map_err(QueryError::from)
+    };
+    Ok(response(made(budget, answer, write).await?, "application/json", warnings))
+}
+
+async fn made<T: Send + Sync + 'static>(
+    budget: &Budget,
+    answer: T,
+    write: impl FnOnce(&Budget, CancellationToken, &T) -> Result<Written, QueryError> + Send + 'static,
+) -> Result<Written, QueryError> {
     let stop = CancellationToken::new();
     let _stops_with_the_client = stop.clone().drop_guard();
     let budget = budget.clone();
     let made = tokio::task::spawn_blocking(move || {
-        let written = written(&budget, stop, &answer, accepts);
-        drop((answer, held));
+        let written = write(&budget, stop, &answer);
+        drop(answer);
         written
     });
-    let written = match made.await.map_err(|error| QueryError::Job(format!("the answer could not be written: {error}"))).flatten() {
-        Ok(written) => written,
-        Err(error) => return error.into_response(),
-    };
+    made.await.map_err(|error| QueryError::Job(format!("the answer could not be written: {error}"))).flatten()
+}
+
+fn response(written: Written, content_type: &'static str, warnings: &[String]) -> Response {
     let (is_gzip, len) = (written.is_gzip, written.len());
     let mut response = Response::new(written.into_body());
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(len));
-    let content_type = if accepts.protobuf { "application/protobuf" } else { "application/json" };
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     if is_gzip {
         headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
@@ -108,12 +132,18 @@ fn written(budget: &Budget, stop: CancellationToken, answer: &Answer, accepts: A
         }
         writer.finish()
     };
-    write().map_err(|error| match error {
-        WriteError::OverBudget(over) => over.into(),
-        WriteError::TooLarge { .. } => QueryError::TooLarge(error.to_string()),
-        WriteError::Stopped => QueryError::Gone(error.to_string()),
-        WriteError::Other(error) => QueryError::Job(format!("the answer could not be written: {error}")),
-    })
+    write().map_err(QueryError::from)
+}
+
+impl From<WriteError> for QueryError {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::OverBudget(over) => over.into(),
+            WriteError::TooLarge { .. } => Self::TooLarge(error.to_string()),
+            WriteError::Stopped => Self::Gone(error.to_string()),
+            WriteError::Other(error) => Self::Job(format!("the answer could not be written: {error}")),
+        }
+    }
 }
 
 fn protobuf(budget: &Budget, stop: CancellationToken, answer: &Answer) -> Result<Written, WriteError> {

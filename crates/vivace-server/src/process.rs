@@ -29,15 +29,15 @@ use vivace_config::Config;
 use vivace_core::budget::Budget;
 use vivace_core::metric::Metric;
 
-use crate::grpc_only::grpc_only;
 use crate::listen::{self, ConnectionOptions, Ending, Services, Shared, Staged};
 use crate::memory_limit::MemoryLimit;
+use crate::one_protocol::grpc_only;
 use crate::places::Places;
 use crate::ready::Readiness;
 use crate::request_budget::RequestBudget;
 use crate::settings::Settings;
 use crate::tls::Tls;
-use crate::{Tenancy, admin, build, descriptors, instrument, log, memory, recorder};
+use crate::{Tenancy, admin, build, descriptors, instrument, log, memory, reads, recorder};
 
 /// How often histograms are folded and the memory between two scrapes is bounded.
 const UPKEEP_PERIOD: Duration = Duration::from_secs(5);
@@ -60,6 +60,8 @@ pub struct Process {
     built: Arc<SetOnce<Services>>,
     tasks: Tasks,
     drains: Vec<(String, Drain)>,
+    /// Routes that read on listeners of other parts, by their protocol.
+    reads: HashMap<&'static str, Router>,
     /// Tells tasks to end: after the drains.
     stop: CancellationToken,
     /// Begins the shutdown, as a signal does.
@@ -172,6 +174,7 @@ impl Process {
             built,
             tasks: Tasks::default(),
             drains: Vec::new(),
+            reads: HashMap::new(),
             stop: CancellationToken::new(),
             shutdown: CancellationToken::new(),
             draining,
@@ -277,6 +280,12 @@ impl Process {
         self.grpc = std::mem::take(&mut self.grpc).add_service(service);
     }
 
+    /// Serves requests that read (GET and HEAD) on the listener that another part has for `protocol`, and opens with
+    /// [`Process::serve_on`] after this: Zipkin's clients send spans to the port that they read from.
+    pub fn add_reads(&mut self, protocol: &'static str, routes: Router) {
+        self.reads.insert(protocol, routes);
+    }
+
     /// Serves routes on a listener of a part's own, until `stop`; then the requests in flight end, and with them the future.
     /// As soon as a shutdown begins, clients are told to move. `protocol` is a label of `tempo_tcp_connections`;
     /// without `tls` it is plain text.
@@ -286,9 +295,13 @@ impl Process {
         protocol: &'static str,
         routes: Router,
         connections: ConnectionOptions,
-        tls: Option<Tls>,
+        tls: Option<Arc<Tls>>,
         stop: CancellationToken,
     ) -> impl Future<Output = ()> + Send + use<> {
+        let routes = match self.reads.get(protocol) {
+            Some(reads) => reads::beside(reads.clone(), routes),
+            None => routes,
+        };
         let settings = listen::Settings {
             protocol,
             section: "",
@@ -296,11 +309,33 @@ impl Process {
             port: 0,
             max_connections: 0,
             connections,
-            tls: tls.map(Arc::new),
+            tls,
             is_for_members: false,
             sends_away_early: true,
         };
         let ending = Ending { draining: self.draining.clone(), stop };
+        listen::serve(listener, Services::plain(routes).into(), settings, self.shared.clone(), ending)
+    }
+
+    /// The same until the process stops, with connections and TLS as the HTTP listener of `server` has them.
+    pub fn serve_as_http(&self, listener: TcpListener, protocol: &'static str, routes: Router) -> impl Future<Output = ()> + Send + use<> {
+        self.serve_as(&self.settings.http, listener, protocol, routes)
+    }
+
+    /// The same with those of the gRPC listener. `routes` are of gRPC only.
+    pub fn serve_as_grpc(&self, listener: TcpListener, protocol: &'static str, routes: Router) -> impl Future<Output = ()> + Send + use<> {
+        self.serve_as(&self.settings.grpc, listener, protocol, routes)
+    }
+
+    fn serve_as(
+        &self,
+        like: &listen::Settings,
+        listener: TcpListener,
+        protocol: &'static str,
+        routes: Router,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        let settings = listen::Settings { protocol, max_connections: 0, is_for_members: false, sends_away_early: true, ..like.clone() };
+        let ending = Ending { draining: self.draining.clone(), stop: self.stop.clone() };
         listen::serve(listener, Services::plain(routes).into(), settings, self.shared.clone(), ending)
     }
 

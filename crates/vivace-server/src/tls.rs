@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
-use vivace_config::{CollectorTls, Config, Server, ServerTls};
+use vivace_config::{CollectorTls, Config, Server, ServerTls, Target};
 
 /// The keys of the HTTP listener.
 const HTTP_SECTION: &str = "server.http_tls_config";
@@ -124,7 +124,13 @@ impl Tls {
     /// # Errors
     /// As [`Tls::of_receiver`].
     pub(crate) fn verify(config: &Config) -> anyhow::Result<()> {
-        Self::of_http(&config.server).map(drop)
+        Self::of_http(&config.server)?;
+        if config.target.includes(Target::Distributor) {
+            for endpoint in config.distributor.receivers.endpoints() {
+                endpoint.tls.map(|tls| Self::of_receiver(tls, &format!("{}.tls", endpoint.path()))).transpose()?;
+            }
+        }
+        Ok(())
     }
 
     /// Of the process' HTTP listener; none where none is configured.

@@ -60,7 +60,7 @@ pub async fn run(mut config: Config) -> anyhow::Result<()> {
             poller
         };
         if target.includes(Target::QueryFrontend) {
-            vivace_query_frontend::start(&config, poller.blocklist(), overrides.clone(), &mut process);
+            vivace_query_frontend::start(&config, poller.blocklist(), overrides.clone(), &mut process).await?;
         }
         if target.includes(Target::Querier) {
             let ingesters = membership.ring(Role::Ingester);

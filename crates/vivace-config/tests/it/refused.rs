@@ -32,14 +32,9 @@ fn security_that_is_not_built_is_refused_by_key_and_line() {
         ),
         ("memberlist.tls_enabled", "memberlist:\n  tls_enabled: true"),
         (
-            "distributor.receivers.otlp.protocols.grpc.tls",
-            "distributor: {receivers: {otlp: {protocols: {grpc: {\n  tls: {cert_file: /c}}}}}}",
-        ),
-        (
             "distributor.receivers.otlp.protocols.grpc.auth",
             "distributor: {receivers: {otlp: {protocols: {grpc: {\n  auth: {authenticator: a}}}}}}",
         ),
-        ("distributor.receivers.otlp/2.protocols.http.tls", "distributor: {receivers: {otlp/2: {protocols: {http: {\n  tls: {}}}}}}"),
         (
             "distributor.receivers.otlp.protocols.http.auth",
             "distributor: {receivers: {otlp: {protocols: {http: {\n  auth: {authenticator: a}}}}}}",
@@ -93,25 +88,59 @@ distributor: {receivers: {otlp: {protocols: {grpc: {tls: null}}}}}
     let (_, warnings) = Config::load(Some((&format!("{yaml}{STORE}"), "t")), &Flags::default()).unwrap_or_else(|errors| panic!("{errors}"));
     assert_eq!(warnings, []);
     // What does not run needs no protection.
-    let idle = "distributor: {receivers: {otlp: , zipkin: {tls: {cert_file: /c}}, otlp/2: {protocols: {grpc: {endpoint: 'a:1'}}}}}\n"
-        .replace("otlp: , ", "");
+    let idle = "distributor: {receivers: {kafka: {tls: {cert_file: /c}}, otlp/2: {protocols: {grpc: {endpoint: 'a:1'}}}}}\n";
     Config::load(Some((&format!("{idle}{STORE}"), "t")), &Flags::default()).unwrap_or_else(|errors| panic!("{errors}"));
 }
 
 #[test]
 fn a_process_that_could_receive_nothing_says_so() {
-    let zipkin = "distributor:\n  receivers: {zipkin: {endpoint: '127.0.0.1:9411'}}\n";
+    let census = "distributor:\n  receivers: {opencensus: {endpoint: '127.0.0.1:55678'}}\n";
     for target in ["all", "distributor"] {
-        let found = problems(&format!("{zipkin}{STORE}"), &[&format!("-target={target}")]);
+        let found = problems(&format!("{census}{STORE}"), &[&format!("-target={target}")]);
         assert_eq!(
             found[0].to_string(),
-            "line 2: distributor.receivers: names only receivers that Vivace does not have yet, so nothing could be received; add otlp (grpc, http or both)"
+            "line 2: distributor.receivers: names only receivers that Vivace does not have, so nothing could be received; add otlp, jaeger or zipkin"
         );
     }
     let flags = Flags::parse(["-target=compactor"]).expect("it is right");
-    Config::load(Some((&format!("{zipkin}{STORE}"), "t")), &flags).unwrap_or_else(|errors| panic!("{errors}"));
-    let found = problems(&format!("distributor: {{receivers: {{otlp: {{protocols: {{}}}}}}}}\n{STORE}"), &[]);
-    assert!(found[0].to_string().contains("distributor.receivers.otlp.protocols: names no protocol"), "{found:?}");
+    Config::load(Some((&format!("{census}{STORE}"), "t")), &flags).unwrap_or_else(|errors| panic!("{errors}"));
+    for receiver in ["otlp", "jaeger"] {
+        let found = problems(&format!("distributor: {{receivers: {{{receiver}: {{protocols: {{}}}}}}}}\n{STORE}"), &[]);
+        assert!(found[0].to_string().contains(&format!("distributor.receivers.{receiver}.protocols: names no protocol")), "{found:?}");
+    }
+    let zipkin = "distributor: {receivers: {zipkin: {endpoint: '127.0.0.1:9411'}}}\n";
+    let (_, warnings) =
+        Config::load(Some((&format!("{zipkin}{STORE}"), "t")), &Flags::default()).unwrap_or_else(|errors| panic!("{errors}"));
+    assert_eq!(warnings, []);
+}
+
+#[test]
+fn receivers_of_other_protocols_are_checked_as_those_of_otlp_are() {
+    for (receivers, want) in [
+        ("zipkin: {endpoint: '9411'}", "distributor.receivers.zipkin.endpoint: expected host:port; got \"9411\""),
+        (
+            "jaeger: {protocols: {thrift_compact: {workers: 0}}}",
+            "distributor.receivers.jaeger.protocols.thrift_compact.workers: expected 1 to 1024; got 0",
+        ),
+        (
+            "jaeger: {protocols: {thrift_binary: {max_packet_size: 70000}}}",
+            "distributor.receivers.jaeger.protocols.thrift_binary.max_packet_size: expected 1 to 65535; got 70000",
+        ),
+        (
+            "jaeger: {protocols: {thrift_http: {endpoint: 'a:9411'}}}, zipkin: ",
+            "distributor.receivers.zipkin.endpoint: port 9411 is what distributor.receivers.jaeger.protocols.thrift_http.endpoint listens on already",
+        ),
+        (
+            "jaeger: {protocols: {thrift_compact: }}, jaeger/2: {protocols: {thrift_compact: }}",
+            "port 6831 is what distributor.receivers.jaeger.protocols.thrift_compact.endpoint listens on already",
+        ),
+    ] {
+        let found = problems(&format!("distributor: {{receivers: {{{receivers}}}}}\n{STORE}"), &[]);
+        assert!(found[0].to_string().contains(want), "{found:?}");
+    }
+    // Packets and connections have ports of their own.
+    let both = "distributor: {receivers: {jaeger: {protocols: {thrift_compact: {endpoint: 'a:1'}, grpc: {endpoint: 'a:1'}}}}}\n";
+    Config::load(Some((&format!("{both}{STORE}"), "t")), &Flags::default()).unwrap_or_else(|errors| panic!("{errors}"));
 }
 
 #[test]
@@ -149,6 +178,21 @@ fn what_a_start_would_trip_over_is_known_before() {
             "server: {grpc_listen_port: 3200}",
             "compactor",
             "server.grpc_listen_port: port 3200 is what server.http_listen_port listens on already",
+        ),
+        (
+            "query_frontend: {jaeger: {enabled: true, http_listen_port: 3200}}",
+            "query-frontend",
+            "query_frontend.jaeger.http_listen_port: port 3200 is what server.http_listen_port listens on already",
+        ),
+        (
+            "query_frontend: {zipkin: {enabled: true, http_listen_port: 4318}}",
+            "all",
+            "query_frontend.zipkin.http_listen_port: port 4318 is what distributor.receivers.otlp.protocols.http.endpoint listens on already",
+        ),
+        (
+            "query_frontend: {jaeger: {prometheus_url: 'prometheus:9090'}}",
+            "all",
+            "query_frontend.jaeger.prometheus_url: expected a URL with http:// or https://; got \"prometheus:9090\"",
         ),
         ("memberlist: {bind_addr: [localhost]}", "distributor", "memberlist.bind_addr: expected an IP address; got \"localhost\""),
         ("memberlist: {advertise_addr: localhost}", "distributor", "memberlist.advertise_addr: expected an IP address; got \"localhost\""),

@@ -46,20 +46,29 @@ impl tower_service::Service<Request<Body>> for TraceService {
             if request.uri().path() != "/opentelemetry.proto.collector.trace.v1.TraceService/Export" {
                 return Ok(Status::unimplemented("TraceService has the method Export only").into_http());
             }
-            let mut accepted = EnabledCompressionEncodings::default();
-            accepted.enable(CompressionEncoding::Gzip);
-            accepted.enable(CompressionEncoding::Zstd);
-            let mut grpc = Grpc::new(RawCodec)
-                .apply_compression_config(accepted, EnabledCompressionEncodings::default())
-                .apply_max_message_size_config(Some(this.message_bytes_max), None);
-            let mut response = grpc.unary(this, request).await;
-            // The library calls a message over the limit OUT_OF_RANGE, which clients would try again.
-            if response.headers().get(Status::GRPC_STATUS).is_some_and(|code| code == code_value(Code::OutOfRange)) {
-                response.headers_mut().insert(Status::GRPC_STATUS, code_value(Code::ResourceExhausted));
-            }
-            Ok(response)
+            let message_bytes_max = this.message_bytes_max;
+            Ok(unary(this, message_bytes_max, request).await)
         })
     }
+}
+
+/// Calls a method whose messages stay bytes.
+pub(super) async fn unary<S>(service: S, message_bytes_max: usize, request: Request<Body>) -> Response<Body>
+where
+    S: UnaryService<Bytes, Response = Bytes>,
+{
+    let mut accepted = EnabledCompressionEncodings::default();
+    accepted.enable(CompressionEncoding::Gzip);
+    accepted.enable(CompressionEncoding::Zstd);
+    let mut grpc = Grpc::new(RawCodec)
+        .apply_compression_config(accepted, EnabledCompressionEncodings::default())
+        .apply_max_message_size_config(Some(message_bytes_max), None);
+    let mut response = grpc.unary(service, request).await;
+    // The library calls a message over the limit OUT_OF_RANGE, which clients would try again.
+    if response.headers().get(Status::GRPC_STATUS).is_some_and(|code| code == code_value(Code::OutOfRange)) {
+        response.headers_mut().insert(Status::GRPC_STATUS, code_value(Code::ResourceExhausted));
+    }
+    response
 }
 
 fn code_value(code: Code) -> HeaderValue {

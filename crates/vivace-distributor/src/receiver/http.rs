@@ -9,21 +9,21 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use bytes::{Bytes, BytesMut};
 use http::header::{ALLOW, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderMap, HeaderValue, Request, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use prost::Message;
 use serde_json::json;
 use vivace_config::Cors;
 use vivace_server::{Encoding, RequestBudget, RequestCharge, Tenancy};
 
-use super::{NO_METRICS, cors, json, response};
+use super::{NO_METRICS, json, response};
 use crate::error::PushError;
 use crate::metrics::Receiver;
 use crate::push::{Accepted, Distributor, Incoming};
 use crate::status::{self, RpcStatus};
 
 /// Bodies up to this size are decompressed where they arrive.
-const INLINE_BYTES_MAX: usize = 16 << 10;
+pub(super) const INLINE_BYTES_MAX: usize = 16 << 10;
 
 /// What the handler knows.
 #[derive(Clone)]
@@ -38,10 +38,7 @@ pub(crate) struct OtlpHttp {
 pub(crate) fn router(path: &str, receiver: OtlpHttp, cors: &Cors) -> Router {
     let not_post = || async { (StatusCode::METHOD_NOT_ALLOWED, [(ALLOW, "POST")], "405 method not allowed, supported: [POST]") };
     let router = Router::new().route(path, post(export).fallback(not_post)).with_state(receiver);
-    match cors::layer(cors) {
-        Some(layer) => router.layer(layer),
-        None => router,
-    }
+    vivace_server::cors(router, cors, &[Method::POST])
 }
 
 /// The format of a request and of its answer.
@@ -134,7 +131,7 @@ impl OtlpHttp {
 }
 
 /// The body as it was sent. The listener charges it as it arrives.
-async fn read(mut body: Body, announced: u64, limit: u64) -> Result<Bytes, PushError> {
+pub(super) async fn read(mut body: Body, announced: u64, limit: u64) -> Result<Bytes, PushError> {
     let (mut first, mut whole, mut received, mut refused) = (Bytes::new(), BytesMut::new(), 0, None);
     while let Some(frame) = body.frame().await {
         let data = match frame.map(http_body::Frame::into_data) {

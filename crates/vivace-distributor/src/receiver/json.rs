@@ -9,20 +9,12 @@ use base64::Engine;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use vivace_core::wire::{put_bytes, put_varint};
 use vivace_server::RequestCharge;
 
+use super::output::{FIXED32, FIXED64, Output};
 use super::schema::{Field, Kind, Message, TRACES_DATA};
 use crate::error::PushError;
 
-/// How much more memory is asked for at once, bytes.
-const STEP_BYTES: u64 = 64 << 10;
-/// Protobuf's wire types.
-const VARINT: u64 = 0;
-const FIXED64: u64 = 1;
-const FIXED32: u64 = 5;
-/// As long as a protobuf length can be for what a request may be.
-const LENGTH_BYTES_MAX: usize = 5;
 const OF_BOTH_ALPHABETS: GeneralPurposeConfig =
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent).with_decode_allow_trailing_bits(true);
 const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, OF_BOTH_ALPHABETS);
@@ -33,88 +25,27 @@ const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, OF_BOT
 /// # Errors
 /// It is no JSON, an id is not hex, a field has the wrong type, or there is no memory for it.
 pub(crate) fn to_protobuf(body: &[u8], charge: &mut RequestCharge) -> Result<Vec<u8>, PushError> {
-    let mut out = Output { bytes: Vec::new(), charge, over: None };
+    let mut out = Output::new(charge.another());
     let mut json = serde_json::Deserializer::from_slice(body);
     let read = Fields { message: &TRACES_DATA, out: &mut out }.deserialize(&mut json).and_then(|()| json.end());
-    match (read, out.over) {
-        (_, Some(over)) => Err(PushError::Overloaded(over)),
-        (Err(error), None) => Err(PushError::Malformed(format!("the request is no OTLP in JSON: {error}"))),
-        (Ok(()), None) => Ok(out.bytes),
+    if let Err(error) = read {
+        return Err(match out.refused() {
+            Some(over) => PushError::Overloaded(over),
+            None => PushError::Malformed(format!("the request is no OTLP in JSON: {error}")),
+        });
     }
-}
-
-/// What is written so far.
-struct Output<'c> {
-    bytes: Vec<u8>,
-    charge: &'c mut RequestCharge,
-    /// Why there is no more room.
-    over: Option<vivace_core::budget::OverBudget>,
-}
-
-impl Output<'_> {
-    /// Room for so many bytes more, paid for before it is taken.
-    fn reserve<E: Error>(&mut self, more: usize) -> Result<(), E> {
-        let (len, before) = (self.bytes.len(), self.bytes.capacity());
-        if len + more <= before {
-            return Ok(());
-        }
-        let wanted = (before as u64 * 2).max(STEP_BYTES).max((len + more) as u64);
-        // While it grows, there are both.
-        if let Err(over) = self.charge.grow(wanted) {
-            self.over = Some(over);
-            return Err(E::custom("out of memory"));
-        }
-        self.bytes.reserve_exact(usize::try_from(wanted).unwrap_or(usize::MAX) - len);
-        self.charge.give_back(before as u64);
-        Ok(())
-    }
-
-    fn key(&mut self, field: u32, wire_type: u64) {
-        put_varint(&mut self.bytes, u64::from(field) << 3 | wire_type);
-    }
-
-    fn number<E: Error>(&mut self, field: u32, value: u64) -> Result<(), E> {
-        self.reserve(20)?;
-        self.key(field, VARINT);
-        put_varint(&mut self.bytes, value);
-        Ok(())
-    }
-
-    fn fixed<E: Error>(&mut self, field: u32, wire_type: u64, value: &[u8]) -> Result<(), E> {
-        self.reserve(20)?;
-        self.key(field, wire_type);
-        self.bytes.extend_from_slice(value);
-        Ok(())
-    }
-
-    fn text<E: Error>(&mut self, field: u32, value: &[u8]) -> Result<(), E> {
-        self.reserve(value.len() + 20)?;
-        put_bytes(&mut self.bytes, field, value);
-        Ok(())
-    }
-
-    /// Writes a message: its length is known, and put before it, when it is complete.
-    fn message<E: Error>(&mut self, field: u32, write: impl FnOnce(&mut Self) -> Result<(), E>) -> Result<(), E> {
-        self.reserve(20)?;
-        self.key(field, 2);
-        let start = self.bytes.len();
-        write(self)?;
-        self.reserve(LENGTH_BYTES_MAX)?;
-        let len = self.bytes.len() - start;
-        put_varint(&mut self.bytes, len as u64);
-        let digits = self.bytes.len() - start - len;
-        self.bytes[start..].rotate_right(digits);
-        Ok(())
-    }
+    let (bytes, of_bytes) = out.finish();
+    charge.absorb(of_bytes);
+    Ok(bytes)
 }
 
 /// Reads a JSON object as the fields of a message.
-struct Fields<'o, 'c> {
+struct Fields<'o> {
     message: &'static Message,
-    out: &'o mut Output<'c>,
+    out: &'o mut Output,
 }
 
-impl<'de> DeserializeSeed<'de> for Fields<'_, '_> {
+impl<'de> DeserializeSeed<'de> for Fields<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -122,7 +53,7 @@ impl<'de> DeserializeSeed<'de> for Fields<'_, '_> {
     }
 }
 
-impl<'de> Visitor<'de> for Fields<'_, '_> {
+impl<'de> Visitor<'de> for Fields<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -164,14 +95,14 @@ impl Visitor<'_> for Name {
 }
 
 /// Reads a JSON value as a field. Null stands for a field that is not there.
-struct Value<'o, 'c> {
+struct Value<'o> {
     field: &'static Field,
-    out: &'o mut Output<'c>,
+    out: &'o mut Output,
     /// Within the array of a repeated field.
     in_list: bool,
 }
 
-impl Value<'_, '_> {
+impl Value<'_> {
     fn wrong<E: Error>(&self, found: impl fmt::Display) -> E {
         E::custom(format!("{}: expected {}, found {found}", self.field.name, self.field.kind))
     }
@@ -181,26 +112,26 @@ impl Value<'_, '_> {
         let wrong = |this: Self| Err(this.wrong(value));
         match self.field.kind {
             Kind::Fixed64 => match u64::try_from(value) {
-                Ok(value) => self.out.fixed(number, FIXED64, &value.to_le_bytes()),
+                Ok(value) => self.out.fixed(number, FIXED64, &value.to_le_bytes()).map_err(E::custom),
                 Err(_) => wrong(self),
             },
             Kind::Fixed32 => match u32::try_from(value) {
-                Ok(value) => self.out.fixed(number, FIXED32, &value.to_le_bytes()),
+                Ok(value) => self.out.fixed(number, FIXED32, &value.to_le_bytes()).map_err(E::custom),
                 Err(_) => wrong(self),
             },
             Kind::Uint32 => match u32::try_from(value) {
-                Ok(value) => self.out.number(number, value.into()),
+                Ok(value) => self.out.number(number, value.into()).map_err(E::custom),
                 Err(_) => wrong(self),
             },
             Kind::Int64 => match i64::try_from(value) {
-                Ok(value) => self.out.number(number, value.cast_unsigned()),
+                Ok(value) => self.out.number(number, value.cast_unsigned()).map_err(E::custom),
                 Err(_) => wrong(self),
             },
             Kind::Enum(_) => match i32::try_from(value) {
-                Ok(value) => self.out.number(number, i64::from(value).cast_unsigned()),
+                Ok(value) => self.out.number(number, i64::from(value).cast_unsigned()).map_err(E::custom),
                 Err(_) => wrong(self),
             },
-            Kind::Double => self.out.fixed(number, FIXED64, &(value as f64).to_le_bytes()),
+            Kind::Double => self.out.fixed(number, FIXED64, &(value as f64).to_le_bytes()).map_err(E::custom),
             Kind::Bool | Kind::String | Kind::Bytes | Kind::Id | Kind::Message(_) => wrong(self),
         }
     }
@@ -208,17 +139,17 @@ impl Value<'_, '_> {
     fn text<E: Error>(self, text: &str) -> Result<(), E> {
         let number = self.field.number;
         match self.field.kind {
-            Kind::String => self.out.text(number, text.as_bytes()),
+            Kind::String => self.out.text(number, text.as_bytes()).map_err(E::custom),
             Kind::Id => match hex::decode(text) {
-                Ok(id) => self.out.text(number, &id),
+                Ok(id) => self.out.text(number, &id).map_err(E::custom),
                 Err(error) => Err(E::custom(format!("{} {:?}: {error}", self.field.name, start_of(text)))),
             },
             Kind::Bytes => match STANDARD.decode(text).or_else(|_| URL_SAFE.decode(text)) {
-                Ok(bytes) => self.out.text(number, &bytes),
+                Ok(bytes) => self.out.text(number, &bytes).map_err(E::custom),
                 Err(error) => Err(E::custom(format!("{} is not in base64: {error}", self.field.name))),
             },
             Kind::Enum(names) => match names.iter().position(|name| *name == text) {
-                Some(value) => self.out.number(number, value as u64),
+                Some(value) => self.out.number(number, value as u64).map_err(E::custom),
                 None => match text.parse::<i32>() {
                     Ok(value) => self.integer(value.into()),
                     Err(_) => Err(self.wrong(format!("{:?}", start_of(text)))),
@@ -226,7 +157,7 @@ impl Value<'_, '_> {
             },
             Kind::Double => match text.parse::<f64>() {
                 // Rust takes "inf" and "nan" too, as Infinity and NaN are written in some languages.
-                Ok(value) => self.out.fixed(number, FIXED64, &value.to_le_bytes()),
+                Ok(value) => self.out.fixed(number, FIXED64, &value.to_le_bytes()).map_err(E::custom),
                 Err(_) => Err(self.wrong(format!("{:?}", start_of(text)))),
             },
             Kind::Fixed64 | Kind::Fixed32 | Kind::Uint32 | Kind::Int64 => match text.parse::<i128>() {
@@ -257,7 +188,7 @@ fn start_of(text: &str) -> &str {
     text.char_indices().nth(40).map_or(text, |(end, _)| &text[..end])
 }
 
-impl<'de> DeserializeSeed<'de> for Value<'_, '_> {
+impl<'de> DeserializeSeed<'de> for Value<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -268,7 +199,7 @@ impl<'de> DeserializeSeed<'de> for Value<'_, '_> {
     }
 }
 
-impl<'de> Visitor<'de> for Value<'_, '_> {
+impl<'de> Visitor<'de> for Value<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -290,7 +221,7 @@ impl<'de> Visitor<'de> for Value<'_, '_> {
 
     fn visit_bool<E: Error>(self, value: bool) -> Result<(), E> {
         match self.field.kind {
-            Kind::Bool => self.out.number(self.field.number, value.into()),
+            Kind::Bool => self.out.number(self.field.number, value.into()).map_err(E::custom),
             _ => Err(self.wrong(value)),
         }
     }
@@ -305,7 +236,7 @@ impl<'de> Visitor<'de> for Value<'_, '_> {
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<(), E> {
         match self.field.kind {
-            Kind::Double => self.out.fixed(self.field.number, FIXED64, &value.to_le_bytes()),
+            Kind::Double => self.out.fixed(self.field.number, FIXED64, &value.to_le_bytes()).map_err(E::custom),
             _ if value.fract() == 0.0 => self.integer(value as i128),
             _ => Err(self.wrong(value)),
         }
@@ -327,7 +258,9 @@ impl<'de> Visitor<'de> for Value<'_, '_> {
         if self.field.is_repeated && !self.in_list {
             return Err(self.wrong("an object that is not in an array"));
         }
-        self.out.message(self.field.number, |out| Fields { message: message(), out }.visit_map(map))
+        let start = self.out.begin(self.field.number).map_err(A::Error::custom)?;
+        Fields { message: message(), out: &mut *self.out }.visit_map(map)?;
+        self.out.end(start).map_err(A::Error::custom)
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {

@@ -1,10 +1,16 @@
 //! The protocols that spans arrive in. They read and answer; what happens to the spans is [`crate::push`]'s business.
 
-mod cors;
 pub(crate) mod grpc;
 pub(crate) mod http;
+pub(crate) mod jaeger;
 pub(crate) mod json;
+mod output;
+pub(crate) mod post;
 mod schema;
+pub(crate) mod spans;
+pub(crate) mod tags;
+mod thrift;
+pub(crate) mod zipkin;
 
 use bytes::Bytes;
 use vivace_core::wire::{put_bytes, put_varint};

@@ -70,7 +70,8 @@ impl Cluster {
         self.request("GET", &format!("http://{}{path}", self.pages), &[], "").await
     }
 
-    async fn request(&self, method: &str, uri: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Answer {
+    /// Any HTTP request.
+    pub(crate) async fn request(&self, method: &str, uri: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Answer {
         let mut request = http::Request::builder().method(method).uri(uri);
         for (key, value) in headers {
             request = request.header(*key, *value);

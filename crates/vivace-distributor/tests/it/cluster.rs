@@ -94,6 +94,7 @@ pub(crate) struct Cluster {
     pub(crate) instances: Vec<Instance>,
     pub(crate) grpc: SocketAddr,
     pub(crate) http: SocketAddr,
+    pub(crate) listening: vivace_distributor::Listening,
     /// Where pages and metrics are.
     pub(crate) pages: SocketAddr,
     shutdown: Shutdown,
@@ -153,7 +154,16 @@ impl Cluster {
         members.push(membership);
         let (shutdown, pages) = (process.shutdown(), process.http_addr());
         tasks.spawn(process.run());
-        Self { instances: all, grpc: listening.otlp_grpc[0], http: listening.otlp_http[0], pages, shutdown, _members: members, tasks }
+        Self {
+            instances: all,
+            grpc: listening.otlp_grpc[0],
+            http: listening.otlp_http[0],
+            listening,
+            pages,
+            shutdown,
+            _members: members,
+            tasks,
+        }
     }
 
     /// What the ingesters hold: of each, the segments it is primary of, and those that it follows, as primary and spans.

@@ -5,6 +5,11 @@
 mod client;
 mod cluster;
 mod copies;
+mod jaeger;
+#[expect(dead_code, reason = "the other half is what tests of the converters use")]
+mod jaeger_batch;
 mod limits;
 mod replication;
 mod wire;
+mod zipkin;
+mod zipkin_v1;

@@ -9,7 +9,9 @@ use serde_json::json;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tonic::Code;
-use vivace_proto::otlp::{AnyValue, KeyValue, KeyValueList, any_value};
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
+use vivace_config::CollectorTls;
+use vivace_proto::otlp::{AnyValue, KeyValue, KeyValueList, TracesData, any_value};
 
 use crate::client::{Answer, ExportResponse, traces};
 use crate::cluster::{Cluster, payload};
@@ -286,5 +288,39 @@ async fn large_metadata_is_taken() {
     let cluster = Cluster::start(1, 1, |_| {}).await;
     let long = "b".repeat(20_000);
     cluster.export(&traces(&[(1, 1)]), &[("baggage", &long)]).await.expect("taken");
+    assert_eq!(cluster.held().primaries(), [1]);
+}
+
+/// Source: the collector's `tls` keys of a receiver.
+#[tokio::test]
+async fn receivers_speak_tls_where_they_are_told_to() {
+    let own = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let (cert_pem, key_pem) = (own.cert.pem(), own.signing_key.serialize_pem());
+    let tls = CollectorTls { cert_pem: cert_pem.clone(), key_pem: key_pem.into(), ..CollectorTls::default() };
+    let cluster = Cluster::start(1, 1, move |config| {
+        let protocols = &mut config.distributor.receivers.otlp[0].protocols;
+        protocols.grpc.as_mut().expect("on").tls = Some(tls.clone());
+        protocols.http.as_mut().expect("on").tls = Some(tls);
+    })
+    .await;
+    let trusting = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(&cert_pem)).domain_name("localhost");
+    for address in [cluster.grpc, cluster.http] {
+        let endpoint = |scheme: &str| Endpoint::from_shared(format!("{scheme}://{address}")).unwrap();
+        let channel = endpoint("https").tls_config(trusting.clone()).unwrap().connect().await.expect("speaks TLS");
+        let mut grpc = tonic::client::Grpc::new(channel);
+        grpc.ready().await.expect("connected");
+        let path = "/opentelemetry.proto.collector.trace.v1.TraceService/Export".parse().unwrap();
+        let codec = tonic_prost::ProstCodec::<TracesData, ExportResponse>::default();
+        let sent = grpc.unary(tonic::Request::new(traces(&[(1, 1)])), path, codec).await;
+        if address == cluster.http {
+            let error = sent.expect_err("the wrong port");
+            assert_eq!(error.code(), Code::Unimplemented);
+            assert!(error.message().starts_with("this port takes OTLP over HTTP; OTLP over gRPC is taken on port "), "{error}");
+        } else {
+            sent.expect("is taken");
+        }
+        let stranger = endpoint("https").tls_config(ClientTlsConfig::new().domain_name("localhost")).unwrap().connect().await;
+        assert!(stranger.is_err(), "a certificate that nobody vouches for");
+    }
     assert_eq!(cluster.held().primaries(), [1]);
 }

@@ -44,7 +44,7 @@ impl System {
         let membership = Membership::local(clock::unix_nanos);
         let overrides = Overrides::fixed(Limits::default());
         vivace_ingester::start(&config, &membership, bucket.clone(), overrides.clone(), &mut process).await.expect("starts");
-        vivace_query_frontend::start(&config, poller.blocklist(), overrides, &mut process);
+        vivace_query_frontend::start(&config, poller.blocklist(), overrides, &mut process).await.expect("it starts");
         let ring = membership.ring(Role::Ingester);
         vivace_querier::start(&config, "querier", ring, bucket.clone(), poller.clone(), &mut process);
         let (http, grpc, shutdown) = (process.http_addr(), process.grpc_addr(), process.shutdown());

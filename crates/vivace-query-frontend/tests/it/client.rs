@@ -29,9 +29,17 @@ pub(crate) async fn get(base: &str, path: &str) -> Reply {
     get_with(base, path, &[]).await
 }
 
+/// With nothing in it.
+pub(crate) async fn post(base: &str, path: &str) -> Reply {
+    send(Request::post(format!("{base}{path}")), &[]).await
+}
+
 pub(crate) async fn get_with(base: &str, path: &str, headers: &[(&str, &str)]) -> Reply {
+    send(Request::get(format!("{base}{path}")), headers).await
+}
+
+async fn send(mut request: http::request::Builder, headers: &[(&str, &str)]) -> Reply {
     let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
-    let mut request = Request::get(format!("{base}{path}"));
     for (name, value) in headers {
         request = request.header(*name, *value);
     }

@@ -6,8 +6,10 @@
 mod api;
 mod client;
 mod failures;
+mod jaeger;
 mod querier;
 mod streaming;
+mod zipkin;
 
 use std::sync::Arc;
 
@@ -25,6 +27,8 @@ use crate::querier::Querier;
 struct Frontend {
     http: String,
     grpc: String,
+    /// Of other systems' APIs, as [`with_other_apis`] asks for them.
+    listening: vivace_query_frontend::Listening,
     blocklist: Blocklist,
     shutdown: Shutdown,
     run: JoinSet<anyhow::Result<()>>,
@@ -40,13 +44,16 @@ impl Frontend {
     async fn over(config: &Config, blocklist: Blocklist) -> Self {
         let mut process = Process::test_with(config, "query-frontend").await.unwrap();
         let overrides = Overrides::fixed(config.overrides.defaults.clone());
-        vivace_query_frontend::start(config, blocklist.clone(), overrides, &mut process);
+        let mut config = config.clone();
+        config.query_frontend.jaeger.enabled.get_or_insert(false);
+        config.query_frontend.zipkin.enabled.get_or_insert(false);
+        let listening = vivace_query_frontend::start(&config, blocklist.clone(), overrides, &mut process).await.unwrap();
         let http = format!("http://{}", process.http_addr());
         let grpc = format!("http://{}", process.grpc_addr());
         let shutdown = process.shutdown();
         let mut run = JoinSet::new();
         run.spawn(process.run());
-        Self { http, grpc, blocklist, shutdown, run }
+        Self { http, grpc, listening, blocklist, shutdown, run }
     }
 
     /// With defaults, and a querier that answers everything with nothing.
@@ -67,6 +74,17 @@ impl Frontend {
         let change = Change { added: blocks.into_iter().collect(), ..Default::default() };
         self.blocklist.apply(&TenantId::new(tenant).unwrap(), change);
     }
+}
+
+/// Defaults, and the query APIs of Jaeger and Zipkin on free ports.
+fn with_other_apis() -> Config {
+    let mut config = Config::default();
+    "127.0.0.1".clone_into(&mut config.server.http_listen_address);
+    "127.0.0.1".clone_into(&mut config.server.grpc_listen_address);
+    let (jaeger, zipkin) = (&mut config.query_frontend.jaeger, &mut config.query_frontend.zipkin);
+    (jaeger.enabled, jaeger.http_listen_port, jaeger.grpc_listen_port) = (Some(true), 0, 0);
+    (zipkin.enabled, zipkin.http_listen_port) = (Some(true), 0);
+    config
 }
 
 /// A block that ended some seconds ago.

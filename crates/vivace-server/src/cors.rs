@@ -1,9 +1,10 @@
-//! Web pages that send spans: which of them a browser lets do so.
+//! Web pages of other origins: which of them a browser lets read answers.
 //!
 //! The rules are the collector's: origins may have one `*` for any part, and a page may always send what a plain form could.
 
 use std::time::Duration;
 
+use axum::Router;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderName, HeaderValue, Method, request};
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
@@ -12,11 +13,13 @@ use vivace_config::Cors;
 /// Where an allowed origin or header is this, all are.
 const ANY: &str = "*";
 
-/// What answers preflights and marks answers; none where no origin is allowed.
-pub(crate) fn layer(cors: &Cors) -> Option<CorsLayer> {
-    if cors.allowed_origins.is_empty() {
-        return None;
-    }
+/// Routes to which web pages of the allowed origins may send requests of these methods.
+pub fn cors(routes: Router, cors: &Cors, methods: &[Method]) -> Router {
+    if cors.allowed_origins.is_empty() { routes } else { routes.layer(layer(cors, methods)) }
+}
+
+/// What answers a browser's questions and marks answers.
+fn layer(cors: &Cors, methods: &[Method]) -> CorsLayer {
     let origins: Vec<String> = cors.allowed_origins.iter().map(|origin| origin.to_ascii_lowercase()).collect();
     let is_allowed = move |origin: &HeaderValue, _: &request::Parts| {
         let origin = origin.to_str().unwrap_or_default().to_ascii_lowercase();
@@ -31,13 +34,13 @@ pub(crate) fn layer(cors: &Cors) -> Option<CorsLayer> {
     let layer = CorsLayer::new()
         .allow_origin(AllowOrigin::predicate(is_allowed))
         .allow_headers(headers)
-        .allow_methods([Method::POST])
+        .allow_methods(methods.to_vec())
         .allow_credentials(true)
         .expose_headers(names(&cors.exposed_headers).collect::<Vec<_>>());
-    Some(match cors.max_age {
+    match cors.max_age {
         0 => layer,
         seconds => layer.max_age(Duration::from_secs(seconds)),
-    })
+    }
 }
 
 /// What is no header name is left out: a browser could not send it.

@@ -1,0 +1,56 @@
+//! A door to the converters for the fuzz targets.
+
+use prost::Message as _;
+use vivace_core::budget::Budget;
+use vivace_proto::otlp::TracesData;
+use vivace_server::RequestBudget;
+
+use crate::error::PushError;
+use crate::receiver::jaeger::{self, Encoding};
+use crate::receiver::spans::Spans;
+use crate::receiver::tags::Dialect;
+use crate::receiver::zipkin;
+
+/// Room for what an input of a few KiB becomes; four times of it would be too much.
+const BUDGET_BYTES: u64 = 64 << 20;
+
+/// Reads the input as each of Jaeger's formats.
+///
+/// # Panics
+/// Where what it becomes is no OTLP.
+pub fn jaeger(input: &[u8]) {
+    convert(input, Dialect::Jaeger, |bytes, spans| jaeger::packet(Encoding::Compact, bytes, spans));
+    convert(input, Dialect::Jaeger, |bytes, spans| jaeger::packet(Encoding::Binary, bytes, spans));
+    convert(input, Dialect::Jaeger, jaeger::batch);
+    convert(input, Dialect::Jaeger, jaeger::request);
+}
+
+/// Reads the input as each of Zipkin's formats; its first byte says whether texts are looked into.
+///
+/// # Panics
+/// As [`jaeger`].
+pub fn zipkin(input: &[u8]) {
+    let Some((first, input)) = input.split_first() else { return };
+    let dialect = Dialect::Zipkin { parse_string_tags: first & 1 == 1 };
+    for read in [zipkin::spans_v2, zipkin::spans_v1, zipkin::spans_proto, zipkin::spans_thrift] {
+        convert(input, dialect, read);
+    }
+}
+
+fn convert(input: &[u8], dialect: Dialect, read: impl Fn(&[u8], &mut Spans) -> Result<(), PushError>) {
+    let budget = Budget::new(BUDGET_BYTES);
+    let charge = RequestBudget::whole(&budget).open();
+    let mut spans = Spans::new(&charge, dialect, input.len()).expect("fits");
+    // What is broken is refused, and what was there before it stays.
+    let mark = spans.mark().expect("fits");
+    if read(input, &mut spans).is_err() {
+        spans.go_back(mark);
+    }
+    let (body, charge) = spans.finish().expect("fits");
+    assert!(charge.bytes() >= body.len() as u64, "all of it is paid for");
+    drop(charge);
+    assert_eq!(budget.used(), 0, "all is given back");
+    if let Err(error) = TracesData::decode(body) {
+        assert!(error.to_string().contains("UTF-8"), "{error}");
+    }
+}

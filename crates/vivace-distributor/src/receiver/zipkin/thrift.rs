@@ -1,0 +1,116 @@
+//! Zipkin's spans of version 1 in binary thrift: a list without a call around it. Source: `zipkinCore.thrift`.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use thrift::protocol::{TBinaryInputProtocol, TInputProtocol, TType};
+
+use super::span::{Endpoint, Fields, ZipkinSpan};
+use crate::error::PushError;
+use crate::receiver::output::Value;
+use crate::receiver::spans::Spans;
+use crate::receiver::thrift::{Broken, OrBroken as _, configuration, fields, structs};
+
+/// Reads a list of spans.
+///
+/// # Errors
+/// It is none, or there is no memory for what it becomes.
+pub(crate) fn spans(bytes: &[u8], spans: &mut Spans) -> Result<(), PushError> {
+    let mut rest = bytes;
+    let mut input = TBinaryInputProtocol::with_config(&mut rest, true, configuration(bytes.len()));
+    let result = structs(&mut input, |input| read_span(input, spans));
+    result.map_err(|broken| broken.at("body", bytes.len() - rest.len()))
+}
+
+fn read_span<P: TInputProtocol>(input: &mut P, spans: &mut Spans) -> Result<(), Broken> {
+    let mut span = ZipkinSpan::begin(spans);
+    let mut read = Fields::default();
+    let (mut low, mut high) = (0i64, 0i64);
+    fields(input, |input, id, kind| {
+        match (id, kind) {
+            (1, TType::I64) => low = input.read_i64().or_broken()?,
+            (12, TType::I64) => high = input.read_i64().or_broken()?,
+            (3, TType::String) => span.name(&input.read_bytes().or_broken()?)?,
+            (4, TType::I64) => read.span_id = input.read_i64().or_broken()?.to_be_bytes(),
+            (5, TType::I64) => read.parent_id = input.read_i64().or_broken()?.to_be_bytes(),
+            (6, TType::List) => structs(input, |input| read_annotation(input, &mut span))?,
+            (8, TType::List) => structs(input, |input| read_binary_annotation(input, &mut span))?,
+            (10, TType::I64) => read.timestamp = input.read_i64().or_broken()?,
+            (11, TType::I64) => read.duration = input.read_i64().or_broken()?,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    })?;
+    read.trace_id[..8].copy_from_slice(&high.to_be_bytes());
+    read.trace_id[8..].copy_from_slice(&low.to_be_bytes());
+    Ok(span.end(&read)?)
+}
+
+fn read_annotation<P: TInputProtocol>(input: &mut P, span: &mut ZipkinSpan<'_>) -> Result<(), Broken> {
+    let (mut timestamp, mut value, mut endpoint) = (0, Vec::new(), None);
+    fields(input, |input, id, kind| {
+        match (id, kind) {
+            (1, TType::I64) => timestamp = input.read_i64().or_broken()?,
+            (2, TType::String) => value = input.read_bytes().or_broken()?,
+            (3, TType::Struct) => endpoint = Some(read_endpoint(input)?),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    })?;
+    Ok(span.annotation_v1(timestamp, &value, endpoint)?)
+}
+
+fn read_binary_annotation<P: TInputProtocol>(input: &mut P, span: &mut ZipkinSpan<'_>) -> Result<(), Broken> {
+    let (mut key, mut bytes, mut kind_of, mut endpoint) = (Vec::new(), Vec::new(), STRING, None);
+    fields(input, |input, id, kind| {
+        match (id, kind) {
+            (1, TType::String) => key = input.read_bytes().or_broken()?,
+            (2, TType::String) => bytes = input.read_bytes().or_broken()?,
+            (3, TType::I32) => kind_of = input.read_i32().or_broken()?,
+            (4, TType::Struct) => endpoint = Some(read_endpoint(input)?),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    })?;
+    Ok(span.binary_annotation(&key, value(kind_of, &bytes), endpoint)?)
+}
+
+/// `AnnotationType`
+const BOOL: i32 = 0;
+const I16: i32 = 2;
+const I32: i32 = 3;
+const I64: i32 = 4;
+const DOUBLE: i32 = 5;
+const STRING: i32 = 6;
+
+/// The value that the bytes are, in the order of networks. Those that are none of their type are a text.
+fn value(kind: i32, bytes: &[u8]) -> Value<'_> {
+    let read = match kind {
+        BOOL => <[u8; 1]>::try_from(bytes).ok().map(|[byte]| Value::Bool(byte != 0)),
+        I16 => bytes.try_into().ok().map(|bytes| Value::Int(i16::from_be_bytes(bytes).into())),
+        I32 => bytes.try_into().ok().map(|bytes| Value::Int(i32::from_be_bytes(bytes).into())),
+        I64 => bytes.try_into().ok().map(|bytes| Value::Int(i64::from_be_bytes(bytes))),
+        DOUBLE => bytes.try_into().ok().map(|bytes| Value::Double(f64::from_be_bytes(bytes))),
+        _ => None,
+    };
+    read.unwrap_or(Value::Text(bytes))
+}
+
+fn read_endpoint<P: TInputProtocol>(input: &mut P) -> Result<Endpoint, Broken> {
+    let (mut endpoint, mut ipv4, mut ipv6) = (Endpoint::default(), 0, Vec::new());
+    fields(input, |input, id, kind| {
+        match (id, kind) {
+            (1, TType::I32) => ipv4 = input.read_i32().or_broken()?,
+            (2, TType::I16) => endpoint.port = input.read_i16().or_broken()?.cast_unsigned(),
+            (3, TType::String) => endpoint.service = input.read_bytes().or_broken()?,
+            (4, TType::String) => ipv6 = input.read_bytes().or_broken()?,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    })?;
+    if ipv4 != 0 {
+        endpoint.ip = Ipv4Addr::from(ipv4.cast_unsigned()).to_string().into_bytes();
+    } else if let Ok(ipv6) = <[u8; 16]>::try_from(ipv6) {
+        endpoint.ip = Ipv6Addr::from(ipv6).to_string().into_bytes();
+    }
+    Ok(endpoint)
+}
