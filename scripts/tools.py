@@ -24,6 +24,10 @@ GO_TOOLS = {
 }
 
 
+# Programs of our own below e2e/go: the OpenTelemetry Collector's decoder.
+OWN_GO_TOOLS = ["otlp-decoder"]
+
+
 # Finds dependencies that no source names.
 CARGO_TOOLS = {"cargo-machete": "0.9.1"}
 
@@ -32,15 +36,33 @@ def progress(text):
     print(f"  {text}", flush=True)
 
 
+def require_go(name):
+    if shutil.which("go") is None:
+        sys.exit(f"Go is needed to build {name} for the end-to-end tests; install it (Debian: golang-go, or https://go.dev/dl)")
+
+
 def go_tool(name):
     """Path of a program that is built with Go."""
     binary = CACHE / "bin" / name
     if not binary.exists():
-        if shutil.which("go") is None:
-            sys.exit(f"Go is needed to build {name} for the end-to-end tests; install it (Debian: golang-go, or https://go.dev/dl)")
+        require_go(name)
         progress(f"building {name} (once, about two minutes)")
         binary.parent.mkdir(parents=True, exist_ok=True)
         subprocess.run(["go", "install", GO_TOOLS[name]], check=True, env={**os.environ, "GOBIN": str(binary.parent)})
+    return binary
+
+
+def own_go_tool(name):
+    """Path of a program of the tests' own, below e2e/go. Built again when its sources change."""
+    folder = ROOT / "e2e" / "go" / name
+    sources = sorted(file for file in folder.iterdir() if file.suffix in (".go", ".mod", ".sum"))
+    content = hashlib.sha256(b"".join(file.read_bytes() for file in sources)).hexdigest()[:12]
+    binary = CACHE / "bin" / f"{name}-{content}"
+    if not binary.exists():
+        require_go(name)
+        progress(f"building {name} (once, about a minute)")
+        binary.parent.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["go", "build", "-o", binary, "."], cwd=folder, check=True)
     return binary
 
 
@@ -99,6 +121,8 @@ def venv_python(requirements=REQUIREMENTS):
 def install_all():
     for name in GO_TOOLS:
         progress(f"{name}: {go_tool(name)}")
+    for name in OWN_GO_TOOLS:
+        progress(f"{name}: {own_go_tool(name)}")
     progress(f"prometheus: {prometheus()}")
     progress(f"python: {venv_python()}")
     progress(f"python of old clients: {venv_python(OLD_CLIENTS)}")

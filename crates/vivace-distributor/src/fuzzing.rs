@@ -6,9 +6,10 @@ use vivace_proto::otlp::TracesData;
 use vivace_server::RequestBudget;
 
 use crate::error::PushError;
-use crate::receiver::jaeger::{self, Encoding};
+use crate::receiver::jaeger;
 use crate::receiver::spans::Spans;
 use crate::receiver::tags::Dialect;
+use crate::receiver::thrift::Encoding;
 use crate::receiver::zipkin;
 
 /// Room for what an input of a few KiB becomes; four times of it would be too much.

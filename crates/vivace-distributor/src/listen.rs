@@ -20,10 +20,10 @@ use crate::push::Distributor;
 use crate::receiver;
 use crate::receiver::grpc::TraceService;
 use crate::receiver::http::OtlpHttp;
-use crate::receiver::jaeger::Encoding;
 use crate::receiver::jaeger::grpc::CollectorService;
 use crate::receiver::jaeger::udp::UdpListener;
 use crate::receiver::post::Post;
+use crate::receiver::thrift::Encoding;
 
 /// Longest time that shutdown waits for clients that are in the middle of a request.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);

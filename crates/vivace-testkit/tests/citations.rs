@@ -9,7 +9,7 @@ const SKIPPED: [&str; 9] = [".git", "target", ".demo", ".cache", "testdata", "co
 /// Folders of the repository that a path in a page begins with.
 const PLACES: [&str; 10] = ["crates/", "docs/", "e2e/", "scripts/", "charts/", "fuzz/", "proto/", "bench/", "docker/", "demo/"];
 /// How a source begins that anybody can find by its own name.
-const PUBLIC: [&str; 14] = [
+const PUBLIC: [&str; 16] = [
     "RFC ",
     "OpenTelemetry protocol, ",
     "OTLP specification",
@@ -24,6 +24,8 @@ const PUBLIC: [&str; 14] = [
     "Go's `",
     "jemalloc's manual, ",
     "proc_pid_mountinfo(5)",
+    "jaeger-idl `",
+    "zipkin-api `",
 ];
 const FACTS: &str = "docs/facts/";
 

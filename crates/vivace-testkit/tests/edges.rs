@@ -19,7 +19,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("compactor", &["block", "config", "core", "ring", "server", "storage"]),
     ("metrics-generator", &["config", "core", "proto", "ring", "server"]),
     ("testkit", &["block", "core", "proto"]),
-    ("fuzz", &["block", "core", "ingester", "ring", "storage", "traceql"]),
+    ("fuzz", &["block", "core", "distributor", "ingester", "ring", "storage", "traceql"]),
     ("cli", &["block", "config", "core", "proto", "server", "storage", "traceql"]),
 ];
 

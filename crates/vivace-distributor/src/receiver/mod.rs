@@ -9,7 +9,7 @@ pub(crate) mod post;
 mod schema;
 pub(crate) mod spans;
 pub(crate) mod tags;
-mod thrift;
+pub(crate) mod thrift;
 pub(crate) mod zipkin;
 
 use bytes::Bytes;

@@ -1,5 +1,5 @@
-//! Tags of other protocols for which OTLP has fields. Source: OpenTelemetry specification, "Transformation to non-OTLP formats", and
-//! what the collector does with what came from elsewhere; docs/compatibility.md, "Jaeger and Zipkin as OTLP".
+//! Tags of other protocols for which OTLP has fields: those that OpenTelemetry's own exporters write, and what the collector makes
+//! of what came from elsewhere. The table is in docs/compatibility.md, "Jaeger and Zipkin as OTLP".
 
 use super::output::Value;
 

@@ -1,6 +1,6 @@
 //! Spans of Jaeger's clients and agents: thrift over UDP and HTTP, protobuf over gRPC.
 //!
-//! Source: docs/facts/http-api.md, "Jaeger"; docs/facts/grpc-api.md, "Jaeger's collector"; Jaeger's `jaeger.thrift` and `agent.thrift`.
+//! Source: docs/facts/http-api.md, "Jaeger"; docs/facts/grpc-api.md, "Jaeger's collector".
 
 pub(crate) mod grpc;
 pub(crate) mod http;
@@ -12,6 +12,5 @@ pub(crate) mod udp;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use thrift::Encoding;
 #[cfg(feature = "fuzzing")]
 pub(crate) use {proto::request, thrift::batch, thrift::packet};

@@ -1,6 +1,6 @@
 //! Jaeger's batches in protobuf, read from the bytes that they came in: nothing is built of them.
 //!
-//! Source: `jaeger/collector.proto`.
+//! The messages are in `proto/jaeger/collector.proto`. Source: docs/facts/grpc-api.md, "Jaeger's collector".
 
 use vivace_core::wire::{Reader, Value, WireError};
 

@@ -1,3 +1,5 @@
+//! The same batch in each format, what becomes of each field, and bytes that are no batch.
+
 use proptest::prelude::*;
 use prost::Message as _;
 use vivace_core::budget::Budget;
@@ -6,11 +8,12 @@ use vivace_proto::otlp::{KeyValue, ResourceSpans, TracesData, span::Link};
 use vivace_server::RequestBudget;
 
 use self::batch::{Batch, Reference, Span, Value, shop};
-use super::thrift::Encoding;
+
 use super::{proto, thrift};
 use crate::error::PushError;
 use crate::receiver::spans::Spans;
 use crate::receiver::tags::Dialect;
+use crate::receiver::thrift::Encoding;
 
 #[path = "../../../tests/it/jaeger_batch.rs"]
 mod batch;

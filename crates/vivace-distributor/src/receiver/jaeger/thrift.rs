@@ -1,18 +1,13 @@
-//! Jaeger's batches in thrift. Source: jaeger-idl, `jaeger.thrift` and `agent.thrift`.
+//! Jaeger's batches in thrift. Source: jaeger-idl `thrift/jaeger.thrift`, `thrift/agent.thrift`.
 
-use thrift::protocol::{TBinaryInputProtocol, TCompactInputProtocol, TInputProtocol, TMessageType, TType};
+use std::cell::Cell;
+
+use thrift::protocol::{TInputProtocol, TMessageType, TType};
 
 use super::model::{Log, Process, Tag, TagKind};
 use crate::error::PushError;
 use crate::receiver::spans::{Identity, Reference, Spans, nanos_of_micros};
-use crate::receiver::thrift::{Broken, OrBroken as _, configuration, fields, structs};
-
-/// How thrift is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Encoding {
-    Compact,
-    Binary,
-}
+use crate::receiver::thrift::{Broken, Encoding, Input, OrBroken as _, fields, structs};
 
 /// Reads a packet as agents get them: a call of `emitBatch`.
 ///
@@ -20,12 +15,12 @@ pub(crate) enum Encoding {
 /// It is none, or there is no memory for what it becomes.
 pub(crate) fn packet(encoding: Encoding, bytes: &[u8], spans: &mut Spans) -> Result<(), PushError> {
     in_passes(|pass| {
-        let mut rest = bytes;
+        let rest = Cell::new(bytes);
         let result = match encoding {
-            Encoding::Compact => call(&mut TCompactInputProtocol::with_config(&mut rest, configuration(bytes.len())), pass, spans),
-            Encoding::Binary => call(&mut TBinaryInputProtocol::with_config(&mut rest, false, configuration(bytes.len())), pass, spans),
+            Encoding::Compact => call(&mut Input::compact(&rest), pass, spans),
+            Encoding::Binary => call(&mut Input::binary(&rest), pass, spans),
         };
-        result.map_err(|broken| broken.at("packet", bytes.len() - rest.len()))
+        result.map_err(|broken| broken.at("packet", bytes.len() - rest.get().len()))
     })
 }
 
@@ -35,9 +30,9 @@ pub(crate) fn packet(encoding: Encoding, bytes: &[u8], spans: &mut Spans) -> Res
 /// It is none, or there is no memory for what it becomes.
 pub(crate) fn batch(bytes: &[u8], spans: &mut Spans) -> Result<(), PushError> {
     in_passes(|pass| {
-        let mut rest = bytes;
-        let result = read_batch(&mut TBinaryInputProtocol::with_config(&mut rest, true, configuration(bytes.len())), pass, spans);
-        result.map_err(|broken| broken.at("body", bytes.len() - rest.len()))
+        let rest = Cell::new(bytes);
+        let result = read_batch(&mut Input::binary(&rest), pass, spans);
+        result.map_err(|broken| broken.at("body", bytes.len() - rest.get().len()))
     })
 }
 
@@ -63,7 +58,7 @@ enum Left {
     Spans,
 }
 
-fn call<P: TInputProtocol>(input: &mut P, pass: Pass, spans: &mut Spans) -> Result<Left, Broken> {
+fn call<P: TInputProtocol>(input: &mut Input<'_, '_, P>, pass: Pass, spans: &mut Spans) -> Result<Left, Broken> {
     let message = input.read_message_begin().or_broken()?;
     let is_call = matches!(message.message_type, TMessageType::Call | TMessageType::OneWay);
     if !is_call || message.name != "emitBatch" {
@@ -82,7 +77,7 @@ fn call<P: TInputProtocol>(input: &mut P, pass: Pass, spans: &mut Spans) -> Resu
     left.ok_or_else(|| PushError::Malformed("the packet calls emitBatch without a batch".to_owned()).into())
 }
 
-fn read_batch<P: TInputProtocol>(input: &mut P, pass: Pass, spans: &mut Spans) -> Result<Left, Broken> {
+fn read_batch<P: TInputProtocol>(input: &mut Input<'_, '_, P>, pass: Pass, spans: &mut Spans) -> Result<Left, Broken> {
     if pass == Pass::First {
         spans.begin_resource();
     }
@@ -113,22 +108,22 @@ fn read_batch<P: TInputProtocol>(input: &mut P, pass: Pass, spans: &mut Spans) -
     Ok(left)
 }
 
-fn read_process<P: TInputProtocol>(input: &mut P, spans: &mut Spans) -> Result<(), Broken> {
+fn read_process<P: TInputProtocol>(input: &mut Input<'_, '_, P>, spans: &mut Spans) -> Result<(), Broken> {
     spans.begin_resource();
     let mut process = Process::default();
-    let mut service = Vec::new();
+    let mut service: &[u8] = &[];
     fields(input, |input, id, kind| {
         match (id, kind) {
-            (1, TType::String) => service = input.read_bytes().or_broken()?,
+            (1, TType::String) => service = input.text()?,
             (2, TType::List) => structs(input, |input| Ok(process.tag(&read_tag(input)?, spans)?))?,
             _ => return Ok(false),
         }
         Ok(true)
     })?;
-    Ok(process.end(&service, spans)?)
+    Ok(process.end(service, spans)?)
 }
 
-fn read_span<P: TInputProtocol>(input: &mut P, spans: &mut Spans) -> Result<(), Broken> {
+fn read_span<P: TInputProtocol>(input: &mut Input<'_, '_, P>, spans: &mut Spans) -> Result<(), Broken> {
     let (mut trace_low, mut trace_high, mut span_id, mut parent_id, mut start, mut duration) = (0, 0, 0, 0, 0, 0);
     spans.begin_span();
     fields(input, |input, id, kind| {
@@ -137,7 +132,7 @@ fn read_span<P: TInputProtocol>(input: &mut P, spans: &mut Spans) -> Result<(), 
             (2, TType::I64) => trace_high = input.read_i64().or_broken()?,
             (3, TType::I64) => span_id = input.read_i64().or_broken()?,
             (4, TType::I64) => parent_id = input.read_i64().or_broken()?,
-            (5, TType::String) => spans.name(&input.read_bytes().or_broken()?)?,
+            (5, TType::String) => spans.name(input.text()?)?,
             (6, TType::List) => structs(input, |input| read_reference(input, spans))?,
             (8, TType::I64) => start = input.read_i64().or_broken()?,
             (9, TType::I64) => duration = input.read_i64().or_broken()?,
@@ -163,7 +158,7 @@ fn trace_id(high: i64, low: i64) -> [u8; 16] {
     (u128::from(high.cast_unsigned()) << 64 | u128::from(low.cast_unsigned())).to_be_bytes()
 }
 
-fn read_reference<P: TInputProtocol>(input: &mut P, spans: &mut Spans) -> Result<(), Broken> {
+fn read_reference<P: TInputProtocol>(input: &mut Input<'_, '_, P>, spans: &mut Spans) -> Result<(), Broken> {
     let (mut kind_of, mut low, mut high, mut span_id) = (0, 0, 0, 0);
     fields(input, |input, id, kind| {
         match (id, kind) {
@@ -183,11 +178,11 @@ fn read_reference<P: TInputProtocol>(input: &mut P, spans: &mut Spans) -> Result
     Ok(spans.reference(&reference)?)
 }
 
-fn read_tag<P: TInputProtocol>(input: &mut P) -> Result<Tag<Vec<u8>>, Broken> {
+fn read_tag<'b, P: TInputProtocol>(input: &mut Input<'_, 'b, P>) -> Result<Tag<&'b [u8]>, Broken> {
     let mut tag = Tag::default();
     fields(input, |input, id, kind| {
         match (id, kind) {
-            (1, TType::String) => tag.key = input.read_bytes().or_broken()?,
+            (1, TType::String) => tag.key = input.text()?,
             (2, TType::I32) => {
                 tag.kind = match input.read_i32().or_broken()? {
                     1 => TagKind::Double,
@@ -197,11 +192,11 @@ fn read_tag<P: TInputProtocol>(input: &mut P) -> Result<Tag<Vec<u8>>, Broken> {
                     _ => TagKind::Text,
                 }
             }
-            (3, TType::String) => tag.text = input.read_bytes().or_broken()?,
+            (3, TType::String) => tag.text = input.text()?,
             (4, TType::Double) => tag.double = input.read_double().or_broken()?,
             (5, TType::Bool) => tag.bool = input.read_bool().or_broken()?,
             (6, TType::I64) => tag.long = input.read_i64().or_broken()?,
-            (7, TType::String) => tag.binary = input.read_bytes().or_broken()?,
+            (7, TType::String) => tag.binary = input.text()?,
             _ => return Ok(false),
         }
         Ok(true)
@@ -209,7 +204,7 @@ fn read_tag<P: TInputProtocol>(input: &mut P) -> Result<Tag<Vec<u8>>, Broken> {
     Ok(tag)
 }
 
-fn read_log<P: TInputProtocol>(input: &mut P, spans: &mut Spans) -> Result<(), Broken> {
+fn read_log<P: TInputProtocol>(input: &mut Input<'_, '_, P>, spans: &mut Spans) -> Result<(), Broken> {
     let mut log = Log::begin(spans)?;
     let mut timestamp = 0;
     fields(input, |input, id, kind| {

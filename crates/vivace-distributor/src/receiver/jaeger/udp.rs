@@ -20,12 +20,13 @@ use tokio_util::sync::CancellationToken;
 use vivace_config::UdpReceiver;
 use vivace_server::{RequestBudget, RequestCharge, Tenancy};
 
-use super::thrift::{self, Encoding};
+use super::thrift;
 use crate::error::PushError;
 use crate::metrics::Receiver;
 use crate::push::{Distributor, Incoming};
 use crate::receiver::spans::Spans;
 use crate::receiver::tags::Dialect;
+use crate::receiver::thrift::Encoding;
 
 /// Packets of one request, and their bytes: what a request may hold up.
 const REQUEST_PACKETS_MAX: usize = 512;
@@ -297,7 +298,7 @@ impl KernelDrops {
     }
 }
 
-/// Source: Linux, `net/ipv4/udp.c`, `udp4_format_sock`: the inode is the tenth column, the drops are the last.
+/// The inode is the tenth column, the drops are the last, as Linux writes them (`udp4_format_sock`).
 fn drops_of(table: &str, inode: &str) -> Option<u64> {
     let line = table.lines().find(|line| line.split_ascii_whitespace().nth(9) == Some(inode))?;
     line.split_ascii_whitespace().last()?.parse().ok()

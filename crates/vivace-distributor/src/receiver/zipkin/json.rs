@@ -1,4 +1,4 @@
-//! Zipkin's spans in JSON, of both versions. Source: Zipkin API, `zipkin2-api.yaml`, `zipkin-api.yaml`.
+//! Zipkin's spans in JSON, of both versions. Source: zipkin-api `zipkin2-api.yaml`, `zipkin-api.yaml`.
 
 use std::borrow::Cow;
 use std::fmt;

@@ -1,6 +1,6 @@
 //! Spans of Zipkin's clients over HTTP: version 2 in JSON and protobuf, version 1 in JSON and thrift.
 //!
-//! Source: docs/facts/http-api.md, "Zipkin (HTTP)"; Zipkin API, `zipkin2-api.yaml`, `zipkin.proto`, `zipkinCore.thrift`.
+//! Source: docs/facts/http-api.md, "Zipkin (HTTP)".
 
 mod http;
 mod json;

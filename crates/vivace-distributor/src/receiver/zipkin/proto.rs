@@ -1,6 +1,6 @@
 //! Zipkin's spans of version 2 in protobuf, read from the bytes that they came in: nothing is built of them.
 //!
-//! Source: `zipkin/zipkin.proto`.
+//! The messages are in `proto/zipkin/zipkin.proto`. Source: zipkin-api `zipkin.proto`.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 

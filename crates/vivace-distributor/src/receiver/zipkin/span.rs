@@ -7,8 +7,8 @@ use crate::receiver::output::Value;
 use crate::receiver::spans::{Identity, Spans, nanos_of_micros};
 use crate::receiver::tags::Kind;
 
-/// Names that are of the resource where OpenTelemetry's exporters have made tags of them. Source: OpenTelemetry semantic
-/// conventions, "Resource".
+/// Names that are of the resource where OpenTelemetry's exporters have made tags of them. Those of
+/// OpenTelemetry's conventions for resources.
 const RESOURCE_PREFIXES: [&[u8]; 11] = [
     b"service.",
     b"telemetry.",

@@ -1,3 +1,5 @@
+//! The same span in each format, what becomes of each field, and bytes that are no list of spans.
+
 use proptest::prelude::*;
 use prost::Message as _;
 use serde_json::json;

@@ -1,27 +1,27 @@
-//! Zipkin's spans of version 1 in binary thrift: a list without a call around it. Source: `zipkinCore.thrift`.
+//! Zipkin's spans of version 1 in binary thrift: a list without a call around it. Source: zipkin-api `thrift/zipkinCore.thrift`.
 
+use std::cell::Cell;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use thrift::protocol::{TBinaryInputProtocol, TInputProtocol, TType};
+use thrift::protocol::{TInputProtocol, TType};
 
 use super::span::{Endpoint, Fields, ZipkinSpan};
 use crate::error::PushError;
 use crate::receiver::output::Value;
 use crate::receiver::spans::Spans;
-use crate::receiver::thrift::{Broken, OrBroken as _, configuration, fields, structs};
+use crate::receiver::thrift::{Broken, Input, OrBroken as _, fields, structs};
 
 /// Reads a list of spans.
 ///
 /// # Errors
 /// It is none, or there is no memory for what it becomes.
 pub(crate) fn spans(bytes: &[u8], spans: &mut Spans) -> Result<(), PushError> {
-    let mut rest = bytes;
-    let mut input = TBinaryInputProtocol::with_config(&mut rest, true, configuration(bytes.len()));
-    let result = structs(&mut input, |input| read_span(input, spans));
-    result.map_err(|broken| broken.at("body", bytes.len() - rest.len()))
+    let rest = Cell::new(bytes);
+    let result = structs(&mut Input::binary(&rest), |input| read_span(input, spans));
+    result.map_err(|broken| broken.at("body", bytes.len() - rest.get().len()))
 }
 
-fn read_span<P: TInputProtocol>(input: &mut P, spans: &mut Spans) -> Result<(), Broken> {
+fn read_span<P: TInputProtocol>(input: &mut Input<'_, '_, P>, spans: &mut Spans) -> Result<(), Broken> {
     let mut span = ZipkinSpan::begin(spans);
     let mut read = Fields::default();
     let (mut low, mut high) = (0i64, 0i64);
@@ -29,7 +29,7 @@ fn read_span<P: TInputProtocol>(input: &mut P, spans: &mut Spans) -> Result<(), 
         match (id, kind) {
             (1, TType::I64) => low = input.read_i64().or_broken()?,
             (12, TType::I64) => high = input.read_i64().or_broken()?,
-            (3, TType::String) => span.name(&input.read_bytes().or_broken()?)?,
+            (3, TType::String) => span.name(input.text()?)?,
             (4, TType::I64) => read.span_id = input.read_i64().or_broken()?.to_be_bytes(),
             (5, TType::I64) => read.parent_id = input.read_i64().or_broken()?.to_be_bytes(),
             (6, TType::List) => structs(input, |input| read_annotation(input, &mut span))?,
@@ -45,33 +45,33 @@ fn read_span<P: TInputProtocol>(input: &mut P, spans: &mut Spans) -> Result<(), 
     Ok(span.end(&read)?)
 }
 
-fn read_annotation<P: TInputProtocol>(input: &mut P, span: &mut ZipkinSpan<'_>) -> Result<(), Broken> {
-    let (mut timestamp, mut value, mut endpoint) = (0, Vec::new(), None);
+fn read_annotation<P: TInputProtocol>(input: &mut Input<'_, '_, P>, span: &mut ZipkinSpan<'_>) -> Result<(), Broken> {
+    let (mut timestamp, mut value, mut endpoint): (_, &[u8], _) = (0, &[], None);
     fields(input, |input, id, kind| {
         match (id, kind) {
             (1, TType::I64) => timestamp = input.read_i64().or_broken()?,
-            (2, TType::String) => value = input.read_bytes().or_broken()?,
+            (2, TType::String) => value = input.text()?,
             (3, TType::Struct) => endpoint = Some(read_endpoint(input)?),
             _ => return Ok(false),
         }
         Ok(true)
     })?;
-    Ok(span.annotation_v1(timestamp, &value, endpoint)?)
+    Ok(span.annotation_v1(timestamp, value, endpoint)?)
 }
 
-fn read_binary_annotation<P: TInputProtocol>(input: &mut P, span: &mut ZipkinSpan<'_>) -> Result<(), Broken> {
-    let (mut key, mut bytes, mut kind_of, mut endpoint) = (Vec::new(), Vec::new(), STRING, None);
+fn read_binary_annotation<P: TInputProtocol>(input: &mut Input<'_, '_, P>, span: &mut ZipkinSpan<'_>) -> Result<(), Broken> {
+    let (mut key, mut bytes, mut kind_of, mut endpoint): (&[u8], &[u8], _, _) = (&[], &[], STRING, None);
     fields(input, |input, id, kind| {
         match (id, kind) {
-            (1, TType::String) => key = input.read_bytes().or_broken()?,
-            (2, TType::String) => bytes = input.read_bytes().or_broken()?,
+            (1, TType::String) => key = input.text()?,
+            (2, TType::String) => bytes = input.text()?,
             (3, TType::I32) => kind_of = input.read_i32().or_broken()?,
             (4, TType::Struct) => endpoint = Some(read_endpoint(input)?),
             _ => return Ok(false),
         }
         Ok(true)
     })?;
-    Ok(span.binary_annotation(&key, value(kind_of, &bytes), endpoint)?)
+    Ok(span.binary_annotation(key, value(kind_of, bytes), endpoint)?)
 }
 
 /// `AnnotationType`
@@ -95,14 +95,14 @@ fn value(kind: i32, bytes: &[u8]) -> Value<'_> {
     read.unwrap_or(Value::Text(bytes))
 }
 
-fn read_endpoint<P: TInputProtocol>(input: &mut P) -> Result<Endpoint, Broken> {
-    let (mut endpoint, mut ipv4, mut ipv6) = (Endpoint::default(), 0, Vec::new());
+fn read_endpoint<P: TInputProtocol>(input: &mut Input<'_, '_, P>) -> Result<Endpoint, Broken> {
+    let (mut endpoint, mut ipv4, mut ipv6): (_, _, &[u8]) = (Endpoint::default(), 0, &[]);
     fields(input, |input, id, kind| {
         match (id, kind) {
             (1, TType::I32) => ipv4 = input.read_i32().or_broken()?,
             (2, TType::I16) => endpoint.port = input.read_i16().or_broken()?.cast_unsigned(),
-            (3, TType::String) => endpoint.service = input.read_bytes().or_broken()?,
-            (4, TType::String) => ipv6 = input.read_bytes().or_broken()?,
+            (3, TType::String) => endpoint.service = input.text()?.to_vec(),
+            (4, TType::String) => ipv6 = input.text()?,
             _ => return Ok(false),
         }
         Ok(true)
