@@ -118,3 +118,28 @@ tempo.yaml: 4 problems
 ",
     );
 }
+
+/// A policy that is misunderstood would count the wrong spans, the general one and a tenant's.
+#[test]
+fn policies_that_cannot_be_understood_are_refused() {
+    let policies = "[{include: {attributes: [{key: http.method, value: GET}]}}, {}, \
+                    {exclude: {match_type: regex, attributes: [{key: span.url, value: '('}, {key: kind, value: '.*'}]}}]";
+    let at = |processor: &str, policies: &str| format!("{{processor: {{{processor}: {{filter_policies: {policies}}}}}}}");
+    let errors = |yaml: &str| {
+        let errors = Config::load(Some((yaml, "t")), &Flags::default()).expect_err("something is wrong").to_string();
+        errors.lines().skip(1).map(|line| line.split_once(".filter_policies").map_or(line, |(_, rest)| rest).to_owned()).collect::<Vec<_>>()
+    };
+    let want = [
+        r#"[0]: expected a key that is kind, name, status, or begins with resource. or span.; got "http.method""#,
+        "[1]: expected include, include_any or exclude; got none of them",
+        r#"[2]: expected a pattern for span.url; got "(": error: unclosed group"#,
+    ];
+    let wrong = |yaml: String| {
+        let found = errors(&format!("{yaml}\nstorage: {{trace: {{backend: local, local: {{path: /a}}, wal: {{path: /b}}}}}}"));
+        assert_eq!(found.iter().filter(|line| line.starts_with('[')).map(String::as_str).collect::<Vec<_>>(), want, "{found:#?}");
+    };
+    for processor in ["span_metrics", "service_graphs"] {
+        wrong(format!("metrics_generator: {}", at(processor, policies)));
+        wrong(format!("overrides: {{defaults: {{metrics_generator: {}}}}}", at(processor, policies)));
+    }
+}

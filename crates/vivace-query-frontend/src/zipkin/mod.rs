@@ -66,7 +66,7 @@ type Answered = Result<Response, ZipkinError>;
 
 /// All routes, also below `/zipkin`, where the UI asks.
 pub(crate) fn routes(zipkin: ZipkinApi) -> Router {
-    let own = Arc::clone(&zipkin.config);
+    let allowed = zipkin.config.cors.clone();
     let api = Router::new()
         .route("/api/v2/services", get(services))
         .route("/api/v2/spans", get(spans))
@@ -87,7 +87,7 @@ pub(crate) fn routes(zipkin: ZipkinApi) -> Router {
         )
     };
     let routes = Router::new().nest("/zipkin", api.clone()).merge(api).route("/", get(page)).layer(from_fn(vary)).with_state(zipkin);
-    vivace_server::cors(routes, &own.cors, &[Method::GET, Method::HEAD])
+    vivace_server::cors(routes, &allowed, &[Method::GET, Method::HEAD])
 }
 
 async fn services(State(zipkin): State<ZipkinApi>, asked: Asked) -> Answered {
