@@ -70,7 +70,7 @@ impl LabelSet {
             last = name;
             self.key.extend_from_slice(name.as_bytes());
             self.key.push(BETWEEN);
-            self.key.extend_from_slice(text[label.value..label.end].as_bytes());
+            self.key.extend_from_slice(&text.as_bytes()[label.value..label.end]);
             self.key.push(BETWEEN);
         }
         &self.key

@@ -221,7 +221,7 @@ fn dimensions_are_of_both_sides() {
 fn a_kept_span_stands_for_those_that_were_not() {
     let mut graph = graph("{span_multiplier_key: share}");
     let share = KeyValue { key: "share".to_owned(), value: Some(AnyValue { value: Some(Any::DoubleValue(0.25)) }) };
-    graph.push("shop", &[client(1, &[share.clone()])], SECOND);
+    graph.push("shop", &[client(1, std::slice::from_ref(&share))], SECOND);
     graph.push("bank", &[server(1, &[share])], SECOND);
     assert_eq!(graph.series()[2], "total{client=shop,server=bank} 4");
     assert_eq!(graph.series()[0], "client_seconds_sum{client=shop,server=bank} 4");
