@@ -244,7 +244,7 @@ async fn clients_of_a_draining_distributor_are_told_to_move() {
     assert_eq!(cluster.post(PROTOBUF, body.clone()).await.status, 200, "new clients are served");
 }
 
-/// Source: the collector's `cors` keys; a browser asks with OPTIONS before it sends JSON or protobuf to another origin.
+/// A browser asks with OPTIONS before it sends JSON or protobuf to another origin.
 #[tokio::test]
 async fn pages_of_allowed_origins_may_send() {
     let cluster = Cluster::start(1, 1, |config| {
@@ -291,7 +291,7 @@ async fn large_metadata_is_taken() {
     assert_eq!(cluster.held().primaries(), [1]);
 }
 
-/// Source: the collector's `tls` keys of a receiver.
+/// By the collector's keys.
 #[tokio::test]
 async fn receivers_speak_tls_where_they_are_told_to() {
     let own = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
