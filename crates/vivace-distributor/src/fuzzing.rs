@@ -29,7 +29,7 @@ pub fn jaeger(input: &[u8]) {
 /// Reads the input as each of Zipkin's formats; its first byte says whether texts are looked into.
 ///
 /// # Panics
-/// As [`jaeger`].
+/// As [`jaeger()`].
 pub fn zipkin(input: &[u8]) {
     let Some((first, input)) = input.split_first() else { return };
     let dialect = Dialect::Zipkin { parse_string_tags: first & 1 == 1 };

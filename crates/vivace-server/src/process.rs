@@ -135,6 +135,8 @@ impl Process {
     }
 
     async fn bind(config: &Config, name: &str, metrics: &[&[Metric]]) -> anyhow::Result<Self> {
+        // Before anything is begun that would have to be ended in order.
+        Tls::verify(config)?;
         let settings = Settings::of(config)?;
         log::install(settings.log_format, settings.log_level);
         let recorder = recorder::install(metrics)?;

@@ -219,7 +219,7 @@ impl Tls {
 
 impl Options {
     fn read(&self) -> anyhow::Result<Files> {
-        let read = |pem: &Pem, keys: &str| pem.read().with_context(|| format!("{}.{keys}", self.section));
+        let read = |pem: &Pem, key: &str| pem.read(&format!("{}.{key}", self.section));
         let (cert, key) = (read(&self.cert, "cert_file")?, read(&self.key, "key_file")?);
         ensure!(!cert.is_empty() && !key.is_empty(), "{}: expected both cert_file and key_file", self.section);
         Ok(Files { cert, key, client_ca: read(&self.client_ca, "client_ca_file")? })
@@ -271,11 +271,12 @@ impl Pem {
         self.text.is_empty() && self.file.is_empty()
     }
 
-    fn read(&self) -> anyhow::Result<Vec<u8>> {
+    /// `key` names it in the error.
+    fn read(&self, key: &str) -> anyhow::Result<Vec<u8>> {
         if self.file.is_empty() {
             return Ok(self.text.clone().into_bytes());
         }
-        std::fs::read(&self.file).with_context(|| format!("cannot read {:?}", self.file))
+        std::fs::read(&self.file).with_context(|| format!("{key}: cannot read {:?}", self.file))
     }
 }
 
