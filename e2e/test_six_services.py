@@ -136,6 +136,36 @@ def test_a_follower_flushes_for_a_primary_that_stays_away(tmp_path, minio, progr
         assert sorted(cluster.query.trace(trace_id).values()) == NAMES
 
 
+def test_a_querier_that_is_restarted_fails_no_query(cluster):
+    """It finishes what it has; what waits is answered by the next one."""
+    sdk = spans.Sdk("stays", http=cluster.otlp_http_url)
+    ids = [sdk.order(n) for n in range(1, 11)]
+    sdk.close()
+    querier, statuses, done = cluster.programs["querier"], [], threading.Event()
+
+    def ask(at):
+        while not done.is_set():
+            statuses.append(cluster.query.get(f"/api/v2/traces/{ids[at]}").status)
+            statuses.append(cluster.query.get("/api/search", q="{ }").status)
+
+    threads = [threading.Thread(target=ask, args=(at,)) for at in range(8)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(3):
+            enough = len(statuses) + 20
+            eventually("queries are answered", lambda enough=enough: len(statuses) >= enough)
+            querier.stop()
+            assert "panicked" not in querier.output()
+            querier.start()
+            querier.wait_ready()
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+    assert set(statuses) == {200}
+
+
 def test_while_the_bucket_is_away(cluster):
     """Spans are taken and recent ones found as before; what could not be flushed is in the bucket, once, when it is back."""
     sdk = spans.Sdk("outage", http=cluster.otlp_http_url)

@@ -8,6 +8,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -18,6 +19,8 @@ import tools
 ROOT = Path(__file__).resolve().parent.parent
 # Status of scripts/kubernetes.py where there is no cluster.
 CLUSTER_NOT_RUN = 77
+# What should be free before the cluster's programs are built.
+ROOM_BYTES = 20 << 30
 
 passed = failed = 0
 
@@ -95,10 +98,19 @@ def e2e():
 
 def kubernetes():
     """The tutorial's path, where a bare machine's cluster is at hand; `make test-kubernetes` does all."""
+    make_room()
     command = [sys.executable, ROOT / "scripts" / "kubernetes.py", "-k", "seed and not collector"]
     status, output = run("kubernetes", command, env={**os.environ, "VIVACE_BINARIES": str(binaries())})
     if status != CLUSTER_NOT_RUN:
         count(status, output, r"(\d+) passed", r"(\d+) (?:failed|error)")
+
+
+def make_room():
+    """The cluster's programs take gigabytes while they are built. What rustc keeps for the next build is the first that can go."""
+    kept = binaries() / "incremental"
+    if kept.exists() and shutil.disk_usage(kept).free < ROOM_BYTES:
+        print(f"  little room on the disk: removing {kept}", flush=True)
+        shutil.rmtree(kept, ignore_errors=True)
 
 
 def binaries():

@@ -9,6 +9,8 @@ use bytes::Bytes;
 use reqwest::StatusCode;
 use reqwest::header::{ACCEPT, CONTENT_TYPE};
 
+use crate::tls::Tls;
+
 const JSON: &str = "application/json";
 const PROTOBUF: &str = "application/protobuf";
 
@@ -36,20 +38,30 @@ pub(crate) type Answer = Result<Bytes, Refusal>;
 
 impl Client {
     /// For questions to the query API, at the address that `--address` gave.
-    pub(crate) fn new(address: &str, org_id: Option<String>) -> anyhow::Result<Self> {
-        Self::of_option("--address", address, org_id, TIMEOUT)
+    pub(crate) fn new(address: &str, org_id: Option<String>, tls: &Tls) -> anyhow::Result<Self> {
+        Self::of_option("--address", address, org_id, tls, TIMEOUT)
     }
 
     /// For the address that some option gave. A request is given up after `timeout`.
-    pub(crate) fn of_option(option: &'static str, address: &str, org_id: Option<String>, timeout: Duration) -> anyhow::Result<Self> {
+    pub(crate) fn of_option(
+        option: &'static str,
+        address: &str,
+        org_id: Option<String>,
+        tls: &Tls,
+        timeout: Duration,
+    ) -> anyhow::Result<Self> {
         // An error means that one is installed already, which is as good.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let http = reqwest::Client::builder().timeout(timeout).build().context("cannot set up an HTTP client")?;
         let address = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
         let url = reqwest::Url::parse(&address).ok().filter(|url| ["http", "https"].contains(&url.scheme()) && url.has_host());
         if url.is_none() {
             bail!("{option} {address} is no address: expected http://host:port");
         }
+        let mut http = reqwest::Client::builder().timeout(timeout);
+        if address.starts_with("https:") {
+            http = http.use_preconfigured_tls(tls.http()?);
+        }
+        let http = http.build().context("cannot set up an HTTP client")?;
         Ok(Self { http, address: address.trim_end_matches('/').to_owned(), option, timeout, org_id })
     }
 

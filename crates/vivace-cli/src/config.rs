@@ -1,5 +1,5 @@
 //! Checks files with the code that a process reads them with, so that both say the same. Nothing is started and no bucket is
-//! opened.
+//! opened. Files that the configuration names may be on another machine: what is wrong with them is a remark.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -41,7 +41,10 @@ pub(crate) fn run(command: Command) -> anyhow::Result<String> {
             let flags = Flags::parse(&flags).context("the flags after --")?;
             let text = read(&file, expand_env)?;
             match Config::load(Some((&text, &file.to_string_lossy())), &flags) {
-                Ok((_, warnings)) => Ok(report(&file, &warnings)),
+                Ok((config, mut warnings)) => {
+                    warnings.extend(files(&config));
+                    Ok(report(&file, &warnings))
+                }
                 Err(errors) => bail!("{errors}"),
             }
         }
@@ -53,6 +56,14 @@ pub(crate) fn run(command: Command) -> anyhow::Result<String> {
             }
         }
     }
+}
+
+/// What there is to say of the files that a configuration names.
+fn files(config: &Config) -> Vec<Warning> {
+    vivace_server::verify(config).unwrap_or_else(|why| {
+        let message = format!("a start would fail on this machine: {why}");
+        vec![Warning { kind: WarningKind::Advice, path: String::new(), line: 0, message }]
+    })
 }
 
 /// Neither kind of file may be larger than what a process takes for its limits.

@@ -16,6 +16,7 @@ mod tags;
 mod terminal;
 mod text;
 mod times;
+mod tls;
 mod trace;
 
 use std::io::Write;
@@ -24,6 +25,7 @@ use clap::{Args, Parser, Subcommand};
 
 use client::Client;
 pub use terminal::Output;
+use tls::Tls;
 
 /// Asks a running Vivace questions, checks that it works, looks into blocks, checks configuration.
 #[derive(Debug, Parser)]
@@ -73,6 +75,8 @@ struct Server {
     /// Tenant; several are joined by `|`. Needed where multitenancy is on.
     #[arg(long, global = true)]
     org_id: Option<String>,
+    #[command(flatten)]
+    tls: Tls,
 }
 
 #[derive(Debug, Subcommand)]
@@ -107,7 +111,7 @@ pub enum Ending {
 pub async fn run(cli: Cli, out: &mut dyn Write) -> anyhow::Result<Ending> {
     let answer = match cli.command {
         Command::Query { server, query } => {
-            let client = Client::new(&server.address, server.org_id)?;
+            let client = Client::new(&server.address, server.org_id, &server.tls)?;
             match query {
                 Query::Trace(command) => trace::run(command, &client).await?,
                 Query::Search(command) => search::run(command, &client).await?,

@@ -7,7 +7,7 @@ use clap::Args;
 use serde::Deserialize;
 
 use crate::client::{Client, accepted};
-use crate::text::table;
+use crate::text::{one_line, table};
 use crate::times::Times;
 
 /// Names of attributes.
@@ -76,6 +76,7 @@ pub(crate) async fn names(command: Tags, client: &Client) -> anyhow::Result<Stri
     for scope in &mut names.scopes {
         scope.tags.sort();
         for tag in &scope.tags {
+            let tag = one_line(tag);
             // As it is written in TraceQL; intrinsics have no scope before them.
             let _ = if scope.name == "intrinsic" { writeln!(out, "{tag}") } else { writeln!(out, "{}.{tag}", scope.name) };
         }

@@ -1,19 +1,20 @@
-//! How the commands write for terminals: tables, sizes, durations, and a mark below what is wrong in a query. [`short`] also
-//! takes control characters out of texts that come from spans; a table does not.
+//! How the commands write for terminals: tables, sizes, durations, and a mark below what is wrong in a query. Texts that come from
+//! spans have no control characters and no line ends in tables.
 
 use std::fmt::Write as _;
 
 /// A table: columns as wide as their widest cell, two spaces between them, the last one ragged.
 pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| one_line(cell)).collect()).collect();
     let mut widths: Vec<usize> = head.iter().map(|cell| cell.chars().count()).collect();
-    for row in rows {
+    for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
         }
     }
     let mut out = String::new();
     let head: Vec<String> = head.iter().map(|cell| (*cell).to_owned()).collect();
-    for row in std::iter::once(&head).chain(rows) {
+    for row in std::iter::once(&head).chain(&rows) {
         let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
         let _ = writeln!(out, "{}", cells.join("  ").trim_end());
     }
@@ -63,11 +64,16 @@ pub(crate) fn count(number: u64, noun: &str) -> String {
 
 /// The first characters of a text, control characters and line ends as spaces.
 pub(crate) fn short(text: &str, width: usize) -> String {
-    let clean: Vec<char> = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let clean: Vec<char> = one_line(text).chars().collect();
     if clean.len() <= width {
         return clean.into_iter().collect();
     }
     clean.into_iter().take(width.saturating_sub(1)).chain(['…']).collect()
+}
+
+/// A text with control characters and line ends as spaces.
+pub(crate) fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// A query with a mark below the place that is wrong. Lines and columns count from 1.

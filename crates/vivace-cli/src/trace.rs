@@ -13,7 +13,7 @@ use vivace_proto::otlp::{AnyValue, KeyValue, ResourceSpans, Span, any_value, spa
 use vivace_proto::tempopb::{PartialStatus, TraceByIdResponse};
 
 use crate::client::{Client, Refusal, accepted};
-use crate::text::{count, duration, short};
+use crate::text::{count, duration, one_line, short};
 
 /// Deepest level that is still indented.
 const INDENT_MAX: usize = 30;
@@ -119,12 +119,12 @@ fn tree(id: TraceId, resources: &[ResourceSpans], attributes: bool) -> String {
         let below = format!("{}{}", line.below, "    ");
         if attributes {
             for attribute in &span.attributes {
-                let _ = writeln!(out, "{below}{} = {}", attribute.key, attribute.value.as_ref().map_or_else(String::new, plain));
+                let _ = writeln!(out, "{below}{} = {}", one_line(&attribute.key), attribute.value.as_ref().map_or_else(String::new, plain));
             }
         }
         for event in span.events.iter().filter(|event| is_error(span) || event.name == "exception") {
             let at = duration(event.time_unix_nano.saturating_sub(start));
-            let _ = writeln!(out, "{below}! {} after {at}{}", event.name, exception(event));
+            let _ = writeln!(out, "{below}! {} after {at}{}", one_line(&event.name), exception(event));
         }
     }
     out

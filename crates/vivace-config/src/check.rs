@@ -2,12 +2,12 @@
 //! after everything has been read, so that one start names every problem.
 
 use std::collections::{BTreeMap, HashSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use crate::reader::Reader;
 use crate::{
-    Backend, BlockVersion, CacheRole, ColumnScope, ColumnType, Config, DedicatedColumn, FilterPolicy, JaegerReceiver, KvStore, Limits,
-    MatchType, OtlpReceiver, PolicyAttribute, PolicyMatch, Receivers, S3, ServiceRing, Target,
+    Backend, BlockVersion, CacheRole, ColumnScope, ColumnType, Config, CostAttributionLimits, DedicatedColumn, FilterPolicy,
+    JaegerReceiver, KvStore, Limits, MatchType, OtlpReceiver, PolicyAttribute, PolicyMatch, Receivers, S3, ServiceRing, Target,
 };
 
 /// Most packets that may wait in a receiver, most that may be worked on at once, and the largest packet that UDP has, bytes.
@@ -21,6 +21,14 @@ pub(crate) fn values(config: &Config, reader: &mut Reader) {
     prefix(&config.http_api_prefix, "http_api_prefix", reader);
     prefix(&config.server.http_path_prefix, "server.http_path_prefix", reader);
     receivers(&config.distributor.receivers, reader);
+    for (key, bytes) in [
+        ("grpc_server_max_recv_msg_size", config.server.grpc_server_max_recv_msg_size),
+        ("grpc_server_max_send_msg_size", config.server.grpc_server_max_send_msg_size),
+    ] {
+        if bytes == 0 {
+            reader.problem_at(&format!("server.{key}"), "expected a size in bytes; with 0 no process could be told anything".to_owned());
+        }
+    }
     if config.ingester.lifecycler.ring.replication_factor == 0 {
         reader.problem_at("ingester.lifecycler.ring.replication_factor", "expected at least 1; got 0".to_owned());
     }
@@ -84,7 +92,8 @@ fn receivers(receivers: &Receivers, reader: &mut Reader) {
     }
     for endpoint in &endpoints {
         if host_and_port(endpoint.address).is_none() {
-            reader.problem_at(&format!("{}.endpoint", endpoint.path()), format!("expected host:port; got {:?}", endpoint.address));
+            let message = format!("expected host:port, an IPv6 address in brackets; got {:?}", endpoint.address);
+            reader.problem_at(&format!("{}.endpoint", endpoint.path()), message);
         }
     }
     for OtlpReceiver { id, protocols } in &receivers.otlp {
@@ -113,8 +122,12 @@ fn receivers(receivers: &Receivers, reader: &mut Reader) {
 }
 
 fn host_and_port(endpoint: &str) -> Option<(&str, u16)> {
-    let (host, port) = endpoint.rsplit_once(':').filter(|(host, _)| !host.is_empty())?;
-    Some((host, port.parse().ok()?))
+    let (host, port) = endpoint.rsplit_once(':')?;
+    let is_host = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+        None => !host.is_empty() && !host.contains([':', '/', '[', ']']),
+    };
+    Some((host, port.parse().ok().filter(|_| is_host)?))
 }
 
 /// Whether two listeners of one process are to have the same port.
@@ -232,6 +245,14 @@ fn forwarders(config: &Config, reader: &mut Reader) {
         if client.endpoints.is_empty() {
             reader.problem_at(&format!("{path}.otlpgrpc.endpoints"), "expected at least one host:port; got none".to_owned());
         }
+        for endpoint in &client.endpoints {
+            // Users write the scheme too; whether it is TLS says the key for that.
+            let address = endpoint.split_once("://").map_or(endpoint.as_str(), |(_, address)| address);
+            if host_and_port(address.trim_end_matches('/')).is_none() {
+                let message = format!("expected host:port, an IPv6 address in brackets; got {endpoint:?}");
+                reader.problem_at(&format!("{path}.otlpgrpc.endpoints"), message);
+            }
+        }
         if !client.tls.insecure && client.tls.cert_file.is_empty() {
             let message = "expected the file of the certificate that the other side is checked against, or insecure: true for plain text";
             reader.problem_at(&format!("{path}.otlpgrpc.tls.cert_file"), message.to_owned());
@@ -245,6 +266,11 @@ pub(crate) fn limits(limits: &Limits, path: &str, reader: &mut Reader) {
     if generator.native_histogram_bucket_factor <= 1.0 {
         let message = format!("expected a number above 1; got {}", generator.native_histogram_bucket_factor);
         reader.problem_at(&format!("{path}.metrics_generator.native_histogram_bucket_factor"), message);
+    }
+    let attribution = &limits.cost_attribution;
+    if let Some(bad) = attribution.dimensions.values().find(|label| !label.is_empty() && !CostAttributionLimits::is_label(label)) {
+        let message = format!("expected labels that Prometheus takes, but tenant and tracker; nothing is shown, because of {bad:?}");
+        reader.advise_at(&format!("{path}.cost_attribution.dimensions"), message);
     }
     processors(&generator.processors, &format!("{path}.metrics_generator.processors"), reader);
     let processor = &generator.processor;

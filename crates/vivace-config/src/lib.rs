@@ -231,12 +231,12 @@ impl Config {
     pub fn load(file: Option<(&str, &str)>, flags: &flags::Flags) -> Result<(Self, Vec<Warning>), ConfigErrors> {
         let mut reader = Reader::new();
         let mut config = if file.is_some() { Self::default() } else { Self::local() };
-        if let Some((yaml, _)) = file {
-            config.read_text(yaml, &mut reader);
-        }
+        let is_read = file.is_none_or(|(yaml, _)| config.read_text(yaml, &mut reader));
         flags.apply(&mut config, &mut reader);
         config.settle();
-        check::relations(&config, &mut reader);
+        if is_read {
+            check::relations(&config, &mut reader);
+        }
         finish(reader, file.map_or("command line", |(_, source)| source)).map(|warnings| (config, warnings))
     }
 
@@ -246,10 +246,12 @@ impl Config {
         self.multitenancy_enabled || self.auth_enabled
     }
 
-    fn read_text(&mut self, yaml: &str, reader: &mut Reader) {
-        let node = node::parse(yaml, reader);
+    /// Whether the text is YAML; where it is not, all else would be missing for that reason alone.
+    fn read_text(&mut self, yaml: &str, reader: &mut Reader) -> bool {
+        let Some(node) = node::parse(yaml, reader) else { return false };
         self.read(&node, reader);
         check::values(self, reader);
+        true
     }
 
     /// Values that follow from others.

@@ -124,6 +124,15 @@ section! {
     }
 }
 
+impl CostAttributionLimits {
+    /// Whether Prometheus takes a text for a label beside those that are always there.
+    #[must_use]
+    pub fn is_label(text: &str) -> bool {
+        let starts_well = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') && !text.starts_with("__");
+        starts_well && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') && !["tenant", "tracker"].contains(&text)
+    }
+}
+
 choice! {
     /// Form of generated histograms.
     pub enum HistogramMode {

@@ -85,8 +85,8 @@ pub(crate) fn is_secret(key: &str) -> bool {
 }
 
 /// Reads the first document of a YAML text. Aliases and merge keys (`<<`) are resolved, duplicate keys are problems; further
-/// documents are warned of.
-pub(crate) fn parse(text: &str, reader: &mut Reader) -> Node {
+/// documents are warned of. None where the text is no YAML, which is a problem too.
+pub(crate) fn parse(text: &str, reader: &mut Reader) -> Option<Node> {
     let mut builder = Builder { stack: vec![], anchors: HashMap::new(), root: None, values: 0, problems: &mut reader.problems };
     let mut parser = Parser::new_from_str(text);
     let mut further = None;
@@ -98,13 +98,13 @@ pub(crate) fn parse(text: &str, reader: &mut Reader) -> Node {
             }
             Ok((event, span)) => {
                 if !builder.event(event, span) {
-                    break;
+                    return None;
                 }
             }
             Err(error) => {
                 let at = Position { line: error.marker().line(), column: error.marker().col() + 1 };
                 builder.problems.push(Problem::new("", at, format!("this is not YAML: {}", error.info())));
-                break;
+                return None;
             }
         }
     }
@@ -113,7 +113,7 @@ pub(crate) fn parse(text: &str, reader: &mut Reader) -> Node {
         let at = Position { line: span.start.line(), column: span.start.col() + 1 };
         reader.warn(WarningKind::NoEffect, at, "a further YAML document begins here: only the first one is read".to_owned());
     }
-    root.map_or_else(Node::null, |root| Rc::try_unwrap(root).unwrap_or_else(|root| (*root).clone()))
+    Some(root.map_or_else(Node::null, |root| Rc::try_unwrap(root).unwrap_or_else(|root| (*root).clone())))
 }
 
 /// A list or block that is not complete yet.

@@ -271,7 +271,7 @@ impl Overrides {
     pub fn parse(defaults: &Limits, yaml: &str, source: &str) -> Result<(Self, Vec<Warning>), ConfigErrors> {
         let mut overrides = Self::new(defaults.clone());
         let mut reader = Reader::new();
-        let node = node::parse(yaml, &mut reader);
+        let node = node::parse(yaml, &mut reader).unwrap_or_else(Node::null);
         for entry in reader.entries(&node, &["overrides"]) {
             if entry.key != "overrides" {
                 reader.unknown(&entry, &["overrides"]);

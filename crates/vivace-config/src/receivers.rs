@@ -503,7 +503,7 @@ impl Value for Receivers {
 fn listen_everywhere(endpoint: &mut String, port: u16) {
     if endpoint.is_empty() {
         *endpoint = format!("0.0.0.0:{port}");
-    } else if endpoint.starts_with(':') {
+    } else if endpoint.strip_prefix(':').is_some_and(|port| !port.contains(':')) {
         endpoint.insert_str(0, "0.0.0.0");
     }
 }

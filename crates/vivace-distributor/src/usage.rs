@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -39,7 +40,7 @@ pub(crate) struct Usage {
 struct TenantUsage {
     /// As configured, to see that it has changed.
     configured: BTreeMap<String, String>,
-    labels: Vec<Label>,
+    labels: Arc<[Label]>,
     series: FxHashMap<Vec<String>, Series>,
     swept: Instant,
 }
@@ -83,17 +84,29 @@ impl Usage {
             self.tenants.lock().remove(tenant);
             return;
         }
-        let labels = labels(&limits.dimensions);
+        let labels = self.labels(tenant, limits, now);
         let Ok(counted) = bytes_by_values(body, &labels) else { return };
         let series_max = set_or(limits.max_cardinality, self.series_max);
         let mut tenants = self.tenants.lock();
-        let usage = tenants.entry(tenant.clone()).or_insert_with(|| TenantUsage::new(limits, now));
-        if usage.configured != limits.dimensions {
-            *usage = TenantUsage::new(limits, now);
-        }
+        // Other labels by now: these values are none of theirs.
+        let Some(usage) = tenants.get_mut(tenant).filter(|usage| usage.labels == labels) else { return };
         usage.sweep(self.stale, now);
         for (values, bytes) in counted {
             usage.add(values, bytes, series_max, now);
+        }
+    }
+
+    /// The labels of a tenant, made anew where its limits have changed. The lock is not held while a request is read.
+    fn labels(&self, tenant: &TenantId, limits: &CostAttributionLimits, now: Instant) -> Arc<[Label]> {
+        let mut tenants = self.tenants.lock();
+        match tenants.get_mut(tenant) {
+            Some(usage) if usage.configured == limits.dimensions => usage.labels.clone(),
+            _ => {
+                let usage = TenantUsage::new(limits, now);
+                let labels = usage.labels.clone();
+                tenants.insert(tenant.clone(), usage);
+                labels
+            }
         }
     }
 
@@ -103,7 +116,7 @@ impl Usage {
         let mut tenants = self.tenants.lock();
         for (tenant, usage) in tenants.iter_mut() {
             usage.sweep(self.stale, now);
-            if let Some(bad) = usage.labels.iter().find(|label| !is_usable(&label.name)) {
+            if let Some(bad) = usage.labels.iter().find(|label| !CostAttributionLimits::is_label(&label.name)) {
                 tracing::warn!(%tenant, label = bad.name, "cost_attribution.dimensions has a label that is none; its series are left out");
                 metrics::counter!(USAGE_ERRORS.name, "tenant" => tenant.to_string(), "reason" => "invalid_labels_in_collect").increment(1);
                 continue;
@@ -124,7 +137,7 @@ impl Usage {
 
 impl TenantUsage {
     fn new(limits: &CostAttributionLimits, now: Instant) -> Self {
-        Self { configured: limits.dimensions.clone(), labels: labels(&limits.dimensions), series: FxHashMap::default(), swept: now }
+        Self { configured: limits.dimensions.clone(), labels: labels(&limits.dimensions).into(), series: FxHashMap::default(), swept: now }
     }
 
     fn add(&mut self, values: Vec<String>, bytes: u64, series_max: usize, now: Instant) {
@@ -169,12 +182,6 @@ fn sanitized(attribute: &str) -> String {
         label.insert(0, '_');
     }
     label
-}
-
-/// Whether Prometheus takes it for a label beside those that are always there.
-fn is_usable(label: &str) -> bool {
-    let starts_well = label.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') && !label.starts_with("__");
-    starts_well && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') && !["tenant", "tracker"].contains(&label)
 }
 
 fn escape(value: &str) -> String {

@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
 use vivace_config::Config;
 use vivace_ring::{ClientPool, PoolOptions, Ring, quorum};
 use vivace_server::Process;
@@ -38,7 +39,7 @@ pub use crate::error::JobError;
 /// What the querier counts.
 pub const METRICS: &[vivace_core::metric::Metric] = crate::metrics::ALL;
 
-/// Adds a querier to a process: it pulls jobs until the process stops.
+/// Adds a querier to a process: it pulls jobs until the process stops, and finishes those that it has.
 ///
 /// `poller` keeps the block list that lookups by trace id use. It is the caller who runs it, so that services in one
 /// process share one. `name` tells this querier from others.
@@ -77,15 +78,25 @@ pub fn start(config: &Config, name: &str, ingesters: Ring, bucket: Bucket, polle
         name: if frontend.id.is_empty() { name.to_owned() } else { frontend.id.clone() },
     };
     let connected = Arc::new(AtomicUsize::new(0));
-    let worker = Worker { options: options.clone(), querier: Arc::new(querier), connected: connected.clone() };
+    let (leaving, left) = (CancellationToken::new(), CancellationToken::new());
+    let worker = Worker { options: options.clone(), querier: Arc::new(querier), connected: connected.clone(), leaving: leaving.clone() };
     let stop = process.stop_token();
+    let has_left = left.clone().drop_guard();
     process.spawn("querier", async move {
+        let _has_left = has_left;
         // Who has just joined the ring knows too little to answer for what is not in the bucket.
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
             _ = tokio::time::timeout(RING_WAIT, known) => {}
         }
         worker.run(stop).await
+    });
+    process.on_drain("querier", move || {
+        Box::pin(async move {
+            leaving.cancel();
+            left.cancelled().await;
+            Ok(())
+        })
     });
     process.ready_check("querier", move || {
         if connected.load(Ordering::Relaxed) == 0 {

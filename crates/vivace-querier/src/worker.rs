@@ -55,10 +55,12 @@ pub(crate) struct Worker {
     pub(crate) querier: Arc<Querier>,
     /// Streams that are open, for readiness.
     pub(crate) connected: Arc<AtomicUsize>,
+    /// No further jobs; those that run are finished.
+    pub(crate) leaving: CancellationToken,
 }
 
 impl Worker {
-    /// Works until stopped.
+    /// Works until stopped, or until it has left.
     pub(crate) async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let worker = Arc::new(self);
         let mut streams: JoinSet<()> = JoinSet::new();
@@ -73,6 +75,7 @@ impl Worker {
                     continue;
                 }
                 () = stop.cancelled() => break,
+                () = worker.leaving.cancelled() => break,
             }
             let addresses = match resolve(&worker.options.frontend_address).await {
                 Ok(addresses) => addresses,
@@ -113,7 +116,7 @@ impl Worker {
         loop {
             let begun = tokio::time::Instant::now();
             let result = self.serve_stream(address, frontends, stopped).await;
-            if stopped.is_cancelled() {
+            if stopped.is_cancelled() || self.leaving.is_cancelled() {
                 return;
             }
             if let Err(error) = result {
@@ -125,6 +128,7 @@ impl Worker {
             tokio::select! {
                 () = tokio::time::sleep(backoff) => {}
                 () = stopped.cancelled() => return,
+                () = self.leaving.cancelled() => return,
             }
             backoff = (backoff * 2).min(self.options.max_backoff);
         }
@@ -139,8 +143,7 @@ impl Worker {
         let concurrency = self.options.max_concurrent_jobs.div_ceil(frontends.max(1)).max(1);
         // When the stream is slow results wait with their jobs, where they are charged.
         let (results, outgoing) = mpsc::channel::<FromQuerier>(RESULTS_WAITING);
-        let hello = Hello { querier: self.options.name.clone(), concurrency: u32::try_from(concurrency).unwrap_or(u32::MAX) };
-        results.send(FromQuerier { message: Some(from_querier::Message::Hello(hello)) }).await?;
+        results.send(self.hello(u32::try_from(concurrency).unwrap_or(u32::MAX))).await?;
         let connect = async {
             let channel = endpoint.connect().await?;
             let mut client = JobQueueClient::new(channel)
@@ -156,11 +159,25 @@ impl Worker {
         let _connected = Connected::new(&self.connected);
         let mut jobs: JoinSet<u64> = JoinSet::new();
         let mut cancels: FxHashMap<u64, CancellationToken> = FxHashMap::default();
+        // The last sender ends the stream, once what is sent has arrived.
+        let mut results = Some(results);
+        let mut is_leaving = false;
         // On every way out the set is dropped, which ends its jobs.
         loop {
+            if is_leaving && jobs.is_empty() {
+                results = None;
+            }
             tokio::select! {
+                () = self.leaving.cancelled(), if !is_leaving => {
+                    is_leaving = true;
+                    if let Some(results) = &results {
+                        results.send(self.hello(0)).await?;
+                    }
+                }
                 message = incoming.message() => match message?.and_then(|m: ToQuerier| m.message) {
                     Some(to_querier::Message::Job(job)) => {
+                        // One that comes after the last has ended goes to another querier when this stream ends.
+                        let Some(results) = &results else { continue };
                         let cancel = stopped.child_token();
                         cancels.insert(job.id, cancel.clone());
                         let (querier, max_bytes) = (self.querier.clone(), max_result_bytes(&job, self.options.max_result_bytes));
@@ -186,6 +203,11 @@ impl Worker {
                 () = stopped.cancelled() => return Ok(()),
             }
         }
+    }
+
+    fn hello(&self, concurrency: u32) -> FromQuerier {
+        let hello = Hello { querier: self.options.name.clone(), concurrency };
+        FromQuerier { message: Some(from_querier::Message::Hello(hello)) }
     }
 }
 

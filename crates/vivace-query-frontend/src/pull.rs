@@ -99,7 +99,10 @@ impl QuerierStream {
             tokio::select! {
                 message = self.inbound.message() => match message {
                     Ok(Some(FromQuerier { message: Some(from_querier::Message::Result(result)) })) => self.take(&result),
-                    Ok(Some(_)) => {}
+                    Ok(Some(FromQuerier { message: Some(from_querier::Message::Hello(hello)) })) => {
+                        self.set_slots(usize::try_from(hello.concurrency).unwrap_or(1));
+                    }
+                    Ok(Some(FromQuerier { message: None })) => {}
                     Ok(None) => return None,
                     Err(error) => {
                         tracing::debug!(querier = self.name, %error, "a querier's stream broke");
@@ -117,6 +120,17 @@ impl QuerierStream {
                 }
                 () = self.stop.cancelled() => return None,
             }
+        }
+    }
+
+    /// None: it finishes what it has, and leaves.
+    fn set_slots(&mut self, slots: usize) {
+        if self.slots > 0 {
+            self.queue.disconnected(&self.name, self.slots);
+        }
+        self.slots = slots;
+        if slots > 0 {
+            self.queue.connected(&self.name, slots);
         }
     }
 
@@ -217,7 +231,7 @@ impl QuerierStream {
 
 impl Drop for QuerierStream {
     fn drop(&mut self) {
-        self.queue.disconnected(&self.name, self.slots);
+        self.set_slots(0);
         tracing::info!(querier = self.name, unanswered = self.running.len(), "querier disconnected");
         for (_, pending) in std::mem::take(&mut self.running) {
             self.lost(pending);

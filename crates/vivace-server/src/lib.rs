@@ -56,6 +56,7 @@ mod settings;
 mod socket;
 pub mod tenant;
 mod tls;
+mod verify;
 pub mod warning;
 
 pub use activity::Timeouts;
@@ -74,6 +75,7 @@ pub use request_budget::{RequestBudget, RequestCharge, over_budget_status};
 pub use room::{HeldUntilSent, lookup_bytes, room, room_for_lookup};
 pub use tenant::Tenancy;
 pub use tls::Tls;
+pub use verify::verify;
 
 /// What every process counts.
 pub const METRICS: &[vivace_core::metric::Metric] = crate::metrics::ALL;

@@ -12,7 +12,7 @@ use vivace_config::{Config, Target, Warning, WarningKind};
 use vivace_core::files;
 
 use crate::build;
-use crate::tls::Tls;
+use crate::verify::verify;
 
 /// `-config.expand-env`: also holds for the per-tenant file, which is read again while the process runs.
 static EXPAND_ENV: OnceLock<bool> = OnceLock::new();
@@ -76,12 +76,9 @@ fn outcome(name: &str, args: Vec<String>) -> Outcome {
     match Config::load(file, &flags) {
         Err(errors) => Outcome::End { code: 1, text: format!("failed parsing config: {errors}") },
         Ok((config, mut warnings)) if flags.verify => {
-            match verify_overrides(&config) {
+            match verify(&config) {
                 Ok(more) => warnings.extend(more),
                 Err(text) => return Outcome::End { code: 1, text },
-            }
-            if let Err(error) = Tls::verify(&config) {
-                return Outcome::End { code: 1, text: format!("failed setting up TLS: {error:#}") };
             }
             let failed = warnings.iter().any(|warning| warning.kind == WarningKind::Advice);
             let mut text: String = warnings.iter().map(|warning| format!("warning: {warning}\n")).collect();
@@ -90,25 +87,6 @@ fn outcome(name: &str, args: Vec<String>) -> Outcome {
         }
         Ok((config, warnings)) => Outcome::Run(Box::new(config), warnings),
     }
-}
-
-/// What there is to say of the file of limits per tenant. It may well be on another machine than where the configuration is checked.
-///
-/// # Errors
-/// All that is wrong with it, for people.
-fn verify_overrides(config: &Config) -> Result<Vec<Warning>, String> {
-    let file = config.overrides.per_tenant_override_config.as_str();
-    if file.is_empty() {
-        return Ok(vec![]);
-    }
-    if !Path::new(file).exists() {
-        let path = "overrides.per_tenant_override_config".to_owned();
-        let message = format!("{file} is not there: a start would fail on this machine");
-        return Ok(vec![Warning { kind: WarningKind::NoEffect, path, line: 0, message }]);
-    }
-    let text = read_overrides(file)?;
-    let parsed = vivace_config::Overrides::parse(&config.overrides.defaults, &text, file);
-    parsed.map(|(_, warnings)| warnings).map_err(|errors| format!("failed parsing config: {errors}"))
 }
 
 /// A configuration file is at most so large, bytes: more is another file.

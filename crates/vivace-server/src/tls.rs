@@ -249,12 +249,12 @@ impl Options {
         Ok(if clients == Clients::MayShow { builder.allow_unauthenticated() } else { builder }.build()?)
     }
 
-    /// What is offered. Suites of TLS 1.3 are always, as in Go.
+    /// What is offered. Suites of TLS 1.3 are always, named or not, as in Go.
     fn provider(&self) -> anyhow::Result<CryptoProvider> {
         let mut provider = aws_lc_rs::default_provider();
         if !self.cipher_suites.is_empty() {
-            let name = |suite: &SupportedCipherSuite| format!("{:?}", suite.suite());
-            known(&self.cipher_suites, provider.cipher_suites.iter().filter(|suite| suite.tls13().is_none()).map(name), "a cipher suite")?;
+            let name = |suite: &SupportedCipherSuite| format!("{:?}", suite.suite()).replace("TLS13_", "TLS_");
+            known(&self.cipher_suites, provider.cipher_suites.iter().map(name), "a cipher suite")?;
             provider.cipher_suites.retain(|suite| suite.tls13().is_some() || self.cipher_suites.contains(&name(suite)));
         }
         if !self.curves.is_empty() {
@@ -278,6 +278,15 @@ impl Pem {
         }
         std::fs::read(&self.file).with_context(|| format!("{key}: cannot read {:?}", self.file))
     }
+}
+
+/// The certificates in a file. `key` names it in errors.
+///
+/// # Errors
+/// It cannot be read, or holds none.
+pub(crate) fn certificates_of(file: &str, key: &str) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    let pem = std::fs::read(file).with_context(|| format!("{key}: cannot read {file:?}"))?;
+    certificates(&pem).with_context(|| key.to_owned())
 }
 
 fn certificates(pem: &[u8]) -> anyhow::Result<Vec<CertificateDer<'static>>> {
@@ -408,7 +417,9 @@ mod tests {
         meet(&tls, newest.clone()).await.0.unwrap();
         assert!(meet(&tls, older.clone()).await.0.is_err());
         (config.min_version, config.max_version) = ("1.2".to_owned(), "1.2".to_owned());
-        config.cipher_suites = vec!["TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256".to_owned()];
+        // Those of TLS 1.3 may be named, and are there either way.
+        let named = ["TLS_AES_128_GCM_SHA256", "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256"];
+        config.cipher_suites = named.map(str::to_owned).to_vec();
         config.curve_preferences = vec!["P384".to_owned()];
         let tls = Tls::of_receiver(&config, "r").unwrap();
         let client = meet(&tls, older).await.1.unwrap();

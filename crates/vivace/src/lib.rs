@@ -59,12 +59,12 @@ pub async fn run(mut config: Config) -> anyhow::Result<()> {
             });
             poller
         };
-        if target.includes(Target::QueryFrontend) {
-            vivace_query_frontend::start(&config, poller.blocklist(), overrides.clone(), &mut process).await?;
-        }
         if target.includes(Target::Querier) {
             let ingesters = membership.ring(Role::Ingester);
-            vivace_querier::start(&config, &host_name(), ingesters, bucket.clone(), poller, &mut process);
+            vivace_querier::start(&config, &host_name(), ingesters, bucket.clone(), poller.clone(), &mut process);
+        }
+        if target.includes(Target::QueryFrontend) {
+            vivace_query_frontend::start(&config, poller.blocklist(), overrides.clone(), &mut process).await?;
         }
     }
     if target.includes(Target::Distributor) {

@@ -14,11 +14,13 @@ use tonic_prost::ProstCodec;
 use vivace_proto::otlp::TracesData;
 
 use crate::client::{Client, Refusal, first_line, innermost};
+use crate::tls::Tls;
 
 const GRPC: &str = "grpc://";
+const GRPC_TLS: &str = "grpcs://";
 const EXPORT: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
 
-/// An OTLP receiver: over HTTP, or over gRPC where the address begins with `grpc://`.
+/// An OTLP receiver: over HTTP, or over gRPC where the address begins with `grpc://` or `grpcs://`.
 pub(crate) enum Receiver {
     Http(Client),
     Grpc { address: String, channel: Channel, org_id: Option<MetadataValue<Ascii>> },
@@ -70,14 +72,19 @@ impl Receiver {
     ///
     /// # Errors
     /// The address or the tenant cannot be used.
-    pub(crate) fn new(address: &str, org_id: Option<String>, timeout: Duration) -> anyhow::Result<Self> {
-        let Some(host) = address.strip_prefix(GRPC) else {
-            return Ok(Self::Http(Client::of_option("--write", address.trim_end_matches("/v1/traces"), org_id, timeout)?));
+    pub(crate) fn new(address: &str, org_id: Option<String>, tls: &Tls, timeout: Duration) -> anyhow::Result<Self> {
+        let (scheme, is_tls) = if address.starts_with(GRPC_TLS) { (GRPC_TLS, true) } else { (GRPC, false) };
+        let Some(host) = address.strip_prefix(scheme) else {
+            return Ok(Self::Http(Client::of_option("--write", address.trim_end_matches("/v1/traces"), org_id, tls, timeout)?));
         };
-        let address = format!("{GRPC}{}", host.trim_end_matches('/'));
-        let Ok(endpoint) = Endpoint::from_shared(format!("http://{}", host.trim_end_matches('/'))) else {
+        let host = host.trim_end_matches('/');
+        let address = format!("{scheme}{host}");
+        let Ok(mut endpoint) = Endpoint::from_shared(format!("{}://{host}", if is_tls { "https" } else { "http" })) else {
             bail!("--write {address} is no address: expected grpc://host:port");
         };
+        if is_tls {
+            endpoint = endpoint.tls_config(tls.grpc()?).with_context(|| format!("--write {address}"))?;
+        }
         let channel = endpoint.connect_timeout(timeout).timeout(timeout).connect_lazy();
         let org_id = org_id.map(|id| id.parse().with_context(|| format!("--org-id {id:?} is no tenant"))).transpose()?;
         Ok(Self::Grpc { address, channel, org_id })

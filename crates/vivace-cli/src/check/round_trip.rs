@@ -19,6 +19,7 @@ use super::spans::Probe;
 use crate::Ending;
 use crate::client::{Answer, Client, Refusal, first_line};
 use crate::text::duration;
+use crate::tls::Tls;
 
 /// Between two tries of the same step.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -30,7 +31,7 @@ const AROUND_SECONDS: u64 = 60;
 /// Write a small trace, and read it back by its id and by a search.
 #[derive(Debug, Args)]
 pub(crate) struct Command {
-    /// OTLP receiver of `vivace`, a distributor or a collector: http://host:4318, or grpc://host:4317 for gRPC.
+    /// OTLP receiver of `vivace`, a distributor or a collector: http://host:4318, or grpc://host:4317 for gRPC; https and grpcs are TLS.
     #[arg(long, default_value = "http://127.0.0.1:4318")]
     write: String,
     /// HTTP listener of `vivace` or of a query-frontend.
@@ -42,6 +43,8 @@ pub(crate) struct Command {
     /// Longest time for all of it, such as 30s or 2m.
     #[arg(long, default_value = "60s")]
     within: String,
+    #[command(flatten)]
+    tls: Tls,
 }
 
 /// What one try of a step came to.
@@ -57,8 +60,8 @@ pub(crate) async fn run(command: Command, out: &mut dyn Write) -> anyhow::Result
     let within = vivace_config::parse_duration(&command.within)
         .map_err(|why| anyhow!("--within {:?}, {why}: expected 30s or 2m", command.within))
         .and_then(|within| (!within.is_zero()).then_some(within).context("--within is no time at all: expected 30s or 2m"))?;
-    let receiver = Receiver::new(&command.write, command.org_id.clone(), ANSWER)?;
-    let client = Client::of_option("--read", &command.read, command.org_id.clone(), ANSWER)?;
+    let receiver = Receiver::new(&command.write, command.org_id.clone(), &command.tls, ANSWER)?;
+    let client = Client::of_option("--read", &command.read, command.org_id.clone(), &command.tls, ANSWER)?;
     let now = vivace_server::clock::unix_nanos();
     let probe = Probe::new(uuid::Uuid::new_v4().into_bytes(), now);
     let tenant = command.org_id.as_ref().map_or_else(String::new, |tenant| format!(" for tenant {tenant}"));

@@ -117,7 +117,10 @@ fn a_process_that_could_receive_nothing_says_so() {
 #[test]
 fn receivers_of_other_protocols_are_checked_as_those_of_otlp_are() {
     for (receivers, want) in [
-        ("zipkin: {endpoint: '9411'}", "distributor.receivers.zipkin.endpoint: expected host:port; got \"9411\""),
+        (
+            "zipkin: {endpoint: '9411'}",
+            "distributor.receivers.zipkin.endpoint: expected host:port, an IPv6 address in brackets; got \"9411\"",
+        ),
         (
             "jaeger: {protocols: {thrift_compact: {workers: 0}}}",
             "distributor.receivers.jaeger.protocols.thrift_compact.workers: expected 1 to 1024; got 0",
@@ -152,12 +155,28 @@ fn what_a_start_would_trip_over_is_known_before() {
         (
             "distributor: {receivers: {otlp: {protocols: {grpc: {endpoint: '4317'}}}}}",
             "all",
-            "otlp.protocols.grpc.endpoint: expected host:port; got \"4317\"",
+            "otlp.protocols.grpc.endpoint: expected host:port, an IPv6 address in brackets; got \"4317\"",
         ),
+        (
+            "distributor: {receivers: {otlp: {protocols: {grpc: {endpoint: '::1:4317'}}}}}",
+            "all",
+            "an IPv6 address in brackets; got \"::1:4317\"",
+        ),
+        (
+            "distributor: {receivers: {otlp: {protocols: {grpc: {endpoint: 'http://0.0.0.0:4317'}}}}}",
+            "all",
+            "an IPv6 address in brackets; got \"http://0.0.0.0:4317\"",
+        ),
+        (
+            "distributor: {forwarders: [{name: a, backend: otlpgrpc, otlpgrpc: {endpoints: [a], tls: {insecure: true}}}]}",
+            "all",
+            "distributor.forwarders[0].otlpgrpc.endpoints: expected host:port, an IPv6 address in brackets; got \"a\"",
+        ),
+        ("server: {grpc_server_max_recv_msg_size: 0}", "all", "server.grpc_server_max_recv_msg_size: expected a size in bytes"),
         (
             "distributor: {receivers: {otlp: {protocols: {http: {endpoint: 'a:http'}}}}}",
             "all",
-            "otlp.protocols.http.endpoint: expected host:port; got \"a:http\"",
+            "otlp.protocols.http.endpoint: expected host:port, an IPv6 address in brackets; got \"a:http\"",
         ),
         (
             "distributor: {receivers: {otlp: {protocols: {grpc: {endpoint: 'a:1'}, http: {endpoint: 'a:1'}}}}}",
@@ -207,6 +226,14 @@ fn what_a_start_would_trip_over_is_known_before() {
         assert!(found[0].to_string().contains(want), "{}", found[0]);
         assert!(found[0].line == 1 || yaml.starts_with("server: {http_listen_port"), "{}", found[0]);
     }
+    let found = problems("a: [", &[]);
+    assert!(found.len() == 1 && found[0].to_string().contains("this is not YAML"), "what else is missing is missing for this: {found:?}");
+    let v6 = "distributor: {receivers: {otlp: {protocols: {grpc: {endpoint: '[::1]:4317'}}}}}\n";
+    Config::load(Some((&format!("{v6}{STORE}"), "t")), &Flags::default()).unwrap_or_else(|errors| panic!("{errors}"));
+    let labels = "overrides: {defaults: {cost_attribution: {dimensions: {service.name: tenant}}}}\n";
+    let (_, warnings) =
+        Config::load(Some((&format!("{labels}{STORE}"), "t")), &Flags::default()).unwrap_or_else(|errors| panic!("{errors}"));
+    assert!(warnings[0].to_string().contains("cost_attribution.dimensions: expected labels that Prometheus takes"), "{warnings:?}");
     let yaml = "memberlist: {join_members: ['a:1', a, 'dns+a:1', 'dnssrv+_gossip._tcp.a', '::1', '[::1]:1']}\n";
     let flags = Flags::parse(["-target=distributor"]).expect("it is right");
     Config::load(Some((&format!("{yaml}{STORE}"), "t")), &flags).unwrap_or_else(|errors| panic!("{errors}"));

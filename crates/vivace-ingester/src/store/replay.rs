@@ -34,7 +34,7 @@ pub(crate) enum StartError {
     Ledger(#[from] LedgerError),
     #[error("the folder of the write-ahead log is in use")]
     InUse(#[from] InUse),
-    #[error("could not prepare {path}")]
+    #[error("could not prepare {path} (storage.trace.wal.path)")]
     Folder {
         path: PathBuf,
         #[source]

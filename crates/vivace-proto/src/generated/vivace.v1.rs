@@ -1176,7 +1176,7 @@ pub struct Hello {
     /// Instance id of the querier, for logs and metrics.
     #[prost(string, tag = "1")]
     pub querier: ::prost::alloc::string::String,
-    /// Jobs this stream takes at one time.
+    /// Jobs this stream takes at one time. A later hello changes it: 0 is said by who leaves once its last job has ended.
     #[prost(uint32, tag = "2")]
     pub concurrency: u32,
 }

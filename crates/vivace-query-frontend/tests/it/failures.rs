@@ -76,6 +76,29 @@ async fn a_querier_that_goes_away_loses_no_query() {
 }
 
 #[tokio::test]
+async fn a_querier_that_leaves_finishes_its_job_and_gets_no_other() {
+    let frontend = Frontend::start(&Config::default()).await;
+    let (let_go, gate) = std::sync::mpsc::channel::<()>();
+    let gate = parking_lot::Mutex::new(gate);
+    let answer = move |_: &Job| {
+        let _ = gate.lock().recv_timeout(Duration::from_secs(20));
+        querier::found(&[("1", 1, "x")])
+    };
+    let leaves = Querier::connect(&frontend.grpc, "leaves", 1, Arc::new(answer)).await;
+    let mut search = request(&frontend, "/api/search?q=%7B%7D");
+    eventually("it has a job", || leaves.jobs.lock().len() == 1).await;
+    leaves.leave().await;
+    let _stays = Querier::connect(&frontend.grpc, "stays", 1, Arc::new(nothing)).await;
+    for _ in 0..5 {
+        assert_eq!(get(&frontend.http, "/api/search?q=%7B%7D").await.status, 200);
+    }
+    let_go.send(()).expect("it waits");
+    let reply = tokio::time::timeout(Duration::from_secs(20), search.join_next()).await.expect("an answer").unwrap().unwrap();
+    assert!(reply.status == 200 && reply.text().contains("traceID"), "{}", reply.text());
+    assert_eq!(leaves.jobs.lock().len(), 1);
+}
+
+#[tokio::test]
 async fn a_job_that_fails_for_good_fails_the_query_with_its_text() {
     let (frontend, querier) = Frontend::with(&Config::default(), |_| querier::failure("column is damaged", false)).await;
     let reply = get(&frontend.http, "/api/search?q=%7B%7D").await;

@@ -34,6 +34,7 @@ type Answer = Arc<dyn Fn(&Job) -> Outcome + Send + Sync>;
 pub(crate) struct Querier {
     pub(crate) jobs: Arc<Mutex<Vec<Job>>>,
     pub(crate) cancelled: Arc<Mutex<Vec<u64>>>,
+    sender: mpsc::Sender<FromQuerier>,
     _stream: JoinSet<()>,
 }
 
@@ -46,6 +47,7 @@ impl Querier {
         let mut incoming = client.pull(ReceiverStream::new(outgoing)).await.unwrap().into_inner();
         let jobs = Arc::new(Mutex::new(Vec::<Job>::new()));
         let cancelled = Arc::new(Mutex::new(Vec::new()));
+        let to_frontend = sender.clone();
         let (seen, gone) = (jobs.clone(), cancelled.clone());
         let mut stream = JoinSet::new();
         stream.spawn(async move {
@@ -73,7 +75,13 @@ impl Querier {
                 sender.send(FromQuerier { message: Some(from_querier::Message::Result(result.encode_to_vec().into())) }).await.unwrap();
             }
         });
-        Self { jobs, cancelled, _stream: stream }
+        Self { jobs, cancelled, sender: to_frontend, _stream: stream }
+    }
+
+    /// Wants no further job.
+    pub(crate) async fn leave(&self) {
+        let hello = from_querier::Message::Hello(Hello::default());
+        self.sender.send(FromQuerier { message: Some(hello) }).await.unwrap();
     }
 }
 
