@@ -2,13 +2,13 @@
 
 import socket
 import subprocess
-from base64 import b64decode
 
 import pytest
 
 import harness
 import tools
 from harness import eventually, http
+from stored import both, checked_family
 
 CLIENT = harness.ROOT / "e2e" / "old_clients.py"
 
@@ -37,14 +37,8 @@ class Neighbours(harness.AllInOne):
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0, done.stderr
         trace_id = done.stdout.strip()
-        return eventually(f"both spans of {client}", lambda: self.both(trace_id))
+        return eventually(f"both spans of {client}", lambda: both(self.query, trace_id))
 
-    def both(self, trace_id):
-        answer = self.query.get(f"/api/v2/traces/{trace_id}")
-        assert answer.status == 200, answer
-        spans = read(answer.json().get("trace", {}))
-        assert {span["trace"] for span in spans.values()} <= {trace_id}
-        return spans if spans.keys() == {"POST /order", "charge"} else None
 
 
 @pytest.fixture
@@ -52,43 +46,6 @@ def neighbours(tmp_path, programs):
     one = Neighbours(tmp_path)
     programs.append(one.program)
     return one.start()
-
-
-def plain(attributes):
-    """Attributes as Python values; each key once."""
-    kinds = {"stringValue": str, "intValue": int, "doubleValue": float, "boolValue": bool}
-    values = [(a["key"], kinds[kind](value)) for a in attributes for kind, value in a["value"].items()]
-    assert len(dict(values)) == len(values), values
-    return dict(values)
-
-
-def read(trace):
-    """What there is of each span, by name."""
-    found = {}
-    for of_resource in trace.get("resourceSpans", []):
-        for of_scope in of_resource["scopeSpans"]:
-            for span in of_scope["spans"]:
-                found[span["name"]] = {
-                    "trace": b64decode(span["traceId"]).hex(),
-                    "id": span["spanId"],
-                    "parent": span.get("parentSpanId"),
-                    "kind": span.get("kind", "SPAN_KIND_UNSPECIFIED").removeprefix("SPAN_KIND_"),
-                    "micros": (int(span["endTimeUnixNano"]) - int(span["startTimeUnixNano"])) / 1000,
-                    "resource": plain(of_resource["resource"].get("attributes", [])),
-                    "scope": (of_scope["scope"].get("name"), of_scope["scope"].get("version")),
-                    "attributes": plain(span.get("attributes", [])),
-                    "events": [(event.get("name"), plain(event.get("attributes", []))) for event in span.get("events", [])],
-                    "links": [plain(link["attributes"]) for link in span.get("links", [])],
-                    "status": (span["status"].get("code", "UNSET").removeprefix("STATUS_CODE_"), span["status"].get("message", "")),
-                }
-    return found
-
-
-def checked_family(spans):
-    root, child = spans["POST /order"], spans["charge"]
-    assert root["parent"] is None and child["parent"] == root["id"]
-    assert 0 <= child["micros"] <= root["micros"] < 10_000_000
-    return root, child
 
 
 OF_SDK = {"telemetry.sdk.language": "python", "telemetry.sdk.name": "opentelemetry", "telemetry.sdk.version": "1.10.0"}

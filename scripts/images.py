@@ -40,6 +40,7 @@ COLLECTOR_PARTS = {
         "go.opentelemetry.io/collector/exporter/otlpexporter",
         "go.opentelemetry.io/collector/exporter/otlphttpexporter",
         "github.com/open-telemetry/opentelemetry-collector-contrib/exporter/prometheusexporter",
+        "github.com/open-telemetry/opentelemetry-collector-contrib/exporter/zipkinexporter",
     ],
 }
 

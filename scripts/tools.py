@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import urllib.request
 import venv
 from pathlib import Path
 
@@ -30,6 +31,12 @@ OWN_GO_TOOLS = ["otlp-decoder"]
 
 # Finds dependencies that no source names.
 CARGO_TOOLS = {"cargo-machete": "0.9.1"}
+
+
+# What Java applications are started with, by its digest.
+MAVEN_CENTRAL = "https://repo1.maven.org/maven2"
+JAVA_AGENT = "io/opentelemetry/javaagent/opentelemetry-javaagent/2.33.1/opentelemetry-javaagent-2.33.1.jar"
+JAVA_AGENT_SHA256 = "e43a270df53c6f423e0ab157be9c27ccc01d5dc3232e162fe54777573db2f149"
 
 
 def progress(text):
@@ -118,6 +125,60 @@ def venv_python(requirements=REQUIREMENTS):
     return folder / "bin" / "python"
 
 
+def debian(program, *packages):
+    """Path of a program, which Debian's packages bring where it is not there."""
+    if shutil.which(program) is None:
+        progress(f"installing Debian's {', '.join(packages)} (once)")
+        apt = ["apt-get", "-qq"]
+        install = [*apt, "install", "-y", "--no-install-recommends", *packages]
+        if subprocess.run(install, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode != 0:
+            subprocess.run([*apt, "update"], check=True)
+            subprocess.run(install, check=True, stdout=subprocess.DEVNULL)
+    return Path(shutil.which(program))
+
+
+def chromium():
+    """Path of a browser."""
+    return debian("chromium", "chromium")
+
+
+def javascript():
+    """The folder with the applications of e2e/js and what they need."""
+    sources = sorted(file for file in (ROOT / "e2e" / "js").iterdir() if file.is_file())
+    content = hashlib.sha256(b"".join(file.read_bytes() for file in sources)).hexdigest()[:12]
+    folder = CACHE / f"js-{content}"
+    if not (folder / "installed").exists():
+        npm = debian("npm", "nodejs", "npm")
+        progress("installing the JavaScript packages of e2e/js (once)")
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        for file in sources:
+            shutil.copy(file, folder)
+        subprocess.run([npm, "ci", "--silent", "--no-audit", "--no-fund"], cwd=folder, check=True)
+        subprocess.run([npm, "run", "--silent", "bundle"], cwd=folder, check=True)
+        (folder / "installed").touch()
+    return folder
+
+
+def java():
+    """Path of Java, with its compiler."""
+    return debian("javac", "default-jdk-headless").with_name("java")
+
+
+def java_agent():
+    """Path of OpenTelemetry's agent for Java."""
+    jar = CACHE / Path(JAVA_AGENT).name
+    if not jar.exists():
+        progress(f"fetching {jar.name} (once)")
+        with urllib.request.urlopen(f"{MAVEN_CENTRAL}/{JAVA_AGENT}", timeout=300) as answer:
+            content = answer.read()
+        if hashlib.sha256(content).hexdigest() != JAVA_AGENT_SHA256:
+            sys.exit(f"{JAVA_AGENT} is not what it was: its digest differs")
+        jar.parent.mkdir(parents=True, exist_ok=True)
+        jar.write_bytes(content)
+    return jar
+
+
 def install_all():
     for name in GO_TOOLS:
         progress(f"{name}: {go_tool(name)}")
@@ -126,6 +187,9 @@ def install_all():
     progress(f"prometheus: {prometheus()}")
     progress(f"python: {venv_python()}")
     progress(f"python of old clients: {venv_python(OLD_CLIENTS)}")
+    progress(f"javascript: {javascript()}")
+    progress(f"browser: {chromium()}")
+    progress(f"java: {java()}, {java_agent()}")
 
 
 if __name__ == "__main__":

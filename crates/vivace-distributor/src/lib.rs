@@ -30,7 +30,7 @@ use axum::Router;
 use axum::routing::get;
 use http::header::CONTENT_TYPE;
 use tokio::time::Instant;
-use vivace_config::{Config, set_or};
+use vivace_config::Config;
 use vivace_ring::{ClientPool, Membership, PoolOptions, Registration, Role, State};
 use vivace_server::{Overrides, Process, RequestBudget, host_name};
 
@@ -87,7 +87,7 @@ pub async fn start(
     }
 
     // Distributors know each other, to share a tenant's rate under the `global` strategy.
-    let registration = registration(config, membership, process);
+    let registration = Registration::of_service(&config.distributor.ring, membership, &host_name(), process.grpc_addr());
     membership.register(Role::Distributor, registration, State::Active).await;
 
     let receivers = Receivers::new(distributor.clone());
@@ -159,14 +159,6 @@ fn distributor(config: &Config, membership: &Membership, overrides: Arc<Override
         max_attribute_bytes: config.distributor.max_attribute_bytes,
         artificial_delay: config.distributor.artificial_delay,
     })
-}
-
-fn registration(config: &Config, membership: &Membership, process: &Process) -> Registration {
-    let ring = &config.distributor.ring;
-    let id = if ring.instance_id.is_empty() { host_name() } else { ring.instance_id.clone() };
-    let host = if ring.instance_addr.is_empty() { membership.advertise_ip().to_string() } else { ring.instance_addr.clone() };
-    let port = set_or(ring.instance_port, process.grpc_addr().port());
-    Registration { id, addr: format!("{host}:{port}"), zone: String::new() }
 }
 
 /// `GET /usage_metrics`.

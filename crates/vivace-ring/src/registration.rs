@@ -47,6 +47,28 @@ fn advertised(membership: &Membership, address: &str, port: u16, grpc: SocketAdd
     let ip = |known: IpAddr| if known.is_unspecified() { membership.advertise_ip() } else { known };
     match address {
         "" => SocketAddr::new(ip(grpc.ip()), port).to_string(),
-        address => format!("{address}:{port}"),
+        address => match address.trim_matches(['[', ']']).parse::<IpAddr>() {
+            Ok(ip) => SocketAddr::new(ip, port).to_string(),
+            Err(_) => format!("{address}:{port}"),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_can_be_connected_to() {
+        let membership = Membership::local(|| 0);
+        let grpc = SocketAddr::from(([127, 0, 0, 1], 9095));
+        let at = |instance_addr: &str| {
+            let ring = ServiceRing { instance_addr: instance_addr.to_owned(), ..ServiceRing::default() };
+            Registration::of_service(&ring, &membership, "host", grpc).addr
+        };
+        assert_eq!(at(""), "127.0.0.1:9095");
+        assert_eq!(at("10.0.0.1"), "10.0.0.1:9095");
+        assert_eq!((at("fd00::1"), at("[fd00::1]")), ("[fd00::1]:9095".to_owned(), "[fd00::1]:9095".to_owned()));
+        assert_eq!(at("host-1.ring"), "host-1.ring:9095");
     }
 }

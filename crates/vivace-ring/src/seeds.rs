@@ -1,6 +1,6 @@
 //! Where the first members are looked for, and which address of this host others can be told.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::str::FromStr;
 
 /// One entry of `memberlist.join_members`: where other members may be found.
@@ -30,9 +30,10 @@ impl FromStr for Seed {
             }
         }
         let invalid = |why: &str| format!("join member {text:?}: {why}; expected host:port, dns+host:port or dnssrv+name");
-        let (host, port) = match rest.parse::<IpAddr>() {
-            Ok(_) => (rest, None),
-            Err(_) => match rest.rsplit_once(':') {
+        let is_address = rest.parse::<IpAddr>().is_ok() || rest.starts_with('[') && rest.ends_with(']');
+        let (host, port) = match is_address {
+            true => (rest, None),
+            false => match rest.rsplit_once(':') {
                 Some((host, port)) => (host, Some(port.parse().map_err(|_| invalid("the port is not a number up to 65535"))?)),
                 None => (rest, None),
             },
@@ -62,13 +63,15 @@ impl Seed {
 ///
 /// Asks the routing table only, sends nothing. Loopback where there is no network.
 pub(crate) fn outbound_ip() -> IpAddr {
-    let routed = || -> std::io::Result<IpAddr> {
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-        // TEST-NET-3, never in use: stands for anything outside.
-        socket.connect((Ipv4Addr::new(203, 0, 113, 1), 9))?;
+    let routed = |from: IpAddr, to: IpAddr| -> std::io::Result<IpAddr> {
+        let socket = UdpSocket::bind((from, 0))?;
+        socket.connect((to, 9))?;
         Ok(socket.local_addr()?.ip())
     };
-    routed().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+    // Addresses of documentation, never in use, stand for anything outside.
+    let v4 = || routed(Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::new(203, 0, 113, 1).into());
+    let v6 = || routed(Ipv6Addr::UNSPECIFIED.into(), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into());
+    v4().or_else(|_| v6()).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
 }
 
 #[cfg(test)]
@@ -82,6 +85,7 @@ mod tests {
         assert_eq!(seed("dns+gossip-ring.tracing:7946"), Ok(("gossip-ring.tracing".into(), Some(7946))));
         assert_eq!(seed("dnssrv+_gossip._tcp.ring.tracing.svc"), Ok(("ring.tracing.svc".into(), None)));
         assert_eq!(seed("[::1]:7000"), Ok(("::1".into(), Some(7000))));
+        assert_eq!(seed("[::1]"), Ok(("::1".into(), None)));
         assert_eq!(seed("10.0.0.1"), Ok(("10.0.0.1".into(), None)));
         assert!(seed("tempo:x").is_err_and(|e| e.contains("tempo:x")));
         assert!(seed(":7946").is_err());
