@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, Ipv6Addr};
 
+use crate::ottl::{Condition, Context};
 use crate::reader::Reader;
 use crate::{
     Backend, BlockVersion, CacheRole, ColumnScope, ColumnType, Config, CostAttributionLimits, DedicatedColumn, FilterPolicy,
@@ -240,6 +241,14 @@ fn forwarders(config: &Config, reader: &mut Reader) {
         }
         if forwarder.backend != "otlpgrpc" {
             reader.problem_at(&path, format!("expected backend otlpgrpc; got {:?}", forwarder.backend));
+        }
+        let filter = &forwarder.filter.traces;
+        for (key, context, conditions) in [("span", Context::Span, &filter.span), ("spanevent", Context::Event, &filter.spanevent)] {
+            for (index, text) in conditions.iter().enumerate() {
+                if let Err(error) = Condition::parse(text, context) {
+                    reader.problem_at(&format!("{path}.filter.traces.{key}[{index}]"), format!("{text:?} is no condition: {error}"));
+                }
+            }
         }
         let client = &forwarder.otlpgrpc;
         if client.endpoints.is_empty() {

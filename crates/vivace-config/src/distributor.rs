@@ -95,10 +95,10 @@ section! {
 section! {
     /// `distributor.forwarders[].filter.traces`: what matches a condition is left out.
     pub struct ForwarderFilterTraces {
-        /// Conditions on spans.
-        refused span: Vec<String> = vec![];
-        /// Conditions on events.
-        refused spanevent: Vec<String> = vec![];
+        /// Conditions on spans, in OTTL.
+        used span: Vec<String> = vec![];
+        /// Conditions on events, in OTTL.
+        used spanevent: Vec<String> = vec![];
     }
 }
 

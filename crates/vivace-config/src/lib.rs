@@ -22,6 +22,7 @@ mod limits;
 mod memberlist;
 mod metrics_generator;
 mod node;
+pub mod ottl;
 mod overrides;
 mod querier;
 mod query_frontend;

@@ -172,6 +172,12 @@ fn what_a_start_would_trip_over_is_known_before() {
             "all",
             "distributor.forwarders[0].otlpgrpc.endpoints: expected host:port, an IPv6 address in brackets; got \"a\"",
         ),
+        (
+            "distributor: {forwarders: [{name: a, backend: otlpgrpc, otlpgrpc: {endpoints: ['a:1'], tls: {insecure: true}}, \
+             filter: {traces: {span: ['name ='], spanevent: ['name == \"a\"']}}}]}",
+            "all",
+            "distributor.forwarders[0].filter.traces.span[0]: \"name =\" is no condition: at byte 5: expected ==",
+        ),
         ("server: {grpc_server_max_recv_msg_size: 0}", "all", "server.grpc_server_max_recv_msg_size: expected a size in bytes"),
         (
             "distributor: {receivers: {otlp: {protocols: {http: {endpoint: 'a:http'}}}}}",

@@ -1,4 +1,5 @@
-//! Forwarders: other systems that speak OTLP over gRPC and get a copy of what tenants send, as they sent it. No second try.
+//! Forwarders: other systems that speak OTLP over gRPC and get a copy of what tenants send, as they sent it but for what is filtered
+//! out. No second try.
 //! Source: docs/facts/components.md, "Generic forwarders".
 
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use vivace_config::ForwarderTls;
 use vivace_core::TenantId;
 use vivace_server::RequestBudget;
 
+use super::filter::Filter;
 use super::queue::{QueueLimits, Queues};
 use crate::metrics::{FORWARDER_PUSH_FAILURES, FORWARDER_PUSHES};
 use crate::raw_codec::RawCodec;
@@ -38,21 +40,24 @@ struct Forwarder {
     /// By address. Each gets every request.
     endpoints: Vec<(String, Channel)>,
     queues: Queues,
+    filter: Option<Arc<Filter>>,
 }
 
 impl Forwarders {
     /// Connects when there is something to send.
     ///
     /// # Errors
-    /// An address is none, or a certificate cannot be read.
+    /// An address is none, a certificate cannot be read, or a condition is none.
     pub(crate) fn new(configured: &[vivace_config::Forwarder]) -> anyhow::Result<Self> {
         let mut by_name = FxHashMap::default();
         for forwarder in configured {
             let connect = |address: &String| Ok((address.clone(), channel(address, &forwarder.otlpgrpc.tls)?));
             let endpoints: anyhow::Result<Vec<_>> = forwarder.otlpgrpc.endpoints.iter().map(connect).collect();
             let name = forwarder.name.clone();
-            let endpoints = endpoints.with_context(|| format!("forwarder {name} (distributor.forwarders)"))?;
-            by_name.insert(name.clone(), Arc::new(Forwarder { queues: Queues::new(name.clone()), name, endpoints }));
+            let of_name = || format!("forwarder {name} (distributor.forwarders)");
+            let endpoints = endpoints.with_context(of_name)?;
+            let filter = Filter::new(&forwarder.filter.traces).with_context(of_name)?.map(Arc::new);
+            by_name.insert(name.clone(), Arc::new(Forwarder { queues: Queues::new(name.clone()), name, endpoints, filter }));
         }
         Ok(Self { by_name, misled: Mutex::default() })
     }
@@ -74,7 +79,9 @@ impl Forwarders {
             let (this, body) = (forwarder.clone(), body.clone());
             let of = tenant.clone();
             forwarder.queues.enqueue(tenant, QueueLimits::default(), async move {
-                this.send(&of, &body).await;
+                if let Some(body) = this.filtered(&of, body).await {
+                    this.send(&of, &body).await;
+                }
                 drop(hold);
             });
         }
@@ -87,6 +94,17 @@ impl Forwarders {
 }
 
 impl Forwarder {
+    /// What is to be sent of a request.
+    async fn filtered(&self, tenant: &TenantId, body: Bytes) -> Option<Bytes> {
+        let Some(filter) = self.filter.clone() else { return Some(body) };
+        let left = tokio::task::spawn_blocking(move || filter.left(&body)).await.map_err(anyhow::Error::from);
+        left.and_then(|left| left).unwrap_or_else(|error| {
+            metrics::counter!(FORWARDER_PUSH_FAILURES.name, "tenant" => tenant.to_string()).increment(1);
+            tracing::warn!(%tenant, forwarder = self.name, error = format!("{error:#}"), "a request cannot be filtered, so it is not forwarded");
+            None
+        })
+    }
+
     async fn send(&self, tenant: &TenantId, body: &Bytes) {
         futures::future::join_all(self.endpoints.iter().map(|(address, channel)| async move {
             metrics::counter!(FORWARDER_PUSHES.name, "tenant" => tenant.to_string()).increment(1);

@@ -37,6 +37,25 @@ async fn every_address_of_a_forwarder_gets_what_was_sent() {
 }
 
 #[tokio::test]
+async fn what_is_filtered_out_is_stored_here_and_not_there() {
+    let other = Cluster::start(1, 1, |_| {}).await;
+    let endpoint = other.grpc.to_string();
+    let mut cluster = Cluster::start(1, 1, move |config| {
+        let mut forwarder = forwarder("other", &[endpoint]);
+        forwarder.filter.traces.span = vec!["trace_id.string == \"01010101010101010101010101010101\"".to_owned()];
+        config.distributor.forwarders = vec![forwarder];
+        config.overrides.defaults.forwarders = vec!["other".to_owned()];
+    })
+    .await;
+    cluster.export(&traces(&[(1, 1), (2, 2)]), &[]).await.expect("stored");
+    cluster.export(&traces(&[(1, 3)]), &[]).await.expect("stored");
+    cluster.stop().await;
+    let held = other.instances[0].segments();
+    assert_eq!(held.iter().map(|segment| segment.spans).collect::<Vec<_>>(), [1], "nothing is sent where nothing is left");
+    assert_eq!(cluster.instances[0].segments().iter().map(|segment| segment.spans).sum::<u32>(), 3);
+}
+
+#[tokio::test]
 async fn a_forwarder_that_is_gone_costs_no_span_and_is_counted() {
     let cluster = Cluster::start(1, 1, |config| {
         config.distributor.forwarders = vec![forwarder("gone", &["127.0.0.1:1".to_owned()])];
