@@ -256,7 +256,7 @@ mod tests {
 
     fn text(key: &str, value: &str) -> KeyValue {
         let value = Some(AnyValue { value: Some(any_value::Value::StringValue(value.to_owned())) });
-        KeyValue { key: key.to_owned(), value, ..KeyValue::default() }
+        KeyValue { key: key.to_owned(), value }
     }
 
     fn request() -> TracesData {
