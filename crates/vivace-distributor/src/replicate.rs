@@ -318,7 +318,7 @@ impl Replicator {
     }
 
     async fn call(&self, addr: &str, request: PushRequest) -> Result<PushResponse, Status> {
-        let channel = self.pool.channel(addr).map_err(|error| Status::unavailable(error.to_string()))?;
+        let channel = self.pool.connection(addr).map_err(|error| Status::unavailable(error.to_string()))?;
         metrics::gauge!(INGESTER_CLIENTS.name).set(self.pool.len() as f64);
         let mut client = SegmentLogClient::new(channel).max_encoding_message_size(self.options.message_bytes_max);
         match tokio::time::timeout(self.options.timeout, client.push(request)).await {

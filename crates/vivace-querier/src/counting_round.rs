@@ -100,7 +100,7 @@ impl Ingesters {
     }
 
     async fn begin(&self, instance: &Instance, tenant: &TenantId, request: SeriesRequest, timeout: Duration) -> Result<SeriesCall, Status> {
-        let channel = self.pool.channel(&instance.addr).map_err(|e| Status::unavailable(e.to_string()))?;
+        let channel = self.pool.connection(&instance.addr).map_err(|e| Status::unavailable(e.to_string()))?;
         let (requests, outgoing) = mpsc::channel(2);
         let begin = SeriesToIngester { message: Some(series_to_ingester::Message::Begin(request)) };
         requests.send(begin).await.map_err(|_| Status::internal("the call is over"))?;

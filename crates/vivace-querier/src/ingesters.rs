@@ -4,14 +4,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::{FuturesUnordered, StreamExt};
-use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 use vivace_core::TenantId;
 use vivace_proto::tempopb::querier_client::QuerierClient;
 use vivace_proto::tempopb::{SearchRequest, SearchTagValuesRequest, SearchTagsRequest, TraceByIdRequest};
 use vivace_proto::vivace::v1::recent_client::RecentClient;
 use vivace_proto::vivace::v1::{CountPlacesRequest, SearchPartsRequest, SpansRequest};
-use vivace_ring::{ClientPool, Instance, Ring, Snapshot, State, quorum};
+use vivace_ring::{ClientPool, Connection, Instance, Ring, Snapshot, State, quorum};
 use vivace_server::warning;
 
 use crate::JobError;
@@ -90,7 +89,7 @@ impl Ingesters {
     ) -> Result<Answers<Resp>, JobError>
     where
         Req: Answering,
-        F: Fn(QuerierClient<Channel>, Request<Req>) -> Fut,
+        F: Fn(QuerierClient<Connection>, Request<Req>) -> Fut,
         Fut: Future<Output = Result<Response<Resp>, Status>>,
     {
         let client = |channel| QuerierClient::new(channel).max_decoding_message_size(self.max_answer_bytes);
@@ -107,7 +106,7 @@ impl Ingesters {
     ) -> Result<Answers<Resp>, JobError>
     where
         Req: Answering,
-        F: Fn(RecentClient<Channel>, Request<Req>) -> Fut,
+        F: Fn(RecentClient<Connection>, Request<Req>) -> Fut,
         Fut: Future<Output = Result<Response<Resp>, Status>>,
     {
         let client = |channel| RecentClient::new(channel).max_decoding_message_size(self.max_answer_bytes);
@@ -123,7 +122,7 @@ impl Ingesters {
     ) -> Result<Answers<Resp>, JobError>
     where
         Req: Answering,
-        F: Fn(Channel, Request<Req>) -> Fut,
+        F: Fn(Connection, Request<Req>) -> Fut,
         Fut: Future<Output = Result<Response<Resp>, Status>>,
     {
         let snapshot = self.ring.snapshot();
@@ -185,7 +184,7 @@ impl Ingesters {
     ) -> Result<(Vec<&'a Instance>, Vec<Response<Resp>>, Vec<Missing>), JobError>
     where
         Req: Answering,
-        F: Fn(Channel, Request<Req>) -> Fut,
+        F: Fn(Connection, Request<Req>) -> Fut,
         Fut: Future<Output = Result<Response<Resp>, Status>>,
     {
         let mut calls: FuturesUnordered<_> = instances
@@ -198,7 +197,7 @@ impl Ingesters {
                 vivace_server::tenant::insert(request.metadata_mut(), tenant);
                 request.set_timeout(timeout);
                 async move {
-                    let channel = self.pool.channel(&instance.addr).map_err(|e| Status::unavailable(e.to_string()));
+                    let channel = self.pool.connection(&instance.addr).map_err(|e| Status::unavailable(e.to_string()));
                     let result = match channel {
                         Ok(channel) => {
                             let slow = |_| Status::deadline_exceeded(format!("no answer within {timeout:?}"));

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use rustc_hash::FxHashSet;
-use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 use vivace_block::{BlockMeta, part_filter};
 use vivace_core::{TenantId, TraceId};
 use vivace_proto::tempopb::{SearchMetrics, SearchRequest};
 use vivace_proto::vivace::v1::recent_client::RecentClient;
 use vivace_proto::vivace::v1::{BlockTraces, Places, SearchPartsRequest, SearchPartsResponse, SearchTraces};
+use vivace_ring::Connection;
 use vivace_traceql::{Batch, Fetch, SearchCombiner, SearchPlan, search_limit};
 
 use crate::JobError;
@@ -191,7 +191,7 @@ impl Querier {
 
 /// What one ingester says beside the traces that match, which go to `matching`.
 async fn parts(
-    mut client: RecentClient<Channel>,
+    mut client: RecentClient<Connection>,
     request: Request<SearchPartsRequest>,
     matching: &Mutex<Matching>,
 ) -> Result<Response<SearchPartsResponse>, Status> {

@@ -3,6 +3,7 @@
 //! What is kept under a token is the services' business; how many of those that keep it are a [`quorum`] is said here, for all.
 //! Start with [`Membership`], which hands out one [`Ring`] per [`Role`], and [`Snapshot`], which answers every question.
 
+mod connection;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -20,6 +21,7 @@ mod seeds;
 mod snapshot;
 mod socket;
 
+pub use connection::{Connection, OwnServices};
 pub use instance::{Instance, Role, State};
 pub use membership::Membership;
 pub use options::{GossipOptions, MembershipError};

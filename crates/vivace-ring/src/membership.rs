@@ -17,7 +17,7 @@ use crate::gossip::wire::DATAGRAM_MAX;
 use crate::gossip::{Content, Entry, FORGOTTEN_MAX, Gossip, INTERVALS_UNTIL_DEAD, Millis, Outgoing, Run, Settings, WORD_MAX, millis};
 use crate::metrics::{DROPPED_DATAGRAMS, MEMBERS};
 use crate::options::join_backoff;
-use crate::{GossipOptions, Instance, MembershipError, Registration, Ring, Role, Snapshot, Socket, State, merge};
+use crate::{GossipOptions, Instance, MembershipError, OwnServices, Registration, Ring, Role, Snapshot, Socket, State, merge};
 
 /// How often join members are looked up and greeted once some member is known: what heals a split.
 const REJOIN_INTERVAL: Duration = Duration::from_secs(10);
@@ -50,6 +50,8 @@ struct Inner {
     gossip: Option<Member>,
     /// Held from looking to publishing, so that what was seen earlier never replaces what was seen later.
     refreshing: Mutex<()>,
+    /// Where all members are this process.
+    services: Option<OwnServices>,
 }
 
 /// This process as a member of a cluster.
@@ -123,14 +125,23 @@ impl Membership {
     /// A cluster of this process alone, without gossip.
     #[must_use]
     pub fn local(clock: fn() -> u64) -> Self {
-        let inner = Inner::new(clock, Content::default(), None);
+        Self::of(Inner::new(clock, Content::default(), None))
+    }
+
+    /// The same, whose services are called without a connection.
+    #[must_use]
+    pub fn alone(clock: fn() -> u64, services: OwnServices) -> Self {
+        Self::of(Inner { services: Some(services), ..Inner::new(clock, Content::default(), None) })
+    }
+
+    fn of(inner: Inner) -> Self {
         Self { shared: Arc::new(Shared { inner: Arc::new(inner), _tasks: JoinSet::new() }) }
     }
 
     /// The members of one role.
     #[must_use]
     pub fn ring(&self, role: Role) -> Ring {
-        Ring::new(role, self.shared.inner.rings[&role].subscribe())
+        Ring::new(role, self.shared.inner.rings[&role].subscribe(), self.shared.inner.services.clone())
     }
 
     /// Enters a ring, or changes how this process appears there. Known here at once, elsewhere after a round of gossip.
@@ -287,7 +298,7 @@ impl Member {
 impl Inner {
     fn new(clock: fn() -> u64, own: Content, gossip: Option<Member>) -> Self {
         let rings = Role::ALL.into_iter().map(|role| (role, watch::channel(Arc::default()).0)).collect();
-        Self { clock, own: Mutex::new(own), rings, gossip, refreshing: Mutex::default() }
+        Self { clock, own: Mutex::new(own), rings, gossip, refreshing: Mutex::default(), services: None }
     }
 
     /// Tells everyone what this process is.

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::{Ring, Snapshot};
+use crate::{Connection, Ring, Snapshot};
 
 /// How clients talk to instances.
 #[derive(Debug, Clone)]
@@ -74,11 +74,18 @@ impl ClientPool {
         Self { ring: None, options, channels: Mutex::default() }
     }
 
-    /// The channel to `addr` (`host:port`). Does not connect; the first call on it does.
+    /// What calls to `addr` (`host:port`) go through. Does not connect; the first call on it does.
     ///
     /// # Errors
     /// [`PoolError::Address`].
-    pub fn channel(&self, addr: &str) -> Result<Channel, PoolError> {
+    pub fn connection(&self, addr: &str) -> Result<Connection, PoolError> {
+        match self.ring.as_ref().and_then(Ring::own_services) {
+            Some(services) => Ok(Connection::Own(services)),
+            None => Ok(Connection::Remote(self.channel(addr)?)),
+        }
+    }
+
+    fn channel(&self, addr: &str) -> Result<Channel, PoolError> {
         let mut channels = self.channels.lock();
         if let Some(ring) = &self.ring {
             channels.follow(&ring.snapshot());

@@ -2,26 +2,33 @@
 
 use std::sync::Arc;
 
+use axum::Router;
 use tokio::sync::watch;
 
-use crate::{Instance, Role, Snapshot};
+use crate::{Instance, OwnServices, Role, Snapshot};
 
 /// A view of one role's members that stays current. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Ring {
     role: Role,
     snapshots: watch::Receiver<Arc<Snapshot>>,
+    services: Option<OwnServices>,
 }
 
 impl Ring {
-    pub(crate) fn new(role: Role, snapshots: watch::Receiver<Arc<Snapshot>>) -> Self {
-        Self { role, snapshots }
+    pub(crate) fn new(role: Role, snapshots: watch::Receiver<Arc<Snapshot>>, services: Option<OwnServices>) -> Self {
+        Self { role, snapshots, services }
+    }
+
+    /// This process' services, where all members are this process and it serves.
+    pub(crate) fn own_services(&self) -> Option<Router> {
+        self.services.as_ref().and_then(OwnServices::now)
     }
 
     /// A ring whose members never change: for tests, and for what is configured by address.
     #[must_use]
     pub fn fixed(role: Role, instances: impl IntoIterator<Item = Instance>) -> Self {
-        Self { role, snapshots: watch::channel(Arc::new(Snapshot::new(instances))).1 }
+        Self { role, snapshots: watch::channel(Arc::new(Snapshot::new(instances))).1, services: None }
     }
 
     /// Whose ring this is.

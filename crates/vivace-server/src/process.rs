@@ -215,6 +215,13 @@ impl Process {
         address
     }
 
+    /// The gRPC services of this process, with all that is in front of them on its listener but the connection; none before it runs, and after.
+    pub fn grpc_services(&self) -> impl Fn() -> Option<Router> + Send + Sync + use<> {
+        // Services that hold this must not keep themselves alive by it.
+        let built = Arc::downgrade(&self.built);
+        move || built.upgrade()?.get()?.grpc.clone()
+    }
+
     /// Cancelled when tasks shall end: after the drains of a shutdown.
     #[must_use]
     pub fn stop_token(&self) -> CancellationToken {

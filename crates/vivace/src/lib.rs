@@ -5,7 +5,7 @@
 use anyhow::Context as _;
 use vivace_config::{Config, KvStore, Target};
 use vivace_core::metric::Metric;
-use vivace_ring::{GossipOptions, Membership, Role};
+use vivace_ring::{GossipOptions, Membership, OwnServices, Role};
 use vivace_server::{Process, clock, host_name};
 use vivace_storage::{Bucket, PollOptions, Poller};
 
@@ -33,7 +33,11 @@ pub async fn run(mut config: Config) -> anyhow::Result<()> {
     }
     let mut process = Process::start(&config, "vivace", &METRICS.map(|(_, metrics)| metrics)).await?;
     let overrides = process.overrides(&config)?;
-    let membership = if target == Target::All { Membership::local(clock::unix_nanos) } else { gossip(&config).await? };
+    let membership = if target == Target::All {
+        Membership::alone(clock::unix_nanos, OwnServices::new(process.grpc_services()))
+    } else {
+        gossip(&config).await?
+    };
 
     // The last that starts drains first: spans stop coming in before anything behind them goes away.
     let stores = [Target::Ingester, Target::Querier, Target::QueryFrontend, Target::Compactor];

@@ -82,7 +82,7 @@ impl GeneratorForwarder {
     async fn push(&self, tenant: &TenantId, addr: String, traces_data: Bytes, skip_metrics: bool) {
         metrics::counter!(GENERATOR_PUSHES.name, "metrics_generator" => addr.clone()).increment(1);
         let sent = async {
-            let channel = self.pool.channel(&addr)?;
+            let channel = self.pool.connection(&addr)?;
             metrics::gauge!(GENERATOR_CLIENTS.name).set(self.pool.len() as f64);
             let mut client = MetricsGeneratorClient::new(channel).max_encoding_message_size(self.message_bytes_max);
             let mut request = tonic::Request::new(PushSpansRequest { traces_data, skip_metrics_generation: skip_metrics });

@@ -136,7 +136,7 @@ struct Answer {
 }
 
 async fn ask(pool: &ClientPool, addr: &str, primary: &str, held: SegmentSet) -> anyhow::Result<Answer> {
-    let mut client = SegmentLogClient::new(pool.channel(addr)?);
+    let mut client = SegmentLogClient::new(pool.connection(addr)?);
     let request = CoveredRequest { primary: primary.to_owned(), held: held.to_proto() };
     let answer = tokio::time::timeout(ASK_TIMEOUT, client.covered(request)).await??.into_inner();
     let set = |ranges: &[_]| SegmentSet::from_proto(ranges).ok_or_else(|| anyhow::anyhow!("an incarnation in the answer has not 16 bytes"));

@@ -68,7 +68,7 @@ impl Succession {
         if blocks.is_empty() {
             return Ok(());
         }
-        let mut client = HandoverClient::new(self.pool.channel(&follower.addr)?);
+        let mut client = HandoverClient::new(self.pool.connection(&follower.addr)?);
         tokio::time::timeout(ANSWER_TIMEOUT, client.serve(ServeRequest { blocks })).await??;
         Ok(())
     }

@@ -32,7 +32,7 @@ impl Succession {
     }
 
     async fn tell(&self, addr: &str, primary: &str, covered: &SegmentSet) -> anyhow::Result<()> {
-        let mut client = SegmentLogClient::new(self.pool.channel(addr)?);
+        let mut client = SegmentLogClient::new(self.pool.connection(addr)?);
         let request = ReleaseRequest { primary: primary.to_owned(), covered: covered.to_proto() };
         tokio::time::timeout(RELEASE_TIMEOUT, client.release(request)).await??;
         Ok(())

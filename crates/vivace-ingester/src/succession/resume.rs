@@ -69,7 +69,7 @@ impl Succession {
         let addr = self.ring.snapshot().get(self.store.id()).map_or_else(String::new, |this| this.addr.clone());
         let request =
             ResumeRequest { primary: self.store.id().to_string(), known: known.to_proto(), starts_empty: self.store.starts_empty(), addr };
-        let mut client = HandoverClient::new(self.pool.channel(&other.addr)?).max_decoding_message_size(RESUME_BYTES_MAX);
+        let mut client = HandoverClient::new(self.pool.connection(&other.addr)?).max_decoding_message_size(RESUME_BYTES_MAX);
         let answer = tokio::time::timeout(ANSWER_TIMEOUT, client.resume(request)).await??.into_inner();
         let adopted =
             SegmentSet::from_proto(&answer.taken_over).ok_or_else(|| anyhow::anyhow!("an incarnation in the answer has not 16 bytes"))?;
