@@ -406,3 +406,26 @@ overrides: {{defaults: {{metrics_generator: {{processors: [span-metrics]}}}}}}
     prometheus.stop()
     refused = get(one.jaeger, "/api/metrics/calls", {"service": "shop"})
     assert refused.status == 503 and "Prometheus does not answer" in refused.json()["errors"][0]["msg"]
+
+
+def test_the_newest_traces_are_found(one):
+    """Who asks for five traces of forty means the last five, in every API, live and stored."""
+    now, ids = time.time_ns(), []
+    for number in range(40):
+        message, (trace_id,) = spans.request(service="shop", spans=1, start=now - (41 - number) * 10**9)
+        send(one, message)
+        ids.append(trace_id)
+    newest, micros = set(ids[-5:]), now // 1000
+    start, end = (datetime.fromtimestamp(micros / 1e6 - back, timezone.utc).isoformat() for back in (600, -5))
+    v3 = {"query.service_name": "shop", "query.start_time_min": start, "query.start_time_max": end, "query.num_traces": 5}
+
+    def found():
+        v1 = envelope(get(one.jaeger, "/api/traces", {"service": "shop", "limit": 5, "start": micros - 600 * 10**6, "end": micros + 10**6}))
+        zipkin = get(one.zipkin, "/api/v2/traces", {"serviceName": "shop", "limit": 5, "endTs": micros // 1000 + 1000}).json()
+        third = get(one.jaeger, "/api/v3/traces", v3).body.decode()
+        return [{trace["traceID"] for trace in v1}, {trace[0]["traceId"] for trace in zipkin}, {id for id in ids if id in third}]
+
+    eventually("live", lambda: found() == [newest] * 3)
+    assert http(f"{one.program.url}/flush", data=b"", method="POST").status == 204
+    eventually("stored", lambda: list((one.folder / "blocks").glob("*/*/meta.json")))
+    eventually("as a block", lambda: found() == [newest] * 3)

@@ -18,6 +18,8 @@ use crate::lookup::{ALL_BLOCKS, Lookup, LookupMode};
 use crate::metrics::Op;
 use crate::params::SearchRange;
 
+/// A time that is later was meant in another unit: nanoseconds since 1970, in the year 2106.
+pub(crate) const TIME_MAX: u64 = u32::MAX as u64 * SECOND;
 /// Traces of one search that are looked up at once.
 const LOOKUPS: usize = 8;
 
@@ -77,7 +79,7 @@ impl QueryApi {
         Ok(Found { found: self.whole_traces(tenants, ids).await?, warnings })
     }
 
-    /// What a search finds, and what is charged for that.
+    /// The newest traces that a search finds, and what is charged for that. A client of another system that asks for twenty means those.
     ///
     /// # Errors
     /// As [`QueryApi::find_whole`].
@@ -92,7 +94,7 @@ impl QueryApi {
         }
         let max = self.frontend.config.search.max_result_limit;
         let request = SearchRequest {
-            query: wanted.query,
+            query: format!("{} with (most_recent=true)", wanted.query),
             start,
             end: range.end,
             // A client of another system names no limit of this one's.

@@ -164,7 +164,7 @@ impl JaegerApi {
         let all = self.series(question, question.traceql(false), tenants).await?;
         match question.measure {
             Measure::Calls => Ok(all),
-            Measure::Latencies { .. } => Ok(all.into_iter().map(|(labels, points)| (labels, scaled(points, 1000.0))).collect()),
+            Measure::Latencies { .. } => Ok(all.into_iter().map(|(labels, points)| (labels, in_millis(points))).collect()),
             Measure::Errors => {
                 let failed = self.series(question, question.traceql(true), tenants).await?;
                 Ok(all.into_iter().map(|(labels, calls)| share(labels, &calls, &failed)).collect())
@@ -208,18 +208,19 @@ fn points(series: &TimeSeries) -> Points {
     series.samples.iter().map(|sample| (sample.timestamp_ms, sample.value)).collect()
 }
 
-fn scaled(points: Points, by: f64) -> Points {
-    points.into_iter().map(|(time, value)| (time, value * by)).collect()
+/// Of latencies in seconds. Where there were no calls there is no point.
+fn in_millis(points: Points) -> Points {
+    points.into_iter().filter(|(_, seconds)| *seconds > 0.0).map(|(time, seconds)| (time, seconds * 1000.0)).collect()
 }
 
-/// The share of failed calls; none where there were no calls.
+/// The share of failed calls. Where there were no calls there is no point.
 fn share(labels: Labels, calls: &Points, failed: &BTreeMap<Labels, Points>) -> (Labels, Points) {
     let failed = failed.get(&labels);
     let of = |(time, calls): (&i64, &f64)| {
         let failed = failed.and_then(|points| points.get(time)).copied().unwrap_or(0.0);
-        (*time, if *calls > 0.0 { failed / calls } else { 0.0 })
+        (*time, failed / calls)
     };
-    let points = calls.iter().map(of).collect();
+    let points = calls.iter().filter(|(_, calls)| **calls > 0.0).map(of).collect();
     (labels, points)
 }
 
@@ -348,7 +349,7 @@ mod tests {
         let labels = Labels { service: "a".to_owned(), operation: None };
         let failed = BTreeMap::from([(labels.clone(), Points::from([(1, 1.0)]))]);
         let (_, points) = share(labels, &Points::from([(0, 3.0), (1, 4.0), (2, 0.0)]), &failed);
-        assert_eq!(points, Points::from([(0, 0.0), (1, 0.25), (2, 0.0)]));
+        assert_eq!(points, Points::from([(0, 0.0), (1, 0.25)]), "none where nobody called");
     }
 
     #[test]

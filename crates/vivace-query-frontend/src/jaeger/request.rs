@@ -14,7 +14,7 @@ use vivace_traceql::Kind;
 
 use crate::conditions::{Conditions, KINDS};
 use crate::error::QueryError;
-use crate::finding::{Wanted, range};
+use crate::finding::{TIME_MAX, Wanted, range};
 use crate::params::{self, Params};
 
 /// Traces where a client names no number.
@@ -120,7 +120,11 @@ impl Search {
             end: time(&["start_time_max", "startTimeMax"])?,
             min_duration: duration(&["duration_min", "durationMin"])?,
             max_duration: duration(&["duration_max", "durationMax"])?,
-            limit: limit("query.num_traces", any(&["num_traces", "numTraces", "search_depth", "searchDepth"]))?,
+            limit: {
+                let names = ["num_traces", "numTraces", "search_depth", "searchDepth"].map(|name| format!("query.{name}"));
+                let named = names.iter().find(|name| params.get(name).is_some()).unwrap_or(&names[0]);
+                limit(named, params.get(named))?
+            },
         })
     }
 
@@ -202,16 +206,23 @@ fn micros(params: &Params, name: &str) -> Result<Option<u64>, QueryError> {
 
 fn whole(params: &Params, name: &str, unit_nanos: u64, unit: &str) -> Result<Option<u64>, QueryError> {
     let Some(text) = params.get(name) else { return Ok(None) };
-    let nanos = text.parse::<u64>().ok().and_then(|number| number.checked_mul(unit_nanos));
+    let nanos = text.parse::<u64>().ok().and_then(|number| number.checked_mul(unit_nanos)).filter(|nanos| *nanos < TIME_MAX);
     nanos.map(Some).ok_or_else(|| invalid(format!("unable to parse param '{name}': {text:?} is no number of {unit}")))
 }
 
 /// Tags as an object of texts, or in logfmt.
 fn tags_of(text: &str) -> Result<Vec<(String, String)>, QueryError> {
-    if !text.trim_start().starts_with('{') {
+    let malformed = |why: String| invalid(format!("malformed 'tags' parameter, cannot unmarshal JSON: {why}"));
+    let text = text.trim();
+    if text.is_empty() || text == "null" {
+        return Ok(vec![]);
+    }
+    if !text.starts_with('{') {
+        if !text.contains('=') {
+            return Err(malformed(format!("{text:?} is no object such as {{\"key\":\"value\"}}")));
+        }
         return vivace_traceql::parse_tags(text).map_err(|error| invalid(error.to_string()));
     }
-    let malformed = |why: String| invalid(format!("malformed 'tags' parameter, cannot unmarshal JSON: {why}"));
     let tags: serde_json::Map<String, serde_json::Value> = serde_json::from_str(text).map_err(|error| malformed(error.to_string()))?;
     tags.into_iter()
         .map(|(key, value)| match value {
@@ -302,6 +313,9 @@ mod tests {
         ] {
             assert_eq!(v1(query).unwrap_err(), said);
         }
+        assert!(v1("service=a&tags=%5B%5D").unwrap_err().contains("\"[]\" is no object"));
+        assert_eq!(v1("service=a&tags=null").map(|w| w.query), v1("service=a").map(|w| w.query));
+        assert!(v1("service=a&end=1700000000000000000").unwrap_err().ends_with("is no number of microseconds"));
         assert!(v1("service=a&tags=%7B%22a%22%3A%5B%5D%7D").unwrap_err().starts_with("malformed 'tags' parameter"));
         assert!(v1("service=a&minDuration=fast").unwrap_err().starts_with("unable to parse param 'minDuration': \"fast\""));
     }

@@ -86,7 +86,8 @@ pub(crate) fn routes(zipkin: ZipkinApi) -> Router {
              <a href=\"/api/v2/services\"><code>/api/v2</code></a>. It has no UI of its own.</p></body></html>\n",
         )
     };
-    let routes = Router::new().nest("/zipkin", api.clone()).merge(api).route("/", get(page)).layer(from_fn(vary)).with_state(zipkin);
+    let pages = Router::new().route("/", get(page)).route("/zipkin", get(page)).route("/zipkin/", get(page));
+    let routes = Router::new().nest("/zipkin", api.clone()).merge(api).merge(pages).layer(from_fn(vary)).with_state(zipkin);
     vivace_server::cors(routes, &allowed, &[Method::GET, Method::HEAD])
 }
 

@@ -3,7 +3,7 @@
 
 use crate::conditions::Conditions;
 use crate::error::QueryError;
-use crate::finding::{Wanted, range};
+use crate::finding::{TIME_MAX, Wanted, range};
 use crate::params::{Params, SearchRange};
 
 /// Traces where a client names no number.
@@ -80,7 +80,12 @@ impl Search {
 /// A time that ends at `endTs` and is `lookback` long.
 pub(crate) fn range_of(params: &Params, now: u64) -> Result<SearchRange, QueryError> {
     let nanos = |millis: u64| millis.saturating_mul(1_000_000);
-    let end = number(params, "endTs")?.map_or(now, nanos);
+    let end = match number(params, "endTs")? {
+        Some(millis) if nanos(millis) >= TIME_MAX => {
+            return Err(invalid(&format!("endTs: {millis} is no time in milliseconds since 1970")));
+        }
+        given => given.map_or(now, nanos),
+    };
     let back = match number(params, "lookback")? {
         Some(0) => return Err(invalid("lookback <= 0")),
         given => nanos(given.unwrap_or(LOOK_BACK_MILLIS)),
@@ -135,6 +140,7 @@ mod tests {
             ("limit=0", "limit <= 0"),
             ("lookback=0", "lookback <= 0"),
             ("endTs=now", "endTs: \"now\" is no whole number"),
+            ("endTs=1700000000000000", "endTs: 1700000000000000 is no time in milliseconds since 1970"),
             ("maxDuration=1", "maxDuration is only valid with minDuration"),
             ("minDuration=2&maxDuration=1", "maxDuration < minDuration"),
         ] {

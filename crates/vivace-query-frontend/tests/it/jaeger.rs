@@ -137,7 +137,8 @@ async fn searches_find_whole_traces() {
             _ => None,
         })
         .collect();
-    assert_eq!(searches, [("{ resource.service.name = `shop` }", 5), ("{ }", 3), ("{ resource.service.name = `shop` }", 100)]);
+    let of_shop = "{ resource.service.name = `shop` } with (most_recent=true)";
+    assert_eq!(searches, [(of_shop, 5), ("{ } with (most_recent=true)", 3), (of_shop, 100)]);
 }
 
 /// Jaeger's UI asks for the dependencies of a week, which is just what a search may have.

@@ -62,7 +62,7 @@ async fn traces_are_lists_of_spans() {
             Some(Work::SearchRecent(search)) => Some((search.query.clone(), search.limit)),
             _ => None,
         });
-        assert_eq!(search, Some(("{ resource.service.name = `shop` }".to_owned(), 3)));
+        assert_eq!(search, Some(("{ resource.service.name = `shop` } with (most_recent=true)".to_owned(), 3)));
     }
     assert_eq!(get(&zipkin, &format!("/api/v2/traceMany?traceIds={TRACE},1")).await.json(), json!([trace]));
     let missing = get(&zipkin, "/api/v2/trace/1").await;
