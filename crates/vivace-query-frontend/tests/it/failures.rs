@@ -88,7 +88,7 @@ async fn a_querier_that_leaves_finishes_its_job_and_gets_no_other() {
     let mut search = request(&frontend, "/api/search?q=%7B%7D");
     eventually("it has a job", || leaves.jobs.lock().len() == 1).await;
     leaves.leave().await;
-    let _stays = Querier::connect(&frontend.grpc, "stays", 1, Arc::new(nothing)).await;
+    let _stays = Querier::connect(&frontend.grpc, "stays", 8, Arc::new(nothing)).await;
     for _ in 0..5 {
         assert_eq!(get(&frontend.http, "/api/search?q=%7B%7D").await.status, 200);
     }
