@@ -80,7 +80,7 @@ pub struct SpanContext<'a> {
 
 /// `ResourceSpans` has its `ScopeSpans` in this field.
 pub const SCOPE_SPANS: u32 = 2;
-/// Before OTLP 0.15 they were called instrumentation library spans. In the version after it they moved here.
+/// The field that OTLP 0.15 moved instrumentation library spans to, as scope spans were called before.
 pub const INSTRUMENTATION_LIBRARY_SPANS: u32 = 1000;
 
 /// A message that holds resources, scopes or spans.
@@ -97,7 +97,8 @@ pub enum Around {
 /// What [`walk`] comes by.
 #[derive(Debug, Clone, Copy)]
 pub enum Part<'a> {
-    /// A message that has other fields than the usual ones, or its resource or scope more than once: all of it, before its parts.
+    /// A message that has other fields than the usual ones, or its resource or scope more than once: all of it, once, before its parts. Of
+    /// the outermost one only groups are told, where the first stands.
     Unusual(Around, &'a [u8]),
     /// A resource, also an empty one. Its scopes follow.
     Resource(SpanContext<'a>),
@@ -129,11 +130,13 @@ pub fn walk_spans<'a>(traces_data: &'a [u8], mut visit: impl FnMut(SpanContext<'
 pub fn walk<'a, E: From<WireError>>(traces_data: &'a [u8], mut visit: impl FnMut(Part<'a>) -> Result<(), E>) -> Result<(), E> {
     let mut at = SpanContext { resource: &[], scope: &[], resource_index: 0, scope_index: 0 };
     let mut traces = Reader::new(traces_data);
+    let mut is_usual = true;
     while let Some((field, value)) = traces.next_field()? {
         let resource_spans = match (field, value) {
             (1, Value::Bytes(resource_spans)) => resource_spans,
             (1, _) => return Err(traces.wrong_type(field).into()),
-            (_, Value::Group) => {
+            (_, Value::Group) if is_usual => {
+                is_usual = false;
                 visit(Part::Unusual(Around::Traces, traces_data))?;
                 continue;
             }
@@ -374,6 +377,22 @@ mod tests {
             assert_eq!(walk_spans(&broken, |_, _| {}), Err(WireError::Key { key: 0, offset: place }));
         }
         assert_eq!(walk_spans(&[0x0a, 4, 0x12, 2, 0x12, 5], |_, _| {}), Err(WireError::Truncated { offset: 4 }));
+    }
+
+    #[test]
+    fn each_message_is_told_of_once() {
+        let group = [9 << 3 | 3, 9 << 3 | 4];
+        let mut bytes = group.repeat(3);
+        put_bytes(&mut bytes, 1, &group.repeat(3));
+        bytes.extend(group);
+        let mut told = Vec::new();
+        let walked = walk(&bytes, |part| {
+            if let Part::Unusual(around, _) = part {
+                told.push(around);
+            }
+            Ok::<_, WireError>(())
+        });
+        assert_eq!((walked, told), (Ok(()), vec![Around::Traces, Around::Resource]));
     }
 
     #[test]
