@@ -15,6 +15,9 @@ from collections import namedtuple
 Field = namedtuple("Field", "name kind many", defaults=[False])
 Raw = namedtuple("Raw", "bytes")
 
+# How deep values may lie within values.
+VALUE_DEPTH_MAX = 24
+
 VARINT, FIXED64, BYTES, START, END, FIXED32 = range(6)
 WIRE_TYPES = {
     "bool": VARINT, "int64": VARINT, "uint32": VARINT, "kind": VARINT, "code": VARINT,
@@ -28,10 +31,25 @@ ATTRIBUTES, DROPPED = Field("attributes", "KeyValue", True), Field("droppedAttri
 MESSAGES = {
     "TraceByIdResponse": {1: Field("trace", "TracesData")},
     "TracesData": {1: Field("resourceSpans", "ResourceSpans", True)},
-    "ResourceSpans": {1: Field("resource", "Resource"), 2: Field("scopeSpans", "ScopeSpans", True), 3: Field("schemaUrl", "text")},
+    "ResourceSpans": {
+        1: Field("resource", "Resource"),
+        2: Field("scopeSpans", "ScopeSpans", True),
+        3: Field("schemaUrl", "text"),
+        1000: Field("instrumentationLibrarySpans", "InstrumentationLibrarySpans", True),
+    },
     "Resource": {1: ATTRIBUTES, 2: DROPPED, 3: Field("entityRefs", "EntityRef", True)},
-    "EntityRef": {1: Field("schemaUrl", "text"), 2: Field("type", "text"), 3: Field("idKeys", "text", True)},
+    "EntityRef": {
+        1: Field("schemaUrl", "text"),
+        2: Field("type", "text"),
+        3: Field("idKeys", "text", True),
+        4: Field("descriptionKeys", "text", True),
+    },
     "ScopeSpans": {1: Field("scope", "Scope"), 2: Field("spans", "Span", True), 3: Field("schemaUrl", "text")},
+    "InstrumentationLibrarySpans": {
+        1: Field("instrumentationLibrary", "Scope"),
+        2: Field("spans", "Span", True),
+        3: Field("schemaUrl", "text"),
+    },
     "Scope": {1: Field("name", "text"), 2: Field("version", "text"), 3: ATTRIBUTES, 4: DROPPED},
     "Span": {
         1: Field("traceId", "id"),
@@ -109,7 +127,7 @@ class Malformed(Exception):
 
 
 def fields_of(message, data):
-    """Number, wire type, value, and all bytes of each field."""
+    """Number, wire type, value, and all bytes of each field. Of a group the value is None."""
     at = 0
 
     def number_at(at):
@@ -122,20 +140,33 @@ def fields_of(message, data):
             if data[at - 1] < 0x80:
                 return value % 2**64, at
 
-    while at < len(data):
-        start = at
-        key, at = number_at(at)
-        number, wire_type = key >> 3, key & 7
+    def value_at(at, wire_type):
         if wire_type == VARINT:
-            value, at = number_at(at)
-        elif wire_type in (FIXED64, FIXED32, BYTES):
-            length, at = number_at(at) if wire_type == BYTES else (8 if wire_type == FIXED64 else 4, at)
-            value, at = data[at : at + length], at + length
-        else:
+            return number_at(at)
+        if wire_type not in (FIXED64, FIXED32, BYTES):
             raise Malformed(f"wire type {wire_type} in {message}")
-        if at > len(data) or not number:
-            raise Malformed(f"field {number} of {message}")
-        yield number, wire_type, value, data[start:at]
+        length, at = number_at(at) if wire_type == BYTES else (8 if wire_type == FIXED64 else 4, at)
+        if at + length > len(data):
+            raise Malformed(f"{message} ends in a field")
+        return data[at : at + length], at + length
+
+    while at < len(data):
+        start, open_groups = at, []
+        while True:
+            key, at = number_at(at)
+            number, wire_type, value = key >> 3, key & 7, None
+            if not number:
+                raise Malformed(f"field {number} of {message}")
+            if wire_type == START:
+                open_groups.append(number)
+            elif wire_type == END:
+                if not open_groups or open_groups.pop() != number:
+                    raise Malformed(f"end of group {number} in {message}")
+            else:
+                value, at = value_at(at, wire_type)
+            if not open_groups:
+                break
+        yield number, START if wire_type == END else wire_type, value, data[start:at]
 
 
 def from_protobuf(message, data):
@@ -210,6 +241,15 @@ def merged(message, tree):
         else:
             last[number] = [*last.get(number, []), *value]
     return [(key[0] if isinstance(key, tuple) else key, value) for key, value in last.items()]
+
+
+def in_one_piece(message, tree):
+    """The same, also of all messages in it."""
+    kinds = MESSAGES[message]
+    return [
+        (number, value if kinds[number].kind in WIRE_TYPES else in_one_piece(kinds[number].kind, value))
+        for number, value in merged(message, tree)
+    ]
 
 
 def to_json(message, tree, dice):

@@ -2,7 +2,8 @@
 
 The collector's reader of JSON is laxer than JSON (what follows the object, broken texts and names), and stricter than protobuf's JSON
 mapping, of which Vivace takes all: null stands for a field that is not there, whole numbers may have a fraction of zero or an exponent,
-bytes may be in base64 for URLs. Where the mapping is silent, Vivace takes enums as text too, and skips nulls in lists.
+bytes may be in base64 for URLs. Where the mapping is silent, Vivace takes enums as text too, and the spans of instrumentation libraries,
+as scope spans were called before OTLP 0.15.
 """
 
 import base64
@@ -59,14 +60,16 @@ def no_json(name):
     raise ValueError(f"{name} is no JSON")
 
 
-def message(value, name):
+def message(value, name, depth=0):
+    """`depth`: values that it lies in. What lies too deep is not looked into."""
+    depth += name == "AnyValue"
     if not isinstance(value, Members):
         raise Refused(f"{name} is no object")
     by_name = {spelling: field for field in otlp.MESSAGES[name].values() for spelling in (field.name, snake(field.name))}
     plain = {}
     for key, member in value:
         field = by_name.get(key)
-        is_kept = field is not None and field.kind != "EntityRef"
+        is_kept = field is not None and field.kind != "EntityRef" and depth <= otlp.VALUE_DEPTH_MAX
         if re.search(SURROGATES, key) or any(re.search(MARKED, text) for text in ([key] if is_kept else texts_of((key, member)))):
             raise Refused(f"{key!r} or what it has is no JSON")
         if member is None or not is_kept:
@@ -74,12 +77,19 @@ def message(value, name):
         if field.many:
             if isinstance(member, Members) or not isinstance(member, list):
                 raise Refused(f"{key} is no list")
-            plain.setdefault(field.name, []).extend(of_kind(element, field) for element in member if element is not None)
+            plain.setdefault(field.name, []).extend({} if element is None else of_kind(element, field, depth) for element in member)
         else:
             if name == "AnyValue":
                 plain.clear()  # the last one counts
-            plain[field.name] = of_kind(member, field)
+            plain[field.name] = of_kind(member, field, depth)
+    if name == "ResourceSpans":
+        libraries = plain.pop("instrumentationLibrarySpans", [])
+        scopes = [{LIBRARY.get(key, key): value for key, value in library.items()} for library in libraries]
+        plain["scopeSpans"] = plain.get("scopeSpans", []) + scopes
     return plain
+
+
+LIBRARY = {"instrumentationLibrary": "scope"}
 
 
 def tree(plain, name):
@@ -116,10 +126,10 @@ BITS = {"uint32": (0, 2**32), "fixed32": (0, 2**32), "fixed64": (0, 2**64), "int
 BITS["code"] = BITS["kind"]
 
 
-def of_kind(value, field):
+def of_kind(value, field, depth):
     kind, is_text = field.kind, isinstance(value, str) and not isinstance(value, Number)
     if kind not in otlp.WIRE_TYPES:
-        return message(value, kind)
+        return message(value, kind, depth)
     if kind == "bool" and isinstance(value, bool):
         return value
     if kind == "text" and is_text:

@@ -56,9 +56,9 @@ class Maker:
         return [(number, inner)]
 
     def deep(self):
-        """Values within values, as deep as is taken and one deeper."""
+        """Values within values, as deep as is taken, one deeper, and much deeper."""
         value = [(3, 1)]
-        for _ in range(self.dice.choice([23, 24])):
+        for _ in range(self.dice.choice([23, 24, 60])):
             value = [(5, [(1, value)])] if self.some() else [(6, [(1, [(1, b"k"), (2, value)])])]
         return value
 
@@ -112,6 +112,7 @@ class Maker:
         return fields
 
     def scope_spans(self, trace_ids):
+        """Also what they were before: spans of an instrumentation library."""
         scope = self.sometimes(1, self.text()) + self.sometimes(2, self.text()) + self.attributes(3) + self.sometimes(4, self.count())
         spans = [(2, self.span(self.dice.choice(trace_ids))) for _ in range(self.dice.choice([0, 1, 1, 2, 4]))]
         return self.sometimes(1, scope) + spans + self.sometimes(3, self.text())
@@ -120,7 +121,7 @@ class Maker:
         resource = self.attributes(1) + self.sometimes(2, self.count())
         if self.some(0.1):
             resource.append((3, [(2, b"service"), (3, b"service.name")]))
-        scopes = [(2, self.scope_spans(trace_ids)) for _ in range(self.dice.choice([0, 1, 1, 2]))]
+        scopes = [(1000 if self.some(0.05) else 2, self.scope_spans(trace_ids)) for _ in range(self.dice.choice([0, 1, 1, 2]))]
         return self.sometimes(1, resource) + scopes + self.sometimes(3, self.text())
 
     def request(self):
@@ -154,6 +155,17 @@ def raw_field(dice, number):
             return varint(number << 3 | other)
 
 
+def in_pieces(dice, tree):
+    """Resources, scopes, values or status twice in their message, with other content."""
+    name = dice.choice(["ResourceSpans", "ScopeSpans", "KeyValue", "Span"])
+    number = {"ResourceSpans": 1, "ScopeSpans": 1, "KeyValue": 2, "Span": 15}[name]
+    donors = [fields for n, fields in messages_of("TracesData", Maker(dice, False).request()) if n == name]
+    others = [field for fields in donors for field in fields if field[0] == number]
+    for fields in [fields for n, fields in messages_of("TracesData", tree) if n == name]:
+        if others and dice.random() < 0.5:
+            fields.insert(dice.randint(0, len(fields)), dice.choice(others))
+
+
 def protobuf(dice):
     """A request in protobuf, in half of the cases changed in one way."""
     tree = Maker(dice, bad_text=True).request()
@@ -164,6 +176,8 @@ def protobuf(dice):
             fields.insert(dice.randint(0, len(fields)), (number, Raw(raw_field(dice, number))))
         case 1 if fields:  # the same twice
             fields.insert(dice.randint(0, len(fields)), dice.choice(fields))
+        case 6:  # a message that stands once, in pieces
+            in_pieces(dice, tree)
         case 2 if fields:  # two of one field, with different content
             other = next((m for n, m in messages_of("TracesData", Maker(dice, False).request()) if n == name), [])
             fields[dice.randint(0, len(fields)) :] = other

@@ -10,7 +10,6 @@ from collections import namedtuple
 import otlp
 import otlp_json
 
-VALUE_DEPTH_MAX = 24
 ID_BYTES = {"traceId": 16, "spanId": 8, "parentSpanId": 8}
 
 # `rejected`: spans of which partial success tells; where there is no other span, the request is refused with the same words.
@@ -29,7 +28,7 @@ def of_json(ask, body):
     except otlp_json.Refused as error:
         return Expected(True, why=str(error))
     content, why = ask("j", body)
-    if content is None or b"null" in body:
+    if content is None or b"null" in body or b"nstrumentation" in body:
         content, why = ask("j", json.dumps(plain).encode())
     if content is None:
         return but_for_ids(ask, otlp_json.tree(plain, "TracesData"))
@@ -37,46 +36,41 @@ def of_json(ask, body):
 
 
 def of_protobuf(ask, body):
-    content, why = ask("p", body)
     try:
-        tree = otlp.from_protobuf("TracesData", looked_at("TracesData", body))
-    except otlp.Malformed as error:  # groups too, which the collector skips
-        return Expected(True, why=f"{error}; {why}")
-    counted = last_counts("TracesData", tree)
-    if content is None or counted != tree:
-        return but_for_ids(ask, counted)
-    return of_spans(otlp.from_protobuf("TracesData", content), tree)
+        body = usual("TracesData", body)
+        tree = otlp.from_protobuf("TracesData", body)
+    except otlp.Malformed as error:
+        return Expected(True, why=str(error))
+    content, why = ask("p", body)
+    if content is None:
+        return but_for_ids(ask, tree)
+    return of_spans(otlp.from_protobuf("TracesData", content))
 
 
-def looked_at(message, data):
-    """Without what Vivace does not keep, and so does not judge: schema URLs, references to entities, resources and scopes that have no
-    span."""
-    inner = {"TracesData": {1: "ResourceSpans"}, "ResourceSpans": {1: "Resource", 2: "ScopeSpans"}}.get(message, {})
-    fields = list(otlp.fields_of(message, data))
-    unseen = {"ResourceSpans": {3}, "ScopeSpans": {3}, "Resource": {3}}.get(message, set())
-    if message in SPANS_BELOW and not has_span(message, data):
-        unseen = {1, 3}
-    kept = []
-    for number, wire_type, value, whole in fields:
-        if number in inner and wire_type == otlp.BYTES and number not in unseen:
-            whole = otlp.delimited(number, looked_at(inner[number], value))
-        if number not in unseen:
-            kept.append(whole)
-    return b"".join(kept)
+def usual(message, data, depth=0):
+    """Without groups in fields that nobody knows, which protobuf skips and the collector refuses, and without what is in values that lie
+    too deep, which is not looked into. Spans of instrumentation libraries are scope spans also where there are others, where the collector
+    drops them."""
+    known, out = otlp.MESSAGES[message], []
+    depth += message == "AnyValue"
+    if depth > otlp.VALUE_DEPTH_MAX:
+        return b""
+    for number, wire_type, value, whole in otlp.fields_of(message, data):
+        if number in known and wire_type == otlp.BYTES and known[number].kind not in otlp.WIRE_TYPES:
+            inner = usual(known[number].kind, value, depth)
+            if inner != value or number == LIBRARIES:
+                whole = otlp.delimited(SCOPES if number == LIBRARIES else number, inner)
+        if number in known or wire_type != otlp.START:
+            out.append(whole)
+    return b"".join(out)
 
 
-SPANS_BELOW = {"ResourceSpans": "ScopeSpans", "ScopeSpans": None}
-
-
-def has_span(message, data):
-    below = SPANS_BELOW[message]
-    within = [(wire_type, value) for number, wire_type, value, _ in otlp.fields_of(message, data) if number == 2]
-    return any(wire_type != otlp.BYTES or not below or has_span(below, value) for wire_type, value in within)
+SCOPES, LIBRARIES = 2, 1000
 
 
 def but_for_ids(ask, tree):
-    """A wrong id rejects its span and not the request; those of parents and of linked spans are kept as they are. What the tree does not
-    have is not looked into either: fields of other versions of the protocol, spans in field 1000 among them."""
+    """A wrong id rejects its span and not the request. What the tree does not have, fields of other versions of the protocol, is not looked
+    into."""
     content, why = ask("p", otlp.to_protobuf("TracesData", with_empty_ids("TracesData", tree)))
     return Expected(True, why=why) if content is None else of_spans(tree)
 
@@ -93,24 +87,10 @@ def with_empty_ids(message, tree):
     return mended
 
 
-def last_counts(message, tree):
-    """Of resources, scopes and values that stand twice in their message the last one counts. Protobuf would join them; no client sends
-    such."""
-    single = {"ResourceSpans": 1, "ScopeSpans": 1, "KeyValue": 2}.get(message)
-    last = max((at for at, (number, _) in enumerate(tree) if number == single), default=None)
-    kept = [field for at, field in enumerate(tree) if field[0] != single or at == last]
-    counted = []
-    for number, value in kept:
-        kind = otlp.MESSAGES[message][number].kind
-        counted.append((number, value if kind in otlp.WIRE_TYPES else last_counts(kind, value)))
-    return counted
-
-
-def of_spans(tree, sent=None):
-    """`sent` has what counts for depth and nothing else: values that later ones take the place of."""
+def of_spans(tree):
     traces, rejected, seen, spans, dropped = {}, 0, set(), list(spans_of(tree)), {}
-    for span, depth_of_values in zip(spans, depths_of(sent or tree), strict=True):
-        if not has_ids(span) or depth_of_values > VALUE_DEPTH_MAX:  # rejected one by one
+    for span, depth_of_values, has_good_references in zip(spans, depths_of(tree), references_of(tree), strict=True):
+        if not has_ids(span) or not has_good_references or depth_of_values > otlp.VALUE_DEPTH_MAX:  # rejected one by one
             rejected += 1
             continue
         kind = span.get("kind", 0)
@@ -157,9 +137,20 @@ def has_ids(span):
     return True
 
 
+def references_of(traces):
+    """Whether the ids of the parent and of linked spans are as long as they must be, or empty, for every span."""
+    for _, resource_spans in traces:
+        for scope_spans in (value for number, value in resource_spans if number == 2):
+            for span in (value for number, value in scope_spans if number == 2):
+                ids = [("parentSpanId", value) for number, value in span if number == 4][-1:]
+                for link in (value for number, value in span if number == 13):
+                    ids += [(otlp.MESSAGES["Link"][number].name, value) for number, value in link if number in (1, 2)]
+                yield all(len(value) in (0, ID_BYTES[name]) for name, value in ids)
+
+
 def depths_of(traces):
     """How deep values lie within values, for every span with its resource and scope."""
-    for _, resource_spans in traces:
+    for _, resource_spans in otlp.in_one_piece("TracesData", traces):
         of_resource = max((depth("Resource", value) for number, value in resource_spans if number == 1), default=0)
         for scope_spans in (value for number, value in resource_spans if number == 2):
             of_scope = max((depth("Scope", value) for number, value in scope_spans if number == 1), default=0)

@@ -61,6 +61,62 @@ def test_wrong_ids_among_good_spans(all_in_one):
     eventually("the rejected spans are counted", lambda: one.program.metric("tempo_discarded_spans_total") == 2, seconds=5)
 
 
+def test_every_span_that_is_dropped_is_logged(all_in_one):
+    log = "  log_discarded_spans: {enabled: true, include_all_attributes: true}\n"
+    config = all_in_one.default_config().replace("distributor:\n", "distributor:\n" + log)
+    (all_in_one.folder / "vivace.yaml").write_text(config)
+    one = all_in_one.start()
+    message, (trace_id,) = spans.request(spans=4)
+    in_it = message.resource_spans[0].scope_spans[0].spans
+    in_it[1].parent_span_id = b"short"
+    value = in_it[2].attributes.add(key="deep").value
+    for _ in range(200):
+        value = value.array_value.values.add()
+    assert post(one, message.SerializeToString()).status == 200
+    in_it[3].span_id = b""
+    del in_it[0]
+    assert post(one, message.SerializeToString()).status == 400, "no span is left"
+
+    def logged():
+        lines = [line for line in one.program.output().splitlines() if "discarded" in line and trace_id in line]
+        return sorted(name for line in lines for name in ["span 1", "span 2", "span 3"] if name in line)
+
+    eventually("all of them are in the log", lambda: logged() == ["span 1", "span 1", "span 2", "span 2", "span 3"], seconds=5)
+
+
+def test_what_is_too_large_is_told_with_the_limit_that_it_is_over(all_in_one):
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+
+    limits = "{global: {max_bytes_per_trace: 0}, ingestion: {rate_limit_bytes: 100000000, burst_size_bytes: 100000000}}"
+    one = all_in_one.with_config(f"overrides: {{defaults: {limits}}}\n").start()
+    message, (trace_id,) = spans.request(spans=3)
+    noise = random.Random(7)
+    for span in message.resource_spans[0].scope_spans[0].spans[:2]:
+        span.attributes.add(key="noise").value.bytes_value = noise.randbytes(9 << 20)
+        assert post(one, in_a_request(message, [span])).status == 200
+    answer = one.query.get(f"/api/traces/{trace_id}")
+    assert answer.status == 422 and "server.grpc_server_max_send_msg_size" in answer.body.decode(), answer
+
+    large = message.resource_spans[0].scope_spans[0].spans[2]
+    large.attributes.add(key="noise").value.bytes_value = noise.randbytes(17 << 20)
+    small = message.resource_spans[0].scope_spans[0].spans.add(trace_id=bytes([9] * 16), span_id=bytes([9] * 8), name="small")
+    answer = post(one, in_a_request(message, [large, small]))
+    assert answer.status == 200, answer
+    partial = ExportTraceServiceResponse.FromString(answer.body).partial_success
+    for part in (large.span_id.hex(), trace_id, str(16 << 20), "server.grpc_server_max_recv_msg_size"):
+        assert part in partial.error_message, partial
+    assert list(one.query.trace("09" * 16).values()) == ["small"] and partial.rejected_spans == 1
+
+
+def in_a_request(message, some):
+    """These of its spans."""
+    request = type(message)()
+    request.CopyFrom(message)
+    del request.resource_spans[0].scope_spans[0].spans[:]
+    request.resource_spans[0].scope_spans[0].spans.extend(some)
+    return request.SerializeToString()
+
+
 def test_random_bytes_never_end_the_process(all_in_one):
     one = all_in_one.start()
     message, (trace_id,) = spans.request()

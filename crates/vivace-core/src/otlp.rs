@@ -3,7 +3,7 @@
 //! `TracesData` and `ExportTraceServiceRequest` are the same on the wire: field 1 repeats `ResourceSpans`.
 //! Source: OpenTelemetry protocol, `trace.proto`.
 
-use crate::wire::{Fields, Reader, UsualFields, Value, WireError, bytes_field_len, put_bytes, put_key};
+use crate::wire::{Fields, Reader, UsualFields, Value, WireError, bytes_field_len, offset_in, put_bytes, put_key};
 use crate::{SpanId, TraceId};
 
 /// What is read of every span on the write path. The rest stays in `bytes`.
@@ -78,61 +78,134 @@ pub struct SpanContext<'a> {
     pub scope_index: u32,
 }
 
+/// `ResourceSpans` has its `ScopeSpans` in this field.
+pub const SCOPE_SPANS: u32 = 2;
+/// The field that OTLP 0.15 moved instrumentation library spans to, as scope spans were called before.
+pub const INSTRUMENTATION_LIBRARY_SPANS: u32 = 1000;
+
+/// A message that holds resources, scopes or spans.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Around {
+    /// `TracesData`
+    Traces,
+    /// `ResourceSpans`
+    Resource,
+    /// `ScopeSpans`
+    Scope,
+}
+
+/// What [`walk`] comes by.
+#[derive(Debug, Clone, Copy)]
+pub enum Part<'a> {
+    /// A message that has other fields than the usual ones, or its resource or scope more than once: all of it, once, before its parts. Of
+    /// the outermost one only groups are told, where the first stands.
+    Unusual(Around, &'a [u8]),
+    /// A resource, also an empty one. Its scopes follow.
+    Resource(SpanContext<'a>),
+    /// A scope, also an empty one. Its spans follow.
+    Scope(SpanContext<'a>),
+    /// A span.
+    Span(SpanContext<'a>, SpanHead<'a>),
+}
+
 /// Calls `visit` for every span of a `TracesData` message, in its order.
 ///
 /// # Errors
 /// [`WireError`] for the first place that is no valid message; spans before it have been visited.
-/// The offset counts from the start of the innermost message.
 pub fn walk_spans<'a>(traces_data: &'a [u8], mut visit: impl FnMut(SpanContext<'a>, SpanHead<'a>)) -> Result<(), WireError> {
+    walk(traces_data, |part| {
+        if let Part::Span(at, span) = part {
+            visit(at, span);
+        }
+        Ok(())
+    })
+}
+
+/// Calls `visit` for every part of a `TracesData` message, in its order. Where a resource or scope is there more than once in its
+/// message, it is the last.
+///
+/// # Errors
+/// [`WireError`] for the first place that is no valid message; parts before it have been visited. What `visit` says ends the walk.
+#[inline]
+pub fn walk<'a, E: From<WireError>>(traces_data: &'a [u8], mut visit: impl FnMut(Part<'a>) -> Result<(), E>) -> Result<(), E> {
     let mut at = SpanContext { resource: &[], scope: &[], resource_index: 0, scope_index: 0 };
     let mut traces = Reader::new(traces_data);
+    let mut is_usual = true;
     while let Some((field, value)) = traces.next_field()? {
-        let Value::Bytes(resource_spans) = value else {
-            if field == 1 {
-                return Err(traces.wrong_type(field));
+        let resource_spans = match (field, value) {
+            (1, Value::Bytes(resource_spans)) => resource_spans,
+            (1, _) => return Err(traces.wrong_type(field).into()),
+            (_, Value::Group) if is_usual => {
+                is_usual = false;
+                visit(Part::Unusual(Around::Traces, traces_data))?;
+                continue;
             }
-            continue;
+            _ => continue,
         };
-        if field != 1 {
-            continue;
+        let broken = |error: WireError| error.after(offset_in(traces_data, resource_spans));
+        let (resource, is_usual) = head(resource_spans).map_err(broken)?;
+        at.resource = resource;
+        if !is_usual {
+            visit(Part::Unusual(Around::Resource, resource_spans))?;
         }
-        at.resource = last_message(resource_spans, 1)?;
+        visit(Part::Resource(at))?;
         let mut scopes = Reader::new(resource_spans);
-        while let Some((field, value)) = scopes.next_field()? {
-            let scope_spans = match (field, value) {
-                (2, Value::Bytes(scope_spans)) => scope_spans,
-                (2, _) => return Err(scopes.wrong_type(field)),
-                _ => continue,
-            };
-            at.scope = last_message(scope_spans, 1)?;
-            let mut spans = Reader::new(scope_spans);
-            while let Some((field, value)) = spans.next_field()? {
-                match (field, value) {
-                    (2, Value::Bytes(span)) => visit(at, SpanHead::read(span)?),
-                    (2, _) => return Err(spans.wrong_type(field)),
-                    _ => {}
+        while let Some((field, value)) = scopes.next_field().map_err(broken)? {
+            match (field, value) {
+                (SCOPE_SPANS | INSTRUMENTATION_LIBRARY_SPANS, Value::Bytes(scope_spans)) => {
+                    walk_scope(traces_data, scope_spans, &mut at, &mut visit)?;
                 }
+                (SCOPE_SPANS | INSTRUMENTATION_LIBRARY_SPANS, _) => return Err(broken(scopes.wrong_type(field)).into()),
+                _ => {}
             }
-            at.scope_index += 1;
         }
         at.resource_index += 1;
     }
     Ok(())
 }
 
-/// The content of the last length-delimited field with this number. Fields may stand in any order on the wire.
-fn last_message(bytes: &[u8], number: u32) -> Result<&[u8], WireError> {
-    let mut found: &[u8] = &[];
-    let mut reader = Reader::new(bytes);
-    while let Some((field, value)) = reader.next_field()? {
-        match value {
-            Value::Bytes(v) if field == number => found = v,
-            _ if field == number => return Err(reader.wrong_type(field)),
-            // Writers put the resource or scope first; nothing after the first span list is looked at for long.
+fn walk_scope<'a, E: From<WireError>>(
+    traces_data: &'a [u8],
+    scope_spans: &'a [u8],
+    at: &mut SpanContext<'a>,
+    visit: &mut impl FnMut(Part<'a>) -> Result<(), E>,
+) -> Result<(), E> {
+    let broken = |error: WireError| error.after(offset_in(traces_data, scope_spans));
+    let (scope, is_usual) = head(scope_spans).map_err(broken)?;
+    at.scope = scope;
+    if !is_usual {
+        visit(Part::Unusual(Around::Scope, scope_spans))?;
+    }
+    visit(Part::Scope(*at))?;
+    let mut spans = Reader::new(scope_spans);
+    while let Some((field, value)) = spans.next_field().map_err(broken)? {
+        match (field, value) {
+            (2, Value::Bytes(span)) => {
+                let head = SpanHead::read(span).map_err(|error| error.after(offset_in(traces_data, span)))?;
+                visit(Part::Span(*at, head))?;
+            }
+            (2, _) => return Err(broken(spans.wrong_type(field)).into()),
             _ => {}
         }
     }
-    Ok(found)
+    at.scope_index += 1;
+    Ok(())
+}
+
+/// The resource of a `ResourceSpans`, or the scope of a `ScopeSpans`, which have the same number, and whether the message has that at
+/// most once and else only lists and a schema URL. Fields may stand in any order on the wire.
+fn head(bytes: &[u8]) -> Result<(&[u8], bool), WireError> {
+    let (mut found, mut is_usual): (Option<&[u8]>, _) = (None, true);
+    let mut reader = Reader::new(bytes);
+    while let Some((field, value)) = reader.next_field()? {
+        match (field, value) {
+            (2 | 3, Value::Bytes(_)) => {}
+            (1, Value::Bytes(head)) => is_usual &= found.replace(head).is_none(),
+            (1, _) => return Err(reader.wrong_type(field)),
+            _ => is_usual = false,
+        }
+    }
+    Ok((found.unwrap_or_default(), is_usual))
 }
 
 /// Collects spans, given in the order of [`walk_spans`], into a new `TracesData` message.
@@ -290,6 +363,57 @@ mod tests {
             let _ = walk_spans(&bytes[..len], |_, _| {});
         }
         assert!(walk_spans(&bytes[..bytes.len() - 1], |_, _| {}).is_err());
+    }
+
+    #[test]
+    fn errors_say_where_in_the_whole_message() {
+        let bytes = data().encode_to_vec();
+        let mut places = Vec::new();
+        walk_spans(&bytes, |_, span| places.push(offset_in(&bytes, span.bytes))).expect("valid");
+        for place in places {
+            let mut broken = bytes.clone();
+            // A number of no field.
+            broken[place] = 0;
+            assert_eq!(walk_spans(&broken, |_, _| {}), Err(WireError::Key { key: 0, offset: place }));
+        }
+        assert_eq!(walk_spans(&[0x0a, 4, 0x12, 2, 0x12, 5], |_, _| {}), Err(WireError::Truncated { offset: 4 }));
+    }
+
+    #[test]
+    fn each_message_is_told_of_once() {
+        let group = [9 << 3 | 3, 9 << 3 | 4];
+        let mut bytes = group.repeat(3);
+        put_bytes(&mut bytes, 1, &group.repeat(3));
+        bytes.extend(group);
+        let mut told = Vec::new();
+        let walked = walk(&bytes, |part| {
+            if let Part::Unusual(around, _) = part {
+                told.push(around);
+            }
+            Ok::<_, WireError>(())
+        });
+        assert_eq!((walked, told), (Ok(()), vec![Around::Traces, Around::Resource]));
+    }
+
+    #[test]
+    fn spans_of_the_old_field_are_spans() {
+        let mut resource_spans = Vec::new();
+        let new = data().resource_spans[0].scope_spans[0].encode_to_vec();
+        put_bytes(&mut resource_spans, SCOPE_SPANS, &new);
+        put_bytes(&mut resource_spans, INSTRUMENTATION_LIBRARY_SPANS, &new);
+        let mut bytes = Vec::new();
+        put_bytes(&mut bytes, 1, &resource_spans);
+        let (mut unusual, mut scopes) = (Vec::new(), Vec::new());
+        let walked = walk(&bytes, |part| {
+            match part {
+                Part::Unusual(around, message) => unusual.push((around, message.len())),
+                Part::Span(at, _) => scopes.push(at.scope_index),
+                Part::Resource(_) | Part::Scope(_) => {}
+            }
+            Ok::<_, WireError>(())
+        });
+        assert_eq!((walked, scopes), (Ok(()), vec![0, 0, 1, 1]));
+        assert_eq!(unusual, [(Around::Resource, resource_spans.len())]);
     }
 
     #[test]

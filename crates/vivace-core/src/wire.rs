@@ -15,7 +15,7 @@ pub enum WireError {
         /// Where the number starts.
         offset: usize,
     },
-    /// A wire type that does not exist any more (groups) or never did, or field number zero.
+    /// A wire type that does not exist, or field number zero.
     #[error("invalid field key {key:#x} at byte {offset}")]
     Key {
         /// The key as read.
@@ -31,8 +31,56 @@ pub enum WireError {
         /// Where it starts.
         offset: usize,
     },
+    /// The message ends inside a group.
+    #[error("group {field} that starts at byte {offset} has no end")]
+    GroupWithoutEnd {
+        /// Its number.
+        field: u32,
+        /// Where it starts.
+        offset: usize,
+    },
+    /// A group ends that was not begun, or before one within it does.
+    #[error("end of group {field} at byte {offset}, where no such group is open")]
+    GroupEnd {
+        /// Its number.
+        field: u32,
+        /// Where its end is.
+        offset: usize,
+    },
+    /// Groups lie too deep within groups.
+    #[error("group at byte {offset} lies more than {GROUP_DEPTH_MAX} groups deep")]
+    GroupDepth {
+        /// Where the first that is too deep starts.
+        offset: usize,
+    },
 }
 
+impl WireError {
+    /// The same error in a message that has these bytes before the one that was read.
+    #[must_use]
+    pub fn after(mut self, bytes: usize) -> Self {
+        match &mut self {
+            Self::Truncated { offset }
+            | Self::Varint { offset }
+            | Self::Key { offset, .. }
+            | Self::Type { offset, .. }
+            | Self::GroupWithoutEnd { offset, .. }
+            | Self::GroupEnd { offset, .. }
+            | Self::GroupDepth { offset } => *offset += bytes,
+        }
+        self
+    }
+}
+
+/// Where a part of a message starts in it; 0 for what is no part of it.
+#[must_use]
+pub fn offset_in(message: &[u8], part: &[u8]) -> usize {
+    let offset = part.as_ptr().addr().wrapping_sub(message.as_ptr().addr());
+    if offset <= message.len() { offset } else { 0 }
+}
+
+/// How many groups may lie within each other.
+pub const GROUP_DEPTH_MAX: usize = 32;
 /// Bytes of the longest base-128 number of 64 bits.
 const VARINT_BYTES_MAX: usize = 10;
 
@@ -45,6 +93,9 @@ pub enum Value<'a> {
     Fixed64(u64),
     /// Wire type 2: text, bytes, or a message.
     Bytes(&'a [u8]),
+    /// Wire types 3 and 4: what messages were in the first version of the format. No message that is read here has one, but a field
+    /// that is not known may be one; what is in it was skipped.
+    Group,
     /// Wire type 5.
     Fixed32(u32),
 }
@@ -70,11 +121,17 @@ impl<'a> Reader<'a> {
         self.field_start
     }
 
-    /// The next field, or none at the end.
+    /// The field that was read last, its key included.
+    #[must_use]
+    pub fn field_bytes(&self) -> &'a [u8] {
+        &self.bytes[self.field_start..self.at]
+    }
+
+    /// The next field, or none at the end. Inlined, since a call costs as much as most fields do.
     ///
     /// # Errors
     /// [`WireError`] with the offset of the offending field.
-    #[inline]
+    #[inline(always)]
     pub fn next_field(&mut self) -> Result<Option<(u32, Value<'a>)>, WireError> {
         if self.at >= self.bytes.len() {
             return Ok(None);
@@ -94,9 +151,42 @@ impl<'a> Reader<'a> {
                 Value::Bytes(self.take(len)?)
             }
             5 => Value::Fixed32(u32::from_le_bytes(self.array()?)),
-            _ => return Err(bad_key),
+            _ => return self.group(key, field),
         };
         Ok(Some((field, value)))
+    }
+
+    /// Goes to the end of a group whose key was read, if it is that of a group.
+    #[cold]
+    #[inline(never)]
+    fn group(&mut self, key: u64, field: u32) -> Result<Option<(u32, Value<'a>)>, WireError> {
+        let outermost = self.field_start;
+        match key & 7 {
+            3 => {}
+            4 => return Err(WireError::GroupEnd { field, offset: outermost }),
+            _ => return Err(WireError::Key { key, offset: outermost }),
+        }
+        let mut open = vec![(field, outermost)];
+        while let Some(&(group, offset)) = open.last() {
+            if self.at >= self.bytes.len() {
+                return Err(WireError::GroupWithoutEnd { field: group, offset });
+            }
+            self.field_start = self.at;
+            let key = self.varint()?;
+            let bad_key = WireError::Key { key, offset: self.field_start };
+            let field = u32::try_from(key >> 3).ok().filter(|field| *field != 0).ok_or(bad_key)?;
+            match key & 7 {
+                3 if open.len() == GROUP_DEPTH_MAX => return Err(WireError::GroupDepth { offset: self.field_start }),
+                3 => open.push((field, self.field_start)),
+                4 if field == group => drop(open.pop()),
+                _ => {
+                    self.at = self.field_start;
+                    self.next_field()?;
+                }
+            }
+        }
+        self.field_start = outermost;
+        Ok(Some((field, Value::Group)))
     }
 
     /// The error for a field of this message that has an unexpected wire type.
@@ -317,9 +407,32 @@ mod tests {
     fn broken_messages_name_the_place() {
         let error = |bytes: &[u8]| Reader::new(bytes).next_field().expect_err("broken");
         assert_eq!(error(&[0x0a, 5, 1]), WireError::Truncated { offset: 0 });
-        assert_eq!(error(&[0x0b]), WireError::Key { key: 0x0b, offset: 0 });
+        assert_eq!(error(&[0x0e]), WireError::Key { key: 0x0e, offset: 0 });
         assert_eq!(error(&[0x08, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1]), WireError::Varint { offset: 1 });
         assert_eq!(error(&[0x0a, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f]), WireError::Truncated { offset: 0 });
+    }
+
+    #[test]
+    fn groups_are_skipped_and_their_ends_must_match() {
+        let [start, end] = [3, 4].map(|wire_type| move |field: u8| field << 3 | wire_type);
+        type TwoFields<'a> = (Option<(u32, Value<'a>)>, usize, Option<(u32, Value<'a>)>);
+        fn read(bytes: &[u8]) -> Result<TwoFields<'_>, WireError> {
+            let mut reader = Reader::new(bytes);
+            let first = reader.next_field()?;
+            Ok((first, reader.field_bytes().len(), reader.next_field()?))
+        }
+        let group = [start(9), 0x08, 1, start(7), 0x12, 1, 0xff, end(7), end(9)];
+        let followed = [&group[..], &[0x08, 5]].concat();
+        assert_eq!(read(&followed), Ok((Some((9, Value::Group)), group.len(), Some((1, Value::Varint(5))))));
+        for len in 1..group.len() {
+            assert!(read(&group[..len]).is_err(), "{len}");
+        }
+        assert_eq!(read(&group[..8]), Err(WireError::GroupWithoutEnd { field: 9, offset: 0 }));
+        assert_eq!(read(&[start(9), start(7), end(9)]), Err(WireError::GroupEnd { field: 9, offset: 2 }));
+        assert_eq!(read(&[0x08, 1, end(9)]), Err(WireError::GroupEnd { field: 9, offset: 2 }));
+        let nested = |depth: usize| [vec![start(9); depth], vec![end(9); depth]].concat();
+        assert_eq!(read(&nested(GROUP_DEPTH_MAX)), Ok((Some((9, Value::Group)), 2 * GROUP_DEPTH_MAX, None)));
+        assert_eq!(read(&nested(GROUP_DEPTH_MAX + 1)), Err(WireError::GroupDepth { offset: GROUP_DEPTH_MAX }));
     }
 
     #[test]

@@ -42,7 +42,7 @@ pub(crate) enum PushError {
     /// The bytes are not what they claim to be.
     #[error("{0}")]
     Malformed(String),
-    /// Not one span has valid ids.
+    /// Not one span can be stored.
     #[error("{0}")]
     NoValidSpans(String),
     /// The body is larger than the receiver takes.
@@ -66,6 +66,7 @@ impl From<StoreError> for PushError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Plan(PlanError::Malformed(_) | PlanError::Broken { .. }) => Self::Malformed(error.to_string()),
+            StoreError::Plan(PlanError::Unusual) => Self::Fault("a request that was written anew is not in its usual form".to_owned()),
             other => Self::Store(other),
         }
     }

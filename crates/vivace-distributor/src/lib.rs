@@ -11,6 +11,7 @@ mod limit;
 mod listen;
 mod message;
 mod metrics;
+mod normal;
 mod plan;
 mod push;
 mod raw_codec;
@@ -18,6 +19,7 @@ mod receiver;
 mod replicate;
 mod span_log;
 mod status;
+mod too_large;
 mod truncate;
 mod usage;
 
@@ -127,7 +129,7 @@ fn distributor(config: &Config, membership: &Membership, overrides: Arc<Override
     let bytes = |limit: u64| usize::try_from(limit).unwrap_or(usize::MAX);
     let bytes_max = |client: &vivace_config::RingClient| bytes(client.grpc_client_config.max_send_msg_size);
     // Whoever is sent to has the same configuration, and takes what this process would. What the door has let in goes on in parts; a
-    // single span that is larger is for the ingester to refuse, which says so for good.
+    // single span that is larger is refused.
     let taken_max = |client: &vivace_config::RingClient| bytes_max(client).min(bytes(config.server.grpc_server_max_recv_msg_size));
     let (ingesters, generators) = (&config.ingester_client, &config.metrics_generator_client);
     let options = ReplicationOptions {
@@ -135,6 +137,10 @@ fn distributor(config: &Config, membership: &Membership, overrides: Arc<Override
         timeout: ingesters.remote_timeout,
         message_bytes_max: bytes_max(ingesters),
         taken_bytes_max: taken_max(ingesters),
+        taken_bytes_key: match taken_max(ingesters) < bytes_max(ingesters) {
+            true => "server.grpc_server_max_recv_msg_size",
+            false => "ingester_client.grpc_client_config.max_send_msg_size",
+        },
     };
     let replicator = Replicator::new(membership.ring(Role::Ingester), pool(Role::Ingester, ingesters), options);
     let forwarder = GeneratorForwarder::new(

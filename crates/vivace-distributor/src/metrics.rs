@@ -126,8 +126,12 @@ pub(crate) fn surveyed(tenant: &TenantId, bytes: u64, survey: &Survey) {
     if survey.truncated > 0 {
         metrics::counter!(ATTRIBUTES_TRUNCATED.name, "tenant" => tenant_label).increment(survey.truncated);
     }
-    let reasons =
-        [("invalid_trace_id", survey.bad_trace_ids), ("invalid_span_id", survey.bad_span_ids), ("value_too_deep", survey.too_deep)];
+    let reasons = [
+        ("invalid_trace_id", survey.bad_trace_ids),
+        ("invalid_span_id", survey.bad_span_ids),
+        ("invalid_parent_or_link_id", survey.bad_references),
+        ("value_too_deep", survey.too_deep),
+    ];
     for (reason, spans) in reasons {
         if spans > 0 {
             discarded(tenant, reason, u64::from(spans));

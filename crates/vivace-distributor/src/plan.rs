@@ -3,12 +3,12 @@
 
 use bytes::Bytes;
 use rustc_hash::{FxHashMap, FxHashSet};
-use vivace_core::otlp::{Regroup, SpanContext, SpanHead, walk_spans};
-use vivace_core::wire::WireError;
-use vivace_core::{TenantId, Token, TraceId};
+use vivace_core::otlp::{Part as WalkedPart, Regroup, SpanContext, SpanHead, walk, walk_spans};
+use vivace_core::wire::{WireError, offset_in};
+use vivace_core::{SpanId, TenantId, Token, TraceId};
 use vivace_ring::Instance;
 
-use crate::message::{self, Message, Verdict};
+use crate::message::{self, Findings, Message, SPAN_ID_BYTES, TRACE_ID_BYTES};
 use crate::truncate;
 
 /// A request, taken apart.
@@ -17,6 +17,8 @@ pub(crate) struct Plan<'r> {
     /// One per owner, or several where one would be too large; empty when there is no good span.
     pub(crate) parts: Vec<Part<'r>>,
     pub(crate) survey: Survey,
+    /// Spans that are refused for what is in them, counted from 1. Those without the ids of a span are not among them.
+    pub(crate) refused: FxHashSet<u32>,
 }
 
 /// The spans of one owner.
@@ -37,10 +39,14 @@ pub(crate) struct Survey {
     pub(crate) bad_trace_ids: u32,
     /// Spans whose trace id is fine and whose span id is not 8 bytes, or all zeros.
     pub(crate) bad_span_ids: u32,
+    /// Spans with valid ids whose parent or one of whose links has an id of a wrong length.
+    pub(crate) bad_references: u32,
     /// Spans with valid ids that have, or whose resource or scope has, values nested too deep.
     pub(crate) too_deep: u32,
     /// Bits of the first id that is not valid.
     pub(crate) bad_bits: usize,
+    /// The first of the bad references.
+    pub(crate) bad_reference: Option<BadReference>,
     /// Different traces among the valid spans.
     pub(crate) traces: usize,
     /// Attribute keys and values that were cut.
@@ -49,8 +55,18 @@ pub(crate) struct Survey {
 
 impl Survey {
     pub(crate) fn rejected(&self) -> u32 {
-        self.bad_trace_ids + self.bad_span_ids + self.too_deep
+        self.bad_trace_ids + self.bad_span_ids + self.bad_references + self.too_deep
     }
+}
+
+/// An id of a wrong length that a span has of another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BadReference {
+    /// As OTLP names it, where it has one name.
+    pub(crate) field: &'static str,
+    pub(crate) bits: usize,
+    pub(crate) trace: TraceId,
+    pub(crate) span: SpanId,
 }
 
 /// Why a request cannot be taken apart.
@@ -58,8 +74,11 @@ impl Survey {
 pub(crate) enum PlanError {
     #[error("the request is no ExportTraceServiceRequest: {0}")]
     Malformed(#[from] WireError),
-    #[error("the request is no ExportTraceServiceRequest: {part} of span {ordinal} is broken: {error}")]
+    #[error("the request is no ExportTraceServiceRequest: {part} {ordinal} is broken: {error}")]
     Broken { part: &'static str, ordinal: u32, error: WireError },
+    /// It has to be made [`crate::normal`] first.
+    #[error("the request is not in its usual form")]
+    Unusual,
     #[error("no instance owns token {}", .0.0)]
     NoOwner(Token),
 }
@@ -72,8 +91,13 @@ pub(crate) fn count_spans(body: &[u8]) -> Result<u64, WireError> {
 }
 
 /// Whether these bytes may be an id of so many bytes.
-pub(crate) fn is_id(bytes: &[u8], len: usize) -> bool {
+fn is_id(bytes: &[u8], len: usize) -> bool {
     bytes.len() == len && bytes.iter().any(|byte| *byte != 0)
+}
+
+/// Whether a span has the ids that it must have.
+pub(crate) fn has_ids(span: &SpanHead<'_>) -> bool {
+    is_id(span.trace_id, TRACE_ID_BYTES) && is_id(span.span_id, SPAN_ID_BYTES)
 }
 
 /// What a request is taken apart by.
@@ -109,34 +133,34 @@ pub(crate) fn plan<'r>(
     let mut last_trace = None;
     let mut only: Option<&Instance> = None;
     let mut mixed = false;
-    let mut failure = None;
     let mut messages = Messages::default();
-    walk_spans(body, |at, span| {
-        let verdict = match messages.check(&at, &span) {
-            Ok(verdict) => verdict,
-            Err(error) => return failure = failure.or(Some(error)),
+    walk(body, |part| {
+        let (at, span) = match part {
+            WalkedPart::Unusual(around, bytes) => return messages.check_around(body, around.into(), bytes),
+            WalkedPart::Resource(at) => return messages.check_resource(body, &at),
+            WalkedPart::Scope(at) => return messages.check_scope(body, &at),
+            WalkedPart::Span(at, span) => (at, span),
         };
-        let Some(trace) = survey.check(&span) else { return };
-        if verdict == Verdict::TooDeep {
-            return survey.refuse_too_deep();
+        let found = messages.check_span(body, &span)?;
+        let Some(trace) = survey.check(&span) else { return Ok(()) };
+        if survey.refuse(&span, found) {
+            messages.refused.insert(messages.ordinal);
+            return Ok(());
         }
         if last_trace != Some(trace) {
             last_trace = Some(trace);
             traces.insert(trace);
             if !mixed {
-                match (owners.of(trace), only) {
-                    (Ok(owner), None) => only = Some(owner),
-                    (Ok(owner), Some(first)) => mixed = !std::ptr::eq(owner, first),
-                    (Err(error), _) => failure = failure.or(Some(error)),
+                match (owners.of(trace)?, only) {
+                    (owner, None) => only = Some(owner),
+                    (owner, Some(first)) => mixed = !std::ptr::eq(owner, first),
                 }
             }
         }
-        if let Err(error) = rewrites.look_at(messages.ordinal, &at, &span) {
-            failure = failure.or(Some(error.into()));
-        }
+        Ok(rewrites.look_at(messages.ordinal, &at, &span)?)
     })?;
-    if let Some(error) = failure {
-        return Err(error);
+    if messages.is_unusual {
+        return Err(PlanError::Unusual);
     }
     survey.traces = traces.len();
     survey.truncated = rewrites.count;
@@ -145,16 +169,16 @@ pub(crate) fn plan<'r>(
         Some(owner) if !mixed && survey.rejected() == 0 && rewrites.is_empty() && body.len() <= limits.part_bytes_max => {
             vec![Part { owner, payload: body.clone(), spans: survey.spans }]
         }
-        Some(_) => regroup(body, &mut owners, &messages.too_deep, &rewrites, limits.part_bytes_max)?,
+        Some(_) => regroup(body, &mut owners, &messages.refused, &rewrites, limits.part_bytes_max)?,
     };
-    Ok(Plan { parts, survey })
+    Ok(Plan { parts, survey, refused: messages.refused })
 }
 
 /// The second pass, for requests that do not stay as they are.
 fn regroup<'r, F: Fn(Token) -> Option<&'r Instance>>(
     body: &Bytes,
     owners: &mut Owners<'_, 'r, F>,
-    too_deep: &FxHashSet<u32>,
+    refused: &FxHashSet<u32>,
     rewrites: &Rewrites,
     part_bytes_max: usize,
 ) -> Result<Vec<Part<'r>>, PlanError> {
@@ -165,7 +189,7 @@ fn regroup<'r, F: Fn(Token) -> Option<&'r Instance>>(
     let mut ordinal = 0u32;
     walk_spans(body, |at, span| {
         ordinal += 1;
-        let Some(trace) = survey.check(&span).filter(|_| !too_deep.contains(&ordinal)) else { return };
+        let Some(trace) = survey.check(&span).filter(|_| !refused.contains(&ordinal)) else { return };
         let owner = match owners.of(trace) {
             Ok(owner) => owner,
             Err(error) => return failure = Some(error),
@@ -193,7 +217,7 @@ impl Survey {
     ///
     /// Source: docs/facts/components.md, "Regrouping".
     fn check(&mut self, span: &SpanHead<'_>) -> Option<TraceId> {
-        let (bad, id) = match (is_id(span.trace_id, 16), is_id(span.span_id, 8)) {
+        let (bad, id) = match (is_id(span.trace_id, TRACE_ID_BYTES), is_id(span.span_id, SPAN_ID_BYTES)) {
             (true, true) => {
                 self.spans += 1;
                 return Some(span.trace());
@@ -208,45 +232,76 @@ impl Survey {
         None
     }
 
-    /// Takes the span back that was checked last.
-    fn refuse_too_deep(&mut self) {
+    /// Takes the span back that was checked last, if it cannot be kept for what is in it.
+    fn refuse(&mut self, span: &SpanHead<'_>, found: Findings) -> bool {
+        let parent = span.parent_span_id.len();
+        let reference = match found.bad_link {
+            _ if parent != 0 && parent != SPAN_ID_BYTES => Some(("parent_span_id", parent)),
+            Some(bytes) => Some(("an id of a link", bytes)),
+            None => None,
+        };
+        let Some(count) = (match reference {
+            Some(_) => Some(&mut self.bad_references),
+            None => found.too_deep.then_some(&mut self.too_deep),
+        }) else {
+            return false;
+        };
+        *count += 1;
         self.spans -= 1;
-        self.too_deep += 1;
+        if let Some((field, bytes)) = reference {
+            self.bad_reference.get_or_insert(BadReference { field, bits: bytes * 8, trace: span.trace(), span: span.span() });
+        }
+        true
     }
 }
 
-/// What spans are made of, looked at once: the resource and scope of neighbours are the same.
+/// What spans are made of, looked at once.
 #[derive(Debug, Default)]
 struct Messages {
-    /// Of the span looked at last, from 1.
+    /// Of the resource, scope and span looked at last, from 1.
+    resource_ordinal: u32,
+    scope_ordinal: u32,
     ordinal: u32,
-    /// Resource and scope looked at last.
-    seen: Option<(u32, u32)>,
-    resource: Verdict,
-    scope: Verdict,
-    /// Ordinals of spans that are refused.
-    too_deep: FxHashSet<u32>,
+    /// What is in the resource and the scope.
+    resource: Findings,
+    scope: Findings,
+    is_unusual: bool,
+    /// Ordinals of spans that are refused for what is in them.
+    refused: FxHashSet<u32>,
 }
 
 impl Messages {
-    fn check(&mut self, at: &SpanContext<'_>, span: &SpanHead<'_>) -> Result<Verdict, PlanError> {
+    fn check_around(&mut self, body: &[u8], message: Message, bytes: &[u8]) -> Result<(), PlanError> {
+        let is_unusual = message::check_around(message, bytes).map_err(|error| error.after(offset_in(body, bytes)))?;
+        self.is_unusual |= is_unusual;
+        Ok(())
+    }
+
+    fn check_resource(&mut self, body: &[u8], at: &SpanContext<'_>) -> Result<(), PlanError> {
+        self.resource_ordinal += 1;
+        self.resource = self.check(body, Message::Resource, at.resource, "the resource of ResourceSpans", self.resource_ordinal)?;
+        Ok(())
+    }
+
+    fn check_scope(&mut self, body: &[u8], at: &SpanContext<'_>) -> Result<(), PlanError> {
+        self.scope_ordinal += 1;
+        self.scope = self.check(body, Message::Scope, at.scope, "the scope of ScopeSpans", self.scope_ordinal)?;
+        Ok(())
+    }
+
+    /// What is in the span, its scope or its resource.
+    fn check_span(&mut self, body: &[u8], span: &SpanHead<'_>) -> Result<Findings, PlanError> {
         self.ordinal += 1;
-        let ordinal = self.ordinal;
-        let broken = |part| move |error| PlanError::Broken { part, ordinal, error };
-        let here = (at.resource_index, at.scope_index);
-        if self.seen.map(|(resource, _)| resource) != Some(here.0) {
-            self.resource = message::check(Message::Resource, at.resource).map_err(broken("the resource"))?;
-        }
-        if self.seen != Some(here) {
-            self.scope = message::check(Message::Scope, at.scope).map_err(broken("the scope"))?;
-            self.seen = Some(here);
-        }
-        let own = message::check(Message::Span, span.bytes).map_err(broken("the message"))?;
-        if [self.resource, self.scope, own].contains(&Verdict::TooDeep) {
-            self.too_deep.insert(ordinal);
-            return Ok(Verdict::TooDeep);
-        }
-        Ok(Verdict::Good)
+        let own = self.check(body, Message::Span, span.bytes, "the message of span", self.ordinal)?;
+        Ok(own.and(self.resource).and(self.scope))
+    }
+
+    #[inline]
+    fn check(&mut self, body: &[u8], message: Message, bytes: &[u8], part: &'static str, ordinal: u32) -> Result<Findings, PlanError> {
+        let broken = |error: WireError| PlanError::Broken { part, ordinal, error: error.after(offset_in(body, bytes)) };
+        let found = message::check(message, bytes).map_err(broken)?;
+        self.is_unusual |= found.unusual;
+        Ok(found)
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::Instant;
-use vivace_config::{IngestionLimits, RateStrategy};
+use vivace_config::{IngestionLimits, Limits, RateStrategy};
 use vivace_core::{TenantError, TenantId};
 use vivace_proto::vivace::v1::RefusedTrace;
 use vivace_proto::vivace::v1::refused_trace::Reason;
@@ -20,9 +20,11 @@ use crate::limit::{OverLimit, Rate, RateLimiter};
 use crate::message::VALUE_DEPTH_MAX;
 use crate::metrics as count;
 use crate::metrics::{ADDED_LATENCY, PUSH_DURATION};
-use crate::plan::{Survey, count_spans, is_id};
-use crate::replicate::Replicator;
+use crate::normal::normal;
+use crate::plan::{BadReference, PlanError, Survey, count_spans, has_ids};
+use crate::replicate::{Prepared, Replicator, StoreError};
 use crate::span_log::SpanLog;
+use crate::too_large::{LargeSpan, TooLarge};
 use crate::usage::Usage;
 
 /// Share by which an artificial delay differs from what is asked for. Source: docs/facts/components.md, "Artificial delay".
@@ -63,6 +65,16 @@ pub(crate) struct Incoming {
     pub(crate) skip_metrics: bool,
 }
 
+/// A request of a known tenant.
+struct Request<'r> {
+    receiver: count::Receiver,
+    tenant: &'r TenantId,
+    limits: &'r Limits,
+    body: Bytes,
+    skip_metrics: bool,
+    charge: RequestCharge,
+}
+
 /// A request that was taken.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Accepted {
@@ -75,12 +87,24 @@ pub(crate) struct Accepted {
 impl Distributor {
     /// Stores a request, or says why not.
     pub(crate) async fn push(&self, incoming: Incoming) -> Result<Accepted, PushError> {
-        let (start, receiver, body, tenant) = (Instant::now(), incoming.receiver, incoming.body.clone(), incoming.tenant.clone().ok());
-        let result = self.push_inner(incoming).await;
-        metrics::histogram!(PUSH_DURATION.name).record(start.elapsed().as_secs_f64());
-        if let Some(tenant) = tenant {
-            self.delay(&tenant, start).await;
-        }
+        let Incoming { receiver, tenant, body, skip_metrics, charge } = incoming;
+        let start = Instant::now();
+        let took = || metrics::histogram!(PUSH_DURATION.name).record(start.elapsed().as_secs_f64());
+        let result = match &tenant {
+            Ok(tenant) => {
+                let limits = self.overrides.limits(tenant);
+                let request = Request { receiver, tenant, limits: &limits, body: body.clone(), skip_metrics, charge };
+                let result = self.store(request).await;
+                took();
+                self.delay(tenant, limits.ingestion.artificial_delay, start).await;
+                result
+            }
+            Err(error) => {
+                let result = if count_spans(&body) == Ok(0) { Ok(Accepted::default()) } else { Err(error.clone().into()) };
+                took();
+                result
+            }
+        };
         if result.is_err() {
             receiver.refused(count_spans(&body).unwrap_or(0));
         }
@@ -88,8 +112,8 @@ impl Distributor {
     }
 
     /// Waits until a request has taken about as long as is asked for, be it stored or not.
-    async fn delay(&self, tenant: &TenantId, start: Instant) {
-        let target = self.overrides.limits(tenant).ingestion.artificial_delay.unwrap_or(self.artificial_delay);
+    async fn delay(&self, tenant: &TenantId, of_tenant: Option<Duration>, start: Instant) {
+        let target = of_tenant.unwrap_or(self.artificial_delay);
         if target.is_zero() {
             return;
         }
@@ -98,24 +122,14 @@ impl Distributor {
         tokio::time::sleep(missing).await;
     }
 
-    async fn push_inner(&self, incoming: Incoming) -> Result<Accepted, PushError> {
-        let Incoming { receiver, tenant, body, skip_metrics, charge } = incoming;
-        let tenant = match tenant {
-            Ok(tenant) => tenant,
-            Err(_) if count_spans(&body) == Ok(0) => return Ok(Accepted::default()),
-            Err(error) => return Err(error.into()),
-        };
-        let limits = self.overrides.limits(&tenant);
+    async fn store(&self, request: Request<'_>) -> Result<Accepted, PushError> {
+        let Request { receiver, tenant, limits, mut body, skip_metrics, charge } = request;
         let bytes = body.len() as u64;
-        count::ingress(&tenant, bytes);
+        count::ingress(tenant, bytes);
         if body.is_empty() {
             return Ok(Accepted::default());
         }
-        self.check_rate(&tenant, &body, &limits.ingestion)?;
-        self.span_log.received(&tenant, &body);
-        if let Some(usage) = &self.usage {
-            usage.count(&tenant, &limits.cost_attribution, &body, Instant::now());
-        }
+        self.check_rate(tenant, &body, &limits.ingestion)?;
         // What has arrived may use what is kept from those that are still sending.
         let mut hold = self.work.open();
         hold.absorb(charge);
@@ -129,36 +143,69 @@ impl Distributor {
             0 => self.max_attribute_bytes,
             bytes => bytes,
         };
-        let prepared = self.replicator.prepare(body.clone(), &tenant, max_attribute_bytes).await?;
+        let before = hold.bytes();
+        let mut prepared = self.prepare(&mut body, tenant, max_attribute_bytes, &mut hold).await?;
+        let kept = kept + hold.bytes() - before;
         // What is sent, and the same as messages.
         hold.grow((kept + prepared.payload_bytes() * 2).saturating_sub(hold.bytes()))?;
         hold.give_back(hold.bytes().saturating_sub(kept + prepared.payload_bytes() * 2));
         let hold = Arc::new(hold);
+        self.span_log.received(tenant, &body);
+        if let Some(usage) = &self.usage {
+            usage.count(tenant, &limits.cost_attribution, &body, Instant::now());
+        }
         let survey = prepared.survey;
-        count::surveyed(&tenant, bytes, &survey);
+        count::surveyed(tenant, bytes, &survey);
         if survey.spans == 0 && survey.rejected() == 0 {
             return Ok(Accepted::default());
         }
         let mut rejections = Rejections::of(&survey);
-        if survey.spans == 0 {
+        rejections.add_too_large(tenant, &prepared.too_large);
+        if rejections.spans > 0 {
+            let (refused, too_large) = (std::mem::take(&mut prepared.refused), &prepared.too_large);
+            self.span_log.discarded(tenant, &body, |ordinal, span| {
+                !has_ids(span) || refused.contains(&ordinal) || too_large.contains(span.trace(), span.span())
+            });
+        }
+        if rejections.spans == u64::from(survey.spans) + u64::from(survey.rejected()) {
             return Err(PushError::NoValidSpans(rejections.message));
         }
-        if survey.rejected() > 0 {
-            self.span_log.discarded(&tenant, &body, |trace, span| !is_id(trace, 16) || !is_id(span, 8));
-        }
-        let refused = self.replicator.store(&tenant, prepared, hold.clone()).await?;
+        let refused = self.replicator.store(tenant, prepared, hold.clone()).await?;
         if !refused.is_empty() {
-            self.span_log.discarded(&tenant, &body, |trace, _| refused.iter().any(|refused| refused.trace_id == trace));
+            self.span_log.discarded(tenant, &body, |_, span| refused.iter().any(|refused| refused.trace_id == span.trace_id));
         }
-        rejections.add_refused(&tenant, &refused);
-        self.forwarders.enqueue(&limits.forwarders, &tenant, &body, &self.requests);
+        rejections.add_refused(tenant, &refused);
+        self.forwarders.enqueue(&limits.forwarders, tenant, &body, &self.requests);
         if wants_metrics {
-            let copy = Copy { tenant, body, skip_metrics, max_attribute_bytes, hold };
+            let copy = Copy { tenant: tenant.clone(), body, skip_metrics, max_attribute_bytes, hold };
             self.generators.enqueue(copy, &limits.metrics_generator.forwarder);
         }
         receiver.accepted(u64::from(survey.spans + survey.rejected()).saturating_sub(rejections.spans));
         receiver.refused(rejections.spans);
         Ok(Accepted { rejected_spans: i64::try_from(rejections.spans).unwrap_or(i64::MAX), message: rejections.message })
+    }
+
+    /// Takes a request apart. One that is not in its usual form is written anew first, and that is the request from then on.
+    async fn prepare(
+        &self,
+        body: &mut Bytes,
+        tenant: &TenantId,
+        max_attribute_bytes: usize,
+        hold: &mut RequestCharge,
+    ) -> Result<Prepared, PushError> {
+        match self.replicator.prepare(body.clone(), tenant, max_attribute_bytes).await {
+            Err(StoreError::Plan(PlanError::Unusual)) => {}
+            prepared => return Ok(prepared?),
+        }
+        let (mut charge, before) = (hold.another(), body.clone());
+        let work = tokio::task::spawn_blocking(move || normal(&before, &mut charge).map(|bytes| (bytes, charge)));
+        let (bytes, charge) = work.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "writing a request anew panicked");
+            Err(PushError::Fault(format!("could not write the request anew: {error}")))
+        })?;
+        hold.absorb(charge);
+        *body = bytes.into();
+        Ok(self.replicator.prepare(body.clone(), tenant, max_attribute_bytes).await?)
     }
 
     fn check_rate(&self, tenant: &TenantId, body: &Bytes, limits: &IngestionLimits) -> Result<(), PushError> {
@@ -202,6 +249,11 @@ impl Rejections {
         if survey.bad_span_ids > 0 {
             this.add(u64::from(survey.bad_span_ids), "span ids must be 64 bit and not all zero");
         }
+        if let Some(BadReference { field, bits, trace, span }) = survey.bad_reference {
+            let rule = "ids of parents and linked spans must be 64 bit, those of linked traces 128 bit, or empty";
+            let first = format!("the first other one has {bits} bits: {field} of span {span} of trace {trace}");
+            this.add(u64::from(survey.bad_references), &format!("{rule}; {first}"));
+        }
         if survey.too_deep > 0 {
             this.add(
                 u64::from(survey.too_deep),
@@ -209,6 +261,14 @@ impl Rejections {
             );
         }
         this
+    }
+
+    fn add_too_large(&mut self, tenant: &TenantId, too_large: &TooLarge) {
+        let Some(LargeSpan { trace, span, bytes }) = too_large.spans.first() else { return };
+        let spans = too_large.spans.len() as u64;
+        count::discarded(tenant, "span_too_large", spans);
+        let (limit, key) = (too_large.limit, too_large.key);
+        self.add(spans, &format!("span {span} of trace {trace} is a message of {bytes} bytes, more than the {limit} of {key}"));
     }
 
     fn add_refused(&mut self, tenant: &TenantId, refused: &[RefusedTrace]) {

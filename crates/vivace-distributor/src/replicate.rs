@@ -8,6 +8,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use parking_lot::Mutex;
+use prost::Message as _;
 use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -22,6 +23,7 @@ use vivace_server::RequestCharge;
 
 use crate::metrics::{APPEND_FAILURES, APPENDS, INGESTER_CLIENTS};
 use crate::plan::{Part, PlanError, PlanLimits, Survey, plan};
+use crate::too_large::TooLarge;
 
 /// How often the spans of one segment are sent, each time around those that failed, before the client is told.
 const TRIES_MAX: u32 = 3;
@@ -57,6 +59,8 @@ pub(crate) struct ReplicationOptions {
     pub(crate) message_bytes_max: usize,
     /// Largest message that ingesters take, bytes: parts are cut to it.
     pub(crate) taken_bytes_max: usize,
+    /// The option that `taken_bytes_max` is from.
+    pub(crate) taken_bytes_key: &'static str,
 }
 
 impl ReplicationOptions {
@@ -73,6 +77,10 @@ pub(crate) struct Prepared {
     segments: Vec<Segment>,
     /// What its spans are.
     pub(crate) survey: Survey,
+    /// Spans that are refused for what is in them, counted from 1.
+    pub(crate) refused: FxHashSet<u32>,
+    /// Spans that no ingester takes. They are in none of the segments.
+    pub(crate) too_large: TooLarge,
 }
 
 impl Prepared {
@@ -195,9 +203,21 @@ impl Replicator {
                 true => snapshot.primary(token),
                 false => snapshot.owners(token).find(|i| !avoided.contains(&i.id)),
             };
-            let plan = plan(&body, &tenant, PlanLimits::new(max_attribute_bytes, this.options.taken_bytes_max), owner)?;
-            let segments = plan.parts.into_iter().map(|part| this.segment(part, &tenant, avoided.clone(), tries)).collect();
-            Ok(Prepared { segments, survey: plan.survey, snapshot: snapshot.clone() })
+            let limits = PlanLimits::new(max_attribute_bytes, this.options.taken_bytes_max);
+            let plan = plan(&body, &tenant, limits, owner)?;
+            let mut too_large = TooLarge::new(this.options.taken_bytes_max, this.options.taken_bytes_key);
+            let mut segments = Vec::with_capacity(plan.parts.len());
+            for part in plan.parts {
+                // Only a single span can be too large; it may fit once it is compressed.
+                let is_large = part.payload.len() > limits.part_bytes_max;
+                let payload = is_large.then(|| part.payload.clone());
+                let segment = this.segment(part, &tenant, avoided.clone(), tries);
+                match payload {
+                    Some(payload) if too_large.add(&payload, segment.request.encoded_len()).map_err(PlanError::from)? => {}
+                    _ => segments.push(segment),
+                }
+            }
+            Ok(Prepared { segments, survey: plan.survey, refused: plan.refused, too_large, snapshot: snapshot.clone() })
         };
         if small {
             return work();
@@ -340,7 +360,11 @@ impl Replicator {
         let left = snapshot.writable().filter(|i| !avoided.contains(&i.id)).count();
         let exhausted = segment.tries >= TRIES_MAX || left < if primary_failed { self.options.quorum() } else { 1 };
         if is_our_fault(last.code()) {
-            return Err(StoreError::Refused { instance, message: last.message().to_owned() });
+            let hint = match last.code() {
+                Code::OutOfRange => " (its server.grpc_server_max_recv_msg_size is lower than this distributor's)",
+                _ => "",
+            };
+            return Err(StoreError::Refused { instance, message: format!("{}{hint}", last.message()) });
         }
         if exhausted {
             return Err(StoreError::Failed {
@@ -363,7 +387,12 @@ impl Replicator {
                     .into()
             }
         };
-        Ok(self.segments(snapshot, body, tenant.clone(), 0, avoided, tries).await?.segments)
+        let Prepared { segments, too_large, .. } = self.segments(snapshot, body, tenant.clone(), 0, avoided, tries).await?;
+        match too_large.spans.first() {
+            None => Ok(segments),
+            // It was small enough for the first instance, and has not grown.
+            Some(span) => Err(StoreError::Fault(format!("span {} of trace {} is too large to be sent again", span.span, span.trace))),
+        }
     }
 
     fn check_enough(&self, snapshot: &Snapshot) -> Result<(), StoreError> {

@@ -4,14 +4,16 @@
 use std::fmt::Write as _;
 use std::hash::{BuildHasher as _, BuildHasherDefault};
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use prost::Message as _;
 use rustc_hash::{FxHashSet, FxHasher};
 use vivace_config::{Distributor, LogSpans, MetricReceivedSpans};
-use vivace_core::otlp::walk_spans;
+use vivace_core::otlp::{SpanHead, walk_spans};
+use vivace_core::wire::{Reader, Value};
 use vivace_core::{SpanId, TenantId, TraceId};
 use vivace_proto::otlp::status::StatusCode;
-use vivace_proto::otlp::{AnyValue, KeyValue, Resource, Span, any_value};
+use vivace_proto::otlp::{AnyValue, KeyValue, Resource, Span, Status, any_value};
 
 use crate::metrics::DEBUG_SPANS_RECEIVED;
 
@@ -19,6 +21,10 @@ use crate::metrics::DEBUG_SPANS_RECEIVED;
 const SERIES_MAX: usize = 10_000;
 const OVERFLOW: &str = "__overflow__";
 const SERVICE_NAME: &str = "service.name";
+/// Fields of a span, and of its status.
+const NAME: u32 = 5;
+const STATUS: u32 = 15;
+const STATUS_CODE: u32 = 3;
 
 /// What is logged and counted of single spans.
 #[derive(Debug)]
@@ -42,12 +48,12 @@ impl SpanLog {
             log("received", &self.received, tenant, body, |_, _| true);
         }
         if self.counted.enabled {
-            each(body, |resource, span| self.count(tenant, resource, span));
+            each(body, |_, _| true, |resource, span| self.count(tenant, resource, span));
         }
     }
 
-    /// Those spans of a request that `is_discarded` picks, by trace id and span id as they were sent, are dropped for good.
-    pub(crate) fn discarded(&self, tenant: &TenantId, body: &[u8], is_discarded: impl Fn(&[u8], &[u8]) -> bool) {
+    /// Those spans of a request that `is_discarded` picks, counted from 1, are dropped for good.
+    pub(crate) fn discarded(&self, tenant: &TenantId, body: &[u8], is_discarded: impl Fn(u32, &SpanHead<'_>) -> bool) {
         if self.discarded.enabled {
             log("discarded", &self.discarded, tenant, body, is_discarded);
         }
@@ -74,10 +80,10 @@ impl SpanLog {
     }
 }
 
-fn log(message: &str, what: &LogSpans, tenant: &TenantId, body: &[u8], is_meant: impl Fn(&[u8], &[u8]) -> bool) {
-    each(body, |resource, span| {
+fn log(message: &str, what: &LogSpans, tenant: &TenantId, body: &[u8], is_meant: impl Fn(u32, &SpanHead<'_>) -> bool) {
+    each(body, is_meant, |resource, span| {
         let status = span.status.clone().unwrap_or_default();
-        if !is_meant(&span.trace_id, &span.span_id) || (what.filter_by_status_error && status.code() != StatusCode::Error) {
+        if what.filter_by_status_error && status.code() != StatusCode::Error {
             return;
         }
         let (traceid, spanid) = (TraceId::from_slice(&span.trace_id), SpanId::from_slice(&span.span_id));
@@ -101,20 +107,55 @@ fn log(message: &str, what: &LogSpans, tenant: &TenantId, body: &[u8], is_meant:
     });
 }
 
-/// Calls `visit` with each span that can be read.
-fn each(body: &[u8], mut visit: impl FnMut(&Resource, &Span)) {
+/// Calls `visit` with each span that is meant. Of what cannot be decoded, such as values that lie too deep, is left what can be read.
+fn each(body: &[u8], is_meant: impl Fn(u32, &SpanHead<'_>) -> bool, mut visit: impl FnMut(&Resource, &Span)) {
     let mut resource = Resource::default();
     let mut resource_index = None;
+    let mut ordinal = 0;
     // What is no message is refused elsewhere.
     let _ = walk_spans(body, |at, head| {
+        ordinal += 1;
+        if !is_meant(ordinal, &head) {
+            return;
+        }
         if resource_index != Some(at.resource_index) {
             resource_index = Some(at.resource_index);
             resource = Resource::decode(at.resource).unwrap_or_default();
         }
-        if let Ok(span) = Span::decode(head.bytes) {
-            visit(&resource, &span);
-        }
+        visit(&resource, &Span::decode(head.bytes).unwrap_or_else(|_| without_attributes(&head)));
     });
+}
+
+fn without_attributes(head: &SpanHead<'_>) -> Span {
+    let mut span = Span {
+        trace_id: Bytes::copy_from_slice(head.trace_id),
+        span_id: Bytes::copy_from_slice(head.span_id),
+        parent_span_id: Bytes::copy_from_slice(head.parent_span_id),
+        kind: head.kind as i32,
+        start_time_unix_nano: head.start_unix_nanos,
+        end_time_unix_nano: head.end_unix_nanos,
+        ..Span::default()
+    };
+    let mut reader = Reader::new(head.bytes);
+    while let Ok(Some((field, value))) = reader.next_field() {
+        match (field, value) {
+            (NAME, Value::Bytes(name)) => span.name = String::from_utf8_lossy(name).into_owned(),
+            (STATUS, Value::Bytes(status)) => span.status = Some(status_of(status)),
+            _ => {}
+        }
+    }
+    span
+}
+
+fn status_of(message: &[u8]) -> Status {
+    let mut status = Status::default();
+    let mut reader = Reader::new(message);
+    while let Ok(Some((field, value))) = reader.next_field() {
+        if let (STATUS_CODE, Value::Varint(code)) = (field, value) {
+            status.code = code as i32;
+        }
+    }
+    status
 }
 
 fn service(resource: &Resource) -> &str {

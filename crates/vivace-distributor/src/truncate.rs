@@ -30,7 +30,7 @@ fn has_long(message: Message, bytes: &[u8], max: usize) -> Result<bool, WireErro
         let long = match message.field(number) {
             Field::AttributeText => true,
             Field::Message(inner) => has_long(inner, content, max)?,
-            Field::Bytes | Field::Varint | Field::Fixed32 | Field::Fixed64 | Field::Unknown => false,
+            Field::Bytes | Field::TraceId | Field::SpanId | Field::Varint | Field::Fixed32 | Field::Fixed64 | Field::Unknown => false,
         };
         if long {
             return Ok(true);
@@ -56,6 +56,8 @@ fn rewrite(message: Message, bytes: &[u8], max: usize, out: &mut Vec<u8>, count:
                 put_varint(out, key | 5);
                 out.extend_from_slice(&v.to_le_bytes());
             }
+            // Groups have gone before.
+            Value::Group => {}
             Value::Bytes(content) => match message.field(number) {
                 Field::AttributeText if content.len() > max => {
                     *count += 1;

@@ -195,16 +195,23 @@ impl Ingesters {
                 let holds_much = vivace_server::warning::holds_much(status.metadata());
                 Some(JobError::TooMuch { why: format!("ingester {}: {}", instance.id, status.message()), retryable, holds_much })
             }
-            // The client's own word about a message that it has not taken.
             Code::OutOfRange => {
-                let (id, max) = (&instance.id, self.max_answer_bytes);
-                let setting = "ingester_client.grpc_client_config.max_recv_msg_size";
-                let why = format!("the answer of ingester {id} is larger than the {max} bytes of {setting}: ask for less at a time");
+                let why = too_large_answer(&instance.id, status.message(), self.max_answer_bytes);
                 Some(JobError::TooMuch { why, retryable: false, holds_much: true })
             }
             _ => None,
         }
     }
+}
+
+/// Whose limit kept an answer back: the library says in the same words that it did not send a message as that it did not take one, but
+/// for this one.
+fn too_large_answer(ingester: &str, said: &str, max_answer_bytes: usize) -> String {
+    let limit = match said.contains("encoded message length") {
+        true => format!("that ingester's server.grpc_server_max_send_msg_size ({said})"),
+        false => format!("the {max_answer_bytes} bytes of the querier's ingester_client.grpc_client_config.max_recv_msg_size"),
+    };
+    format!("the answer of ingester {ingester} is larger than {limit}: ask for less at a time, or raise it")
 }
 
 impl SeriesCall {
@@ -223,5 +230,19 @@ impl SeriesCall {
             Some(series_from_ingester::Message::Counted(counted)) => Ok(counted),
             _ => Err(Status::internal("it ended before it had counted")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_that_kept_an_answer_back_is_named() {
+        let said = |what: &str| format!("Error, {what} message length too large: found 18 bytes, the limit is: 16 bytes");
+        let sent = too_large_answer("i-1", &said("encoded"), 100);
+        assert!(sent.contains("server.grpc_server_max_send_msg_size") && sent.contains("found 18") && sent.contains("i-1"), "{sent}");
+        let taken = too_large_answer("i-1", &said("decoded"), 100);
+        assert!(taken.contains("the 100 bytes of the querier's ingester_client.grpc_client_config.max_recv_msg_size"), "{taken}");
     }
 }

@@ -1,7 +1,9 @@
 //! OTLP in JSON, written as protobuf while it is read: nothing is built of it in between, so it takes no more memory than what it
-//! becomes. Unknown fields are skipped, whatever is in them.
+//! becomes. Unknown fields are skipped, whatever is in them. Values that lie too deep are cut where they do, so that the stack is bounded
+//! and whoever checks the request finds them.
 //!
-//! Source: OTLP specification, "JSON Protobuf Encoding": the proto3 mapping, but with ids in hex.
+//! Source: OTLP specification, "JSON Protobuf Encoding": the proto3 mapping, but with ids in hex. Other than there, null in a list is an
+//! empty message, as it is for the OpenTelemetry Collector.
 
 use std::fmt;
 
@@ -14,6 +16,7 @@ use vivace_server::RequestCharge;
 use super::output::{FIXED32, FIXED64, Output};
 use super::schema::{Field, Kind, Message, TRACES_DATA};
 use crate::error::PushError;
+use crate::message::VALUE_DEPTH_MAX;
 
 const OF_BOTH_ALPHABETS: GeneralPurposeConfig =
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent).with_decode_allow_trailing_bits(true);
@@ -27,7 +30,7 @@ const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, OF_BOT
 pub(crate) fn to_protobuf(body: &[u8], charge: &mut RequestCharge) -> Result<Vec<u8>, PushError> {
     let mut out = Output::new(charge.another());
     let mut json = serde_json::Deserializer::from_slice(body);
-    let read = Fields { message: &TRACES_DATA, out: &mut out }.deserialize(&mut json).and_then(|()| json.end());
+    let read = Fields { message: &TRACES_DATA, depth: 0, out: &mut out }.deserialize(&mut json).and_then(|()| json.end());
     if let Err(error) = read {
         return Err(match out.refused() {
             Some(over) => PushError::Overloaded(over),
@@ -42,6 +45,8 @@ pub(crate) fn to_protobuf(body: &[u8], charge: &mut RequestCharge) -> Result<Vec
 /// Reads a JSON object as the fields of a message.
 struct Fields<'o> {
     message: &'static Message,
+    /// Values that it lies in.
+    depth: u32,
     out: &'o mut Output,
 }
 
@@ -61,9 +66,15 @@ impl<'de> Visitor<'de> for Fields<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let depth = self.depth + u32::from(self.message.is_value());
+        if depth > VALUE_DEPTH_MAX {
+            // An empty value there is enough to be found. Skipping takes no stack.
+            while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+            return Ok(());
+        }
         while let Some(field) = map.next_key_seed(Name(self.message))? {
             match field {
-                Some(field) => map.next_value_seed(Value { field, out: &mut *self.out, in_list: false })?,
+                Some(field) => map.next_value_seed(Value { field, depth, out: &mut *self.out, in_list: false })?,
                 None => drop(map.next_value::<IgnoredAny>()?),
             }
         }
@@ -94,9 +105,11 @@ impl Visitor<'_> for Name {
     }
 }
 
-/// Reads a JSON value as a field. Null stands for a field that is not there.
+/// Reads a JSON value as a field. Null stands for a field that is not there, in a list for an empty message.
 struct Value<'o> {
     field: &'static Field,
+    /// Values that it lies in.
+    depth: u32,
     out: &'o mut Output,
     /// Within the array of a repeated field.
     in_list: bool,
@@ -207,7 +220,8 @@ impl<'de> Visitor<'de> for Value<'_> {
     }
 
     fn visit_unit<E: Error>(self) -> Result<(), E> {
-        Ok(())
+        // All lists are of messages.
+        if self.in_list { self.out.text(self.field.number, &[]).map_err(E::custom) } else { Ok(()) }
     }
 
     fn visit_none<E: Error>(self) -> Result<(), E> {
@@ -259,7 +273,7 @@ impl<'de> Visitor<'de> for Value<'_> {
             return Err(self.wrong("an object that is not in an array"));
         }
         let start = self.out.begin(self.field.number).map_err(A::Error::custom)?;
-        Fields { message: message(), out: &mut *self.out }.visit_map(map)?;
+        Fields { message: message(), depth: self.depth, out: &mut *self.out }.visit_map(map)?;
         self.out.end(start).map_err(A::Error::custom)
     }
 
@@ -267,7 +281,7 @@ impl<'de> Visitor<'de> for Value<'_> {
         if !self.field.is_repeated || self.in_list {
             return Err(self.wrong("an array"));
         }
-        while list.next_element_seed(Value { field: self.field, out: &mut *self.out, in_list: true })?.is_some() {}
+        while list.next_element_seed(Value { field: self.field, depth: self.depth, out: &mut *self.out, in_list: true })?.is_some() {}
         Ok(())
     }
 }
@@ -279,6 +293,8 @@ mod tests {
     use vivace_core::budget::Budget;
     use vivace_proto::otlp::{TracesData, any_value};
     use vivace_server::RequestBudget;
+
+    use crate::message::check;
 
     fn read(body: &str) -> Result<TracesData, PushError> {
         let bytes = to_protobuf(body.as_bytes(), &mut RequestBudget::whole(&Budget::unlimited()).open())?;
@@ -356,9 +372,51 @@ mod tests {
         assert!(error(&span(r#""kind":"SPAN_KIND_OTHER""#)).contains("SPAN_KIND_OTHER"));
         assert!(error(r#"{"resourceSpans":{}}"#).contains("resourceSpans"));
         assert!(error(r#"{"resourceSpans":[[]]}"#).contains("resourceSpans"));
-        let deep = format!("{}{}", r#"{"arrayValue":{"values":["#.repeat(1000), "]}}".repeat(1000));
-        let deep = format!(r#"{{"resourceSpans":[{{"resource":{{"attributes":[{{"key":"a","value":{deep}}}]}}}}]}}"#);
-        assert!(error(&deep).contains("recursion"));
+    }
+
+    #[test]
+    fn what_lies_too_deep_is_cut_and_the_stack_is_bounded() {
+        let list = (r#"{"arrayValue":{"values":["#, "]}}");
+        let map = (r#"{"kvlistValue":{"values":[{"key":"k","value":"#, "}]}}");
+        for (start, end) in [list, map] {
+            for depth in [0, 1, 23, 24, 25, 100_000] {
+                let value = format!(r#"{}{{"intValue":"1"}}{}"#, start.repeat(depth), end.repeat(depth));
+                let deep = format!(r#"{{"attributes":[{{"key":"a","value":{value}}}]}}"#);
+                let events = format!(r#"{{"resourceSpans":[{{"scopeSpans":[{{"spans":[{{"events":[{deep}],"new":{value}}}]}}]}}]}}"#);
+                for body in [format!(r#"{{"resourceSpans":[{{"resource":{deep}}}]}}"#), events] {
+                    let mut charge = RequestBudget::whole(&Budget::unlimited()).open();
+                    let bytes = to_protobuf(body.as_bytes(), &mut charge).expect("valid");
+                    let found = check(crate::message::Message::TracesData, &bytes).expect("what is written is protobuf");
+                    assert_eq!(found.too_deep, depth >= 24, "{depth}");
+                }
+            }
+        }
+        let unknown = format!(r#"{{"new":{}{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
+        assert_eq!(read(&unknown).expect("whatever is in it"), TracesData::default());
+    }
+
+    #[test]
+    fn null_in_a_list_is_an_empty_message() {
+        let lists = read(
+            r#"{"resourceSpans":[null,{"scopeSpans":[null,{"spans":[null,{"attributes":[null,{"key":"a","value":{"arrayValue":{"values":[null]}}}],
+                "events":[null],"links":[null]}]}]}]}"#,
+        );
+        let lists = lists.expect("valid").resource_spans;
+        assert_eq!((lists.len(), lists[1].scope_spans.len(), lists[1].scope_spans[1].spans.len()), (2, 2, 2));
+        let span = &lists[1].scope_spans[1].spans[1];
+        assert_eq!((span.attributes.len(), span.events.len(), span.links.len()), (2, 1, 1));
+        let Some(any_value::Value::ArrayValue(list)) = &span.attributes[1].value.as_ref().expect("there").value else { panic!("{span:?}") };
+        assert_eq!(list.values.len(), 1);
+    }
+
+    #[test]
+    fn instrumentation_libraries_are_scopes() {
+        let library = r#"{"instrumentationLibrary":{"name":"n","version":"v"},"spans":[{"name":"a"}],"schemaUrl":"u"}"#;
+        let body = format!(r#"{{"resourceSpans":[{{"instrumentationLibrarySpans":[{library}]}}]}}"#);
+        let bytes = to_protobuf(body.as_bytes(), &mut RequestBudget::whole(&Budget::unlimited()).open()).expect("valid");
+        let mut names = Vec::new();
+        vivace_core::otlp::walk_spans(&bytes, |at, span| names.push((at.scope.to_vec(), span.bytes.to_vec()))).expect("valid");
+        assert_eq!(names, [(b"\x0a\x01n\x12\x01v".to_vec(), b"\x2a\x01a".to_vec())]);
     }
 
     #[test]
@@ -371,7 +429,7 @@ mod tests {
         assert_eq!(span(r#""name":"cut \ud83d""#).name, "cut \u{fffd}", "half a pair of surrogates");
         assert_eq!(span(r#""kind":9"#).kind, 9, "an enum is open");
         assert_eq!(span(r#""startTimeUnixNano":1.5e18"#).start_time_unix_nano, 1_500_000_000_000_000_000);
-        assert_eq!(span(r#""attributes":[null,{"key":"a","value":null}]"#).attributes.len(), 1);
+        assert_eq!(span(r#""attributes":[{"key":"a","value":null}]"#).attributes.len(), 1);
     }
 
     #[test]

@@ -4,7 +4,7 @@ pub(crate) mod grpc;
 pub(crate) mod http;
 pub(crate) mod jaeger;
 pub(crate) mod json;
-mod output;
+pub(crate) mod output;
 pub(crate) mod post;
 mod schema;
 pub(crate) mod spans;

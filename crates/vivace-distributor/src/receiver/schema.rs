@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use vivace_core::otlp;
+
 /// A message.
 #[derive(Debug)]
 pub(crate) struct Message {
@@ -54,6 +56,11 @@ impl fmt::Display for Kind {
 }
 
 impl Message {
+    /// Whether it is an attribute's value, or one within a value.
+    pub(crate) fn is_value(&self) -> bool {
+        std::ptr::eq(self, &ANY_VALUE)
+    }
+
     /// The field with this name, in either spelling.
     pub(crate) fn field(&self, name: &str) -> Option<&'static Field> {
         self.fields.iter().find(|field| field.name == name || is_snake_case_of(name, field.name))
@@ -87,7 +94,12 @@ pub(crate) static TRACES_DATA: Message = Message { name: "TracesData", fields: &
 
 static RESOURCE_SPANS: Message = Message {
     name: "ResourceSpans",
-    fields: &[one(1, "resource", Kind::Message(|| &RESOURCE)), many(2, "scopeSpans", || &SCOPE_SPANS), one(3, "schemaUrl", Kind::String)],
+    fields: &[
+        one(1, "resource", Kind::Message(|| &RESOURCE)),
+        many(otlp::SCOPE_SPANS, "scopeSpans", || &SCOPE_SPANS),
+        one(3, "schemaUrl", Kind::String),
+        many(otlp::INSTRUMENTATION_LIBRARY_SPANS, "instrumentationLibrarySpans", || &INSTRUMENTATION_LIBRARY_SPANS),
+    ],
 };
 
 static RESOURCE: Message =
@@ -96,6 +108,12 @@ static RESOURCE: Message =
 static SCOPE_SPANS: Message = Message {
     name: "ScopeSpans",
     fields: &[one(1, "scope", Kind::Message(|| &SCOPE)), many(2, "spans", || &SPAN), one(3, "schemaUrl", Kind::String)],
+};
+
+/// What `ScopeSpans` was before OTLP 0.15.
+static INSTRUMENTATION_LIBRARY_SPANS: Message = Message {
+    name: "InstrumentationLibrarySpans",
+    fields: &[one(1, "instrumentationLibrary", Kind::Message(|| &SCOPE)), many(2, "spans", || &SPAN), one(3, "schemaUrl", Kind::String)],
 };
 
 static SCOPE: Message = Message {

@@ -10,6 +10,7 @@ mod jaeger;
 mod jaeger_batch;
 mod limits;
 mod replication;
+mod unusual;
 mod wire;
 mod zipkin;
 mod zipkin_v1;
