@@ -1,4 +1,4 @@
-//! The listeners: a socket, what answers there, and when it ends. What is said there is [`crate::receiver`]'s business.
+//! The listeners: a socket, what answers there, and when it ends; and what reads by itself. What is said there is [`crate::receiver`]'s business.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,7 +11,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 use vivace_config::{
-    CollectorTls, Config, Endpoint, GrpcReceiver, HttpReceiver, JaegerReceiver, OtlpHttpReceiver, UdpReceiver, ZipkinReceiver, set_or,
+    CollectorTls, Config, Endpoint, GrpcReceiver, HttpReceiver, JaegerReceiver, KafkaReceiver, OtlpHttpReceiver, UdpReceiver,
+    ZipkinReceiver, set_or,
 };
 use vivace_server::{ConnectionOptions, Process, Timeouts, Tls, cors, grpc_only, http_only};
 
@@ -22,6 +23,7 @@ use crate::receiver::grpc::TraceService;
 use crate::receiver::http::OtlpHttp;
 use crate::receiver::jaeger::grpc::CollectorService;
 use crate::receiver::jaeger::udp::UdpListener;
+use crate::receiver::kafka::Consume;
 use crate::receiver::post::Post;
 use crate::receiver::thrift::Encoding;
 
@@ -165,6 +167,13 @@ impl Receivers {
         let server = process.serve_on(listener, "zipkin", router, http_connections(&http), tls, self.stop.clone());
         self.serve(&format!("{} receiver, HTTP", receiver.id), server, process);
         Ok(addr)
+    }
+
+    /// Starts a receiver that reads from Kafka. Its brokers may come later.
+    pub(crate) fn read_kafka(&self, receiver: &KafkaReceiver, process: &mut Process) {
+        let consume = Consume::new(receiver, self.distributor.clone(), process.tenancy());
+        let reading = self.running.track_future(consume.run(self.stop.clone()));
+        process.spawn(&format!("{} receiver", receiver.id), reading);
     }
 
     fn post(&self, config: &HttpReceiver, process: &Process) -> Post {
