@@ -2,6 +2,7 @@
 //! Ids such as `otlp/2`, and protocols that their bare name switches on, are more than `section!` can do, so this block is
 //! read by hand.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_yaml::Value as Yaml;
@@ -9,7 +10,7 @@ use serde_yaml::Value as Yaml;
 use crate::node::Node;
 use crate::reader::{Entry, Reader};
 use crate::section::section;
-use crate::value::{Effect, Value, default, secs, text};
+use crate::value::{Effect, Secret, Value, default, secs, text};
 use crate::{CollectorTls, Ignored, KafkaConsumer, KafkaReceiver};
 
 /// `distributor.receivers`: the protocols that are listened for, one entry per id (`otlp`, `otlp/2`).
@@ -170,9 +171,9 @@ section! {
         /// Whether headers are passed on; always so here.
         always include_metadata: bool = true;
         /// Headers added to answers.
-        idle response_headers: Ignored = default();
-        /// Content encodings accepted.
-        idle compression_algorithms: Vec<String> = vec![];
+        used response_headers: BTreeMap<String, Secret> = default();
+        /// Content encodings accepted, beside none; empty is all.
+        used compression_algorithms: Vec<String> = vec![];
         /// Longest time to read a request; 0 is no limit.
         used read_timeout: Duration = Duration::ZERO;
         /// Longest time to read the headers; 0 is no limit.
@@ -210,9 +211,9 @@ section! {
         /// Whether headers are passed on; always so here.
         always include_metadata: bool = true;
         /// Headers added to answers.
-        idle response_headers: Ignored = default();
-        /// Content encodings accepted.
-        idle compression_algorithms: Vec<String> = vec![];
+        used response_headers: BTreeMap<String, Secret> = default();
+        /// Content encodings accepted, beside none; empty is all.
+        used compression_algorithms: Vec<String> = vec![];
         /// Longest time to read a request; 0 is no limit.
         used read_timeout: Duration = Duration::ZERO;
         /// Longest time to read the headers; 0 is no limit.
@@ -246,9 +247,9 @@ section! {
         /// Whether headers are passed on; always so here.
         always include_metadata: bool = true;
         /// Headers added to answers.
-        idle response_headers: Ignored = default();
-        /// Content encodings accepted.
-        idle compression_algorithms: Vec<String> = vec![];
+        used response_headers: BTreeMap<String, Secret> = default();
+        /// Content encodings accepted, beside none; empty is all.
+        used compression_algorithms: Vec<String> = vec![];
         /// Longest time to read a request; 0 is no limit.
         used read_timeout: Duration = Duration::ZERO;
         /// Longest time to read the headers; 0 is no limit.
@@ -361,6 +362,8 @@ impl OtlpHttpReceiver {
             endpoint: self.endpoint.clone(),
             tls: self.tls.clone(),
             cors: self.cors.clone(),
+            response_headers: self.response_headers.clone(),
+            compression_algorithms: self.compression_algorithms.clone(),
             max_request_body_size: self.max_request_body_size,
             read_timeout: self.read_timeout,
             read_header_timeout: self.read_header_timeout,
@@ -380,6 +383,8 @@ impl ZipkinHttp {
             endpoint: self.endpoint.clone(),
             tls: self.tls.clone(),
             cors: self.cors.clone(),
+            response_headers: self.response_headers.clone(),
+            compression_algorithms: self.compression_algorithms.clone(),
             max_request_body_size: self.max_request_body_size,
             read_timeout: self.read_timeout,
             read_header_timeout: self.read_header_timeout,
