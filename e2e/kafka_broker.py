@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 
 import harness
 import tools
@@ -101,6 +101,11 @@ class Broker(harness.Program):
         (created,) = admin.create_topics([NewTopic(topic, partitions, 1)]).values()
         created.result(timeout=30)
         return topic
+
+    def grow(self, topic, partitions):
+        admin = self.admin()
+        (grown,) = admin.create_partitions([NewPartitions(topic, partitions)]).values()
+        grown.result(timeout=30)
 
     def send(self, topic, messages, **options):
         """Sends values, or (value, headers), spread over the partitions; returns once they are there."""

@@ -22,6 +22,8 @@ use crate::push::Distributor;
 const POLL_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longest pause before a broker that is away is asked again.
 const CONNECT_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// How often it is looked whether a topic that does not exist has come.
+const MISSING_TOPIC_PERIOD: Duration = Duration::from_secs(10);
 /// Longest time for the last commit, and for the good-bye to the group: what a stopping process waits for is longer than both.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -61,6 +63,8 @@ impl Consume {
                         committed_at: Instant::now(),
                         committed: BTreeMap::new(),
                         commit_fails: false,
+                        partitions: None,
+                        looked_at: Instant::now(),
                     };
                     match member.read(&stop).await {
                         Ok(()) => return Ok(()),
@@ -140,6 +144,9 @@ struct Member<'c> {
     committed: BTreeMap<i32, i64>,
     /// Whether the last commit failed.
     commit_fails: bool,
+    /// Partitions of the topic when it was last looked. None: it was not yet.
+    partitions: Option<usize>,
+    looked_at: Instant,
 }
 
 impl Member<'_> {
@@ -166,7 +173,7 @@ impl Member<'_> {
             let polled = tokio::select! {
                 biased;
                 () = stop.cancelled() => return (Vec::new(), Ok(())),
-                polled = self.consumer.poll(POLL_TIMEOUT) => polled,
+                polled = self.poll() => polled,
             };
             match polled {
                 Ok(messages) => {
@@ -187,6 +194,36 @@ impl Member<'_> {
                 }
             }
         }
+    }
+
+    /// The next messages, perhaps none.
+    async fn poll(&mut self) -> Result<Vec<ConsumerRecord>, KrafkaError> {
+        self.look_at_topic().await?;
+        self.consumer.poll(POLL_TIMEOUT).await
+    }
+
+    /// Joins the group anew when the topic has come, or has got partitions: the client's groups do not see that.
+    async fn look_at_topic(&mut self) -> Result<(), KrafkaError> {
+        let refresh = self.config.consumer.metadata.refresh_interval;
+        let period = if self.partitions == Some(0) { refresh.min(MISSING_TOPIC_PERIOD) } else { refresh };
+        if self.partitions.is_some() && (period.is_zero() || self.looked_at.elapsed() < period) {
+            return Ok(());
+        }
+        let topic = self.config.consumer.topic();
+        let found = self.consumer.fetch_metadata(Some(topic)).await?;
+        let partitions = found.topics.first().map_or(0, |topic| topic.partitions.len());
+        if self.partitions.is_none() && partitions == 0 {
+            tracing::warn!(receiver = self.config.id, topic, "the topic does not exist yet");
+        }
+        if self.partitions.is_some_and(|before| before != partitions) {
+            tracing::info!(receiver = self.config.id, topic, partitions, "the topic has other partitions than before");
+            self.commit(&[]).await;
+            self.consumer.unsubscribe().await?;
+            self.consumer.subscribe([topic]).await?;
+        }
+        // Not before all of it went well: what failed is tried again.
+        (self.partitions, self.looked_at) = (Some(partitions), Instant::now());
+        Ok(())
     }
 
     /// Stores messages, however long it takes. What is returned is not stored: the process stops.

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use krafka::Headers;
 use vivace_config::KafkaEncoding;
+use vivace_core::wire::Reader;
 use vivace_server::{RequestBudget, RequestCharge};
 
 use super::headers::with_attributes;
@@ -44,6 +45,7 @@ impl Converter {
         let mut charge = self.requests.open();
         let (body, charge): (Bytes, _) = match self.encoding {
             KafkaEncoding::OtlpProto => {
+                check_whole(message)?;
                 charge.grow(message.len() as u64)?;
                 (Bytes::copy_from_slice(message), charge)
             }
@@ -60,6 +62,18 @@ impl Converter {
         }
         let (body, charge) = with_attributes(&body, &attributes, &charge)?;
         Ok((body.into(), charge))
+    }
+}
+
+/// Whether a request ends where it should: what follows it in a larger one must not be taken for a part of it.
+fn check_whole(request: &[u8]) -> Result<(), PushError> {
+    let mut fields = Reader::new(request);
+    loop {
+        match fields.next_field() {
+            Ok(Some(_)) => {}
+            Ok(None) => return Ok(()),
+            Err(error) => return Err(PushError::Malformed(format!("the message is no OTLP: {error}"))),
+        }
     }
 }
 

@@ -99,7 +99,12 @@ async fn what_has_no_room_now_may_pass_later() {
     let budget = Budget::new(64 << 10);
     let requests = RequestBudget::whole(&budget);
     let converter = Converter { encoding: KafkaEncoding::OtlpProto, headers: vec![], requests: requests.clone() };
-    let (small, large) = (Bytes::from(vec![0; 1000]), Bytes::from(vec![0; 1 << 20]));
+    let of_bytes = |len| {
+        let mut message = Vec::new();
+        vivace_core::wire::put_bytes(&mut message, 1, &vec![0; len]);
+        Bytes::from(message)
+    };
+    let (small, large) = (of_bytes(1000), of_bytes(1 << 20));
     let others = requests.charge(requests_limit(&budget) - 500).expect("fits");
     let error = converter.convert(&small, &vec![]).await.expect_err("no room");
     assert!(error.may_pass_later(), "{error}");
