@@ -415,7 +415,7 @@ def sharing(tmp_path, programs):
 
 @pytest.mark.parametrize("topic", [4], indirect=True)
 def test_a_killed_distributor_loses_nothing(broker, sharing, topic):
-    messages, by_trace = requests(10_000, trace_ids(20))
+    messages, by_trace = requests(20_000, trace_ids(40))
     one = sharing(reader(broker, topic, session_timeout="6s", heartbeat_interval="1s"))
     (reads, _) = one.distributors
     reads.start().wait_ready()
@@ -432,7 +432,7 @@ def test_a_killed_distributor_loses_nothing(broker, sharing, topic):
 @pytest.mark.parametrize("topic", [4], indirect=True)
 def test_a_stop_in_the_middle_leaves_the_rest(broker, sharing, topic):
     """Committed is what was stored, and that alone: nothing is missing, and nothing comes twice."""
-    messages, by_trace = requests(6000, trace_ids(12))
+    messages, by_trace = requests(20_000, trace_ids(40))
     one = sharing(reader(broker, topic))
     (reads, _) = one.distributors
     reads.start().wait_ready()
