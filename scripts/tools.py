@@ -110,6 +110,38 @@ def promtool():
     return prometheus().with_name("promtool")
 
 
+def kafka():
+    """Class path of a broker of Apache Kafka. Needs a Java of version 17 or later."""
+    pom = ROOT / "e2e" / "kafka" / "pom.xml"
+    require_packages({"java": "default-jre-headless"})
+    folder = CACHE / f"kafka-{hashlib.sha256(pom.read_bytes()).hexdigest()[:12]}"
+    marker = folder / "installed"
+    if not marker.exists():
+        require_packages({"mvn": "maven"})
+        progress("fetching Apache Kafka from Maven Central (once)")
+        shutil.rmtree(folder, ignore_errors=True)
+        mvn = ["mvn", "--quiet", "--batch-mode", "--file", pom, "dependency:copy-dependencies", f"-DoutputDirectory={folder}"]
+        subprocess.run(mvn, check=True)
+        marker.touch()
+    return f"{folder}/*"
+
+
+def require_packages(packages):
+    """Installs Debian's packages, by the program that each is needed for, unless that is there."""
+    missing = {program: package for program, package in packages.items() if shutil.which(program) is None}
+    if not missing:
+        return
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        sys.exit(f"the end-to-end tests need {' and '.join(missing)}; install {' and '.join(missing.values())} (as Debian names it)")
+    progress(f"installing {' and '.join(missing.values())} (once)")
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    apt = ["apt-get", "-qq"]
+    install = [*apt, "install", "--no-install-recommends", "-y", *missing.values()]
+    if subprocess.run(install, check=False, env=environment, stderr=subprocess.DEVNULL).returncode != 0:
+        subprocess.run([*apt, "update"], check=True)
+        subprocess.run(install, check=True, env=environment)
+
+
 def venv_python(requirements=REQUIREMENTS):
     """Path of a Python that has the packages of e2e/requirements.txt, or of another such file."""
     wanted = requirements.read_bytes()
@@ -185,6 +217,7 @@ def install_all():
     for name in OWN_GO_TOOLS:
         progress(f"{name}: {own_go_tool(name)}")
     progress(f"prometheus: {prometheus()}")
+    progress(f"kafka: {kafka()}")
     progress(f"python: {venv_python()}")
     progress(f"python of old clients: {venv_python(OLD_CLIENTS)}")
     progress(f"javascript: {javascript()}")

@@ -14,6 +14,7 @@ pub mod footer;
 pub mod gossip;
 mod input;
 pub mod jaeger;
+pub mod kafka;
 pub mod log;
 pub mod objects;
 pub mod pages;
@@ -34,6 +35,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("footer", footer::run),
     ("gossip", gossip::run),
     ("jaeger", jaeger::run),
+    ("kafka", kafka::run),
     ("log", log::run),
     ("objects", objects::run),
     ("pages", pages::run),

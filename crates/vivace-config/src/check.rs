@@ -8,7 +8,8 @@ use crate::ottl::{Condition, Context};
 use crate::reader::Reader;
 use crate::{
     Backend, BlockVersion, CacheRole, ColumnScope, ColumnType, Config, CostAttributionLimits, DedicatedColumn, FilterPolicy,
-    JaegerReceiver, KvStore, Limits, MatchType, OtlpReceiver, PolicyAttribute, PolicyMatch, Receivers, S3, ServiceRing, Target,
+    JaegerReceiver, KafkaConsumer, KafkaReceiver, KvStore, Limits, MatchType, OtlpReceiver, PolicyAttribute, PolicyMatch, Receivers, S3,
+    ServiceRing, Target,
 };
 
 /// Most packets that may wait in a receiver, most that may be worked on at once, and the largest packet that UDP has, bytes.
@@ -97,6 +98,9 @@ fn receivers(receivers: &Receivers, reader: &mut Reader) {
             reader.problem_at(&format!("{}.endpoint", endpoint.path()), message);
         }
     }
+    for receiver in &receivers.kafka {
+        kafka(receiver, reader);
+    }
     for OtlpReceiver { id, protocols } in &receivers.otlp {
         if let Some(http) = &protocols.http
             && (!http.traces_url_path.starts_with('/') || http.traces_url_path.contains(['{', '}', '*']))
@@ -119,6 +123,81 @@ fn receivers(receivers: &Receivers, reader: &mut Reader) {
                 }
             }
         }
+    }
+}
+
+/// Whether a topic can be read, as far as the text says.
+fn kafka(receiver: &KafkaReceiver, reader: &mut Reader) {
+    let KafkaReceiver { id, consumer } = receiver;
+    let path = |key: &str| format!("distributor.receivers.{id}.{key}");
+    if consumer.brokers.is_empty() {
+        reader.problem_at(&path("brokers"), "expected at least one broker, host:port; got none".to_owned());
+    }
+    for broker in consumer.brokers.iter().filter(|broker| host_and_port(broker).is_none()) {
+        reader.problem_at(&path("brokers"), format!("expected host:port; got {broker:?}"));
+    }
+    if consumer.topic().starts_with('^') {
+        let key = if consumer.traces.topic.is_empty() { "topic" } else { "traces.topic" };
+        reader.problem_at(&path(key), format!("expected the name of one topic; got the pattern {:?}", consumer.topic()));
+    }
+    if consumer.group_id.is_empty() {
+        reader.problem_at(&path("group_id"), "expected a name, without which no offset can be committed; got none".to_owned());
+    }
+    if consumer.heartbeat_interval.is_zero() || consumer.heartbeat_interval >= consumer.session_timeout {
+        let timeout = crate::format_duration(consumer.session_timeout);
+        let got = crate::format_duration(consumer.heartbeat_interval);
+        reader
+            .problem_at(&path("heartbeat_interval"), format!("expected more than 0 and less than session_timeout ({timeout}); got {got}"));
+    }
+    for (key, bytes) in [("min_fetch_size", consumer.min_fetch_size), ("default_fetch_size", consumer.default_fetch_size)] {
+        if bytes == 0 {
+            reader.problem_at(&path(key), "expected at least 1; got 0".to_owned());
+        }
+    }
+    if consumer.max_fetch_size > 0 && consumer.max_fetch_size < consumer.min_fetch_size {
+        reader.problem_at(
+            &path("max_fetch_size"),
+            format!("expected at least min_fetch_size ({}); got {}", consumer.min_fetch_size, consumer.max_fetch_size),
+        );
+    }
+    let backoff = &consumer.error_backoff;
+    if backoff.multiplier.is_nan() || backoff.multiplier < 1.0 {
+        reader.problem_at(&path("error_backoff.multiplier"), format!("expected at least 1; got {}", backoff.multiplier));
+    }
+    if !(0.0..=1.0).contains(&backoff.randomization_factor) {
+        let got = backoff.randomization_factor;
+        reader.problem_at(&path("error_backoff.randomization_factor"), format!("expected 0 to 1; got {got}"));
+    }
+    kafka_identity(consumer, &path, reader);
+}
+
+/// Whether what proves who this process is hangs together.
+fn kafka_identity(consumer: &KafkaConsumer, path: &dyn Fn(&str) -> String, reader: &mut Reader) {
+    let auth = &consumer.auth;
+    if auth.plain_text.is_some() && auth.sasl.is_some() {
+        reader.problem_at(&path("auth.plain_text"), "expected one of plain_text and sasl; got both".to_owned());
+    }
+    let users = [
+        ("auth.plain_text", auth.plain_text.as_ref().map(|plain| (&plain.username, &plain.password))),
+        ("auth.sasl", auth.sasl.as_ref().map(|sasl| (&sasl.username, &sasl.password))),
+    ];
+    for (key, user) in users {
+        if user.is_some_and(|(name, password)| name.is_empty() || password.is_empty()) {
+            reader.problem_at(&path(key), "expected username and password; one of them is missing".to_owned());
+        }
+    }
+    let Some((key, tls)) = consumer.tls() else { return };
+    let pairs = [("ca", &tls.ca_file, &tls.ca_pem), ("cert", &tls.cert_file, &tls.cert_pem)];
+    for (of, file, pem) in pairs {
+        if !file.is_empty() && !pem.is_empty() {
+            reader.problem_at(&path(&format!("{key}.{of}_pem")), format!("expected one of {of}_file and {of}_pem; got both"));
+        }
+    }
+    let has_key = !tls.key_file.is_empty() || !tls.key_pem.is_empty();
+    let has_cert = !tls.cert_file.is_empty() || !tls.cert_pem.is_empty();
+    if has_key != has_cert || tls.key_file.is_empty() != tls.cert_file.is_empty() {
+        let message = "expected cert_file with key_file, or cert_pem with key_pem; got one without the other";
+        reader.problem_at(&path(key), message.to_owned());
     }
 }
 
@@ -372,7 +451,7 @@ pub(crate) fn relations(config: &Config, reader: &mut Reader) {
         reader.problem_at("storage.trace.wal.path", "is not set; expected a folder for the ingester's log".to_owned());
     }
     if runs(&[Target::Distributor]) && config.distributor.receivers.is_empty() {
-        let message = "names only receivers that Vivace does not have, so nothing could be received; add otlp, jaeger or zipkin";
+        let message = "names only receivers that Vivace does not have, so nothing could be received; add otlp, jaeger, zipkin or kafka";
         reader.problem_at("distributor.receivers", message.to_owned());
     }
     listeners(config, reader);

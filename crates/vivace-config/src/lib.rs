@@ -18,6 +18,7 @@ mod expand;
 pub mod flags;
 mod grpc_client;
 mod ingester;
+mod kafka_receiver;
 mod limits;
 mod memberlist;
 mod metrics_generator;
@@ -51,6 +52,10 @@ pub use error::{ConfigErrors, Problem, Warning, WarningKind};
 pub use expand::{ExpandError, expand};
 pub use grpc_client::{Backoff, ClientClusterValidation, CollectorTls, GrpcClient, GrpcCompression, PoolConfig, RingClient};
 pub use ingester::Ingester;
+pub use kafka_receiver::{
+    KafkaAuth, KafkaAutocommit, KafkaBackoff, KafkaConsumer, KafkaEncoding, KafkaHeaders, KafkaMarking, KafkaMechanism, KafkaMetadata,
+    KafkaMetadataRetry, KafkaOffset, KafkaPlain, KafkaReceiver, KafkaSasl, KafkaStrategy, KafkaTls, KafkaTraces,
+};
 pub use limits::{
     CompactionLimits, CostAttributionLimits, GeneratorForwarderLimits, GeneratorLimits, GlobalLimits, HistogramMode, HostInfoLimits,
     IngestionLimits, Limits, LocalBlocksLimits, ProcessorLimits, RateStrategy, ReadLimits, ServiceGraphLimits, SpanMetricsLimits,

@@ -1,7 +1,8 @@
-//! `distributor.receivers`, in the collector's form. Vivace has OTLP, Jaeger and Zipkin; the other protocols are read and not
-//! started. Ids such as `otlp/2`, and protocols that their bare name switches on, are more than `section!` can do, so this block is
+//! `distributor.receivers`, in the collector's form. Vivace has OTLP, Jaeger, Zipkin and Kafka; OpenCensus is read and not started.
+//! Ids such as `otlp/2`, and protocols that their bare name switches on, are more than `section!` can do, so this block is
 //! read by hand.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_yaml::Value as Yaml;
@@ -9,8 +10,8 @@ use serde_yaml::Value as Yaml;
 use crate::node::Node;
 use crate::reader::{Entry, Reader};
 use crate::section::section;
-use crate::value::{Effect, Value, default, secs, text};
-use crate::{CollectorTls, Ignored};
+use crate::value::{Effect, Secret, Value, default, secs, text};
+use crate::{CollectorTls, Ignored, KafkaConsumer, KafkaReceiver};
 
 /// `distributor.receivers`: the protocols that are listened for, one entry per id (`otlp`, `otlp/2`).
 ///
@@ -24,14 +25,16 @@ pub struct Receivers {
     pub jaeger: Vec<JaegerReceiver>,
     /// Zipkin.
     pub zipkin: Vec<ZipkinReceiver>,
-    /// OpenCensus and Kafka receivers, by id: accepted, never started.
+    /// Kafka.
+    pub kafka: Vec<KafkaReceiver>,
+    /// OpenCensus receivers, by id: accepted, never started.
     pub ignored: Vec<(String, Ignored)>,
 }
 
 impl Default for Receivers {
     fn default() -> Self {
         let protocols = OtlpProtocols { grpc: Some(GrpcReceiver::on(4317)), http: Some(OtlpHttpReceiver::default()) };
-        Self { otlp: vec![OtlpReceiver { id: text("otlp"), protocols }], jaeger: vec![], zipkin: vec![], ignored: vec![] }
+        Self { otlp: vec![OtlpReceiver { id: text("otlp"), protocols }], jaeger: vec![], zipkin: vec![], kafka: vec![], ignored: vec![] }
     }
 }
 
@@ -168,9 +171,9 @@ section! {
         /// Whether headers are passed on; always so here.
         always include_metadata: bool = true;
         /// Headers added to answers.
-        idle response_headers: Ignored = default();
-        /// Content encodings accepted.
-        idle compression_algorithms: Vec<String> = vec![];
+        used response_headers: BTreeMap<String, Secret> = default();
+        /// Content encodings accepted, beside none; empty is all.
+        used compression_algorithms: Vec<String> = vec![];
         /// Longest time to read a request; 0 is no limit.
         used read_timeout: Duration = Duration::ZERO;
         /// Longest time to read the headers; 0 is no limit.
@@ -208,9 +211,9 @@ section! {
         /// Whether headers are passed on; always so here.
         always include_metadata: bool = true;
         /// Headers added to answers.
-        idle response_headers: Ignored = default();
-        /// Content encodings accepted.
-        idle compression_algorithms: Vec<String> = vec![];
+        used response_headers: BTreeMap<String, Secret> = default();
+        /// Content encodings accepted, beside none; empty is all.
+        used compression_algorithms: Vec<String> = vec![];
         /// Longest time to read a request; 0 is no limit.
         used read_timeout: Duration = Duration::ZERO;
         /// Longest time to read the headers; 0 is no limit.
@@ -244,9 +247,9 @@ section! {
         /// Whether headers are passed on; always so here.
         always include_metadata: bool = true;
         /// Headers added to answers.
-        idle response_headers: Ignored = default();
-        /// Content encodings accepted.
-        idle compression_algorithms: Vec<String> = vec![];
+        used response_headers: BTreeMap<String, Secret> = default();
+        /// Content encodings accepted, beside none; empty is all.
+        used compression_algorithms: Vec<String> = vec![];
         /// Longest time to read a request; 0 is no limit.
         used read_timeout: Duration = Duration::ZERO;
         /// Longest time to read the headers; 0 is no limit.
@@ -321,7 +324,7 @@ impl Endpoint<'_> {
 impl Receivers {
     /// Whether all that are named are of kinds that Vivace does not have.
     pub(crate) fn is_empty(&self) -> bool {
-        self.otlp.is_empty() && self.jaeger.is_empty() && self.zipkin.is_empty()
+        self.otlp.is_empty() && self.jaeger.is_empty() && self.zipkin.is_empty() && self.kafka.is_empty()
     }
 
     /// Every listener that is asked for, in the order of the file within each kind.
@@ -359,6 +362,8 @@ impl OtlpHttpReceiver {
             endpoint: self.endpoint.clone(),
             tls: self.tls.clone(),
             cors: self.cors.clone(),
+            response_headers: self.response_headers.clone(),
+            compression_algorithms: self.compression_algorithms.clone(),
             max_request_body_size: self.max_request_body_size,
             read_timeout: self.read_timeout,
             read_header_timeout: self.read_header_timeout,
@@ -378,6 +383,8 @@ impl ZipkinHttp {
             endpoint: self.endpoint.clone(),
             tls: self.tls.clone(),
             cors: self.cors.clone(),
+            response_headers: self.response_headers.clone(),
+            compression_algorithms: self.compression_algorithms.clone(),
             max_request_body_size: self.max_request_body_size,
             read_timeout: self.read_timeout,
             read_header_timeout: self.read_header_timeout,
@@ -423,7 +430,7 @@ impl Value for Receivers {
         if entries.is_empty() {
             return;
         }
-        *self = Self { otlp: vec![], jaeger: vec![], zipkin: vec![], ignored: vec![] };
+        *self = Self { otlp: vec![], jaeger: vec![], zipkin: vec![], kafka: vec![], ignored: vec![] };
         for entry in entries {
             let id = entry.key.clone();
             match id.split('/').next().unwrap_or_default() {
@@ -463,9 +470,22 @@ impl Value for Receivers {
                     listen_everywhere(&mut http.endpoint, 9411);
                     self.zipkin.push(ZipkinReceiver { id, http });
                 }
-                "opencensus" | "kafka" => {
+                "kafka" => {
+                    let mut consumer = KafkaConsumer::default();
+                    reader.field(&entry, Effect::Used, &mut consumer);
+                    // Its name alone asks for TLS: nobody who writes it means that passwords go in plain text.
+                    if entry.value.get("tls").is_some() {
+                        consumer.tls.get_or_insert_default();
+                    }
+                    self.kafka.push(KafkaReceiver { id, consumer });
+                }
+                "opencensus" => {
                     let mut ignored = Ignored::default();
-                    reader.field(&entry, Effect::Idle, &mut ignored);
+                    ignored.read(entry.value, reader);
+                    reader.dropped(
+                        &entry,
+                        "Vivace has no OpenCensus, nothing listens there, and spans that are sent there are lost; send OTLP",
+                    );
                     self.ignored.push((id, ignored));
                 }
                 _ => reader.unknown(&entry, &KINDS),
@@ -491,6 +511,9 @@ impl Value for Receivers {
         }
         for receiver in &self.zipkin {
             map.insert(receiver.id.as_str().into(), receiver.http.write());
+        }
+        for receiver in &self.kafka {
+            map.insert(receiver.id.as_str().into(), receiver.consumer.write());
         }
         for (id, ignored) in &self.ignored {
             map.insert(id.as_str().into(), ignored.write());

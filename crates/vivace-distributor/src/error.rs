@@ -103,6 +103,24 @@ impl PushError {
         }
     }
 
+    /// Whether the same spans may be stored later, if whoever has them keeps them until then.
+    pub(crate) fn may_pass_later(&self) -> bool {
+        match self {
+            Self::RateLimited { .. } | Self::TooSlow(_) => true,
+            Self::Overloaded(over) => !over.never_fits(),
+            Self::Store(StoreError::TooFew { .. } | StoreError::Failed { .. } | StoreError::Stopping) => true,
+            Self::Store(StoreError::Plan(PlanError::NoOwner(_))) => true,
+            Self::Store(StoreError::Plan(PlanError::Malformed(_) | PlanError::Broken { .. })) => false,
+            Self::Store(StoreError::Refused { .. } | StoreError::Fault(_)) => false,
+            Self::Tenant(_)
+            | Self::LargerThanBurst { .. }
+            | Self::Malformed(_)
+            | Self::NoValidSpans(_)
+            | Self::TooLarge { .. }
+            | Self::Fault(_) => false,
+        }
+    }
+
     /// The gRPC status. Source: docs/facts/http-api.md, "OTLP over HTTP".
     pub(crate) fn code(&self) -> Code {
         match self {

@@ -7,6 +7,7 @@ use vivace_server::RequestBudget;
 
 use crate::error::PushError;
 use crate::receiver::jaeger;
+use crate::receiver::kafka::with_attributes;
 use crate::receiver::spans::Spans;
 use crate::receiver::tags::Dialect;
 use crate::receiver::thrift::Encoding;
@@ -24,6 +25,23 @@ pub fn jaeger(input: &[u8]) {
     convert(input, Dialect::Jaeger, |bytes, spans| jaeger::packet(Encoding::Binary, bytes, spans));
     convert(input, Dialect::Jaeger, jaeger::batch);
     convert(input, Dialect::Jaeger, jaeger::request);
+    convert(input, Dialect::Jaeger, jaeger::span);
+    convert(input, Dialect::Jaeger, jaeger::json_span);
+}
+
+/// Puts attributes into the input, as headers of a message are.
+///
+/// # Panics
+/// Where that makes no OTLP of what was OTLP.
+pub fn message_headers(input: &[u8]) {
+    let budget = Budget::new(BUDGET_BYTES);
+    let charge = RequestBudget::whole(&budget).open();
+    let Ok((out, charge_of_out)) = with_attributes(input, &[("zone", b"b"), ("", b"")], &charge) else { return };
+    assert!(charge_of_out.bytes() >= out.len() as u64, "all of it is paid for");
+    if let Ok(before) = TracesData::decode(input) {
+        let after = TracesData::decode(&out[..]).expect("still OTLP");
+        assert_eq!(after.resource_spans.len(), before.resource_spans.len());
+    }
 }
 
 /// Reads the input as each of Zipkin's formats; its first byte says whether texts are looked into.

@@ -108,6 +108,9 @@ pub async fn start(
     for receiver in &config.distributor.receivers.zipkin {
         listening.zipkin.push(receivers.serve_zipkin(receiver, process).await?);
     }
+    for receiver in &config.distributor.receivers.kafka {
+        receivers.read_kafka(receiver, process);
+    }
     let membership = membership.clone();
     process.on_drain("distributor", move || {
         Box::pin(async move {

@@ -1,17 +1,23 @@
-//! The listeners: a socket, what answers there, and when it ends. What is said there is [`crate::receiver`]'s business.
+//! The listeners: a socket, what answers there, and when it ends; and what reads by itself. What is said there is [`crate::receiver`]'s business.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use http::Method;
+use axum::Router;
+use axum::extract::Request;
+use axum::middleware::{Next, from_fn, map_response};
+use axum::response::{IntoResponse as _, Response};
+use http::header::CONTENT_ENCODING;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 use vivace_config::{
-    CollectorTls, Config, Endpoint, GrpcReceiver, HttpReceiver, JaegerReceiver, OtlpHttpReceiver, UdpReceiver, ZipkinReceiver, set_or,
+    CollectorTls, Config, Endpoint, GrpcReceiver, HttpReceiver, JaegerReceiver, KafkaReceiver, OtlpHttpReceiver, UdpReceiver,
+    ZipkinReceiver, set_or,
 };
 use vivace_server::{ConnectionOptions, Process, Timeouts, Tls, cors, grpc_only, http_only};
 
@@ -22,6 +28,7 @@ use crate::receiver::grpc::TraceService;
 use crate::receiver::http::OtlpHttp;
 use crate::receiver::jaeger::grpc::CollectorService;
 use crate::receiver::jaeger::udp::UdpListener;
+use crate::receiver::kafka::Consume;
 use crate::receiver::post::Post;
 use crate::receiver::thrift::Encoding;
 
@@ -79,10 +86,12 @@ impl Receivers {
         let (listener, addr) = bind(id, "http", &config.endpoint).await?;
         let handler =
             OtlpHttp { distributor: self.distributor.clone(), tenancy: process.tenancy(), body_bytes_max: config.max_request_body_size };
-        let router = http_only(receiver::http::router(&config.traces_url_path, handler, &config.cors), &otlp_grpc_elsewhere(whole));
+        let http = config.listener();
+        let router = receiver::http::router(&config.traces_url_path, handler, &config.cors);
+        let router = http_only(as_configured(router, &http, &section(id, "http"))?, &otlp_grpc_elsewhere(whole));
         self.serve(
             &format!("{id} receiver, HTTP"),
-            process.serve_on(listener, "otlp_http", router, http_connections(&config.listener()), tls, self.stop.clone()),
+            process.serve_on(listener, "otlp_http", router, http_connections(&http), tls, self.stop.clone()),
             process,
         );
         Ok(addr)
@@ -104,6 +113,7 @@ impl Receivers {
             let tls = tls(id, "thrift_http", http.tls.as_ref())?;
             let (listener, addr) = bind(id, "thrift_http", &http.endpoint).await?;
             let router = cors(receiver::jaeger::http::router(self.post(http, process)), &http.cors, &[Method::POST]);
+            let router = as_configured(router, http, &section(id, "thrift_http"))?;
             let server = process.serve_on(listener, "jaeger_http", router, http_connections(http), tls, self.stop.clone());
             self.serve(&format!("{id} receiver, HTTP"), server, process);
             listening.jaeger_http.push(addr);
@@ -161,10 +171,17 @@ impl Receivers {
         let tls = tls(&receiver.id, "", http.tls.as_ref())?;
         let (listener, addr) = bind(&receiver.id, "", &http.endpoint).await?;
         let router = receiver::zipkin::router(self.post(&http, process), receiver.http.parse_string_tags);
-        let router = cors(router, &http.cors, &[Method::POST]);
+        let router = as_configured(cors(router, &http.cors, &[Method::POST]), &http, &section(&receiver.id, ""))?;
         let server = process.serve_on(listener, "zipkin", router, http_connections(&http), tls, self.stop.clone());
         self.serve(&format!("{} receiver, HTTP", receiver.id), server, process);
         Ok(addr)
+    }
+
+    /// Starts a receiver that reads from Kafka. Its brokers may come later.
+    pub(crate) fn read_kafka(&self, receiver: &KafkaReceiver, process: &mut Process) {
+        let consume = Consume::new(receiver, self.distributor.clone(), process.tenancy());
+        let reading = self.running.track_future(consume.run(self.stop.clone()));
+        process.spawn(&format!("{} receiver", receiver.id), reading);
     }
 
     fn post(&self, config: &HttpReceiver, process: &Process) -> Post {
@@ -249,6 +266,38 @@ fn http_connections(config: &HttpReceiver) -> ConnectionOptions {
         ping_timeout: PING_TIMEOUT,
         keep_alive: config.keep_alives_enabled,
         message_bytes_max: usize::try_from(config.max_request_body_size).unwrap_or(usize::MAX),
+    }
+}
+
+/// Takes bodies in the encodings that are allowed alone, and gives each answer the headers that are asked for.
+fn as_configured(router: Router, config: &HttpReceiver, section: &str) -> anyhow::Result<Router> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in &config.response_headers {
+        let of = || format!("{section}.response_headers.{name}");
+        headers.insert(HeaderName::try_from(name).with_context(of)?, HeaderValue::try_from(value.expose()).with_context(of)?);
+    }
+    let mut router = router;
+    if !config.compression_algorithms.is_empty() {
+        let allowed = Arc::new(config.compression_algorithms.clone());
+        router = router.layer(from_fn(move |request, next| encoded_as_allowed(allowed.clone(), request, next)));
+    }
+    if headers.is_empty() {
+        return Ok(router);
+    }
+    Ok(router.layer(map_response(move |mut response: Response| {
+        response.headers_mut().extend(headers.clone());
+        async { response }
+    })))
+}
+
+async fn encoded_as_allowed(allowed: Arc<Vec<String>>, request: Request, next: Next) -> Response {
+    let encoding = request.headers().get(CONTENT_ENCODING).map(|value| String::from_utf8_lossy(value.as_bytes()).to_ascii_lowercase());
+    match encoding.as_deref() {
+        None | Some("" | "identity") => next.run(request).await,
+        Some(encoding) if allowed.iter().any(|one| one == encoding) => next.run(request).await,
+        Some(encoding) => {
+            (StatusCode::BAD_REQUEST, format!("bodies in {encoding:?} are not taken here, only in {allowed:?}\n")).into_response()
+        }
     }
 }
 

@@ -14,6 +14,17 @@ vivace_core::metrics! {
     /// Packets whose spans are lost: dropped by the kernel since its buffer was full, over the receiver's size, broken, without room
     /// in memory, or refused as a request would be.
     counter UDP_PACKETS_DROPPED = "vivace_receiver_packets_dropped_total" by "transport", "reason";
+    /// Messages of a topic that are done with: stored, or skipped.
+    counter KAFKA_MESSAGES = "vivace_receiver_messages_total" by "receiver";
+    /// Messages of a topic whose spans are lost: broken, without a tenant, larger than what is ever taken, refused for good, without
+    /// anything in them, or of a kind that this program has a fault with.
+    counter KAFKA_MESSAGES_SKIPPED = "vivace_receiver_messages_skipped_total" by "receiver", "reason";
+    /// Tries of messages that were refused for now: by a tenant's rate, for lack of room, or since ingesters are away.
+    counter KAFKA_MESSAGES_RETRIED = "vivace_receiver_messages_retried_total" by "receiver";
+    /// Partitions that this process reads.
+    gauge KAFKA_PARTITIONS = "vivace_receiver_partitions" by "receiver";
+    /// Messages in those partitions that are not read yet.
+    gauge KAFKA_MESSAGES_BEHIND = "vivace_receiver_messages_behind" by "receiver";
     /// Bytes of requests of known tenants, before any limit.
     counter INGRESS_BYTES = "tempo_distributor_ingress_bytes_total" in bytes by "tenant";
     /// Bytes of requests within their tenants' rate.
@@ -72,6 +83,7 @@ pub(crate) enum Receiver {
     ZipkinV1Thrift,
     ZipkinV2Json,
     ZipkinV2Proto,
+    Kafka,
 }
 
 impl Receiver {
@@ -107,8 +119,35 @@ impl Receiver {
             Self::ZipkinV1Thrift => ("zipkin/zipkin_receiver", "http_v1_thrift"),
             Self::ZipkinV2Json => ("zipkin/zipkin_receiver", "http_v2_json"),
             Self::ZipkinV2Proto => ("zipkin/zipkin_receiver", "http_v2_proto"),
+            Self::Kafka => ("kafka/kafka_receiver", "kafka"),
         }
     }
+}
+
+/// A receiver of messages begins: its series are there before there is anything to count.
+pub(crate) fn kafka_begins(id: &str) {
+    metrics::counter!(KAFKA_MESSAGES.name, "receiver" => id.to_owned()).increment(0);
+    kafka_retries(id, 0);
+    kafka_position(id, 0, 0);
+}
+
+/// A message is done with, and why its spans are lost, if they are.
+pub(crate) fn kafka_message(id: &str, skipped: Option<&'static str>) {
+    metrics::counter!(KAFKA_MESSAGES.name, "receiver" => id.to_owned()).increment(1);
+    if let Some(reason) = skipped {
+        metrics::counter!(KAFKA_MESSAGES_SKIPPED.name, "receiver" => id.to_owned(), "reason" => reason).increment(1);
+    }
+}
+
+/// Messages are to be tried again.
+pub(crate) fn kafka_retries(id: &str, messages: u64) {
+    metrics::counter!(KAFKA_MESSAGES_RETRIED.name, "receiver" => id.to_owned()).increment(messages);
+}
+
+/// Where a receiver of messages stands.
+pub(crate) fn kafka_position(id: &str, partitions: u64, behind: u64) {
+    metrics::gauge!(KAFKA_PARTITIONS.name, "receiver" => id.to_owned()).set(partitions as f64);
+    metrics::gauge!(KAFKA_MESSAGES_BEHIND.name, "receiver" => id.to_owned()).set(behind as f64);
 }
 
 /// A request of a known tenant has arrived.

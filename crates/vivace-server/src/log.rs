@@ -16,7 +16,10 @@ use tracing_subscriber::{Layer, Registry};
 use vivace_core::Chain;
 
 /// Libraries that tell at info what is none of an operator's business.
-const QUIET: &[&str] = &["h2", "hyper", "hyper_util", "tower", "tonic", "rustls", "aws_config", "aws_smithy_runtime", "aws_sdk_s3"];
+const QUIET: &[&str] =
+    &["h2", "hyper", "hyper_util", "tower", "tonic", "rustls", "aws_config", "aws_smithy_runtime", "aws_sdk_s3", "krafka"];
+/// Whose warnings are advice to programmers.
+const MUTE: &[&str] = &["krafka::consumer::group::classic"];
 
 /// How lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +32,9 @@ pub(crate) enum Format {
 pub(crate) fn install(format: Format, level: Level) {
     let level = LevelFilter::from_level(level);
     let quiet = level.min(LevelFilter::WARN);
+    let mute = level.min(LevelFilter::ERROR);
     let targets = Targets::new().with_default(level).with_targets(QUIET.iter().map(|target| (*target, quiet)));
+    let targets = targets.with_targets(MUTE.iter().map(|target| (*target, mute)));
     if Registry::default().with(Lines { format }.with_filter(targets)).try_init().is_err() {
         tracing::debug!("a logger is installed already");
     }

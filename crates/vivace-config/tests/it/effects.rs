@@ -41,8 +41,10 @@ fn sections() -> BTreeMap<String, Vec<Field>> {
         }
     }
     // These two are read by hand, and say themselves what is used in them.
-    for (name, of) in [("Receivers", "OtlpProtocols"), ("OverridesConfig", "Limits")] {
-        sections.insert(name.to_owned(), vec![Field { is_used: true, name: "defaults".to_owned(), of: of.to_owned() }]);
+    let blocks = ["OtlpProtocols", "JaegerProtocols", "ZipkinHttp", "KafkaConsumer"];
+    for (name, blocks) in [("Receivers", &blocks[..]), ("OverridesConfig", &["Limits"])] {
+        let field = |of: &&str| Field { is_used: true, name: "defaults".to_owned(), of: (*of).to_owned() };
+        sections.insert(name.to_owned(), blocks.iter().map(field).collect());
     }
     sections
 }

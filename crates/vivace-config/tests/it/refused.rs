@@ -1,7 +1,7 @@
 //! What a process must not start with: keys of security that are not built, and what could not work.
 
 use vivace_config::flags::Flags;
-use vivace_config::{Config, Problem};
+use vivace_config::{Config, KafkaEncoding, Problem, Warning};
 
 const STORE: &str = "storage: {trace: {backend: local, local: {path: /b}}}\n";
 
@@ -88,8 +88,13 @@ distributor: {receivers: {otlp: {protocols: {grpc: {tls: null}}}}}
     let (_, warnings) = Config::load(Some((&format!("{yaml}{STORE}"), "t")), &Flags::default()).unwrap_or_else(|errors| panic!("{errors}"));
     assert_eq!(warnings, []);
     // What does not run needs no protection.
-    let idle = "distributor: {receivers: {kafka: {tls: {cert_file: /c}}, otlp/2: {protocols: {grpc: {endpoint: 'a:1'}}}}}\n";
-    Config::load(Some((&format!("{idle}{STORE}"), "t")), &Flags::default()).unwrap_or_else(|errors| panic!("{errors}"));
+    let idle = "distributor: {receivers: {opencensus: {tls: {cert_file: /c}}, otlp/2: {protocols: {grpc: {endpoint: 'a:1'}}}}}\n";
+    let (_, warnings) = Config::load(Some((&format!("{idle}{STORE}"), "t")), &Flags::default()).unwrap_or_else(|errors| panic!("{errors}"));
+    assert_eq!(
+        warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["line 1: distributor.receivers.opencensus: accepted, without effect: Vivace has no OpenCensus, nothing listens there, and spans \
+             that are sent there are lost; send OTLP"]
+    );
 }
 
 #[test]
@@ -99,7 +104,7 @@ fn a_process_that_could_receive_nothing_says_so() {
         let found = problems(&format!("{census}{STORE}"), &[&format!("-target={target}")]);
         assert_eq!(
             found[0].to_string(),
-            "line 2: distributor.receivers: names only receivers that Vivace does not have, so nothing could be received; add otlp, jaeger or zipkin"
+            "line 2: distributor.receivers: names only receivers that Vivace does not have, so nothing could be received; add otlp, jaeger, zipkin or kafka"
         );
     }
     let flags = Flags::parse(["-target=compactor"]).expect("it is right");
@@ -112,6 +117,83 @@ fn a_process_that_could_receive_nothing_says_so() {
     let (_, warnings) =
         Config::load(Some((&format!("{zipkin}{STORE}"), "t")), &Flags::default()).unwrap_or_else(|errors| panic!("{errors}"));
     assert_eq!(warnings, []);
+}
+
+#[test]
+fn a_receiver_of_messages_is_enough() {
+    let (config, warnings) = load("kafka: {}");
+    assert_eq!(warnings, []);
+    let kafka = &config.distributor.receivers.kafka[0].consumer;
+    assert_eq!((kafka.topic(), kafka.encoding(), kafka.tls()), ("otlp_spans", KafkaEncoding::OtlpProto, None));
+    assert_eq!(kafka.brokers, ["localhost:9092"]);
+    assert!(config.distributor.receivers.otlp.is_empty());
+
+    let (config, warnings) = load(
+        "kafka/2: {topic: old, encoding: jaeger_json, traces: {encoding: zipkin_json}, auth: {plain_text: {username: u, password: hunter2}}, \
+         max_partition_fetch_size: 5, message_marking: {after: false, on_error: true}, metadata: {full: false, retry: {max: 1}}}",
+    );
+    let kafka = &config.distributor.receivers.kafka[0].consumer;
+    assert_eq!((kafka.topic(), kafka.encoding(), kafka.default_fetch_size), ("old", KafkaEncoding::ZipkinJson, 5));
+    let said = warnings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    assert!(said.contains("message_marking.after: accepted, without effect: this is always on in Vivace"), "{said}");
+    assert!(said.contains("kafka/2.metadata.retry.max: accepted, without effect"), "{said}");
+    assert!(said.contains("this key is now called default_fetch_size"), "{said}");
+    assert!(!config.to_yaml().contains("hunter2"), "{}", config.to_yaml());
+}
+
+#[test]
+fn tls_that_is_named_is_on() {
+    for tls in ["", "{}", "{insecure_skip_verify: true}"] {
+        let (config, _) = load(&format!("kafka: {{tls: {tls}}}"));
+        assert!(config.distributor.receivers.kafka[0].consumer.tls().is_some(), "{tls}");
+    }
+    let (config, _) = load("kafka: {auth: {tls: {ca_file: /ca}}}");
+    assert_eq!(config.distributor.receivers.kafka[0].consumer.tls().map(|(key, _)| key), Some("auth.tls"));
+    let (config, _) = load("kafka: {tls: {insecure: true}}");
+    assert_eq!(config.distributor.receivers.kafka[0].consumer.tls(), None);
+}
+
+/// A configuration with these receivers, and what is said of it.
+fn load(receivers: &str) -> (Config, Vec<Warning>) {
+    let yaml = format!("distributor: {{receivers: {{{receivers}}}}}\n{STORE}");
+    Config::load(Some((&yaml, "t")), &Flags::default()).unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+#[test]
+fn what_no_topic_can_be_read_with_is_refused_by_name() {
+    for (kafka, want) in [
+        ("brokers: []", "kafka.brokers: expected at least one broker, host:port; got none"),
+        ("brokers: [kafka]", "kafka.brokers: expected host:port; got \"kafka\""),
+        ("traces: {topic: '^spans-.*'}", "kafka.traces.topic: expected the name of one topic; got the pattern \"^spans-.*\""),
+        ("topic: '^a'", "kafka.topic: expected the name of one topic; got the pattern \"^a\""),
+        (
+            "traces: {encoding: raw}",
+            "kafka.traces.encoding: expected otlp_proto, otlp_json, jaeger_proto, jaeger_json, zipkin_proto, zipkin_json",
+        ),
+        ("initial_offset: newest", "kafka.initial_offset: expected latest or earliest; got \"newest\""),
+        ("group_id: ''", "kafka.group_id: expected a name, without which no offset can be committed; got none"),
+        ("heartbeat_interval: 10s", "kafka.heartbeat_interval: expected more than 0 and less than session_timeout (10s); got 10s"),
+        ("min_fetch_size: 0", "kafka.min_fetch_size: expected at least 1; got 0"),
+        ("max_fetch_size: 5, min_fetch_size: 6", "kafka.max_fetch_size: expected at least min_fetch_size (6); got 5"),
+        ("error_backoff: {multiplier: 0.5}", "kafka.error_backoff.multiplier: expected at least 1; got 0.5"),
+        ("error_backoff: {randomization_factor: 2}", "kafka.error_backoff.randomization_factor: expected 0 to 1; got 2"),
+        ("auth: {kerberos: {realm: r}}", "kafka.auth.kerberos: is not supported yet"),
+        ("auth: {sasl: {username: u, password: p, mechanism: AWS_MSK_IAM_OAUTHBEARER}}", "kafka.auth.sasl.mechanism: expected PLAIN, "),
+        ("auth: {sasl: {username: u}}", "kafka.auth.sasl: expected username and password; one of them is missing"),
+        (
+            "auth: {plain_text: {username: u, password: p}, sasl: {username: u, password: p}}",
+            "kafka.auth.plain_text: expected one of plain_text and sasl; got both",
+        ),
+        ("tls: {min_version: '1.3'}", "kafka.tls.min_version: is not supported yet"),
+        ("tls: {ca_file: /a, ca_pem: b}", "kafka.tls.ca_pem: expected one of ca_file and ca_pem; got both"),
+        ("tls: {cert_file: /a}", "kafka.tls: expected cert_file with key_file, or cert_pem with key_pem; got one without the other"),
+        ("auth: {tls: {key_pem: a}}", "kafka.auth.tls: expected cert_file with key_file"),
+        ("traces: {topics: [a]}", "kafka.traces.topics: unknown key; did you mean topic?"),
+    ] {
+        let found = problems(&format!("distributor: {{receivers: {{kafka: {{{kafka}}}}}}}\n{STORE}"), &[]);
+        let told = found.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert!(told.len() == 1 && told[0].contains(want), "{kafka}: {told:?}");
+    }
 }
 
 #[test]

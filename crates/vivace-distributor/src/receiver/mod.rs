@@ -4,6 +4,8 @@ pub(crate) mod grpc;
 pub(crate) mod http;
 pub(crate) mod jaeger;
 pub(crate) mod json;
+mod json_list;
+pub(crate) mod kafka;
 pub(crate) mod output;
 pub(crate) mod post;
 mod schema;

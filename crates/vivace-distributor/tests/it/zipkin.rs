@@ -75,3 +75,24 @@ async fn texts_that_are_numbers_become_numbers_where_that_is_asked_for() {
     let number = [0x0a, 1, b'n', 0x12, 2, 3 << 3, 7];
     assert!(payload(&cluster.instances[0].segments()[0]).windows(number.len()).any(|w| w == number));
 }
+
+#[tokio::test]
+async fn bodies_are_taken_as_allowed_and_answers_have_the_headers_that_are_asked_for() {
+    let cluster = Cluster::start(1, 1, |config| {
+        zipkin(config);
+        let http = &mut config.distributor.receivers.zipkin[0].http;
+        http.compression_algorithms = vec!["zstd".to_owned()];
+        http.response_headers = [("Strict-Transport-Security".to_owned(), "max-age=5".into())].into();
+    })
+    .await;
+    let header = |answer: &Answer| answer.headers.get("strict-transport-security").map(|value| value.as_bytes().to_vec());
+    let plain = post(&cluster, "/", &[], span("0101010101010101")).await;
+    assert_eq!((plain.status, header(&plain).as_deref()), (202, Some(&b"max-age=5"[..])));
+    let gzip = post(&cluster, "/", &[("content-encoding", "GZIP")], span("2")).await;
+    assert_eq!((gzip.status, header(&gzip).as_deref()), (400, Some(&b"max-age=5"[..])));
+    let text = String::from_utf8_lossy(&gzip.body);
+    assert_eq!(text, "bodies in \"gzip\" are not taken here, only in [\"zstd\"]\n");
+    let damaged = post(&cluster, "/", &[("content-encoding", "zstd")], span("3")).await;
+    assert!(damaged.status == 400 && !String::from_utf8_lossy(&damaged.body).contains("not taken here"), "{damaged:?}");
+    assert_eq!(cluster.held().primaries(), [1]);
+}

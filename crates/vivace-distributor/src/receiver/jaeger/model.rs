@@ -30,6 +30,19 @@ pub(super) enum TagKind {
     Binary,
 }
 
+impl TagKind {
+    /// As `ValueType` numbers it in protobuf.
+    pub(super) fn of_number(number: u64) -> Self {
+        match number {
+            1 => Self::Bool,
+            2 => Self::Long,
+            3 => Self::Double,
+            4 => Self::Binary,
+            _ => Self::Text,
+        }
+    }
+}
+
 impl<B: AsRef<[u8]>> Tag<B> {
     /// Hands over its key and its value; bytes as text in base64.
     pub(super) fn with<T>(&self, take: impl FnOnce(&[u8], Value<'_>) -> T) -> T {

@@ -19,6 +19,21 @@ pub(crate) fn request(bytes: &[u8], spans: &mut Spans) -> Result<(), PushError> 
     })
 }
 
+/// Reads a single `Span`, which has its process with it.
+///
+/// # Errors
+/// It is none, or there is no memory for what it becomes.
+pub(crate) fn span(bytes: &[u8], spans: &mut Spans) -> Result<(), PushError> {
+    let read = |spans: &mut Spans| {
+        read_process(own_process(bytes)?.unwrap_or_default(), spans)?;
+        read_span(bytes, spans)
+    };
+    read(spans).map_err(|broken| match broken {
+        Broken::Push(error) => error,
+        Broken::Wire(error) => PushError::Malformed(format!("the message is no Span of Jaeger's: {error}")),
+    })
+}
+
 /// Why reading ended.
 enum Broken {
     Push(PushError),
@@ -161,15 +176,7 @@ fn read_tag(bytes: &[u8]) -> Result<Tag<&[u8]>, WireError> {
     while let Some((number, value)) = fields.next_field()? {
         match (number, value) {
             (1, Value::Bytes(key)) => tag.key = key,
-            (2, Value::Varint(kind)) => {
-                tag.kind = match kind {
-                    1 => TagKind::Bool,
-                    2 => TagKind::Long,
-                    3 => TagKind::Double,
-                    4 => TagKind::Binary,
-                    _ => TagKind::Text,
-                }
-            }
+            (2, Value::Varint(kind)) => tag.kind = TagKind::of_number(kind),
             (3, Value::Bytes(text)) => tag.text = text,
             (4, Value::Varint(value)) => tag.bool = value != 0,
             (5, Value::Varint(value)) => tag.long = value.cast_signed(),

@@ -3,13 +3,20 @@
 use proptest::prelude::*;
 use prost::Message as _;
 use vivace_core::budget::Budget;
+use vivace_proto::jaeger::api_v2 as model;
 use vivace_proto::otlp::any_value::Value as Any;
 use vivace_proto::otlp::{KeyValue, ResourceSpans, TracesData, span::Link};
 use vivace_server::RequestBudget;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::json;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
 use self::batch::{Batch, Reference, Span, Value, shop};
 
-use super::{proto, thrift};
+use super::{json, proto, thrift};
 use crate::error::PushError;
 use crate::receiver::spans::Spans;
 use crate::receiver::tags::Dialect;
@@ -51,7 +58,47 @@ fn converted(batch: &Batch) -> TracesData {
     assert_eq!(read(compact, &batch.compact_packet()).expect("valid"), traces, "in compact thrift");
     assert_eq!(read(binary, &batch.binary_packet()).expect("valid"), traces, "in a packet of binary thrift");
     assert_eq!(read(proto::request, &batch.request_bytes()).expect("valid"), traces, "in protobuf");
+    let whole = batch.request().batch.expect("there");
+    if let [span] = &whole.spans[..] {
+        let span = model::Span { process: whole.process.clone(), ..span.clone() };
+        assert_eq!(read(proto::span, &span.encode_to_vec()).expect("valid"), traces, "as a message of its own");
+        assert_eq!(read(json::span, json_of(&span).to_string().as_bytes()).expect("valid"), traces, "in JSON");
+    }
     traces
+}
+
+/// A span in protobuf's JSON.
+fn json_of(span: &model::Span) -> serde_json::Value {
+    let base64 = |bytes: &[u8]| STANDARD.encode(bytes);
+    let time = |time: Option<&model::Timestamp>| {
+        let time = time.copied().unwrap_or_default();
+        let time = OffsetDateTime::from_unix_timestamp(time.seconds).expect("a time") + time::Duration::nanoseconds(time.nanos.into());
+        time.format(&Rfc3339).expect("a time")
+    };
+    let tags = |tags: &[model::KeyValue]| -> serde_json::Value {
+        let tag = |tag: &model::KeyValue| {
+            json!({
+                "key": tag.key, "vType": tag.v_type().as_str_name(), "vStr": tag.v_str, "vBool": tag.v_bool,
+                "vInt64": tag.v_int64.to_string(), "vFloat64": tag.v_float64, "vBinary": base64(&tag.v_binary),
+            })
+        };
+        tags.iter().map(tag).collect()
+    };
+    let log = |log: &model::Log| json!({ "fields": tags(&log.fields), "timestamp": time(log.timestamp.as_ref()) });
+    let reference = |reference: &model::SpanRef| {
+        json!({
+            "traceId": base64(&reference.trace_id), "spanId": base64(&reference.span_id), "refType": reference.ref_type().as_str_name(),
+        })
+    };
+    let duration = span.duration.unwrap_or_default();
+    let process = span.process.as_ref().expect("there");
+    json!({
+        "traceId": base64(&span.trace_id), "spanId": base64(&span.span_id), "operationName": span.operation_name, "flags": 1,
+        "references": span.references.iter().map(reference).collect::<serde_json::Value>(),
+        "startTime": time(span.start_time.as_ref()), "duration": format!("{}.{:09}s", duration.seconds, duration.nanos),
+        "tags": tags(&span.tags), "logs": span.logs.iter().map(log).collect::<serde_json::Value>(),
+        "process": { "serviceName": process.service_name, "tags": tags(&process.tags) }, "warnings": null,
+    })
 }
 
 fn only(traces: &TracesData) -> &ResourceSpans {
@@ -267,6 +314,18 @@ fn what_is_no_batch_is_refused_by_name() {
     assert_eq!(error(thrift::batch, &[0, 1, 2]), "a batch without its process or its spans");
     let empty = [&[0x82, 0x81, 0x01, 9][..], b"emitBatch", &[0]].concat();
     assert_eq!(error(compact, &empty), "the packet calls emitBatch without a batch");
+    assert!(error(proto::span, &[0x0a, 0x05, 1]).starts_with("the message is no Span of Jaeger's: "));
+    for (text, why) in [
+        ("[]", "expected a span"),
+        (r#"{"traceId": "*"}"#, "Invalid symbol"),
+        (r#"{"duration": "1.5"}"#, "a duration such as 1.5s was expected"),
+        (r#"{"duration": "1.x5s"}"#, "a duration such as 1.5s was expected"),
+        (r#"{"startTime": "yesterday"}"#, "a time such as 2026-01-02T03:04:05.678Z"),
+        (r#"{"tags": 5}"#, "expected a list of tags"),
+    ] {
+        let text = error(json::span, text.as_bytes());
+        assert!(text.starts_with("the message is no span of Jaeger's in JSON: ") && text.contains(why), "{text}");
+    }
     let text = error(proto::request, &[0x0a, 0x05, 1]);
     assert!(text.contains("the request is no PostSpansRequest: message ends inside a field"), "{text}");
 }
@@ -298,10 +357,25 @@ fn empty_items_take_no_more_than_they_are() {
     }
 }
 
+#[test]
+fn names_of_either_kind_and_nulls_are_read_in_json() {
+    let text = r#"{
+        "trace_id": "AAAAAAAAAAE=", "span_id": "AAAAAAAAAAI=", "operation_name": null, "start_time": null, "duration": "-1s",
+        "references": [{"trace_id": "AAAAAAAAAAE=", "span_id": "AAAAAAAAAAM="}], "logs": null, "process": null,
+        "tags": [{"key": "n", "v_type": 2, "v_int64": 5}, {"key": "f", "v_type": "FLOAT64", "v_float64": "NaN"}]
+    }"#;
+    let traces = read(json::span, text.as_bytes()).expect("valid");
+    let span = &only(&traces).scope_spans[0].spans[0];
+    assert_eq!(hex::encode(&span.trace_id), format!("{:032x}", 1), "old clients have half of it");
+    assert_eq!(hex::encode(&span.parent_span_id), format!("{:016x}", 3));
+    assert_eq!((span.start_time_unix_nano, span.end_time_unix_nano), (0, 0));
+    assert_eq!(texts(&span.attributes), [("n", "5".to_owned()), ("f", "NaN".to_owned())]);
+}
+
 proptest! {
     #[test]
     fn whatever_comes_is_harmless(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-        for read_ in [compact as Read, binary, thrift::batch, proto::request] {
+        for read_ in [compact as Read, binary, thrift::batch, proto::request, proto::span, json::span] {
             let _ = read_within(4 << 20, read_, &bytes);
         }
     }
@@ -315,7 +389,11 @@ proptest! {
         batch.spans[1].logs = vec![(5, vec![("event", Value::Text("e"))])];
         batch.spans[2].references = vec![Reference { follows_from: true, trace_id: 7, id: 8 }];
         batch.process_tags = vec![("hostname", Value::Text("h")), ("d", Value::Double(1.5)), ("b", Value::Bool(true))];
-        let formats: [(Read, Vec<u8>); 4] = [
+        let whole = batch.request().batch.expect("there");
+        let span = model::Span { process: whole.process.clone(), ..whole.spans[1].clone() };
+        let formats: [(Read, Vec<u8>); 6] = [
+            (proto::span, span.encode_to_vec()),
+            (json::span, json_of(&span).to_string().into_bytes()),
             (compact, batch.compact_packet()),
             (binary, batch.binary_packet()),
             (thrift::batch, batch.http_body()),

@@ -13,4 +13,5 @@ mod tests;
 
 pub(crate) use http::router;
 #[cfg(feature = "fuzzing")]
-pub(crate) use {json::spans_v1, json::spans_v2, proto::spans as spans_proto, thrift::spans as spans_thrift};
+pub(crate) use json::spans_v1;
+pub(crate) use {json::spans_v2, proto::spans as spans_proto, thrift::spans as spans_thrift};
