@@ -7,11 +7,14 @@ use vivace_core::otlp::walk_spans;
 use vivace_core::wire::{Reader, Value, WireError};
 use vivace_core::{SpanId, TraceId};
 
+use crate::sampling::adjusted_count;
+
 /// A span, as far as metrics look at it.
 #[derive(Debug, Clone)]
 pub(crate) struct MeasuredSpan<'a> {
     pub(crate) trace: TraceId,
     pub(crate) id: SpanId,
+    pub(crate) trace_state: &'a [u8],
     /// None for a root.
     pub(crate) parent: Option<SpanId>,
     pub(crate) name: Cow<'a, str>,
@@ -34,6 +37,15 @@ pub(crate) struct MeasuredResource<'a> {
     /// Counts from 0 within the message.
     pub(crate) index: u32,
     pub(crate) attributes: Attributes<'a>,
+}
+
+/// What says how many spans one stands for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Multiplier {
+    /// An attribute with the share that was kept; empty is none.
+    pub(crate) key: String,
+    /// The trace state, where there is no such attribute.
+    pub(crate) trace_state: bool,
 }
 
 /// The scalar attributes of one message.
@@ -83,15 +95,18 @@ impl MeasuredSpan<'_> {
         named(&["STATUS_CODE_UNSET", "STATUS_CODE_OK", "STATUS_CODE_ERROR"], self.status_code)
     }
 
-    /// How many spans this one stands for: an attribute says which share was kept. Source: docs/facts/components.md, "Span metrics".
-    pub(crate) fn weight(&self, key: &str, resource: &MeasuredResource<'_>) -> f64 {
-        if key.is_empty() {
-            return 1.0;
+    /// How many spans this one stands for. Source: docs/facts/components.md, "Span metrics".
+    pub(crate) fn weight(&self, by: &Multiplier, resource: &MeasuredResource<'_>) -> f64 {
+        let share = || self.attributes.get(&by.key).or_else(|| resource.attributes.get(&by.key));
+        if !by.key.is_empty()
+            && let Some(Scalar::Double(share)) = share()
+            && *share > 0.0
+            && (1.0 / share).is_finite()
+        {
+            return 1.0 / share;
         }
-        match self.attributes.get(key).or_else(|| resource.attributes.get(key)) {
-            Some(Scalar::Double(share)) if *share > 0.0 && (1.0 / share).is_finite() => 1.0 / share,
-            _ => 1.0,
-        }
+        let state = if by.trace_state { std::str::from_utf8(self.trace_state).unwrap_or_default() } else { "" };
+        adjusted_count(state).unwrap_or(1.0)
     }
 
     /// An attribute of the resource, or else of the span.
@@ -174,6 +189,7 @@ pub(crate) fn measure<'a>(
         let mut span = MeasuredSpan {
             trace: head.trace(),
             id: head.span(),
+            trace_state: &[],
             parent: head.parent_span_id.iter().any(|byte| *byte != 0).then(|| SpanId::from_slice(head.parent_span_id)),
             name: Cow::Borrowed(""),
             kind: head.kind,
@@ -197,6 +213,7 @@ fn read_rest<'a>(span: &mut MeasuredSpan<'a>, bytes: &'a [u8], with_attributes: 
     let mut reader = Reader::new(bytes);
     while let Some((field, value)) = reader.next_field()? {
         match (field, value) {
+            (3, Value::Bytes(trace_state)) => span.trace_state = trace_state,
             (5, Value::Bytes(name)) => span.name = String::from_utf8_lossy(name),
             // One that cannot be read is absent.
             (9, Value::Bytes(attribute)) if with_attributes => drop(span.attributes.push(attribute)),

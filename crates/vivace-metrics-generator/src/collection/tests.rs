@@ -15,7 +15,7 @@ use crate::registry::{EntityId, RegistryLimits};
 const SECOND: u64 = 1_000_000_000;
 
 fn registry(series_max: usize) -> Registry {
-    Registry::new(RegistryLimits { series_max, entities_max: 0 }, vec![("cluster".to_owned(), "demo".to_owned())])
+    Registry::new(RegistryLimits { series_max, entities_max: 0, values_max: 0 }, vec![("cluster".to_owned(), "demo".to_owned())])
 }
 
 fn entity(registry: &mut Registry, value: &str, now: u64) -> EntityId {
@@ -118,7 +118,7 @@ fn label_sets_over_the_limit_are_folded_and_totals_stay_right() {
 
 #[test]
 fn entities_are_limited_as_a_whole() {
-    let mut registry = Registry::new(RegistryLimits { series_max: 0, entities_max: 1 }, Vec::new());
+    let mut registry = Registry::new(RegistryLimits { series_max: 0, entities_max: 1, values_max: 0 }, Vec::new());
     for name in ["a", "b"] {
         let entity = entity(&mut registry, name, 1);
         registry.add(entity, Metric::Calls, 1.0);
