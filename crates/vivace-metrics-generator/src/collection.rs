@@ -38,6 +38,7 @@ impl Collection {
         let trace_id_label = if trace_id_label.is_empty() { "traceID" } else { trace_id_label }.to_owned();
         registry.collections += 1;
         registry.forget(now_unix_nanos, stale_before_unix_nanos);
+        registry.compact();
         registry.collected_unix_millis = now_unix_millis;
         let (floor_unix_millis, number) = (registry.floor_unix_millis, registry.collections);
         Self { now_unix_millis, stale_before_unix_nanos, trace_id_label, next: 0, part_series, floor_unix_millis, number }

@@ -195,6 +195,21 @@ impl Registry {
         admitted + self.refused.estimate() * mean((self.active_entities as f64, admitted))
     }
 
+    /// Gives back the room of what has ended, if it is most of it. Ids of before are not valid any more.
+    pub(crate) fn compact(&mut self) {
+        if self.free.len() < 1024 || self.free.len() < self.entities.len() / 4 * 3 {
+            return;
+        }
+        self.entities.retain(Option::is_some);
+        self.entities.shrink_to_fit();
+        (self.free, self.by_key) = (Vec::new(), HashTable::with_capacity(self.entities.len()));
+        let entities = &self.entities;
+        let hash = |id: &u32| entities[*id as usize].as_ref().map_or(0, |entity| entity.hash);
+        for id in 0..entities.len() as u32 {
+            self.by_key.insert_unique(hash(&id), id, hash);
+        }
+    }
+
     /// What happened since the last call.
     pub(crate) fn take_changes(&mut self) -> Changes {
         std::mem::take(&mut self.changes)

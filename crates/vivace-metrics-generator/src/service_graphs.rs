@@ -14,6 +14,9 @@ use crate::spans::{MeasuredResource, MeasuredSpan, Scalar};
 
 const OWN_LABELS: &[&str] = &["client", "server", "connection_type", "virtual_node"];
 
+/// What names a database beside the attributes that say that it is one.
+const DATABASE_KEYS: [&str; 4] = ["peer.service", "server.address", "network.peer.address", "network.peer.port"];
+
 /// OTLP's numbers of the kinds that have another side.
 const KIND_SERVER: u64 = 2;
 const KIND_CLIENT: u64 = 3;
@@ -74,6 +77,14 @@ impl ServiceGraphs {
 
     pub(crate) fn options(&self) -> &ServiceGraphOptions {
         &self.options
+    }
+
+    /// The attributes of spans and resources that are asked for.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &str> {
+        let options = &self.options;
+        let lists = options.dimensions.iter().chain(&options.peer_attributes).chain(&options.database_attributes);
+        let multiplier = Some(&options.multiplier.key).filter(|key| !key.is_empty());
+        lists.chain(multiplier).map(String::as_str).chain(self.filter.keys()).chain(DATABASE_KEYS)
     }
 
     /// What happened since the last call.

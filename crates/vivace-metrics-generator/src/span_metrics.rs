@@ -70,10 +70,12 @@ impl SpanMetrics {
         &self.options
     }
 
-    /// Whether attributes of spans are asked for.
-    pub(crate) fn needs_attributes(&self) -> bool {
+    /// The attributes of spans and resources that are asked for.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &str> {
         let options = &self.options;
-        !(options.dimensions.is_empty() && options.mappings.is_empty() && self.filter.is_empty() && options.multiplier.key.is_empty())
+        let mapped = options.mappings.iter().flat_map(|mapping| &mapping.source_labels);
+        let multiplier = Some(&options.multiplier.key).filter(|key| !key.is_empty());
+        options.dimensions.iter().chain(mapped).chain(multiplier).map(String::as_str).chain(self.filter.keys())
     }
 
     /// Looks at a resource before its spans.

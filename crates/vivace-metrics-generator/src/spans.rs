@@ -48,7 +48,16 @@ pub(crate) struct Multiplier {
     pub(crate) trace_state: bool,
 }
 
-/// The scalar attributes of one message.
+/// Attributes that are looked at: to read all of them would be most of the work.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Wanted {
+    keys: Vec<String>,
+    /// A bit for each length of a key, the last one for all that are longer.
+    lengths: u64,
+    all: bool,
+}
+
+/// The scalar attributes of one message that are wanted.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Attributes<'a>(Vec<(Cow<'a, str>, Scalar<'a>)>);
 
@@ -119,6 +128,32 @@ fn named(names: &[&'static str], number: u64) -> &'static str {
     usize::try_from(number).ok().and_then(|number| names.get(number)).unwrap_or(&names[0])
 }
 
+impl Wanted {
+    pub(crate) fn new<'k>(keys: impl IntoIterator<Item = &'k str>) -> Self {
+        let mut keys: Vec<String> = keys.into_iter().map(str::to_owned).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        let lengths = keys.iter().fold(0, |lengths, key| lengths | Self::length(key.len()));
+        Self { keys, lengths, all: false }
+    }
+
+    pub(crate) fn all() -> Self {
+        Self { all: true, ..Self::default() }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.keys.is_empty() && !self.all
+    }
+
+    fn has(&self, key: &[u8]) -> bool {
+        self.all || self.lengths & Self::length(key.len()) != 0 && self.keys.iter().any(|wanted| wanted.as_bytes() == key)
+    }
+
+    fn length(bytes: usize) -> u64 {
+        1 << bytes.min(63)
+    }
+}
+
 impl<'a> Attributes<'a> {
     /// The first of equal keys.
     pub(crate) fn get(&self, key: &str) -> Option<&Scalar<'a>> {
@@ -137,18 +172,23 @@ impl<'a> Attributes<'a> {
         self.0.iter().map(|(key, value)| (key.as_ref(), value))
     }
 
-    fn push(&mut self, attribute: &'a [u8]) -> Result<(), WireError> {
-        let (mut key, mut content) = (Cow::Borrowed(""), None);
+    fn push(&mut self, attribute: &'a [u8], wanted: &Wanted) -> Result<(), WireError> {
+        let (mut key, mut content): (&[u8], Option<&[u8]>) = (&[], None);
         let mut parts = Reader::new(attribute);
         while let Some((field, value)) = parts.next_field()? {
             match (field, value) {
-                (1, Value::Bytes(bytes)) => key = String::from_utf8_lossy(bytes),
-                (2, Value::Bytes(any)) => content = scalar(any)?,
+                // Nearly always the first field: most attributes end here.
+                (1, Value::Bytes(bytes)) if content.is_none() && !wanted.has(bytes) => return Ok(()),
+                (1, Value::Bytes(bytes)) => key = bytes,
+                (2, Value::Bytes(any)) => content = Some(any),
                 _ => {}
             }
         }
-        if self.0.len() < ATTRIBUTES_MAX {
-            self.0.extend(content.map(|content| (key, content)));
+        if self.0.len() < ATTRIBUTES_MAX
+            && wanted.has(key)
+            && let Some(scalar) = content.map(scalar).transpose()?.flatten()
+        {
+            self.0.push((String::from_utf8_lossy(key), scalar));
         }
         Ok(())
     }
@@ -165,14 +205,14 @@ impl fmt::Display for Scalar<'_> {
     }
 }
 
-/// Calls `visit` with each span and its resource. Attributes that are no scalar are left out, those of spans altogether unless
-/// `with_attributes`. Returns how many spans could not be read, of themselves or since their resource could not.
+/// Calls `visit` with each span and its resource. Attributes that are no scalar, and those that are not wanted, are left out. Returns how many spans could not be read, of themselves or since their resource could not.
 ///
 /// # Errors
 /// The bytes are no `TracesData`.
 pub(crate) fn measure<'a>(
     traces_data: &'a [u8],
-    with_attributes: bool,
+    of_resources: &Wanted,
+    of_spans: &Wanted,
     mut visit: impl FnMut(&MeasuredResource<'a>, &MeasuredSpan<'a>),
 ) -> Result<u64, WireError> {
     let mut resource = None;
@@ -181,7 +221,7 @@ pub(crate) fn measure<'a>(
     let mut spare = Attributes::default();
     walk_spans(traces_data, |at, head| {
         if !matches!(&resource, Some((index, _)) if *index == at.resource_index) {
-            let attributes = attributes(at.resource, 1);
+            let attributes = attributes(at.resource, of_resources);
             let read = attributes.map(|attributes| MeasuredResource { index: at.resource_index, attributes });
             resource = Some((at.resource_index, read));
         }
@@ -200,7 +240,7 @@ pub(crate) fn measure<'a>(
             size: head.bytes.len(),
             attributes: std::mem::take(&mut spare),
         };
-        match (&resource, read_rest(&mut span, head.bytes, with_attributes)) {
+        match (&resource, read_rest(&mut span, head.bytes, of_spans)) {
             (Some((_, Ok(resource))), Ok(())) => visit(resource, &span),
             _ => unreadable += 1,
         }
@@ -209,14 +249,14 @@ pub(crate) fn measure<'a>(
     Ok(unreadable)
 }
 
-fn read_rest<'a>(span: &mut MeasuredSpan<'a>, bytes: &'a [u8], with_attributes: bool) -> Result<(), WireError> {
+fn read_rest<'a>(span: &mut MeasuredSpan<'a>, bytes: &'a [u8], wanted: &Wanted) -> Result<(), WireError> {
     let mut reader = Reader::new(bytes);
     while let Some((field, value)) = reader.next_field()? {
         match (field, value) {
             (3, Value::Bytes(trace_state)) => span.trace_state = trace_state,
             (5, Value::Bytes(name)) => span.name = String::from_utf8_lossy(name),
             // One that cannot be read is absent.
-            (9, Value::Bytes(attribute)) if with_attributes => drop(span.attributes.push(attribute)),
+            (9, Value::Bytes(attribute)) if !wanted.is_empty() => drop(span.attributes.push(attribute, wanted)),
             (15, Value::Bytes(status)) => {
                 let mut status = Reader::new(status);
                 while let Some((field, value)) = status.next_field()? {
@@ -233,15 +273,15 @@ fn read_rest<'a>(span: &mut MeasuredSpan<'a>, bytes: &'a [u8], with_attributes: 
     Ok(())
 }
 
-/// The scalar attributes of a message that lists them in field `number`.
-fn attributes(message: &[u8], number: u32) -> Result<Attributes<'_>, WireError> {
+/// The attributes of a resource.
+fn attributes<'a>(message: &'a [u8], wanted: &Wanted) -> Result<Attributes<'a>, WireError> {
     let mut found = Attributes::default();
     let mut reader = Reader::new(message);
     while let Some((field, value)) = reader.next_field()? {
         if let Value::Bytes(attribute) = value
-            && field == number
+            && field == 1
         {
-            found.push(attribute)?;
+            found.push(attribute, wanted)?;
         }
     }
     Ok(found)

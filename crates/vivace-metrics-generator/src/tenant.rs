@@ -14,7 +14,7 @@ use crate::registry::{Metric, Registry, RegistryLimits};
 use crate::remote_write::metadata;
 use crate::service_graphs::ServiceGraphs;
 use crate::span_metrics::SpanMetrics;
-use crate::spans::measure;
+use crate::spans::{Wanted, measure};
 
 /// What happened to one push.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +38,9 @@ pub(crate) struct Tenant {
     pub(crate) span_metrics: Option<SpanMetrics>,
     pub(crate) service_graphs: Option<ServiceGraphs>,
     host_info: Option<HostInfoOptions>,
+    /// Attributes that any of them looks at.
+    of_resources: Wanted,
+    of_spans: Wanted,
 }
 
 impl Tenant {
@@ -52,6 +55,8 @@ impl Tenant {
             span_metrics: None,
             service_graphs: None,
             host_info: None,
+            of_resources: Wanted::default(),
+            of_spans: Wanted::default(),
         }
     }
 
@@ -72,6 +77,22 @@ impl Tenant {
             }
             self.host_info = wanted.host_info;
         }
+        self.want();
+    }
+
+    /// Looks which attributes the processors ask for.
+    fn want(&mut self) {
+        let spans = self.span_metrics.as_ref();
+        let graphs = self.service_graphs.as_ref();
+        let of_spans: Vec<&str> =
+            spans.into_iter().flat_map(SpanMetrics::keys).chain(graphs.into_iter().flat_map(ServiceGraphs::keys)).collect();
+        let hosts = self.host_info.iter().flat_map(|options| &options.identifiers).map(String::as_str);
+        let of_resources = if spans.is_some_and(|spans| spans.options().target_info) {
+            Wanted::all()
+        } else {
+            Wanted::new(of_spans.iter().copied().chain(hosts).chain(["service.name"]))
+        };
+        (self.of_resources, self.of_spans) = (of_resources, Wanted::new(of_spans));
     }
 
     /// Names of the processors and whether they run.
@@ -109,11 +130,10 @@ impl Tenant {
     /// # Errors
     /// The payload is no `TracesData`; spans before the broken place are counted. A span that is broken inside is left out alone.
     pub(crate) fn push(&mut self, traces_data: &[u8], now_unix_nanos: u64, slack_nanos: u64) -> Result<Accounted, WireError> {
-        let Self { registry, labels, span_metrics, service_graphs, host_info, .. } = self;
-        let needs_attributes = service_graphs.is_some() || span_metrics.as_ref().is_some_and(SpanMetrics::needs_attributes);
+        let Self { registry, labels, span_metrics, service_graphs, host_info, of_resources, of_spans, .. } = self;
         let mut accounted = Accounted::default();
         let mut entered = None;
-        accounted.unreadable = measure(traces_data, needs_attributes, |resource, span| {
+        accounted.unreadable = measure(traces_data, of_resources, of_spans, |resource, span| {
             accounted.spans += 1;
             if span.end_unix_nanos.abs_diff(now_unix_nanos) > slack_nanos {
                 accounted.outside_slack += 1;

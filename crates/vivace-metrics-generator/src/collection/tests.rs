@@ -82,6 +82,21 @@ fn new_series_begin_with_a_zero_before_the_minute() {
 }
 
 #[test]
+fn series_that_have_ended_take_no_room() {
+    let mut registry = registry(0);
+    (0..5000).for_each(|number| add(&mut registry, &format!("old-{number}"), 1.0, 1));
+    collect(&mut registry, 10, 0);
+    (0..10).for_each(|number| add(&mut registry, &format!("new-{number}"), 1.0, 20));
+    assert_eq!(collect(&mut registry, 30, 15).len(), 5010, "the old ones are said to have ended");
+    assert_eq!(collect(&mut registry, 40, 15).len(), 10);
+    assert!(registry.entities.capacity() < 100);
+    (0..10).for_each(|number| add(&mut registry, &format!("new-{number}"), 1.0, 50));
+    let series = collect(&mut registry, 60, 0);
+    assert_eq!(series.iter().map(|series| series.samples.last().expect("one").value).collect::<Vec<_>>(), [2.0; 10], "found again");
+    assert_eq!((registry.active_series(), registry.active_entities()), (10, 10));
+}
+
+#[test]
 fn a_zero_never_comes_before_what_was_sent() {
     let mut registry = registry(0);
     add(&mut registry, "a", 2.0, 130 * SECOND);

@@ -1,5 +1,7 @@
 //! How requests say who sends them. Files with secrets are read for each request, since what is in them may be renewed at any time.
 
+use std::time::Instant;
+
 use anyhow::Context as _;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -77,10 +79,10 @@ impl Auth {
         value.map_or(Ok(()), |value| set_header(headers, "authorization", &value))
     }
 
-    /// Forgets a token that was not taken. False if there is none that could be another one.
-    pub(crate) async fn renew(&self) -> bool {
+    /// Forgets the token of a request that was refused, which began then. False if there is none that could be another one.
+    pub(crate) async fn renew(&self, began: Instant) -> bool {
         let Self::Tokens(tokens) = self else { return false };
-        tokens.forget().await;
+        tokens.forget(began).await;
         true
     }
 

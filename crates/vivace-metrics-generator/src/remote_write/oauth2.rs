@@ -32,6 +32,7 @@ pub(crate) struct Tokens {
 
 struct Token {
     header: String,
+    fetched: Instant,
     /// None is never.
     ends: Option<Instant>,
 }
@@ -82,9 +83,10 @@ impl Tokens {
         Ok(token.header.clone())
     }
 
-    /// The next request fetches a new one.
-    pub(crate) async fn forget(&self) {
-        *self.current.lock().await = None;
+    /// Forgets a token that was there already when a request began that was refused. A newer one may be taken.
+    pub(crate) async fn forget(&self, began: Instant) {
+        let mut current = self.current.lock().await;
+        current.take_if(|token| token.fetched <= began);
     }
 
     async fn fetch(&self) -> anyhow::Result<Token> {
@@ -108,7 +110,8 @@ impl Tokens {
         let seconds = answer.expires_in.as_u64().or_else(|| answer.expires_in.as_str()?.parse().ok()).filter(|seconds| *seconds > 0);
         let kind =
             if answer.token_type.is_empty() || answer.token_type.eq_ignore_ascii_case("bearer") { "Bearer" } else { &answer.token_type };
-        let ends = seconds.and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds)));
-        Ok(Token { header: format!("{kind} {}", answer.access_token), ends })
+        let fetched = Instant::now();
+        let ends = seconds.and_then(|seconds| fetched.checked_add(Duration::from_secs(seconds)));
+        Ok(Token { header: format!("{kind} {}", answer.access_token), fetched, ends })
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -95,6 +95,7 @@ impl Sender {
                 metrics::counter!(SAMPLES_DROPPED.name, "tenant" => self.tenant.to_string()).increment(request.series);
                 break;
             }
+            let began = Instant::now();
             match self.send(body.clone()).await {
                 Ok(()) => {
                     self.taken.fetch_add(1, Ordering::Relaxed);
@@ -102,7 +103,7 @@ impl Sender {
                     break;
                 }
                 // A token may be taken back before its time.
-                Err(SendError::Refused { status: 401, .. }) if !is_renewed && self.target.auth.renew().await => is_renewed = true,
+                Err(SendError::Refused { status: 401, .. }) if !is_renewed && self.target.auth.renew(began).await => is_renewed = true,
                 Err(error @ SendError::Refused { .. }) => {
                     tracing::error!(tenant = %self.tenant, %error, "samples are lost");
                     self.count(SAMPLES_FAILED.name, request.series);

@@ -344,3 +344,36 @@ fn thousands_of_other_limits_leave_nothing_behind() {
     assert_eq!((tenant.tenant.registry.active_series(), tenant.tenant.registry.active_entities()), (0, 0));
     assert_eq!(tenant.series(), BTreeMap::new());
 }
+
+/// Attributes are read only where a processor asks for them: none may be forgotten.
+#[test]
+fn each_option_gets_the_attributes_it_asks_for() {
+    let keys = ["dimension", "mapped", "share", "let.in", "left.out", "graph", "peer", "base"];
+    let all: Vec<_> = keys.iter().map(|key| attribute(key, "x")).collect();
+    let mut data = TraceBuilder::new(7, "shop", NOW).span("pay", &all).build();
+    let span = &mut data.resource_spans[0].scope_spans[0].spans[0];
+    span.kind = 3;
+    span.attributes.push(attribute("server.address", "db-1"));
+    let share = vivace_proto::otlp::any_value::Value::DoubleValue(0.5);
+    span.attributes[2].value = Some(vivace_proto::otlp::AnyValue { value: Some(share) });
+    let policies = "[{include: {attributes: [{key: span.let.in, value: x}]}, exclude: {attributes: [{key: resource.left.out, value: x}]}}]";
+    let spans = format!(
+        "{{dimensions: [dimension], dimension_mappings: [{{name: m, source_labels: [mapped]}}], span_multiplier_key: share, filter_policies: {policies}}}"
+    );
+    let graphs = "{dimensions: [graph], peer_attributes: [peer], database_name_attributes: [base], span_multiplier_key: share}";
+    let processor = format!("span_metrics: {spans}, service_graphs: {graphs}, host_info: {{host_identifiers: [host]}}");
+    let mut tenant = Running::new(&processor, "processors: [span-metrics-count, service-graphs, host-info]");
+    data.resource_spans[0].resource.as_mut().expect("a resource").attributes.push(attribute("host", "h"));
+    tenant.tenant.push(&data.encode_to_vec(), NOW, SLACK).expect("valid");
+    let series = tenant.series();
+    let calls = "traces_spanmetrics_calls_total{dimension=x,m=x,service=shop,span_kind=SPAN_KIND_CLIENT,span_name=pay,status_code=STATUS_CODE_UNSET}";
+    assert_eq!(series.get(calls), Some(&2.0), "{series:?}");
+    assert_eq!(
+        series.get("traces_service_graph_request_total{client=shop,connection_type=database,graph=x,server=db-1}"),
+        Some(&2.0),
+        "{series:?}"
+    );
+    assert_eq!(series.get("traces_host_info{grafana_host_id=h,host_source=host}"), Some(&1.0), "{series:?}");
+    data.resource_spans[0].resource.as_mut().expect("a resource").attributes.push(attribute("left.out", "x"));
+    assert_eq!(tenant.tenant.push(&data.encode_to_vec(), NOW, SLACK).expect("valid").filtered, 1);
+}
