@@ -125,7 +125,7 @@ mod tests {
     use vivace_testkit::{TraceBuilder, attribute};
 
     use super::*;
-    use crate::spans::{Wanted, measure};
+    use crate::spans::{Interest, measure};
 
     /// The names of the spans that count, of a trace with a server span `pay` and a failed internal span `store` of a database.
     fn passing(policies: &str) -> Vec<String> {
@@ -134,7 +134,7 @@ mod tests {
         let filter = Filter::new(&config.metrics_generator.processor.span_metrics.filter_policies);
         let trace = TraceBuilder::new(7, "shop", 0).span("pay", &[]).span("store", &[attribute("db.system", "redis")]).failed("full");
         let mut names = Vec::new();
-        let read = measure(&trace.build().encode_to_vec(), &Wanted::all(), &Wanted::all(), |resource, span| {
+        let read = measure(&trace.build().encode_to_vec(), &Interest::all(), |resource, span| {
             names.extend(filter.passes(resource, span).then(|| span.name.to_string()));
         });
         assert_eq!(read, Ok(0));

@@ -57,6 +57,14 @@ pub(crate) struct Wanted {
     all: bool,
 }
 
+/// What is looked at in resources, in spans that are a side of a call, and in all other spans.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Interest {
+    pub(crate) resources: Wanted,
+    pub(crate) calls: Wanted,
+    pub(crate) others: Wanted,
+}
+
 /// The scalar attributes of one message that are wanted.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Attributes<'a>(Vec<(Cow<'a, str>, Scalar<'a>)>);
@@ -72,6 +80,9 @@ pub(crate) enum Scalar<'a> {
 
 /// Attributes of one span or resource that are looked at; SDKs write 128 at most.
 const ATTRIBUTES_MAX: usize = 4096;
+
+/// OTLP's numbers of the kinds of a call's sides: server, client, producer, consumer.
+const CALLS: std::ops::RangeInclusive<u64> = 2..=5;
 
 /// OTLP's number of a failed span's status.
 const STATUS_ERROR: u64 = 2;
@@ -126,6 +137,13 @@ impl MeasuredSpan<'_> {
 
 fn named(names: &[&'static str], number: u64) -> &'static str {
     usize::try_from(number).ok().and_then(|number| names.get(number)).unwrap_or(&names[0])
+}
+
+#[cfg(test)]
+impl Interest {
+    pub(crate) fn all() -> Self {
+        Self { resources: Wanted::all(), calls: Wanted::all(), others: Wanted::all() }
+    }
 }
 
 impl Wanted {
@@ -211,8 +229,7 @@ impl fmt::Display for Scalar<'_> {
 /// The bytes are no `TracesData`.
 pub(crate) fn measure<'a>(
     traces_data: &'a [u8],
-    of_resources: &Wanted,
-    of_spans: &Wanted,
+    interest: &Interest,
     mut visit: impl FnMut(&MeasuredResource<'a>, &MeasuredSpan<'a>),
 ) -> Result<u64, WireError> {
     let mut resource = None;
@@ -221,7 +238,7 @@ pub(crate) fn measure<'a>(
     let mut spare = Attributes::default();
     walk_spans(traces_data, |at, head| {
         if !matches!(&resource, Some((index, _)) if *index == at.resource_index) {
-            let attributes = attributes(at.resource, of_resources);
+            let attributes = attributes(at.resource, &interest.resources);
             let read = attributes.map(|attributes| MeasuredResource { index: at.resource_index, attributes });
             resource = Some((at.resource_index, read));
         }
@@ -240,7 +257,8 @@ pub(crate) fn measure<'a>(
             size: head.bytes.len(),
             attributes: std::mem::take(&mut spare),
         };
-        match (&resource, read_rest(&mut span, head.bytes, of_spans)) {
+        let wanted = if CALLS.contains(&head.kind) { &interest.calls } else { &interest.others };
+        match (&resource, read_rest(&mut span, head.bytes, wanted)) {
             (Some((_, Ok(resource))), Ok(())) => visit(resource, &span),
             _ => unreadable += 1,
         }

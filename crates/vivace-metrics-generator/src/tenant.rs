@@ -14,7 +14,7 @@ use crate::registry::{Metric, Registry, RegistryLimits};
 use crate::remote_write::metadata;
 use crate::service_graphs::ServiceGraphs;
 use crate::span_metrics::SpanMetrics;
-use crate::spans::{Wanted, measure};
+use crate::spans::{Interest, Wanted, measure};
 
 /// What happened to one push.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -39,8 +39,7 @@ pub(crate) struct Tenant {
     pub(crate) service_graphs: Option<ServiceGraphs>,
     host_info: Option<HostInfoOptions>,
     /// Attributes that any of them looks at.
-    of_resources: Wanted,
-    of_spans: Wanted,
+    interest: Interest,
 }
 
 impl Tenant {
@@ -55,8 +54,7 @@ impl Tenant {
             span_metrics: None,
             service_graphs: None,
             host_info: None,
-            of_resources: Wanted::default(),
-            of_spans: Wanted::default(),
+            interest: Interest::default(),
         }
     }
 
@@ -83,16 +81,14 @@ impl Tenant {
     /// Looks which attributes the processors ask for.
     fn want(&mut self) {
         let spans = self.span_metrics.as_ref();
-        let graphs = self.service_graphs.as_ref();
-        let of_spans: Vec<&str> =
-            spans.into_iter().flat_map(SpanMetrics::keys).chain(graphs.into_iter().flat_map(ServiceGraphs::keys)).collect();
+        let others: Vec<&str> = spans.into_iter().flat_map(SpanMetrics::keys).collect();
+        let graphs = self.service_graphs.iter().flat_map(ServiceGraphs::keys);
+        let calls: Vec<&str> = others.iter().copied().chain(graphs).collect();
         let hosts = self.host_info.iter().flat_map(|options| &options.identifiers).map(String::as_str);
-        let of_resources = if spans.is_some_and(|spans| spans.options().target_info) {
-            Wanted::all()
-        } else {
-            Wanted::new(of_spans.iter().copied().chain(hosts).chain(["service.name"]))
-        };
-        (self.of_resources, self.of_spans) = (of_resources, Wanted::new(of_spans));
+        let describes_targets = spans.is_some_and(|spans| spans.options().target_info);
+        let named = || Wanted::new(calls.iter().copied().chain(hosts).chain(["service.name"]));
+        let resources = if describes_targets { Wanted::all() } else { named() };
+        self.interest = Interest { resources, others: Wanted::new(others), calls: Wanted::new(calls.iter().copied()) };
     }
 
     /// Names of the processors and whether they run.
@@ -130,10 +126,10 @@ impl Tenant {
     /// # Errors
     /// The payload is no `TracesData`; spans before the broken place are counted. A span that is broken inside is left out alone.
     pub(crate) fn push(&mut self, traces_data: &[u8], now_unix_nanos: u64, slack_nanos: u64) -> Result<Accounted, WireError> {
-        let Self { registry, labels, span_metrics, service_graphs, host_info, of_resources, of_spans, .. } = self;
+        let Self { registry, labels, span_metrics, service_graphs, host_info, interest, .. } = self;
         let mut accounted = Accounted::default();
         let mut entered = None;
-        accounted.unreadable = measure(traces_data, of_resources, of_spans, |resource, span| {
+        accounted.unreadable = measure(traces_data, interest, |resource, span| {
             accounted.spans += 1;
             if span.end_unix_nanos.abs_diff(now_unix_nanos) > slack_nanos {
                 accounted.outside_slack += 1;

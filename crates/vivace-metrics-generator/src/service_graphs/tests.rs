@@ -9,7 +9,7 @@ use super::*;
 use crate::collection::Collection;
 use crate::options::ProcessorOptions;
 use crate::registry::RegistryLimits;
-use crate::spans::{Wanted, measure};
+use crate::spans::{Interest, measure};
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -73,9 +73,7 @@ impl Graph {
             }],
         };
         let Self { graphs, registry, labels } = self;
-        let read = measure(&data.encode_to_vec(), &Wanted::all(), &Wanted::all(), |resource, span| {
-            graphs.observe(registry, labels, resource, span, now)
-        });
+        let read = measure(&data.encode_to_vec(), &Interest::all(), |resource, span| graphs.observe(registry, labels, resource, span, now));
         assert_eq!(read, Ok(0));
     }
 
