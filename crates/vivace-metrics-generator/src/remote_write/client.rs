@@ -270,3 +270,40 @@ fn url(url: &SecretUrl) -> anyhow::Result<Url> {
     ensure!(matches!(url.scheme(), "http" | "https") && url.has_host(), "expected a URL with http:// or https:// and a host");
     Ok(url)
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair};
+    use vivace_config::Config;
+
+    use super::*;
+
+    #[test]
+    fn changed_certificates_are_taken_unless_they_are_none() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (cert, key) = (folder.path().join("cert"), folder.path().join("key"));
+        let write = || {
+            let pair = KeyPair::generate().expect("a key");
+            let signed = CertificateParams::new(vec!["me".to_owned()]).expect("a name").self_signed(&pair).expect("signed");
+            std::fs::write(&cert, signed.pem()).and_then(|()| std::fs::write(&key, pair.serialize_pem())).expect("written");
+        };
+        write();
+        let tls = format!("tls_config: {{cert_file: {}, key_file: {}}}", cert.display(), key.display());
+        let text = format!("metrics_generator: {{storage: {{remote_write: [{{url: 'https://a', {tls}}}]}}}}");
+        let (config, _) = Config::parse(&text, "t").expect("it is right");
+        let client = ClientOptions::of_receiver(&config.metrics_generator.storage.remote_write[0]).and_then(Client::new).expect("usable");
+        let certificate = || client.current.lock().files.0[1].clone();
+        let look = || client.reload(&mut client.current.lock());
+        let first = certificate();
+        std::fs::write(&cert, "half a cert").expect("written");
+        look();
+        assert_eq!(certificate(), first, "that of before stays");
+        std::fs::remove_file(&cert).expect("it was there");
+        look();
+        assert_eq!(certificate(), first);
+        write();
+        look();
+        assert_ne!(certificate(), first);
+        assert_eq!(certificate(), std::fs::read(&cert).expect("there"));
+    }
+}
