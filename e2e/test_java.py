@@ -24,9 +24,9 @@ def test_the_java_agent(tmp_path, programs, protocol):
         "logs.exporter": "none",
     }
     settings = [f"-Dotel.{key}={value}" for key, value in options.items()]
-    java = tools.java()
-    subprocess.run([java.with_name("javac"), "-d", tmp_path, harness.ROOT / "e2e" / "java" / "Shop.java"], check=True)
-    command = [java, f"-javaagent:{tools.java_agent()}", *settings, "-cp", tmp_path, "Shop"]
+    agent = tools.java_agent()
+    subprocess.run(["javac", "-d", tmp_path, harness.ROOT / "e2e" / "java" / "Shop.java"], check=True)
+    command = ["java", f"-javaagent:{agent}", *settings, "-cp", tmp_path, "Shop"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0 and done.stdout.strip() == "200", done
     query = '{ name = "GET /item" && kind = server && span.http.response.status_code = 200 }'

@@ -157,21 +157,10 @@ def venv_python(requirements=REQUIREMENTS):
     return folder / "bin" / "python"
 
 
-def debian(program, *packages):
-    """Path of a program, which Debian's packages bring where it is not there."""
-    if shutil.which(program) is None:
-        progress(f"installing Debian's {', '.join(packages)} (once)")
-        apt = ["apt-get", "-qq"]
-        install = [*apt, "install", "-y", "--no-install-recommends", *packages]
-        if subprocess.run(install, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode != 0:
-            subprocess.run([*apt, "update"], check=True)
-            subprocess.run(install, check=True, stdout=subprocess.DEVNULL)
-    return Path(shutil.which(program))
-
-
 def chromium():
     """Path of a browser."""
-    return debian("chromium", "chromium")
+    require_packages({"chromium": "chromium"})
+    return Path(shutil.which("chromium"))
 
 
 def javascript():
@@ -180,25 +169,21 @@ def javascript():
     content = hashlib.sha256(b"".join(file.read_bytes() for file in sources)).hexdigest()[:12]
     folder = CACHE / f"js-{content}"
     if not (folder / "installed").exists():
-        npm = debian("npm", "nodejs", "npm")
+        require_packages({"node": "nodejs", "npm": "npm"})
         progress("installing the JavaScript packages of e2e/js (once)")
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         for file in sources:
             shutil.copy(file, folder)
-        subprocess.run([npm, "ci", "--silent", "--no-audit", "--no-fund"], cwd=folder, check=True)
-        subprocess.run([npm, "run", "--silent", "bundle"], cwd=folder, check=True)
+        subprocess.run(["npm", "ci", "--silent", "--no-audit", "--no-fund"], cwd=folder, check=True)
+        subprocess.run(["npm", "run", "--silent", "bundle"], cwd=folder, check=True)
         (folder / "installed").touch()
     return folder
 
 
-def java():
-    """Path of Java, with its compiler."""
-    return debian("javac", "default-jdk-headless").with_name("java")
-
-
 def java_agent():
-    """Path of OpenTelemetry's agent for Java."""
+    """Path of OpenTelemetry's agent for Java, of which there is also a compiler then."""
+    require_packages({"javac": "default-jdk-headless"})
     jar = CACHE / Path(JAVA_AGENT).name
     if not jar.exists():
         progress(f"fetching {jar.name} (once)")
@@ -222,7 +207,7 @@ def install_all():
     progress(f"python of old clients: {venv_python(OLD_CLIENTS)}")
     progress(f"javascript: {javascript()}")
     progress(f"browser: {chromium()}")
-    progress(f"java: {java()}, {java_agent()}")
+    progress(f"java: {java_agent()}")
 
 
 if __name__ == "__main__":

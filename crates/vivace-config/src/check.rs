@@ -58,10 +58,12 @@ pub(crate) fn values(config: &Config, reader: &mut Reader) {
     policies(&processor.span_metrics.filter_policies, "metrics_generator.processor.span_metrics.filter_policies", reader);
     policies(&processor.service_graphs.filter_policies, "metrics_generator.processor.service_graphs.filter_policies", reader);
     for (index, target) in config.metrics_generator.storage.remote_write.iter().enumerate() {
+        let path = format!("metrics_generator.storage.remote_write[{index}]");
         if !is_http(target.url.expose()) {
-            let path = format!("metrics_generator.storage.remote_write[{index}].url");
-            reader.problem_at(&path, format!("expected a URL with http:// or https://; got {:?}", target.url.masked()));
+            let message = format!("expected a URL with http:// or https://; got {:?}", target.url.masked());
+            reader.problem_at(&format!("{path}.url"), message);
         }
+        crate::remote_write::check(target, &path, reader);
     }
     if config.usage_report.reporting_enabled {
         reader.note_at("usage_report.reporting_enabled", "accepted, without effect: Vivace sends no reports".to_owned());

@@ -29,6 +29,7 @@ mod querier;
 mod query_frontend;
 mod reader;
 mod receivers;
+mod relabel;
 mod remote_write;
 mod render;
 mod ring;
@@ -59,7 +60,7 @@ pub use kafka_receiver::{
 pub use limits::{
     CompactionLimits, CostAttributionLimits, GeneratorForwarderLimits, GeneratorLimits, GlobalLimits, HistogramMode, HostInfoLimits,
     IngestionLimits, Limits, LocalBlocksLimits, ProcessorLimits, RateStrategy, ReadLimits, ServiceGraphLimits, SpanMetricsLimits,
-    StorageLimits,
+    SpanNameSanitization, StorageLimits,
 };
 pub use memberlist::Memberlist;
 pub use metrics_generator::{
@@ -75,7 +76,10 @@ pub use receivers::{
     Cors, Endpoint, GrpcReceiver, HttpReceiver, JaegerBlock, JaegerProtocols, JaegerReceiver, Keepalive, KeepaliveEnforcement,
     KeepaliveServer, OtlpBlock, OtlpHttpReceiver, OtlpProtocols, OtlpReceiver, Receivers, UdpReceiver, ZipkinHttp, ZipkinReceiver,
 };
-pub use remote_write::{Authorization, BasicAuth, QueueConfig, RemoteWrite, RemoteWriteTls};
+pub use relabel::{RelabelAction, RelabelConfig};
+pub use remote_write::{
+    Authorization, BasicAuth, HttpHeader, MetadataConfig, OAuth2, ProtobufMessage, QueueConfig, RemoteWrite, RemoteWriteTls, SigV4,
+};
 pub use render::reference;
 pub use ring::{IngesterRing, Kv, KvStore, Lifecycler, ServiceRing};
 pub use server::{ClusterValidation, ClusterValidationGrpc, ClusterValidationHttp, InternalServer, LogFormat, LogLevel, Server, ServerTls};

@@ -145,19 +145,31 @@ choice! {
     }
 }
 
+choice! {
+    /// What becomes of the names of spans.
+    pub enum SpanNameSanitization {
+        /// They stay.
+        Disabled = "" | "disabled";
+        /// They stay, and those that would change are counted.
+        DryRun = "dry_run";
+        /// What varies in them is replaced.
+        Enabled = "enabled";
+    }
+}
+
 section! {
     /// `metrics_generator`: limits of making metrics.
     pub struct GeneratorLimits {
         /// Generators that serve the tenant; 0 is all.
-        idle ring_size: usize = 0;
+        used ring_size: usize = 0;
         /// What is made, such as `span-metrics`.
         used processors: Vec<String> = vec![];
         /// Series at most.
         used max_active_series: usize = 0;
         /// Sets of labels at most.
         used max_active_entities: usize = 0;
-        /// Values per label at most (3.x).
-        idle max_cardinality_per_label: usize = 0;
+        /// Values per label at most; others become `__cardinality_overflow__` (3.x). 0 is no limit.
+        used max_cardinality_per_label: usize = 0;
         /// Pause between collections; 0 is the registry's.
         used collection_interval: Duration = Duration::ZERO;
         /// Whether nothing is sent.
@@ -176,12 +188,12 @@ section! {
         used remote_write_headers: BTreeMap<String, Secret> = default();
         /// Spans that ended longer ago are left out; 0 is the generator's.
         used ingestion_time_range_slack: Duration = Duration::ZERO;
-        /// Names of spans made to patterns (3.x).
-        idle span_name_sanitization: String = String::new();
+        /// Whether names of spans become patterns, such as `GET /users/<_>` (3.x).
+        used span_name_sanitization: SpanNameSanitization = default();
         /// Attribute by which a span counts more than once (3.x).
         used span_multiplier_key: String = String::new();
         /// Whether trace state may say so too (3.x).
-        idle enable_tracestate_span_multiplier: bool = false;
+        used enable_tracestate_span_multiplier: bool = false;
         /// The way from distributors to generators.
         used forwarder: GeneratorForwarderLimits = default();
         /// What is made, and how; unset is the generator's.
@@ -231,7 +243,7 @@ section! {
         /// Attribute by which a span counts more than once (3.x).
         used span_multiplier_key: Option<String> = None;
         /// Whether trace state may say so too (3.x).
-        idle enable_tracestate_span_multiplier: Option<bool> = None;
+        used enable_tracestate_span_multiplier: Option<bool> = None;
         /// Spans that count (3.x).
         used filter_policies: Option<Vec<FilterPolicy>> = None;
     }
@@ -259,7 +271,7 @@ section! {
         /// Attribute by which a span counts more than once (3.x).
         used span_multiplier_key: Option<String> = None;
         /// Whether trace state may say so too (3.x).
-        idle enable_tracestate_span_multiplier: Option<bool> = None;
+        used enable_tracestate_span_multiplier: Option<bool> = None;
     }
 }
 

@@ -101,7 +101,7 @@ section! {
         /// Attribute by which a span counts more than once.
         used span_multiplier_key: String = String::new();
         /// Whether trace state may say so too (3.x).
-        idle enable_tracestate_span_multiplier: bool = false;
+        used enable_tracestate_span_multiplier: bool = false;
         /// Spans that count (3.x).
         used filter_policies: Vec<FilterPolicy> = vec![];
     }
@@ -129,7 +129,7 @@ section! {
         /// Attribute by which a span counts more than once.
         used span_multiplier_key: String = String::new();
         /// Whether trace state may say so too (3.x).
-        idle enable_tracestate_span_multiplier: bool = false;
+        used enable_tracestate_span_multiplier: bool = false;
         /// Parts that are on, by number.
         idle subprocessors: Ignored = default();
     }

@@ -7,8 +7,9 @@ use serde_yaml::Value as Yaml;
 
 use crate::value::{Effect, Value};
 use crate::{
-    CacheEntry, CollectorTls, Config, DedicatedColumn, DimensionMapping, FilterPolicy, Forwarder, GrpcReceiver, HttpReceiver,
-    KafkaConsumer, KafkaPlain, KafkaSasl, KafkaTls, Memcached, OtlpHttpReceiver, PolicyMatch, Redis, RemoteWrite, UdpReceiver, ZipkinHttp,
+    CacheEntry, CollectorTls, Config, DedicatedColumn, DimensionMapping, FilterPolicy, Forwarder, GrpcReceiver, HttpHeader, HttpReceiver,
+    KafkaConsumer, KafkaPlain, KafkaSasl, KafkaTls, Memcached, OAuth2, OtlpHttpReceiver, PolicyMatch, Redis, RelabelConfig, RemoteWrite,
+    SigV4, UdpReceiver, ZipkinHttp,
 };
 
 impl Config {
@@ -51,7 +52,7 @@ pub fn reference() -> String {
     out.push_str(
         "```\n\n## Blocks that can be added\n\nReceivers and items of the lists above, with the value of each key that is left out.\n",
     );
-    let items: [(&str, &dyn Value); 20] = [
+    let items: [(&str, &dyn Value); 24] = [
         ("distributor.receivers.otlp.protocols.grpc", &GrpcReceiver::on(4317)),
         ("distributor.receivers.otlp.protocols.http", &OtlpHttpReceiver::default()),
         ("distributor.receivers.jaeger.protocols.grpc", &GrpcReceiver::on(14_250)),
@@ -64,6 +65,10 @@ pub fn reference() -> String {
         ("distributor.receivers.kafka.auth.plain_text", &KafkaPlain::default()),
         ("distributor.receivers.kafka.auth.sasl", &KafkaSasl::default()),
         ("metrics_generator.storage.remote_write[]", &RemoteWrite::default()),
+        ("metrics_generator.storage.remote_write[].write_relabel_configs[]", &RelabelConfig::default()),
+        ("metrics_generator.storage.remote_write[].http_headers.*", &HttpHeader::default()),
+        ("metrics_generator.storage.remote_write[].oauth2", &OAuth2::default()),
+        ("metrics_generator.storage.remote_write[].sigv4", &SigV4::default()),
         ("parquet_dedicated_columns[]", &DedicatedColumn::default()),
         ("dimension_mappings[]", &DimensionMapping::default()),
         ("filter_policies[]", &FilterPolicy::default()),

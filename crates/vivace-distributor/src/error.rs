@@ -110,7 +110,7 @@ impl PushError {
             Self::Overloaded(over) => !over.never_fits(),
             Self::Store(StoreError::TooFew { .. } | StoreError::Failed { .. } | StoreError::Stopping) => true,
             Self::Store(StoreError::Plan(PlanError::NoOwner(_))) => true,
-            Self::Store(StoreError::Plan(PlanError::Malformed(_) | PlanError::Broken { .. })) => false,
+            Self::Store(StoreError::Plan(PlanError::Malformed(_) | PlanError::Broken { .. } | PlanError::Unusual)) => false,
             Self::Store(StoreError::Refused { .. } | StoreError::Fault(_)) => false,
             Self::Tenant(_)
             | Self::LargerThanBurst { .. }

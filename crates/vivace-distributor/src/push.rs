@@ -177,7 +177,8 @@ impl Distributor {
         rejections.add_refused(tenant, &refused);
         self.forwarders.enqueue(&limits.forwarders, tenant, &body, &self.requests);
         if wants_metrics {
-            let copy = Copy { tenant: tenant.clone(), body, skip_metrics, max_attribute_bytes, hold };
+            let shard_size = limits.metrics_generator.ring_size;
+            let copy = Copy { tenant: tenant.clone(), body, skip_metrics, max_attribute_bytes, shard_size, hold };
             self.generators.enqueue(copy, &limits.metrics_generator.forwarder);
         }
         receiver.accepted(u64::from(survey.spans + survey.rejected()).saturating_sub(rejections.spans));

@@ -37,6 +37,8 @@ impl Collection {
         let now_unix_millis = i64::try_from(now_unix_nanos / 1_000_000).unwrap_or(i64::MAX);
         let trace_id_label = if trace_id_label.is_empty() { "traceID" } else { trace_id_label }.to_owned();
         registry.collections += 1;
+        registry.forget(now_unix_nanos, stale_before_unix_nanos);
+        registry.compact();
         registry.collected_unix_millis = now_unix_millis;
         let (floor_unix_millis, number) = (registry.floor_unix_millis, registry.collections);
         Self { now_unix_millis, stale_before_unix_nanos, trace_id_label, next: 0, part_series, floor_unix_millis, number }
@@ -90,10 +92,10 @@ impl Collection {
                 Value::Histogram(histogram) => histogram,
             };
             if let Some(classic) = &mut histogram.classic {
-                let mut below = 0.0;
+                let (mut below, newest) = (0.0, classic.take_exemplars());
                 for (i, count) in classic.counts.iter().enumerate() {
                     below += count;
-                    let exemplars = classic.exemplars[i].take().map(|observation| self.exemplar(&observation)).into_iter().collect();
+                    let exemplars = newest.iter().filter(|(of, _)| *of == i).map(|(_, observation)| self.exemplar(observation)).collect();
                     let le = bound(&classic.bounds, i);
                     out.push(TimeSeries {
                         samples: samples(below, zero_at),
@@ -115,10 +117,11 @@ impl Collection {
 
     /// A last sample that says so, unless the series is back.
     fn ended(&self, registry: &Registry, ended: &Ended, out: &mut Vec<TimeSeries>) {
-        let name = name(ended.metric, &registry.host_info_name);
+        let name = name(ended.metric, &ended.host_info_name);
         let mut labels: Vec<(&str, &str)> = labels_of(&ended.key).collect();
         labels.extend(registry.constant_labels.iter().map(|(name, value)| (name.as_str(), value.as_str())));
-        let now = registry.value(&ended.key, ended.metric);
+        let is_renamed = ended.metric == Metric::HostInfo && ended.host_info_name != registry.host_info_name;
+        let now = registry.value(&ended.key, ended.metric).filter(|_| !is_renamed);
         let mut stale = |suffix: &str, le: Option<&str>| {
             let samples = vec![Sample { value: STALE, timestamp: self.now_unix_millis }];
             out.push(TimeSeries { samples, ..with_labels(name, suffix, &labels, le) });
@@ -155,7 +158,8 @@ impl Collection {
     }
 }
 
-fn name(metric: Metric, host_info_name: &str) -> &str {
+/// The name of a metric, without what its series add to it.
+pub(crate) fn name(metric: Metric, host_info_name: &str) -> &str {
     match metric {
         Metric::Calls => "traces_spanmetrics_calls_total",
         Metric::Latency => "traces_spanmetrics_latency",

@@ -48,8 +48,13 @@ impl Filter {
         Self(policies.iter().map(policy).collect())
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    /// The attributes that are compared.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &str> {
+        let matches = self.0.iter().flat_map(|policy| policy.include.iter().chain(&policy.include_any).chain(&policy.exclude));
+        matches.filter_map(|of| of.0.as_ref()).flatten().filter_map(|(subject, _)| match subject {
+            Subject::Resource(key) | Subject::Span(key) => Some(key.as_str()),
+            Subject::Kind | Subject::Name | Subject::Status => None,
+        })
     }
 
     /// Whether a span counts.
@@ -120,7 +125,7 @@ mod tests {
     use vivace_testkit::{TraceBuilder, attribute};
 
     use super::*;
-    use crate::spans::measure;
+    use crate::spans::{Interest, measure};
 
     /// The names of the spans that count, of a trace with a server span `pay` and a failed internal span `store` of a database.
     fn passing(policies: &str) -> Vec<String> {
@@ -129,7 +134,7 @@ mod tests {
         let filter = Filter::new(&config.metrics_generator.processor.span_metrics.filter_policies);
         let trace = TraceBuilder::new(7, "shop", 0).span("pay", &[]).span("store", &[attribute("db.system", "redis")]).failed("full");
         let mut names = Vec::new();
-        let read = measure(&trace.build().encode_to_vec(), true, |resource, span| {
+        let read = measure(&trace.build().encode_to_vec(), &Interest::all(), |resource, span| {
             names.extend(filter.passes(resource, span).then(|| span.name.to_string()));
         });
         assert_eq!(read, Ok(0));

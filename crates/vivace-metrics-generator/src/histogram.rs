@@ -49,8 +49,8 @@ pub(crate) struct Classic {
     pub(crate) bounds: Arc<[f64]>,
     pub(crate) counts: Box<[f64]>,
     pub(crate) sum: f64,
-    /// The newest one of each bucket since the last collection.
-    pub(crate) exemplars: Box<[Option<Observation>]>,
+    /// The newest one of each bucket that was hit since the last collection: of most buckets there is none.
+    exemplars: Vec<(usize, Observation)>,
 }
 
 impl Histogram {
@@ -87,7 +87,10 @@ impl Histogram {
             let bucket = classic.bounds.partition_point(|bound| *bound < seconds);
             classic.counts[bucket] += weight;
             classic.sum += seconds * weight;
-            classic.exemplars[bucket] = Some(observation);
+            match classic.exemplars.iter_mut().find(|(of, _)| *of == bucket) {
+                Some((_, newest)) => *newest = observation,
+                None => classic.exemplars.push((bucket, observation)),
+            }
         } else if self.exemplars.len() < NATIVE_EXEMPLARS_MAX {
             self.exemplars.push(observation);
         } else {
@@ -99,9 +102,14 @@ impl Histogram {
 }
 
 impl Classic {
+    /// Takes out the exemplars, by bucket.
+    pub(crate) fn take_exemplars(&mut self) -> Vec<(usize, Observation)> {
+        std::mem::take(&mut self.exemplars)
+    }
+
     fn new(bounds: &Arc<[f64]>) -> Self {
         let buckets = bounds.len() + 1;
-        Self { bounds: bounds.clone(), counts: vec![0.0; buckets].into(), sum: 0.0, exemplars: vec![None; buckets].into() }
+        Self { bounds: bounds.clone(), counts: vec![0.0; buckets].into(), sum: 0.0, exemplars: Vec::new() }
     }
 }
 

@@ -8,6 +8,9 @@ const BETWEEN: u8 = 0xff;
 /// Names that dimensions and attributes must not take from a processor's own labels.
 pub(crate) const SPAN_LABELS: &[&str] = &["service", "span_name", "span_kind", "status_code", "status_message"];
 
+/// The metric's name, the bound of a bucket, and what marks overflow.
+const GIVEN_LABELS: &[&str] = &["__name__", "le", "metric_overflow"];
+
 /// Collects the labels of one series and gives its key: names and values, sorted by name, each name once, none empty.
 #[derive(Debug)]
 pub(crate) struct LabelSet {
@@ -40,8 +43,11 @@ impl LabelSet {
         self.labels.clear();
     }
 
-    /// Adds a label unless its value is empty. Of equal names the first counts.
+    /// Adds a label unless its name or value is empty. Of equal names the first counts.
     pub(crate) fn push(&mut self, name: &str, value: impl Display) {
+        if name.is_empty() {
+            return;
+        }
         let start = self.text.len();
         self.text.push_str(cut(name, self.name_bytes_max));
         let at = self.text.len();
@@ -54,6 +60,22 @@ impl LabelSet {
         } else {
             self.labels.push(Range { start, value: at, end });
         }
+    }
+
+    /// Replaces the values of which `is_replaced` says so, given name and value. How many.
+    pub(crate) fn replace(&mut self, by: &str, mut is_replaced: impl FnMut(&str, &str) -> bool) -> u64 {
+        let mut replaced = 0;
+        for label in &mut self.labels {
+            let (name, value) = (&self.text[label.start..label.value], &self.text[label.value..label.end]);
+            if is_replaced(name, value) {
+                let (start, value) = (self.text.len(), self.text.len() + name.len());
+                self.text.extend_from_within(label.start..label.value);
+                self.text.push_str(by);
+                *label = Range { start, value, end: self.text.len() };
+                replaced += 1;
+            }
+        }
+        replaced
     }
 
     /// What tells this set from others.
@@ -86,14 +108,16 @@ pub(crate) fn labels_of(key: &[u8]) -> impl Iterator<Item = (&str, &str)> {
     })
 }
 
-/// An attribute's key as a label: other characters than letters, digits and `_` become `_`. Names that begin with a digit, and those
-/// in `taken`, get `__` in front.
+/// An attribute's key as a label: other characters than letters, digits and `_` become `_`. Names that begin with a digit, those in
+/// `taken`, and those that Prometheus itself gives get `__` in front.
 pub(crate) fn label_name(key: &str, taken: &[&str]) -> String {
     let name: String = key.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
-    if taken.contains(&name.as_str()) || name.starts_with(|c: char| c.is_ascii_digit()) { format!("__{name}") } else { name }
+    let is_taken = taken.contains(&name.as_str()) || GIVEN_LABELS.contains(&name.as_str());
+    if is_taken || name.starts_with(|c: char| c.is_ascii_digit()) { format!("__{name}") } else { name }
 }
 
-fn cut(text: &str, bytes_max: usize) -> &str {
+/// The beginning of a text, so many bytes at most.
+pub(crate) fn cut(text: &str, bytes_max: usize) -> &str {
     &text[..text.floor_char_boundary(bytes_max)]
 }
 
@@ -121,7 +145,7 @@ mod tests {
 
     #[test]
     fn empty_values_and_constant_labels_are_left_out() {
-        assert_eq!(of(&[("b", ""), ("cluster", "forged"), ("a", "1")]), pairs(&[("a", "1")]));
+        assert_eq!(of(&[("b", ""), ("cluster", "forged"), ("a", "1"), ("", "nameless")]), pairs(&[("a", "1")]));
     }
 
     #[test]
@@ -135,5 +159,6 @@ mod tests {
         assert_eq!(label_name("k8s.pod/name", SPAN_LABELS), "k8s_pod_name");
         assert_eq!(label_name("service", SPAN_LABELS), "__service");
         assert_eq!(label_name("9lives", SPAN_LABELS), "__9lives");
+        assert_eq!(["__name__", "  name..", "le", ""].map(|key| label_name(key, &[])), ["____name__", "____name__", "__le", ""]);
     }
 }

@@ -3,20 +3,27 @@
 //! Processors look at each span: span metrics, service graphs, host info (`tenant` has them). Series live in memory and begin at zero
 //! with the process; what was collected of them waits in a folder until a receiver takes it. Start with [`start`].
 
+mod cardinality;
 mod collection;
+mod demand;
 mod edges;
 mod filter;
 mod grpc;
 mod histogram;
 mod host_info;
 mod labels;
+#[cfg(feature = "measuring")]
+pub mod measuring;
 mod metrics;
 mod native_histogram;
 mod options;
+mod outlet;
 mod registry;
 mod remote_write;
+mod sampling;
 mod service_graphs;
 mod span_metrics;
+mod span_names;
 mod spans;
 mod tenant;
 mod tenants;
@@ -55,7 +62,7 @@ pub async fn start(config: &Config, membership: &Membership, overrides: Arc<Over
             targets[index].name = format!("{}-{index}", targets[index].name);
         }
     }
-    let tenants = Arc::new(Tenants::new(section, targets, overrides)?);
+    let tenants = Arc::new(Tenants::new(section, targets, overrides));
     tenants.resume().with_context(|| format!("metrics_generator.storage.path {}", section.storage.path))?;
 
     let service = grpc::Generator { tenants: tenants.clone(), tenancy: process.tenancy() };

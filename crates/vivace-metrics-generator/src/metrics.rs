@@ -31,6 +31,14 @@ vivace_core::metrics! {
     counter ENTITIES_REMOVED = "tempo_metrics_generator_registry_entities_removed_total" by "tenant";
     /// Additions to sets of labels that were not made since the tenant has as many as it may; they are in the overflow series.
     counter ENTITIES_LIMITED = "tempo_metrics_generator_registry_entities_limited_total" by "tenant";
+    /// Series that a tenant would have without a limit; an estimate, some 3 % off.
+    gauge SERIES_DEMAND = "tempo_metrics_generator_registry_active_series_demand_estimate" by "tenant";
+    /// Sets of labels that a tenant would have without a limit; an estimate, some 3 % off.
+    gauge ENTITY_DEMAND = "tempo_metrics_generator_registry_entity_demand_estimate" by "tenant";
+    /// Labels whose value was replaced, since there are as many values of that label as may be.
+    counter VALUES_LIMITED = "vivace_metrics_generator_label_values_limited_total" by "tenant";
+    /// Spans whose name has become a pattern; with `span_name_sanitization: dry_run`, would have.
+    counter NAMES_PATTERNED = "vivace_metrics_generator_span_names_sanitized_total" by "tenant";
     /// Times that a tenant's series were gathered to be sent.
     counter COLLECTIONS = "tempo_metrics_generator_registry_collections_total" by "tenant";
     /// Calls between services that were counted.
@@ -39,7 +47,7 @@ vivace_core::metrics! {
     counter GRAPH_EXPIRED = "tempo_metrics_generator_processor_service_graphs_expired_edges" by "tenant";
     /// Spans of calls that were not kept, since as many wait for their other side as may.
     counter GRAPH_DROPPED = "tempo_metrics_generator_processor_service_graphs_dropped_spans" by "tenant";
-    /// Series that were gathered and then dropped, since too much waits for the receiver or the folder cannot be written; the next ones have their sums.
+    /// Series that were gathered and then dropped, since too much waits for the receiver, they are older than `sample_age_limit`, or the folder cannot be written; the next ones have their sums.
     counter SAMPLES_DROPPED = "prometheus_remote_storage_samples_dropped_total" by "tenant";
     /// Series in requests that wait for a receiver.
     gauge SAMPLES_PENDING = "prometheus_remote_storage_samples_pending" by "tenant", "url";

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use vivace_config::{DimensionMapping, FilterPolicy, GeneratorLimits, HistogramMode, IntrinsicDimensions, Processor};
+use vivace_config::{DimensionMapping, FilterPolicy, GeneratorLimits, HistogramMode, IntrinsicDimensions, Processor, SpanNameSanitization};
 
 use crate::histogram::HistogramShape;
 use crate::native_histogram::NativeLimits;
+use crate::spans::Multiplier;
 
 /// The processors of a tenant.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -34,7 +35,9 @@ pub(crate) struct SpanMetricsOptions {
     /// And a label `instance`.
     pub(crate) instance_label: bool,
     pub(crate) filter_policies: Vec<FilterPolicy>,
-    pub(crate) multiplier_key: String,
+    pub(crate) multiplier: Multiplier,
+    /// What becomes of the names of spans.
+    pub(crate) sanitization: SpanNameSanitization,
     pub(crate) shape: HistogramShape,
 }
 
@@ -56,7 +59,7 @@ pub(crate) struct ServiceGraphOptions {
     pub(crate) messaging_latency: bool,
     pub(crate) virtual_node_label: bool,
     pub(crate) filter_policies: Vec<FilterPolicy>,
-    pub(crate) multiplier_key: String,
+    pub(crate) multiplier: Multiplier,
     pub(crate) shape: HistogramShape,
 }
 
@@ -83,7 +86,6 @@ impl ProcessorOptions {
 
 fn span_metrics(general: &Processor, limits: &GeneratorLimits, [count, latency, size]: [bool; 3]) -> SpanMetricsOptions {
     let (own, general) = (&limits.processor.span_metrics, &general.span_metrics);
-    let multiplier = [own.span_multiplier_key.as_deref(), Some(&*limits.span_multiplier_key)];
     SpanMetricsOptions {
         count,
         latency,
@@ -95,14 +97,19 @@ fn span_metrics(general: &Processor, limits: &GeneratorLimits, [count, latency, 
         target_info_excluded: chosen(own.target_info_excluded_dimensions.as_ref(), &general.target_info_excluded_dimensions),
         instance_label: own.enable_instance_label.unwrap_or(general.enable_instance_label),
         filter_policies: chosen(own.filter_policies.as_ref(), &general.filter_policies),
-        multiplier_key: first_set(multiplier, &general.span_multiplier_key),
+        multiplier: Multiplier {
+            key: first_set([own.span_multiplier_key.as_deref(), Some(&*limits.span_multiplier_key)], &general.span_multiplier_key),
+            trace_state: own
+                .enable_tracestate_span_multiplier
+                .unwrap_or(limits.enable_tracestate_span_multiplier || general.enable_tracestate_span_multiplier),
+        },
+        sanitization: limits.span_name_sanitization,
         shape: shape(&chosen(own.histogram_buckets.as_ref(), &general.histogram_buckets), limits),
     }
 }
 
 fn service_graphs(general: &Processor, limits: &GeneratorLimits) -> ServiceGraphOptions {
     let (own, general) = (&limits.processor.service_graphs, &general.service_graphs);
-    let multiplier = [own.span_multiplier_key.as_deref(), Some(&*limits.span_multiplier_key)];
     let messaging = own.enable_messaging_system_latency_histogram;
     ServiceGraphOptions {
         wait_nanos: u64::try_from(general.wait.as_nanos()).unwrap_or(u64::MAX),
@@ -114,7 +121,12 @@ fn service_graphs(general: &Processor, limits: &GeneratorLimits) -> ServiceGraph
         messaging_latency: messaging.unwrap_or(general.enable_messaging_system_latency_histogram),
         virtual_node_label: own.enable_virtual_node_label.unwrap_or(general.enable_virtual_node_label),
         filter_policies: chosen(own.filter_policies.as_ref(), &general.filter_policies),
-        multiplier_key: first_set(multiplier, &general.span_multiplier_key),
+        multiplier: Multiplier {
+            key: first_set([own.span_multiplier_key.as_deref(), Some(&*limits.span_multiplier_key)], &general.span_multiplier_key),
+            trace_state: own
+                .enable_tracestate_span_multiplier
+                .unwrap_or(limits.enable_tracestate_span_multiplier || general.enable_tracestate_span_multiplier),
+        },
         shape: shape(&chosen(own.histogram_buckets.as_ref(), &general.histogram_buckets), limits),
     }
 }

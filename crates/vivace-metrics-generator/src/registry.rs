@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
+use crate::cardinality::Cardinality;
+use crate::demand::Demand;
 use crate::histogram::{Histogram, HistogramShape, Observation};
 use crate::labels::LabelSet;
 
@@ -60,6 +62,8 @@ pub(crate) enum Value {
 pub(crate) struct Ended {
     pub(crate) key: Box<[u8]>,
     pub(crate) metric: Metric,
+    /// Of [`Metric::HostInfo`], the name it had then.
+    pub(crate) host_info_name: String,
     pub(crate) form: Form,
 }
 
@@ -76,6 +80,8 @@ pub(crate) enum Form {
 pub(crate) struct RegistryLimits {
     pub(crate) series_max: usize,
     pub(crate) entities_max: usize,
+    /// Values of one label.
+    pub(crate) values_max: usize,
 }
 
 /// What happened since it was asked last.
@@ -88,6 +94,8 @@ pub(crate) struct Changes {
     pub(crate) entities_added: u64,
     pub(crate) entities_removed: u64,
     pub(crate) entities_limited: u64,
+    /// Labels whose value was replaced.
+    pub(crate) values_limited: u64,
 }
 
 /// The series of one tenant.
@@ -99,6 +107,12 @@ pub(crate) struct Registry {
     hasher: DefaultHashBuilder,
     overflow_key: Box<[u8]>,
     limits: RegistryLimits,
+    cardinality: Cardinality,
+    /// Sets of labels that were refused, and single series of others.
+    refused: Demand,
+    refused_series: Demand,
+    /// Of the single series that were refused, how often one was, and what all of them would have counted.
+    refused_costs: (f64, f64),
     active_series: usize,
     active_entities: usize,
     changes: Changes,
@@ -128,6 +142,10 @@ impl Registry {
             hasher: DefaultHashBuilder::default(),
             overflow_key: overflow.key().into(),
             limits,
+            cardinality: Cardinality::default(),
+            refused: Demand::default(),
+            refused_series: Demand::default(),
+            refused_costs: (0.0, 0.0),
             active_series: 0,
             active_entities: 0,
             changes: Changes::default(),
@@ -143,6 +161,15 @@ impl Registry {
     /// Changes the limits; series that exist stay.
     pub(crate) fn set_limits(&mut self, limits: RegistryLimits) {
         self.limits = limits;
+        self.cardinality.set_max(limits.values_max);
+    }
+
+    /// Forgets what was not seen for a while, of all but series.
+    pub(crate) fn forget(&mut self, now_unix_nanos: u64, stale_before_unix_nanos: u64) {
+        self.cardinality.expire(stale_before_unix_nanos);
+        let window_nanos = now_unix_nanos.saturating_sub(stale_before_unix_nanos);
+        self.refused.turn(now_unix_nanos, window_nanos);
+        self.refused_series.turn(now_unix_nanos, window_nanos);
     }
 
     /// Series that exist, as the limit counts them.
@@ -155,6 +182,34 @@ impl Registry {
         self.active_entities
     }
 
+    /// Sets of labels that there would be without a limit, about.
+    pub(crate) fn entity_demand(&self) -> f64 {
+        self.active_entities as f64 + self.refused.estimate()
+    }
+
+    /// Series that there would be without a limit, about: a set of labels that was refused counts as much as others do.
+    pub(crate) fn series_demand(&self) -> f64 {
+        let mean = |(count, sum): (f64, f64)| if count > 0.0 { (sum / count).max(1.0) } else { 1.0 };
+        let single = self.refused_series.estimate() * mean(self.refused_costs);
+        let admitted = self.active_series as f64 + single;
+        admitted + self.refused.estimate() * mean((self.active_entities as f64, admitted))
+    }
+
+    /// Gives back the room of what has ended, if it is most of it. Ids of before are not valid any more.
+    pub(crate) fn compact(&mut self) {
+        if self.free.len() < 1024 || self.free.len() < self.entities.len() / 4 * 3 {
+            return;
+        }
+        self.entities.retain(Option::is_some);
+        self.entities.shrink_to_fit();
+        (self.free, self.by_key) = (Vec::new(), HashTable::with_capacity(self.entities.len()));
+        let entities = &self.entities;
+        let hash = |id: &u32| entities[*id as usize].as_ref().map_or(0, |entity| entity.hash);
+        for id in 0..entities.len() as u32 {
+            self.by_key.insert_unique(hash(&id), id, hash);
+        }
+    }
+
     /// What happened since the last call.
     pub(crate) fn take_changes(&mut self) -> Changes {
         std::mem::take(&mut self.changes)
@@ -162,6 +217,7 @@ impl Registry {
 
     /// The series with these labels, or those that stand for all that are over the limit. `cost` is that of the series added next.
     pub(crate) fn entity(&mut self, labels: &mut LabelSet, cost: usize, now_unix_nanos: u64) -> EntityId {
+        self.changes.values_limited += self.cardinality.limit(labels, now_unix_nanos);
         let key = labels.key();
         let hash = self.hasher.hash_one(key);
         if let Some(id) = self.find(hash, key) {
@@ -172,10 +228,12 @@ impl Registry {
         }
         if !self.has_room(cost) {
             self.changes.series_limited += 1;
+            self.refused.insert(hash);
             return self.overflow(now_unix_nanos);
         }
         if self.limits.entities_max > 0 && self.active_entities >= self.limits.entities_max {
             self.changes.entities_limited += 1;
+            self.refused.insert(hash);
             return self.overflow(now_unix_nanos);
         }
         self.active_entities += 1;
@@ -291,6 +349,9 @@ impl Registry {
             } else {
                 let updated = of.updated_unix_nanos;
                 self.changes.series_limited += 1;
+                // Each series of the same labels is another one.
+                self.refused_series.insert(self.hasher.hash_one((of.hash, metric as u8)));
+                self.refused_costs = (self.refused_costs.0 + 1.0, self.refused_costs.1 + cost as f64);
                 id = self.overflow(updated);
             }
         }
@@ -315,7 +376,7 @@ impl Registry {
         let (bounds, native) = histogram.reshape(shape, now_unix_nanos);
         let forms = bounds.map(Form::Classic).into_iter().chain(native.then_some(Form::Native));
         if series.sent {
-            self.ended.extend(forms.map(|form| Ended { key: of.key.clone(), metric, form }));
+            self.ended.extend(forms.map(|form| Ended { key: of.key.clone(), metric, host_info_name: String::new(), form }));
         }
         if !of.is_overflow {
             self.active_series = self.active_series + shape.cost() - before;
@@ -342,7 +403,14 @@ impl Registry {
             }
             if series.sent {
                 self.floor_unix_millis = self.floor_unix_millis.max(self.collected_unix_millis);
-                self.ended.extend(forms.into_iter().map(|form| Ended { key: key.into(), metric: series.metric, form }));
+                let Series { metric, .. } = series;
+                let host_info_name = if metric == Metric::HostInfo { self.host_info_name.clone() } else { String::new() };
+                self.ended.extend(forms.into_iter().map(|form| Ended {
+                    key: key.into(),
+                    metric,
+                    host_info_name: host_info_name.clone(),
+                    form,
+                }));
             }
         }
     }

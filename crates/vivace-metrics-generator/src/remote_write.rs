@@ -3,8 +3,14 @@
 //! Requests wait in a folder until the receiver takes them ([`Backlog`]), so they outlive the process; a [`Sender`] empties it.
 //! Source: Prometheus remote write specification.
 
+mod auth;
 mod backlog;
+mod client;
+mod metadata;
+mod oauth2;
+mod relabel;
 mod sender;
+mod sigv4;
 
 use std::time::Duration;
 
@@ -12,30 +18,44 @@ use anyhow::Context as _;
 use prost::Message;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use vivace_config::RemoteWrite;
-use vivace_proto::prometheus::{TimeSeries, WriteRequest};
+use vivace_proto::prometheus::{MetricMetadata, TimeSeries, WriteRequest};
 
 pub(crate) use backlog::{Backlog, Room};
+pub(crate) use metadata::metadata;
+pub(crate) use relabel::Rules;
 pub(crate) use sender::Sender;
 
+use auth::Auth;
+use client::{Client, ClientOptions};
+
 /// One receiver.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Target {
-    /// Where to post.
+    /// Where to post, without its password: for logs and metrics.
     pub(crate) url: String,
     /// What tells it from others, in logs and folders.
     pub(crate) name: String,
+    client: Client,
+    auth: Auth,
     /// Headers of every request; values may be secrets.
-    pub(crate) headers: HeaderMap,
-    /// User and password.
-    pub(crate) basic_auth: Option<(String, String)>,
+    headers: HeaderMap,
+    /// Change what is sent.
+    pub(crate) rules: Rules,
+    /// Pause between what says what metrics are; none is never.
+    pub(crate) metadata_interval: Option<Duration>,
     /// Bound on one attempt.
-    pub(crate) timeout: Duration,
+    timeout: Duration,
     /// First and longest pause after a failure.
-    pub(crate) backoff: (Duration, Duration),
+    backoff: (Duration, Duration),
     /// Whether a 429 is tried again.
-    pub(crate) retries_429: bool,
+    retries_429: bool,
     /// Series per request, at most.
     pub(crate) request_series_max: usize,
+    /// Requests on their way at once, at least and at most, and the series waiting for which there is one more.
+    shards: (usize, usize),
+    shard_series: u64,
+    /// Series that have waited longer are dropped; none is never.
+    age_max: Option<Duration>,
 }
 
 impl Target {
@@ -44,41 +64,53 @@ impl Target {
     /// # Errors
     /// What is wrong with it: a file that cannot be read, a header that cannot be sent.
     pub(crate) fn new(entry: &RemoteWrite) -> anyhow::Result<Self> {
-        let url = entry.url.expose().to_owned();
-        anyhow::ensure!(!url.is_empty(), "metrics_generator.storage.remote_write: an entry without url");
-        let mut headers = HeaderMap::new();
-        for (name, value) in &entry.headers {
-            set_header(&mut headers, name, value.expose()).with_context(|| format!("remote_write: header {name}"))?;
-        }
-        let bearer = given(entry.bearer_token.expose(), &entry.bearer_token_file, "bearer_token_file")?;
-        if !bearer.is_empty() {
-            set_header(&mut headers, "authorization", &format!("Bearer {bearer}")).context("remote_write: bearer_token")?;
-        }
-        if let Some(authorization) = &entry.authorization {
-            let file = &authorization.credentials_file;
-            let credentials = given(authorization.credentials.expose(), file, "authorization.credentials_file")?;
-            let value = format!("{} {credentials}", authorization.kind);
-            set_header(&mut headers, "authorization", value.trim()).context("remote_write: authorization")?;
-        }
-        let basic_auth = match &entry.basic_auth {
-            Some(auth) => Some((
-                given(&auth.username, &auth.username_file, "basic_auth.username_file")?,
-                given(auth.password.expose(), &auth.password_file, "basic_auth.password_file")?,
-            )),
-            None => None,
-        };
+        let at = || format!("metrics_generator.storage.remote_write {}", entry.url.masked());
+        anyhow::ensure!(!entry.url.is_empty(), "metrics_generator.storage.remote_write: an entry without url");
+        let client = ClientOptions::of_receiver(entry).and_then(Client::new).with_context(at)?;
         let queue = &entry.queue_config;
+        let hash = || format!("{:08x}", crc32fast::hash(entry.url.expose().as_bytes()));
         Ok(Self {
-            name: if entry.name.is_empty() { format!("{:08x}", crc32fast::hash(url.as_bytes())) } else { entry.name.clone() },
-            url,
-            headers,
-            basic_auth,
+            name: if entry.name.is_empty() { hash() } else { entry.name.clone() },
+            url: entry.url.masked(),
+            client,
+            auth: Auth::new(entry).with_context(at)?,
+            headers: headers(entry).with_context(at)?,
+            rules: Rules::new(&entry.write_relabel_configs).with_context(at)?,
+            metadata_interval: entry.metadata_config.send.then_some(entry.metadata_config.send_interval),
             timeout: entry.remote_timeout,
             backoff: (queue.min_backoff.max(Duration::from_millis(1)), queue.max_backoff.max(queue.min_backoff)),
             retries_429: queue.retry_on_http_429,
             request_series_max: queue.max_samples_per_send.max(1),
+            shards: (queue.min_shards.max(1), queue.max_shards.max(queue.min_shards).max(1)),
+            shard_series: queue.capacity.max(1) as u64,
+            age_max: Some(queue.sample_age_limit).filter(|limit| !limit.is_zero()),
         })
     }
+
+    /// Requests that may be on their way at once while so many series wait.
+    fn parallel(&self, waiting_series: u64) -> usize {
+        let wanted = usize::try_from(waiting_series.div_ceil(self.shard_series)).unwrap_or(usize::MAX);
+        wanted.clamp(self.shards.0, self.shards.1)
+    }
+}
+
+fn headers(entry: &RemoteWrite) -> anyhow::Result<HeaderMap> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in &entry.headers {
+        set_header(&mut headers, name, value.expose()).with_context(|| format!("header {name}"))?;
+    }
+    for (name, of) in &entry.http_headers {
+        let mut values: Vec<String> = of.values.iter().cloned().chain(of.secrets.iter().map(|secret| secret.expose().to_owned())).collect();
+        for file in &of.files {
+            let content = std::fs::read_to_string(file).with_context(|| format!("cannot read http_headers.{name}.files {file}"))?;
+            values.push(content.trim().to_owned());
+        }
+        for value in values {
+            let name = HeaderName::try_from(name).with_context(|| format!("http_headers: {name} cannot be the name of a header"))?;
+            headers.append(name, HeaderValue::try_from(value).context("http_headers: a value cannot be sent")?);
+        }
+    }
+    Ok(headers)
 }
 
 /// Sets a header; a value before goes.
@@ -92,18 +124,9 @@ pub(crate) fn set_header(headers: &mut HeaderMap, name: &str, value: &str) -> an
 }
 
 /// The body of a request.
-pub(crate) fn encode(timeseries: Vec<TimeSeries>) -> Vec<u8> {
-    let message = WriteRequest { timeseries }.encode_to_vec();
+pub(crate) fn encode(timeseries: Vec<TimeSeries>, metadata: Vec<MetricMetadata>) -> Vec<u8> {
+    let message = WriteRequest { timeseries, metadata }.encode_to_vec();
     snap::raw::Encoder::new().compress_vec(&message).expect("a write request is far below snappy's limit of 4 GiB")
-}
-
-/// A value of the configuration, or else the content of the file that one names.
-fn given(value: &str, file: &str, key: &str) -> anyhow::Result<String> {
-    if !value.is_empty() || file.is_empty() {
-        return Ok(value.to_owned());
-    }
-    let content = std::fs::read_to_string(file).with_context(|| format!("cannot read {key} {file}"))?;
-    Ok(content.trim().to_owned())
 }
 
 #[cfg(test)]
@@ -134,9 +157,18 @@ mod tests {
              {{url: 'http://a', authorization: {{type: Token, credentials: x}}}}"
         ))
         .expect("they can be used");
-        assert_eq!(targets[0].basic_auth, Some(("me".to_owned(), "pass".to_owned())));
-        let sent: Vec<_> = targets[1..].iter().map(|target| target.headers["authorization"].to_str().expect("text")).collect();
-        assert_eq!(sent, ["Bearer abc", "Bearer abc", "Token x"]);
+        let sent = |target: &Target| {
+            let mut headers = HeaderMap::new();
+            let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+            runtime.block_on(target.auth.authorize(&target.client, b"", &mut headers))?;
+            anyhow::Ok(headers["authorization"].to_str().expect("text").to_owned())
+        };
+        let all: Vec<_> = targets.iter().map(|target| sent(target).expect("readable")).collect();
+        assert_eq!(all, ["Basic bWU6cGFzcw==", "Bearer abc", "Bearer abc", "Token x"]);
+        std::fs::write(&token, "renewed").expect("written");
+        assert_eq!(sent(&targets[1]).expect("readable"), "Bearer renewed");
+        std::fs::remove_file(&token).expect("it was there");
+        assert!(sent(&targets[1]).expect_err("gone").to_string().contains("bearer_token_file"));
     }
 
     #[test]
@@ -144,6 +176,24 @@ mod tests {
         let error = targets("{url: 'http://a', headers: {X-Key: \"sec\\nret\"}}").expect_err("a line break");
         let said = format!("{error:#}");
         assert!(said.contains("X-Key") && !said.contains("sec"), "{said}");
-        assert!(targets("{url: 'http://a', bearer_token_file: /does/not/exist}").is_err());
+        for entry in [
+            "bearer_token_file: /does/not/exist",
+            "tls_config: {ca_file: /does/not/exist}",
+            "tls_config: {ca: nonsense}",
+            "tls_config: {cert: a, key: b}",
+            "proxy_url: 'not a url', tls_config: {}",
+            "oauth2: {client_id: a, token_url: 'http://a', client_secret_file: /does/not/exist}",
+            "http_headers: {X-Key: {files: [/does/not/exist]}}",
+        ] {
+            let said = targets(&format!("{{url: 'http://me:secret@a', {entry}}}")).map(|_| ()).expect_err(entry);
+            assert!(!format!("{said:#}").contains("secret@"), "{said:#}");
+        }
+    }
+
+    #[test]
+    fn more_is_sent_at_once_the_more_waits() {
+        let target = &targets("{url: 'http://a', queue_config: {capacity: 100, min_shards: 2, max_shards: 5}}").expect("it is right")[0];
+        let parallel = [0, 100, 250, 301, 10_000].map(|series| target.parallel(series));
+        assert_eq!(parallel, [2, 2, 3, 4, 5]);
     }
 }

@@ -7,12 +7,15 @@ use std::sync::Arc;
 use crate::edges::{Connection, Edge, EdgeKey, Edges, Side};
 use crate::filter::Filter;
 use crate::histogram::{HistogramShape, Observation};
-use crate::labels::{LabelSet, label_name};
+use crate::labels::{LabelSet, cut, label_name};
 use crate::options::ServiceGraphOptions;
 use crate::registry::{Metric, Registry};
-use crate::spans::{MeasuredResource, MeasuredSpan};
+use crate::spans::{MeasuredResource, MeasuredSpan, Scalar};
 
 const OWN_LABELS: &[&str] = &["client", "server", "connection_type", "virtual_node"];
+
+/// What names a database beside the attributes that say that it is one.
+const DATABASE_KEYS: [&str; 4] = ["peer.service", "server.address", "network.peer.address", "network.peer.port"];
 
 /// OTLP's numbers of the kinds that have another side.
 const KIND_SERVER: u64 = 2;
@@ -37,17 +40,21 @@ pub(crate) struct ServiceGraphs {
     /// One of each dimension, or with prefixes two: the client's and the server's.
     dimension_labels: Vec<String>,
     edges: Edges,
+    /// Longer names and values are cut before they wait, not only when they become labels.
+    value_bytes_max: usize,
     account: Account,
 }
 
 impl ServiceGraphs {
-    pub(crate) fn new(options: ServiceGraphOptions) -> Self {
+    /// Cuts values of labels to `value_bytes_max`.
+    pub(crate) fn new(options: ServiceGraphOptions, value_bytes_max: usize) -> Self {
         Self {
             filter: Filter::new(&options.filter_policies),
             shape: Arc::new(options.shape.clone()),
             dimension_labels: dimension_labels(&options),
             options,
             edges: Edges::default(),
+            value_bytes_max,
             account: Account::default(),
         }
     }
@@ -70,6 +77,14 @@ impl ServiceGraphs {
 
     pub(crate) fn options(&self) -> &ServiceGraphOptions {
         &self.options
+    }
+
+    /// The attributes of spans and resources that are asked for.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &str> {
+        let options = &self.options;
+        let lists = options.dimensions.iter().chain(&options.peer_attributes).chain(&options.database_attributes);
+        let multiplier = Some(&options.multiplier.key).filter(|key| !key.is_empty());
+        lists.chain(multiplier).map(String::as_str).chain(self.filter.keys()).chain(DATABASE_KEYS)
     }
 
     /// What happened since the last call.
@@ -131,24 +146,25 @@ impl ServiceGraphs {
 
     /// What one side knows of a call.
     fn fill(&self, edge: &mut Edge, side: Side, service: &str, resource: &MeasuredResource<'_>, span: &MeasuredSpan<'_>) {
+        let kept = |text: &str| cut(text, self.value_bytes_max).to_owned();
         edge.connection = match span.kind {
             KIND_PRODUCER | KIND_CONSUMER => Connection::Messaging,
             _ => Connection::Call,
         };
         edge.is_failed |= span.is_failed();
-        edge.weight = span.weight(&self.options.multiplier_key, resource);
+        edge.weight = span.weight(&self.options.multiplier, resource);
         if let Some(peer) = self.options.peer_attributes.iter().find_map(|key| span.attributes.text(key)) {
-            peer.clone_into(&mut edge.peer);
+            edge.peer = kept(peer);
         }
         let offset = match side {
             Side::Client => {
-                service.clone_into(&mut edge.client);
+                edge.client = kept(service);
                 edge.client_seconds = span.duration_seconds();
                 edge.client_end_unix_nanos = span.end_unix_nanos;
                 0
             }
             Side::Server => {
-                service.clone_into(&mut edge.server);
+                edge.server = kept(service);
                 edge.server_seconds = span.duration_seconds();
                 edge.server_start_unix_nanos = span.start_unix_nanos;
                 usize::from(self.options.prefixed)
@@ -157,7 +173,11 @@ impl ServiceGraphs {
         let sides = 1 + usize::from(self.options.prefixed);
         for (number, key) in self.options.dimensions.iter().enumerate() {
             if let Some(value) = span.dimension(key, resource) {
-                edge.set_dimension(number * sides + offset, value.to_string());
+                let value = match value {
+                    Scalar::Text(text) => kept(text),
+                    other => other.to_string(),
+                };
+                edge.set_dimension(number * sides + offset, value);
             }
         }
         // A database has no spans of its own: nobody has to be waited for.
@@ -165,7 +185,7 @@ impl ServiceGraphs {
             && let Some(database) = self.options.database_attributes.iter().find_map(|key| span.attributes.text(key))
         {
             edge.connection = Connection::Database;
-            edge.server = database_name(span, database);
+            edge.server = kept(&database_name(span, database));
             edge.server_seconds = edge.client_seconds;
         }
     }

@@ -5,11 +5,14 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use vivace_config::SpanNameSanitization;
+
 use crate::filter::Filter;
 use crate::histogram::{HistogramShape, Observation};
 use crate::labels::{LabelSet, SPAN_LABELS, label_name};
 use crate::options::SpanMetricsOptions;
 use crate::registry::{Metric, Registry};
+use crate::span_names::SpanNames;
 use crate::spans::{MeasuredResource, MeasuredSpan};
 
 /// The labels of spans' series when targets are described too.
@@ -28,6 +31,9 @@ pub(crate) struct SpanMetrics {
     job: String,
     /// A value that is put together.
     joined: String,
+    names: SpanNames,
+    /// Spans whose name has become a pattern, or would have.
+    pub(crate) patterned: u64,
 }
 
 impl SpanMetrics {
@@ -41,6 +47,8 @@ impl SpanMetrics {
             options,
             job: String::new(),
             joined: String::new(),
+            names: SpanNames::default(),
+            patterned: 0,
         }
     }
 
@@ -48,11 +56,12 @@ impl SpanMetrics {
     pub(crate) fn change(&mut self, options: SpanMetricsOptions) -> bool {
         let labels = |of: &SpanMetricsOptions| {
             let SpanMetricsOptions { intrinsic, dimensions, mappings, target_info, instance_label, .. } = of.clone();
-            (intrinsic, dimensions, mappings, target_info, instance_label)
+            (intrinsic, dimensions, mappings, target_info, instance_label, of.sanitization == SpanNameSanitization::Enabled)
         };
         let is_other = labels(&options) != labels(&self.options) || options.target_info_excluded != self.options.target_info_excluded;
         let shape = (*self.shape == options.shape).then(|| self.shape.clone());
-        *self = Self::new(options);
+        let names = if options.sanitization == self.options.sanitization { std::mem::take(&mut self.names) } else { SpanNames::default() };
+        *self = Self { names, patterned: self.patterned, ..Self::new(options) };
         self.shape = shape.unwrap_or_else(|| self.shape.clone());
         is_other
     }
@@ -61,10 +70,12 @@ impl SpanMetrics {
         &self.options
     }
 
-    /// Whether attributes of spans are asked for.
-    pub(crate) fn needs_attributes(&self) -> bool {
+    /// The attributes of spans and resources that are asked for.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &str> {
         let options = &self.options;
-        !(options.dimensions.is_empty() && options.mappings.is_empty() && self.filter.is_empty() && options.multiplier_key.is_empty())
+        let mapped = options.mappings.iter().flat_map(|mapping| &mapping.source_labels);
+        let multiplier = Some(&options.multiplier.key).filter(|key| !key.is_empty());
+        options.dimensions.iter().chain(mapped).chain(multiplier).map(String::as_str).chain(self.filter.keys())
     }
 
     /// Looks at a resource before its spans.
@@ -113,7 +124,7 @@ impl SpanMetrics {
             return false;
         }
         self.label(labels, resource, span);
-        let weight = span.weight(&self.options.multiplier_key, resource);
+        let weight = span.weight(&self.options.multiplier, resource);
         let first_cost = if self.options.count || self.options.size { 1 } else { self.shape.cost() };
         let entity = registry.entity(labels, first_cost, now_unix_nanos);
         if self.options.count {
@@ -138,7 +149,14 @@ impl SpanMetrics {
             labels.push("service", service);
         }
         if intrinsic.span_name {
-            labels.push("span_name", &span.name);
+            match self.options.sanitization {
+                SpanNameSanitization::Disabled => labels.push("span_name", &span.name),
+                how => {
+                    let pattern = self.names.pattern(resource.attributes.text("service.name").unwrap_or_default(), &span.name);
+                    self.patterned += u64::from(*pattern != *span.name);
+                    labels.push("span_name", if how == SpanNameSanitization::Enabled { pattern } else { &span.name });
+                }
+            }
         }
         if intrinsic.span_kind {
             labels.push("span_kind", span.kind_name());

@@ -7,11 +7,14 @@ use vivace_core::otlp::walk_spans;
 use vivace_core::wire::{Reader, Value, WireError};
 use vivace_core::{SpanId, TraceId};
 
+use crate::sampling::adjusted_count;
+
 /// A span, as far as metrics look at it.
 #[derive(Debug, Clone)]
 pub(crate) struct MeasuredSpan<'a> {
     pub(crate) trace: TraceId,
     pub(crate) id: SpanId,
+    pub(crate) trace_state: &'a [u8],
     /// None for a root.
     pub(crate) parent: Option<SpanId>,
     pub(crate) name: Cow<'a, str>,
@@ -36,7 +39,33 @@ pub(crate) struct MeasuredResource<'a> {
     pub(crate) attributes: Attributes<'a>,
 }
 
-/// The scalar attributes of one message.
+/// What says how many spans one stands for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Multiplier {
+    /// An attribute with the share that was kept; empty is none.
+    pub(crate) key: String,
+    /// The trace state, where there is no such attribute.
+    pub(crate) trace_state: bool,
+}
+
+/// Attributes that are looked at: to read all of them would be most of the work.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Wanted {
+    keys: Vec<String>,
+    /// A bit for each length of a key, the last one for all that are longer.
+    lengths: u64,
+    all: bool,
+}
+
+/// What is looked at in resources, in spans that are a side of a call, and in all other spans.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Interest {
+    pub(crate) resources: Wanted,
+    pub(crate) calls: Wanted,
+    pub(crate) others: Wanted,
+}
+
+/// The scalar attributes of one message that are wanted.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Attributes<'a>(Vec<(Cow<'a, str>, Scalar<'a>)>);
 
@@ -51,6 +80,9 @@ pub(crate) enum Scalar<'a> {
 
 /// Attributes of one span or resource that are looked at; SDKs write 128 at most.
 const ATTRIBUTES_MAX: usize = 4096;
+
+/// OTLP's numbers of the kinds of a call's sides: server, client, producer, consumer.
+const CALLS: std::ops::RangeInclusive<u64> = 2..=5;
 
 /// OTLP's number of a failed span's status.
 const STATUS_ERROR: u64 = 2;
@@ -83,15 +115,18 @@ impl MeasuredSpan<'_> {
         named(&["STATUS_CODE_UNSET", "STATUS_CODE_OK", "STATUS_CODE_ERROR"], self.status_code)
     }
 
-    /// How many spans this one stands for: an attribute says which share was kept. Source: docs/facts/components.md, "Span metrics".
-    pub(crate) fn weight(&self, key: &str, resource: &MeasuredResource<'_>) -> f64 {
-        if key.is_empty() {
-            return 1.0;
+    /// How many spans this one stands for. Source: docs/facts/components.md, "Span metrics".
+    pub(crate) fn weight(&self, by: &Multiplier, resource: &MeasuredResource<'_>) -> f64 {
+        let share = || self.attributes.get(&by.key).or_else(|| resource.attributes.get(&by.key));
+        if !by.key.is_empty()
+            && let Some(Scalar::Double(share)) = share()
+            && *share > 0.0
+            && (1.0 / share).is_finite()
+        {
+            return 1.0 / share;
         }
-        match self.attributes.get(key).or_else(|| resource.attributes.get(key)) {
-            Some(Scalar::Double(share)) if *share > 0.0 && (1.0 / share).is_finite() => 1.0 / share,
-            _ => 1.0,
-        }
+        let state = if by.trace_state { std::str::from_utf8(self.trace_state).unwrap_or_default() } else { "" };
+        adjusted_count(state).unwrap_or(1.0)
     }
 
     /// An attribute of the resource, or else of the span.
@@ -102,6 +137,39 @@ impl MeasuredSpan<'_> {
 
 fn named(names: &[&'static str], number: u64) -> &'static str {
     usize::try_from(number).ok().and_then(|number| names.get(number)).unwrap_or(&names[0])
+}
+
+#[cfg(test)]
+impl Interest {
+    pub(crate) fn all() -> Self {
+        Self { resources: Wanted::all(), calls: Wanted::all(), others: Wanted::all() }
+    }
+}
+
+impl Wanted {
+    pub(crate) fn new<'k>(keys: impl IntoIterator<Item = &'k str>) -> Self {
+        let mut keys: Vec<String> = keys.into_iter().map(str::to_owned).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        let lengths = keys.iter().fold(0, |lengths, key| lengths | Self::length(key.len()));
+        Self { keys, lengths, all: false }
+    }
+
+    pub(crate) fn all() -> Self {
+        Self { all: true, ..Self::default() }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.keys.is_empty() && !self.all
+    }
+
+    fn has(&self, key: &[u8]) -> bool {
+        self.all || self.lengths & Self::length(key.len()) != 0 && self.keys.iter().any(|wanted| wanted.as_bytes() == key)
+    }
+
+    fn length(bytes: usize) -> u64 {
+        1 << bytes.min(63)
+    }
 }
 
 impl<'a> Attributes<'a> {
@@ -122,18 +190,23 @@ impl<'a> Attributes<'a> {
         self.0.iter().map(|(key, value)| (key.as_ref(), value))
     }
 
-    fn push(&mut self, attribute: &'a [u8]) -> Result<(), WireError> {
-        let (mut key, mut content) = (Cow::Borrowed(""), None);
+    fn push(&mut self, attribute: &'a [u8], wanted: &Wanted) -> Result<(), WireError> {
+        let (mut key, mut content): (&[u8], Option<&[u8]>) = (&[], None);
         let mut parts = Reader::new(attribute);
         while let Some((field, value)) = parts.next_field()? {
             match (field, value) {
-                (1, Value::Bytes(bytes)) => key = String::from_utf8_lossy(bytes),
-                (2, Value::Bytes(any)) => content = scalar(any)?,
+                // Nearly always the first field: most attributes end here.
+                (1, Value::Bytes(bytes)) if content.is_none() && !wanted.has(bytes) => return Ok(()),
+                (1, Value::Bytes(bytes)) => key = bytes,
+                (2, Value::Bytes(any)) => content = Some(any),
                 _ => {}
             }
         }
-        if self.0.len() < ATTRIBUTES_MAX {
-            self.0.extend(content.map(|content| (key, content)));
+        if self.0.len() < ATTRIBUTES_MAX
+            && wanted.has(key)
+            && let Some(scalar) = content.map(scalar).transpose()?.flatten()
+        {
+            self.0.push((String::from_utf8_lossy(key), scalar));
         }
         Ok(())
     }
@@ -150,14 +223,13 @@ impl fmt::Display for Scalar<'_> {
     }
 }
 
-/// Calls `visit` with each span and its resource. Attributes that are no scalar are left out, those of spans altogether unless
-/// `with_attributes`. Returns how many spans could not be read, of themselves or since their resource could not.
+/// Calls `visit` with each span and its resource. Attributes that are no scalar, and those that are not wanted, are left out. Returns how many spans could not be read, of themselves or since their resource could not.
 ///
 /// # Errors
 /// The bytes are no `TracesData`.
 pub(crate) fn measure<'a>(
     traces_data: &'a [u8],
-    with_attributes: bool,
+    interest: &Interest,
     mut visit: impl FnMut(&MeasuredResource<'a>, &MeasuredSpan<'a>),
 ) -> Result<u64, WireError> {
     let mut resource = None;
@@ -166,7 +238,7 @@ pub(crate) fn measure<'a>(
     let mut spare = Attributes::default();
     walk_spans(traces_data, |at, head| {
         if !matches!(&resource, Some((index, _)) if *index == at.resource_index) {
-            let attributes = attributes(at.resource, 1);
+            let attributes = attributes(at.resource, &interest.resources);
             let read = attributes.map(|attributes| MeasuredResource { index: at.resource_index, attributes });
             resource = Some((at.resource_index, read));
         }
@@ -174,6 +246,7 @@ pub(crate) fn measure<'a>(
         let mut span = MeasuredSpan {
             trace: head.trace(),
             id: head.span(),
+            trace_state: &[],
             parent: head.parent_span_id.iter().any(|byte| *byte != 0).then(|| SpanId::from_slice(head.parent_span_id)),
             name: Cow::Borrowed(""),
             kind: head.kind,
@@ -184,7 +257,8 @@ pub(crate) fn measure<'a>(
             size: head.bytes.len(),
             attributes: std::mem::take(&mut spare),
         };
-        match (&resource, read_rest(&mut span, head.bytes, with_attributes)) {
+        let wanted = if CALLS.contains(&head.kind) { &interest.calls } else { &interest.others };
+        match (&resource, read_rest(&mut span, head.bytes, wanted)) {
             (Some((_, Ok(resource))), Ok(())) => visit(resource, &span),
             _ => unreadable += 1,
         }
@@ -193,13 +267,14 @@ pub(crate) fn measure<'a>(
     Ok(unreadable)
 }
 
-fn read_rest<'a>(span: &mut MeasuredSpan<'a>, bytes: &'a [u8], with_attributes: bool) -> Result<(), WireError> {
+fn read_rest<'a>(span: &mut MeasuredSpan<'a>, bytes: &'a [u8], wanted: &Wanted) -> Result<(), WireError> {
     let mut reader = Reader::new(bytes);
     while let Some((field, value)) = reader.next_field()? {
         match (field, value) {
+            (3, Value::Bytes(trace_state)) => span.trace_state = trace_state,
             (5, Value::Bytes(name)) => span.name = String::from_utf8_lossy(name),
             // One that cannot be read is absent.
-            (9, Value::Bytes(attribute)) if with_attributes => drop(span.attributes.push(attribute)),
+            (9, Value::Bytes(attribute)) if !wanted.is_empty() => drop(span.attributes.push(attribute, wanted)),
             (15, Value::Bytes(status)) => {
                 let mut status = Reader::new(status);
                 while let Some((field, value)) = status.next_field()? {
@@ -216,15 +291,15 @@ fn read_rest<'a>(span: &mut MeasuredSpan<'a>, bytes: &'a [u8], with_attributes: 
     Ok(())
 }
 
-/// The scalar attributes of a message that lists them in field `number`.
-fn attributes(message: &[u8], number: u32) -> Result<Attributes<'_>, WireError> {
+/// The attributes of a resource.
+fn attributes<'a>(message: &'a [u8], wanted: &Wanted) -> Result<Attributes<'a>, WireError> {
     let mut found = Attributes::default();
     let mut reader = Reader::new(message);
     while let Some((field, value)) = reader.next_field()? {
         if let Value::Bytes(attribute) = value
-            && field == number
+            && field == 1
         {
-            found.push(attribute)?;
+            found.push(attribute, wanted)?;
         }
     }
     Ok(found)

@@ -4,14 +4,17 @@ use std::sync::Arc;
 
 use vivace_config::{Limits, MetricsGenerator};
 use vivace_core::wire::WireError;
+use vivace_proto::prometheus::MetricMetadata;
 
+use crate::collection::name;
 use crate::host_info;
 use crate::labels::LabelSet;
 use crate::options::{HostInfoOptions, ProcessorOptions};
 use crate::registry::{Metric, Registry, RegistryLimits};
+use crate::remote_write::metadata;
 use crate::service_graphs::ServiceGraphs;
 use crate::span_metrics::SpanMetrics;
-use crate::spans::measure;
+use crate::spans::{Interest, Wanted, measure};
 
 /// What happened to one push.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -32,9 +35,11 @@ pub(crate) struct Tenant {
     labels: LabelSet,
     /// Those that the options below were made of.
     limits: Option<Arc<Limits>>,
-    span_metrics: Option<SpanMetrics>,
+    pub(crate) span_metrics: Option<SpanMetrics>,
     pub(crate) service_graphs: Option<ServiceGraphs>,
     host_info: Option<HostInfoOptions>,
+    /// Attributes that any of them looks at.
+    interest: Interest,
 }
 
 impl Tenant {
@@ -49,6 +54,7 @@ impl Tenant {
             span_metrics: None,
             service_graphs: None,
             host_info: None,
+            interest: Interest::default(),
         }
     }
 
@@ -61,7 +67,7 @@ impl Tenant {
         self.registry.set_limits(registry_limits(section, limits));
         let wanted = ProcessorOptions::new(&section.processor, &limits.metrics_generator);
         self.change_span_metrics(wanted.span_metrics);
-        self.change_service_graphs(wanted.service_graphs);
+        self.change_service_graphs(wanted.service_graphs, section.registry.max_label_value_length);
         if self.host_info != wanted.host_info {
             self.registry.end(|metric| metric == Metric::HostInfo);
             if let Some(options) = &wanted.host_info {
@@ -69,6 +75,20 @@ impl Tenant {
             }
             self.host_info = wanted.host_info;
         }
+        self.want();
+    }
+
+    /// Looks which attributes the processors ask for.
+    fn want(&mut self) {
+        let spans = self.span_metrics.as_ref();
+        let others: Vec<&str> = spans.into_iter().flat_map(SpanMetrics::keys).collect();
+        let graphs = self.service_graphs.iter().flat_map(ServiceGraphs::keys);
+        let calls: Vec<&str> = others.iter().copied().chain(graphs).collect();
+        let hosts = self.host_info.iter().flat_map(|options| &options.identifiers).map(String::as_str);
+        let describes_targets = spans.is_some_and(|spans| spans.options().target_info);
+        let named = || Wanted::new(calls.iter().copied().chain(hosts).chain(["service.name"]));
+        let resources = if describes_targets { Wanted::all() } else { named() };
+        self.interest = Interest { resources, others: Wanted::new(others), calls: Wanted::new(calls.iter().copied()) };
     }
 
     /// Names of the processors and whether they run.
@@ -80,16 +100,36 @@ impl Tenant {
         ]
     }
 
+    /// What the metrics are that the processors make now.
+    pub(crate) fn metadata(&self) -> Vec<MetricMetadata> {
+        let (spans, graphs) =
+            (self.span_metrics.as_ref().map(SpanMetrics::options), self.service_graphs.as_ref().map(ServiceGraphs::options));
+        let has_messages = graphs.is_some_and(|options| options.messaging_latency);
+        let made = [
+            (Metric::Calls, spans.is_some_and(|options| options.count)),
+            (Metric::Latency, spans.is_some_and(|options| options.latency)),
+            (Metric::Size, spans.is_some_and(|options| options.size)),
+            (Metric::TargetInfo, spans.is_some_and(|options| options.target_info)),
+            (Metric::HostInfo, self.host_info.is_some()),
+            (Metric::Requests, graphs.is_some()),
+            (Metric::FailedRequests, graphs.is_some()),
+            (Metric::ServerSeconds, graphs.is_some()),
+            (Metric::ClientSeconds, graphs.is_some()),
+            (Metric::MessagingSeconds, has_messages),
+        ];
+        let made = made.into_iter().filter(|(_, is_made)| *is_made);
+        made.map(|(metric, _)| metadata(metric, name(metric, &self.registry.host_info_name))).collect()
+    }
+
     /// Counts the spans of one push that ended within `slack_nanos` of now.
     ///
     /// # Errors
     /// The payload is no `TracesData`; spans before the broken place are counted. A span that is broken inside is left out alone.
     pub(crate) fn push(&mut self, traces_data: &[u8], now_unix_nanos: u64, slack_nanos: u64) -> Result<Accounted, WireError> {
-        let Self { registry, labels, span_metrics, service_graphs, host_info, .. } = self;
-        let needs_attributes = service_graphs.is_some() || span_metrics.as_ref().is_some_and(SpanMetrics::needs_attributes);
+        let Self { registry, labels, span_metrics, service_graphs, host_info, interest, .. } = self;
         let mut accounted = Accounted::default();
         let mut entered = None;
-        accounted.unreadable = measure(traces_data, needs_attributes, |resource, span| {
+        accounted.unreadable = measure(traces_data, interest, |resource, span| {
             accounted.spans += 1;
             if span.end_unix_nanos.abs_diff(now_unix_nanos) > slack_nanos {
                 accounted.outside_slack += 1;
@@ -152,7 +192,7 @@ impl Tenant {
         });
     }
 
-    fn change_service_graphs(&mut self, wanted: Option<crate::options::ServiceGraphOptions>) {
+    fn change_service_graphs(&mut self, wanted: Option<crate::options::ServiceGraphOptions>, value_bytes_max: usize) {
         let Some(options) = wanted else {
             if self.service_graphs.take().is_some() {
                 self.registry.end(is_of_graphs);
@@ -160,7 +200,7 @@ impl Tenant {
             return;
         };
         let Some(running) = &mut self.service_graphs else {
-            self.service_graphs = Some(ServiceGraphs::new(options));
+            self.service_graphs = Some(ServiceGraphs::new(options, value_bytes_max));
             return;
         };
         if *running.options() == options {
@@ -183,9 +223,10 @@ fn is_of_graphs(metric: Metric) -> bool {
 /// One of the two counts, as the configuration says.
 fn registry_limits(section: &MetricsGenerator, limits: &Limits) -> RegistryLimits {
     let (series_max, entities_max) = (limits.metrics_generator.max_active_series, limits.metrics_generator.max_active_entities);
+    let values_max = limits.metrics_generator.max_cardinality_per_label;
     match section.limiter_type {
-        vivace_config::LimiterType::Series => RegistryLimits { series_max, entities_max: 0 },
-        vivace_config::LimiterType::Entity => RegistryLimits { series_max: 0, entities_max },
+        vivace_config::LimiterType::Series => RegistryLimits { series_max, entities_max: 0, values_max },
+        vivace_config::LimiterType::Entity => RegistryLimits { series_max: 0, entities_max, values_max },
     }
 }
 

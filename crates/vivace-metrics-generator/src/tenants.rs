@@ -1,6 +1,6 @@
 //! The tenants that pushed spans: each with its series, and its way to the receivers.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -17,11 +17,12 @@ use vivace_server::{Overrides, clock, host_name};
 use crate::collection::Collection;
 use crate::metrics::{
     ACTIVE_ENTITIES, ACTIVE_PROCESSORS, ACTIVE_SERIES, BYTES_RECEIVED, COLLECTIONS, ENTITIES_ADDED, ENTITIES_LIMITED, ENTITIES_REMOVED,
-    GRAPH_DROPPED, GRAPH_EDGES, GRAPH_EXPIRED, MAX_ACTIVE_ENTITIES, MAX_ACTIVE_SERIES, SAMPLES_DROPPED, SERIES_ADDED, SERIES_LIMITED,
-    SERIES_REMOVED, SPANS_DISCARDED, SPANS_RECEIVED,
+    ENTITY_DEMAND, GRAPH_DROPPED, GRAPH_EDGES, GRAPH_EXPIRED, MAX_ACTIVE_ENTITIES, MAX_ACTIVE_SERIES, NAMES_PATTERNED, SERIES_ADDED,
+    SERIES_DEMAND, SERIES_LIMITED, SERIES_REMOVED, SPANS_DISCARDED, SPANS_RECEIVED, VALUES_LIMITED,
 };
+use crate::outlet::{Outlet, describe, hand_over};
 use crate::registry::Registry;
-use crate::remote_write::{Backlog, Room, Sender, Target, encode};
+use crate::remote_write::{Backlog, Room, Sender, Target};
 use crate::tenant::{Accounted, Tenant};
 
 /// How often it is looked whether a tenant's collection is due, and whether calls have waited long enough.
@@ -42,7 +43,6 @@ pub(crate) struct Tenants {
     section: MetricsGenerator,
     targets: Vec<Arc<Target>>,
     overrides: Arc<Overrides>,
-    client: reqwest::Client,
     instance: String,
     room: Arc<Room>,
     tenants: Mutex<FxHashMap<TenantId, Running>>,
@@ -56,8 +56,8 @@ pub(crate) struct Tenants {
 struct Running {
     /// Each tenant has a lock of its own, so that one's push does not wait for another's.
     tenant: Arc<Mutex<Tenant>>,
-    /// What waits, for each target.
-    backlogs: Vec<Arc<Backlog>>,
+    /// One for each target.
+    outlets: Vec<Arc<Outlet>>,
     folder: PathBuf,
     collected_unix_nanos: u64,
 }
@@ -79,21 +79,18 @@ pub(crate) enum PushError {
 }
 
 impl Tenants {
-    pub(crate) fn new(section: &MetricsGenerator, targets: Vec<Target>, overrides: Arc<Overrides>) -> anyhow::Result<Self> {
-        // The client is built without a provider of its own. A second installation in one process is refused, which is fine.
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        Ok(Self {
+    pub(crate) fn new(section: &MetricsGenerator, targets: Vec<Target>, overrides: Arc<Overrides>) -> Self {
+        Self {
             section: section.clone(),
             targets: targets.into_iter().map(Arc::new).collect(),
             overrides,
-            client: reqwest::Client::builder().build()?,
             instance: set_or(section.ring.instance_id.clone(), host_name()),
             room: Room::new(BACKLOG_BYTES_MAX, BACKLOGS_BYTES_MAX),
             tenants: Mutex::default(),
             senders: Mutex::new(JoinSet::new()),
             abandon: CancellationToken::new(),
             taken: Arc::default(),
-        })
+        }
     }
 
     /// Goes on sending what an earlier process left in the folder.
@@ -107,10 +104,23 @@ impl Tenants {
             let entry = entry?;
             let tenant = entry.file_name().to_str().and_then(|name| TenantId::new(name).ok());
             let Some(tenant) = tenant.filter(|_| entry.path().join(BACKLOG_FOLDER).is_dir()) else { continue };
+            self.warn_of_strangers(&tenant, &entry.path().join(BACKLOG_FOLDER))?;
             let running = self.running(&tenant, clock::unix_nanos())?;
-            let series: u64 = running.backlogs.iter().map(|backlog| backlog.series()).sum();
+            let series: u64 = running.outlets.iter().map(|outlet| outlet.backlog.series()).sum();
             if series > 0 {
                 tracing::info!(%tenant, series, "samples of an earlier process will be sent");
+            }
+        }
+        Ok(())
+    }
+
+    /// Nobody sends what waits for a receiver that is not configured any more, and nobody else should remove it.
+    fn warn_of_strangers(&self, tenant: &TenantId, folder: &Path) -> std::io::Result<()> {
+        for entry in std::fs::read_dir(folder)? {
+            let path = entry?.path();
+            let is_known = self.targets.iter().any(|target| path.file_name().is_some_and(|name| name == target.name.as_str()));
+            if !is_known && std::fs::read_dir(&path).is_ok_and(|mut files| files.next().is_some()) {
+                tracing::warn!(%tenant, folder = %path.display(), "samples wait for a receiver that remote_write does not name any more; remove them, or name it again");
             }
         }
         Ok(())
@@ -150,13 +160,12 @@ impl Tenants {
         // An earlier process may have sent series of the same names.
         let collected = std::fs::read_to_string(folder.join(COLLECTED_FILE)).ok().and_then(|text| text.trim().parse().ok());
         state.registry.floor_unix_millis = collected.unwrap_or(0);
-        let mut backlogs = Vec::new();
+        let mut outlets = Vec::new();
         for target in &self.targets {
             let folder = folder.join(BACKLOG_FOLDER).join(&target.name);
             let opened = Backlog::open(folder.clone(), self.room.clone());
             let backlog = Arc::new(opened.map_err(|source| PushError::Folder { folder, source })?);
             let sender = Sender {
-                client: self.client.clone(),
                 target: target.clone(),
                 tenant: tenant.clone(),
                 overrides: self.overrides.clone(),
@@ -165,9 +174,9 @@ impl Tenants {
                 taken: self.taken.clone(),
             };
             self.senders.lock().spawn(sender.run(self.abandon.clone()));
-            backlogs.push(backlog);
+            outlets.push(Arc::new(Outlet::new(target.clone(), backlog)));
         }
-        let running = Running { tenant: Arc::new(Mutex::new(state)), backlogs, folder, collected_unix_nanos: now_unix_nanos };
+        let running = Running { tenant: Arc::new(Mutex::new(state)), outlets, folder, collected_unix_nanos: now_unix_nanos };
         tenants.insert(tenant.clone(), running.clone());
         Ok(running)
     }
@@ -188,7 +197,7 @@ impl Tenants {
     pub(crate) async fn collect_last(self: &Arc<Self>, deadline: Duration) {
         self.collect(clock::unix_nanos(), true).await;
         for (_, running) in self.tenants.lock().drain() {
-            running.backlogs.iter().for_each(|backlog| backlog.close());
+            running.outlets.iter().for_each(|outlet| outlet.backlog.close());
         }
         let mut senders = std::mem::take(&mut *self.senders.lock());
         let sent = async { while senders.join_next().await.is_some() {} };
@@ -266,37 +275,24 @@ impl Tenants {
             if limits.metrics_generator.disable_collection {
                 continue;
             }
-            while !series.is_empty() {
-                let rest = series.split_off(series.len().min(request_series));
+            if !has_any && !series.is_empty() {
                 has_any = true;
-                let count = series.len() as u64;
-                let body = encode(std::mem::replace(&mut series, rest));
-                for backlog in &running.backlogs {
-                    put(tenant, backlog, unix_millis, count, &body);
+                // Before anything can be sent, so that a series of the next process never begins before the end of this one's.
+                if let Err(error) = std::fs::write(running.folder.join(COLLECTED_FILE), unix_millis.to_string()) {
+                    tracing::warn!(%tenant, %error, "the time of the collection cannot be written");
                 }
             }
+            while !series.is_empty() {
+                let rest = series.split_off(series.len().min(request_series));
+                hand_over(tenant, &running.outlets, unix_millis, std::mem::replace(&mut series, rest));
+            }
         }
-        if has_any && let Err(error) = std::fs::write(running.folder.join(COLLECTED_FILE), unix_millis.to_string()) {
-            tracing::warn!(%tenant, %error, "the time of the collection cannot be written");
+        if has_any {
+            describe(tenant, &running.outlets, now_unix_nanos, || running.tenant.lock().metadata());
         }
         metrics::counter!(COLLECTIONS.name, "tenant" => tenant.to_string()).increment(1);
         show(tenant, &mut running.tenant.lock(), limits);
     }
-}
-
-fn put(tenant: &TenantId, backlog: &Backlog, unix_millis: u64, series: u64, body: &[u8]) {
-    let dropped = match backlog.put(unix_millis, series, body) {
-        Ok(0) => return,
-        Ok(dropped) => {
-            tracing::warn!(%tenant, series = dropped, "samples were dropped: the remote-write receiver does not keep up");
-            dropped
-        }
-        Err(error) => {
-            tracing::error!(%tenant, %error, series, "samples cannot be written and are lost");
-            series
-        }
-    };
-    metrics::counter!(SAMPLES_DROPPED.name, "tenant" => tenant.to_string()).increment(dropped);
 }
 
 fn count_spans(tenant: &TenantId, accounted: Accounted, bytes: usize) {
@@ -316,13 +312,17 @@ fn count_spans(tenant: &TenantId, accounted: Accounted, bytes: usize) {
 /// Brings the process' own metrics of a tenant up to date.
 fn show(tenant: &TenantId, state: &mut Tenant, limits: &Limits) {
     let label = tenant.to_string();
-    let gauge = |name: &'static str, value: usize| metrics::gauge!(name, "tenant" => label.clone()).set(value as f64);
+    let estimate = |name: &'static str, value: f64| metrics::gauge!(name, "tenant" => label.clone()).set(value);
+    let gauge = |name: &'static str, value: usize| estimate(name, value as f64);
     let registry: &mut Registry = &mut state.registry;
     gauge(ACTIVE_SERIES.name, registry.active_series());
     gauge(ACTIVE_ENTITIES.name, registry.active_entities());
     gauge(MAX_ACTIVE_SERIES.name, limits.metrics_generator.max_active_series);
     gauge(MAX_ACTIVE_ENTITIES.name, limits.metrics_generator.max_active_entities);
+    estimate(SERIES_DEMAND.name, registry.series_demand().round());
+    estimate(ENTITY_DEMAND.name, registry.entity_demand().round());
     let changes = registry.take_changes();
+    let patterned = state.span_metrics.as_mut().map_or(0, |spans| std::mem::take(&mut spans.patterned));
     let edges = state.service_graphs.as_mut().map(|graphs| graphs.take_account()).unwrap_or_default();
     for (name, count) in [
         (SERIES_ADDED.name, changes.series_added),
@@ -331,6 +331,8 @@ fn show(tenant: &TenantId, state: &mut Tenant, limits: &Limits) {
         (ENTITIES_ADDED.name, changes.entities_added),
         (ENTITIES_REMOVED.name, changes.entities_removed),
         (ENTITIES_LIMITED.name, changes.entities_limited),
+        (VALUES_LIMITED.name, changes.values_limited),
+        (NAMES_PATTERNED.name, patterned),
         (GRAPH_EDGES.name, edges.edges),
         (GRAPH_EXPIRED.name, edges.expired_edges),
         (GRAPH_DROPPED.name, edges.dropped_spans),
@@ -351,7 +353,7 @@ mod tests {
 
     #[test]
     fn each_host_s_series_carry_its_name() {
-        let tenants = |section: &MetricsGenerator| Tenants::new(section, vec![], Overrides::fixed(Limits::default())).expect("a client");
+        let tenants = |section: &MetricsGenerator| Tenants::new(section, vec![], Overrides::fixed(Limits::default()));
         let mut section = MetricsGenerator::default();
         assert_eq!(tenants(&section).instance, host_name());
         assert!(!host_name().is_empty());

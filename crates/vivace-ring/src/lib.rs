@@ -30,7 +30,7 @@ pub use pool::{ClientPool, PoolError, PoolOptions};
 pub use registration::Registration;
 pub use ring::{Ring, quorum};
 pub use seeds::Seed;
-pub use snapshot::Snapshot;
+pub use snapshot::{Shard, Snapshot};
 pub use socket::{MemoryNetwork, MemorySocket, Socket};
 
 /// What each member of a ring counts.

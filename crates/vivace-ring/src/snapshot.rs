@@ -1,7 +1,7 @@
 //! Who owns a token, and who follows whom. All of it follows from the members, so that processes that know the same members agree
 //! without a word.
 
-use rustc_hash::FxHashSet;
+use rustc_hash::{FxHashMap, FxHashSet};
 use vivace_core::Token;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -14,6 +14,13 @@ pub struct Snapshot {
     instances: Vec<Instance>,
     /// Tokens of the instances that take writes, ascending, with their index into `instances`.
     tokens: Vec<(Token, u32)>,
+}
+
+/// Some of a snapshot's members; see [`Snapshot::shard`].
+#[derive(Debug, Clone)]
+pub struct Shard {
+    /// Indexes of instances; none is all.
+    members: Option<FxHashSet<u32>>,
 }
 
 impl Snapshot {
@@ -70,6 +77,39 @@ impl Snapshot {
     pub fn primary(&self, token: Token) -> Option<&Instance> {
         let at = self.position_after(token);
         self.tokens.get(at).map(|(_, index)| &self.instances[*index as usize])
+    }
+
+    /// The instances that serve a tenant of which no more than `size` shall know; 0 is all. Each zone gives the same number of them.
+    ///
+    /// They are those that take writes, in the rendezvous order of the tenant's name, so that everybody who knows the same members
+    /// chooses the same ones, and a member that comes or goes changes at most one of them.
+    #[must_use]
+    pub fn shard(&self, tenant: &str, size: usize) -> Shard {
+        let all: Vec<(u32, &Instance)> = (0u32..).zip(&self.instances).filter(|(_, instance)| instance.takes_writes()).collect();
+        if size == 0 || size >= all.len() {
+            return Shard { members: None };
+        }
+        let zones: FxHashSet<&str> = all.iter().map(|(_, instance)| instance.zone.as_str()).collect();
+        let per_zone = size.div_ceil(zones.len());
+        let mut wanted: Vec<(u64, u32, &Instance)> =
+            all.into_iter().map(|(index, instance)| (rendezvous(tenant, &instance.id), index, instance)).collect();
+        wanted.sort_unstable_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
+        let mut taken: FxHashMap<&str, usize> = FxHashMap::default();
+        let members = wanted.into_iter().filter(|(_, _, instance)| {
+            let of_zone = taken.entry(&instance.zone).or_default();
+            *of_zone += 1;
+            *of_zone <= per_zone
+        });
+        Shard { members: Some(members.map(|(_, index, _)| index).collect()) }
+    }
+
+    /// The owner of `token` among the members of a shard of this snapshot.
+    #[must_use]
+    pub fn primary_in(&self, token: Token, shard: &Shard) -> Option<&Instance> {
+        let Some(members) = &shard.members else { return self.primary(token) };
+        let (before, after) = self.tokens.split_at(self.position_after(token));
+        let (_, index) = after.iter().chain(before).find(|(_, index)| members.contains(index))?;
+        self.instances.get(*index as usize)
     }
 
     /// The owner of `token`, then those who would own it if the ones before were gone. Each once.
@@ -251,6 +291,32 @@ mod tests {
                 let kept = before.iter().filter(|i| after.contains(i)).count();
                 prop_assert!(kept + 1 >= before.len());
             }
+        }
+
+        #[test]
+        fn a_shard_has_its_size_and_changes_by_one(members in 2u32..20, size in 0usize..22, tenant in "[a-z]{1,8}") {
+            let (small, large) = (ring(0..members), ring(0..=members));
+            let owners = |snapshot: &Snapshot| {
+                let shard = snapshot.shard(&tenant, size);
+                // Many tokens, so that each member owns some.
+                let tokens = (0..u32::MAX).step_by(1 << 20).map(Token);
+                tokens.filter_map(|token| Some(snapshot.primary_in(token, &shard)?.id.clone())).collect::<FxHashSet<String>>()
+            };
+            let (before, after) = (owners(&small), owners(&large));
+            let most = |members: u32| if size == 0 { members as usize } else { size.min(members as usize) };
+            prop_assert_eq!((before.len(), after.len()), (most(members), most(members + 1)));
+            let left = before.difference(&after).count();
+            prop_assert!(left <= 1, "{left} members of the shard have changed");
+        }
+
+        #[test]
+        fn a_shard_spreads_over_zones(tenant in "[a-z]{1,8}") {
+            let ids = (0..9).map(|number| instance(&format!("i-{number}"), ["a", "b", "c"][number % 3]));
+            let snapshot = Snapshot::new(ids);
+            let shard = snapshot.shard(&tenant, 4);
+            let mut zones: Vec<&str> = shard.members.expect("not all").iter().map(|i| snapshot.instances[*i as usize].zone.as_str()).collect();
+            zones.sort_unstable();
+            prop_assert_eq!(zones, ["a", "a", "b", "b", "c", "c"]);
         }
 
         #[test]

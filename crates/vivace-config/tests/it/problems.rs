@@ -143,3 +143,26 @@ fn policies_that_cannot_be_understood_are_refused() {
         wrong(format!("overrides: {{defaults: {{metrics_generator: {}}}}}", at(processor, policies)));
     }
 }
+
+#[test]
+fn a_receiver_of_metrics_is_checked_by_key() {
+    for (keys, said) in [
+        ("basic_auth: {username: a}, bearer_token: b", ": expected one way to authenticate; got basic_auth, bearer_token"),
+        ("tls_config: {ca: a, ca_file: b}", ".tls_config: expected ca or ca_file; got both"),
+        ("tls_config: {cert_file: a}", ".tls_config: expected both a certificate and its key, or neither"),
+        ("tls_config: {min_version: '1.3'}", ".tls_config.min_version: expected TLS12 or TLS13; got \"1.3\""),
+        ("tls_config: {max_version: TLS11}", ".tls_config.max_version: leaves no version that is spoken"),
+        ("no_proxy: a", ".no_proxy: without proxy_url there is no proxy to go around"),
+        ("proxy_url: 'http://p', proxy_from_environment: true", ": expected proxy_from_environment, or proxy_url and no_proxy; got both"),
+        ("oauth2: {client_id: a}", ".oauth2: expected client_id and token_url"),
+        ("oauth2: {client_id: a, token_url: 'http://b', tls_config: {key: a}}", ".oauth2.tls_config: expected both a certificate"),
+        ("sigv4: {access_key: a}", ".sigv4: expected both access_key and secret_key, or neither"),
+        ("protobuf_message: io.prometheus.write.v2.Request", ".protobuf_message: expected prometheus.WriteRequest"),
+        ("write_relabel_configs: [{action: keep}, {}]", ".write_relabel_configs[1].target_label: is not set; the action replace needs it"),
+    ] {
+        let yaml = format!("metrics_generator: {{storage: {{remote_write: [{{url: 'https://a', {keys}}}]}}}}");
+        let error = Config::parse(&yaml, "t").expect_err(keys).to_string();
+        assert!(error.contains(&format!("metrics_generator.storage.remote_write[0]{said}")), "{error}");
+        assert!(error.contains("1 problem") || error.lines().count() == 2, "one problem each: {error}");
+    }
+}

@@ -40,16 +40,16 @@ fn security_that_is_not_built_is_refused_by_key_and_line() {
             "distributor: {receivers: {otlp: {protocols: {http: {\n  auth: {authenticator: a}}}}}}",
         ),
         (
-            "metrics_generator.storage.remote_write[0].tls_config",
-            "metrics_generator: {storage: {remote_write: [{url: 'https://a',\n  tls_config: {ca_file: /c}}]}}",
+            "metrics_generator.storage.remote_write[0].azuread",
+            "metrics_generator: {storage: {remote_write: [{url: 'https://a',\n  azuread: {cloud: c}}]}}",
         ),
         (
-            "metrics_generator.storage.remote_write[0].oauth2",
-            "metrics_generator: {storage: {remote_write: [{url: 'https://a',\n  oauth2: {client_id: c}}]}}",
+            "metrics_generator.storage.remote_write[0].google_iam",
+            "metrics_generator: {storage: {remote_write: [{url: 'https://a',\n  google_iam: {credentials_file: c}}]}}",
         ),
         (
-            "metrics_generator.storage.remote_write[0].sigv4",
-            "metrics_generator: {storage: {remote_write: [{url: 'https://a',\n  sigv4: {region: c}}]}}",
+            "metrics_generator.storage.remote_write[0].sigv4.use_fips_sts_endpoint",
+            "metrics_generator: {storage: {remote_write: [{url: 'https://a', sigv4: {\n  use_fips_sts_endpoint: true}}]}}",
         ),
     ] {
         let found = problems(&format!("{yaml}\n{STORE}"), &[]);

@@ -36,6 +36,8 @@ pub(crate) struct Copy {
     pub(crate) body: Bytes,
     pub(crate) skip_metrics: bool,
     pub(crate) max_attribute_bytes: usize,
+    /// Generators that serve the tenant; 0 is all.
+    pub(crate) shard_size: usize,
     /// The memory that the body takes, given back when it is sent.
     pub(crate) hold: Arc<RequestCharge>,
 }
@@ -59,12 +61,13 @@ impl GeneratorForwarder {
     /// Sends each trace to the generator that owns it. No second try: metrics of late spans are worse than none.
     async fn send(&self, copy: Copy) {
         let snapshot = self.ring.snapshot();
-        let Copy { tenant, body, skip_metrics, max_attribute_bytes, hold } = copy;
+        let Copy { tenant, body, skip_metrics, max_attribute_bytes, shard_size, hold } = copy;
         let limits = PlanLimits::new(max_attribute_bytes, self.taken_bytes_max);
         let parts = {
             let tenant = tenant.clone();
             tokio::task::spawn_blocking(move || {
-                let plan = plan(&body, &tenant, limits, |token| snapshot.primary(token));
+                let shard = snapshot.shard(tenant.as_str(), shard_size);
+                let plan = plan(&body, &tenant, limits, |token| snapshot.primary_in(token, &shard));
                 plan.map(|plan| plan.parts.into_iter().map(|p| (p.owner.addr.clone(), p.payload)).collect::<Vec<_>>())
             })
             .await
@@ -141,5 +144,25 @@ mod tests {
             used.extend(halves);
         }
         assert_eq!(used.len(), 5, "and the traces are spread over all of them");
+    }
+
+    /// Tenants that shall not know all generators have different ones.
+    #[test]
+    fn a_tenant_s_traces_stay_with_its_generators() {
+        let snapshot = Snapshot::new((0..8).map(generator));
+        let mut all = std::collections::BTreeSet::new();
+        for number in 0..20 {
+            let tenant = TenantId::new(&format!("tenant-{number}")).expect("a tenant");
+            let shard = snapshot.shard(tenant.as_str(), 2);
+            let mut used = std::collections::BTreeSet::new();
+            for trace in 1..=100 {
+                let (body, limits) = (request(trace, 1), PlanLimits::new(0, usize::MAX));
+                let plan = plan(&body, &tenant, limits, |token| snapshot.primary_in(token, &shard)).expect("valid");
+                used.extend(plan.parts.iter().map(|part| part.owner.id.clone()));
+            }
+            assert_eq!(used.len(), 2, "{used:?}");
+            all.extend(used);
+        }
+        assert_eq!(all.len(), 8);
     }
 }

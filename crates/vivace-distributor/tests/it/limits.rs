@@ -8,7 +8,7 @@ use vivace_proto::vivace::v1::RefusedTrace;
 use vivace_proto::vivace::v1::refused_trace::Reason;
 
 use crate::client::traces;
-use crate::cluster::{Behaviour, Cluster, eventually, span_ids};
+use crate::cluster::{Behaviour, Cluster, Instance, eventually, span_ids};
 
 #[tokio::test]
 async fn over_the_rate_clients_are_told_when_to_come_back() {
@@ -78,6 +78,23 @@ async fn tenants_that_want_metrics_have_their_spans_copied_to_generators() {
     eventually("all spans are copied", || copied() == (1..=20).collect::<Vec<u8>>()).await;
     assert!(cluster.instances.iter().all(|i| i.copies().iter().all(|c| c.skip_metrics_generation)));
     assert!(cluster.instances.iter().all(|i| i.copies().len() <= 1), "one request per generator");
+}
+
+#[tokio::test]
+async fn a_tenant_s_spans_go_to_so_many_generators_as_its_ring_size_says() {
+    let cluster = Cluster::start(4, 1, |c| {
+        c.overrides.defaults.metrics_generator.processors = vec!["span-metrics".to_owned()];
+        c.overrides.defaults.metrics_generator.ring_size = 2;
+    })
+    .await;
+    let spans: Vec<(u8, u8)> = (1..=100).map(|n| (n, n)).collect();
+    for _ in 0..2 {
+        cluster.export(&traces(&spans), &[]).await.expect("stored");
+    }
+    let copied = |instance: &Instance| instance.copies().iter().map(|copy| span_ids(&copy.traces_data).len()).sum::<usize>();
+    eventually("all spans are copied", || cluster.instances.iter().map(copied).sum::<usize>() == 200).await;
+    let used: Vec<usize> = cluster.instances.iter().map(copied).filter(|spans| *spans > 0).collect();
+    assert_eq!(used.len(), 2, "{used:?}");
 }
 
 /// A distributor whose senders may hold 2.1 MiB of requests together.

@@ -15,7 +15,7 @@ use crate::registry::{EntityId, RegistryLimits};
 const SECOND: u64 = 1_000_000_000;
 
 fn registry(series_max: usize) -> Registry {
-    Registry::new(RegistryLimits { series_max, entities_max: 0 }, vec![("cluster".to_owned(), "demo".to_owned())])
+    Registry::new(RegistryLimits { series_max, entities_max: 0, values_max: 0 }, vec![("cluster".to_owned(), "demo".to_owned())])
 }
 
 fn entity(registry: &mut Registry, value: &str, now: u64) -> EntityId {
@@ -82,6 +82,21 @@ fn new_series_begin_with_a_zero_before_the_minute() {
 }
 
 #[test]
+fn series_that_have_ended_take_no_room() {
+    let mut registry = registry(0);
+    (0..5000).for_each(|number| add(&mut registry, &format!("old-{number}"), 1.0, 1));
+    collect(&mut registry, 10, 0);
+    (0..10).for_each(|number| add(&mut registry, &format!("new-{number}"), 1.0, 20));
+    assert_eq!(collect(&mut registry, 30, 15).len(), 5010, "the old ones are said to have ended");
+    assert_eq!(collect(&mut registry, 40, 15).len(), 10);
+    assert!(registry.entities.capacity() < 100);
+    (0..10).for_each(|number| add(&mut registry, &format!("new-{number}"), 1.0, 50));
+    let series = collect(&mut registry, 60, 0);
+    assert_eq!(series.iter().map(|series| series.samples.last().expect("one").value).collect::<Vec<_>>(), [2.0; 10], "found again");
+    assert_eq!((registry.active_series(), registry.active_entities()), (10, 10));
+}
+
+#[test]
 fn a_zero_never_comes_before_what_was_sent() {
     let mut registry = registry(0);
     add(&mut registry, "a", 2.0, 130 * SECOND);
@@ -118,7 +133,7 @@ fn label_sets_over_the_limit_are_folded_and_totals_stay_right() {
 
 #[test]
 fn entities_are_limited_as_a_whole() {
-    let mut registry = Registry::new(RegistryLimits { series_max: 0, entities_max: 1 }, Vec::new());
+    let mut registry = Registry::new(RegistryLimits { series_max: 0, entities_max: 1, values_max: 0 }, Vec::new());
     for name in ["a", "b"] {
         let entity = entity(&mut registry, name, 1);
         registry.add(entity, Metric::Calls, 1.0);

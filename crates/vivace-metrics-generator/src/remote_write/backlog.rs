@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -128,14 +129,15 @@ impl Backlog {
         Ok(dropped)
     }
 
-    /// Waits for requests and takes the oldest ones, at most `most`, all of one collection: their order is of no account.
-    /// None when it is closed and nothing is left.
-    pub(crate) async fn take(&self, most: usize) -> Option<Vec<Waiting>> {
+    /// Waits for requests and takes the oldest ones, all of one collection: their order is of no account. `most` says how many at most
+    /// while so many series wait. None when it is closed and nothing is left.
+    pub(crate) async fn take(&self, most: impl Fn(u64) -> usize) -> Option<Vec<Waiting>> {
         loop {
             let changed = self.changed.notified();
             {
                 let mut state = self.state.lock();
                 let unix_millis = state.waiting.front().map(|waiting| waiting.unix_millis);
+                let most = most(state.series);
                 let oldest = state.waiting.iter_mut().take_while(|waiting| Some(waiting.unix_millis) == unix_millis).take(most);
                 let taken: Vec<Waiting> = oldest
                     .map(|waiting| {
@@ -184,6 +186,11 @@ impl Backlog {
 }
 
 impl Waiting {
+    /// How long it has waited.
+    pub(crate) fn age(&self, now_unix_millis: u64) -> Duration {
+        Duration::from_millis(now_unix_millis.saturating_sub(self.unix_millis))
+    }
+
     /// Reads the name of a file.
     fn named(path: &Path, bytes: u64) -> Option<Self> {
         let mut parts = path.file_name()?.to_str()?.split('-').map(str::parse::<u64>);
@@ -221,18 +228,18 @@ mod tests {
         for (unix_millis, series) in [(5, 1), (5, 2), (5, 3), (7, 4)] {
             assert_eq!(backlog.put(unix_millis, series, b"body").expect("written"), 0);
         }
-        let taken = backlog.take(2).await.expect("some");
+        let taken = backlog.take(|_| 2).await.expect("some");
         backlog.done(&taken[0]);
         drop(backlog);
         std::fs::write(folder.path().join("a/9-9-9.tmp"), "half").expect("written");
 
         let backlog = open();
         assert_eq!(backlog.series(), 9);
-        let first = backlog.take(5).await;
+        let first = backlog.take(|_| 5).await;
         assert_eq!(series(first.clone()), [2, 3], "those of one collection");
         first.iter().flatten().for_each(|waiting| backlog.done(waiting));
         backlog.put(8, 5, b"body").expect("written");
-        assert_eq!(series(backlog.take(5).await), [4]);
+        assert_eq!(series(backlog.take(|_| 5).await), [4]);
         backlog.close();
         let left: Vec<_> = std::fs::read_dir(folder.path().join("a")).expect("readable").collect();
         assert_eq!(left.len(), 2);
@@ -245,7 +252,7 @@ mod tests {
         let backlog = Backlog::open(folder.path().join("a"), room.clone()).expect("opened");
         let put = |unix_millis, series, bytes: usize| backlog.put(unix_millis, series, &vec![0; bytes]).expect("written");
         assert_eq!((put(1, 1, 4), put(2, 2, 4), put(3, 3, 4)), (0, 0, 1));
-        let taken = backlog.take(1).await.expect("some");
+        let taken = backlog.take(|_| 1).await.expect("some");
         assert_eq!(put(4, 4, 4), 3, "the second one is on its way");
         assert_eq!(put(5, 5, 11), 9, "one too large for the folder, and that for which it made room in vain");
         assert_eq!(series(Some(taken)), [2]);

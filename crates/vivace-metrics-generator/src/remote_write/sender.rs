@@ -2,19 +2,17 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use vivace_core::{Chain, SINGLE_TENANT, TenantId};
-use vivace_server::Overrides;
+use vivace_server::{Overrides, clock};
 
 use super::backlog::{Backlog, Waiting};
+use super::client::beginning;
 use super::{Target, set_header};
-use crate::metrics::{SAMPLES_FAILED, SAMPLES_PENDING, SAMPLES_RETRIED, SAMPLES_SENT};
-
-/// Requests of one collection that are on their way at once.
-const PARALLEL: usize = 4;
+use crate::metrics::{SAMPLES_DROPPED, SAMPLES_FAILED, SAMPLES_PENDING, SAMPLES_RETRIED, SAMPLES_SENT};
 
 /// A receiver that says when to come back is believed up to this.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
@@ -47,7 +45,6 @@ enum SendError {
 /// Owned by the task that runs [`Sender::run`].
 #[derive(Clone)]
 pub(crate) struct Sender {
-    pub(crate) client: reqwest::Client,
     pub(crate) target: Arc<Target>,
     pub(crate) tenant: TenantId,
     /// Has the tenant's own headers.
@@ -65,7 +62,7 @@ impl Sender {
         loop {
             self.show_pending();
             let next = tokio::select! {
-                next = self.backlog.take(PARALLEL) => next,
+                next = self.backlog.take(|series| self.target.parallel(series)) => next,
                 () = abandon.cancelled() => return,
             };
             let Some(requests) = next else { return };
@@ -91,13 +88,22 @@ impl Sender {
             }
         };
         let (mut pause, longest) = self.target.backoff;
+        let mut is_renewed = false;
         loop {
+            if self.target.age_max.is_some_and(|most| request.age(clock::unix_nanos() / 1_000_000) > most) {
+                tracing::warn!(tenant = %self.tenant, url = self.target.url, "samples waited longer than sample_age_limit and are lost");
+                metrics::counter!(SAMPLES_DROPPED.name, "tenant" => self.tenant.to_string()).increment(request.series);
+                break;
+            }
+            let began = Instant::now();
             match self.send(body.clone()).await {
                 Ok(()) => {
                     self.taken.fetch_add(1, Ordering::Relaxed);
                     self.count(SAMPLES_SENT.name, request.series);
                     break;
                 }
+                // A token may be taken back before its time.
+                Err(SendError::Refused { status: 401, .. }) if !is_renewed && self.target.auth.renew(began).await => is_renewed = true,
                 Err(error @ SendError::Refused { .. }) => {
                     tracing::error!(tenant = %self.tenant, %error, "samples are lost");
                     self.count(SAMPLES_FAILED.name, request.series);
@@ -106,6 +112,7 @@ impl Sender {
                 Err(SendError::Retry { url, reason, after }) => {
                     tracing::warn!(tenant = %self.tenant, url, reason, "the receiver did not take samples; will try again");
                     self.count(SAMPLES_RETRIED.name, request.series);
+                    self.show_pending();
                     tokio::time::sleep(pause.max(after)).await;
                     pause = (pause * 2).min(longest);
                 }
@@ -118,6 +125,9 @@ impl Sender {
         let url = &self.target.url;
         let retry = |reason: String, after: Duration| SendError::Retry { url: url.clone(), reason, after };
         let mut headers = self.target.headers.clone();
+        let authorized = self.target.auth.authorize(&self.target.client, &body, &mut headers).await;
+        authorized.map_err(|error| retry(format!("{error:#}"), Duration::ZERO))?;
+        // The tenant's own go before what is common to all.
         let limits = self.overrides.limits(&self.tenant);
         for (name, value) in &limits.metrics_generator.remote_write_headers {
             if let Err(error) = set_header(&mut headers, name, value.expose()) {
@@ -127,27 +137,25 @@ impl Sender {
         if self.names_tenant && self.tenant.as_str() != SINGLE_TENANT && !headers.contains_key("x-scope-orgid") {
             let _ = set_header(&mut headers, "x-scope-orgid", self.tenant.as_str());
         }
-        let mut request = self
+        let request = self
+            .target
             .client
-            .post(url)
+            .post()
             .timeout(self.target.timeout)
             .header("content-encoding", "snappy")
             .header("content-type", "application/x-protobuf")
             .header("x-prometheus-remote-write-version", "0.1.0")
             .headers(headers)
             .body(body);
-        if let Some((user, password)) = &self.target.basic_auth {
-            request = request.basic_auth(user, Some(password));
-        }
-        let answer = request.send().await.map_err(|error| retry(Chain(&error).to_string(), Duration::ZERO))?;
+        let answer = request.send().await.map_err(|error| retry(Chain(&error.without_url()).to_string(), Duration::ZERO))?;
         let status = answer.status();
         if status.is_success() {
             return Ok(());
         }
         let after = answer.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
         let after = after.map_or(Duration::ZERO, Duration::from_secs).min(RETRY_AFTER_MAX);
-        let body = answer.text().await.unwrap_or_default();
-        let body = body.trim().chars().take(300).collect::<String>();
+        let body = beginning(answer, 1200).await.unwrap_or_default();
+        let body = String::from_utf8_lossy(&body).trim().chars().take(300).collect::<String>();
         if status.as_u16() == 429 && self.target.retries_429 || status.is_server_error() {
             return Err(retry(format!("status {status}: {body}"), after));
         }

@@ -9,7 +9,7 @@ use super::*;
 use crate::collection::Collection;
 use crate::options::ProcessorOptions;
 use crate::registry::RegistryLimits;
-use crate::spans::measure;
+use crate::spans::{Interest, measure};
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -31,7 +31,7 @@ fn options(keys: &str) -> ServiceGraphOptions {
 
 fn graph(keys: &str) -> Graph {
     Graph {
-        graphs: ServiceGraphs::new(options(keys)),
+        graphs: ServiceGraphs::new(options(keys), 2048),
         registry: Registry::new(RegistryLimits::default(), Vec::new()),
         labels: LabelSet::new(1024, 2048, Vec::new()),
     }
@@ -73,7 +73,7 @@ impl Graph {
             }],
         };
         let Self { graphs, registry, labels } = self;
-        let read = measure(&data.encode_to_vec(), true, |resource, span| graphs.observe(registry, labels, resource, span, now));
+        let read = measure(&data.encode_to_vec(), &Interest::all(), |resource, span| graphs.observe(registry, labels, resource, span, now));
         assert_eq!(read, Ok(0));
     }
 
@@ -244,4 +244,53 @@ fn what_waits_survives_other_options() {
     assert!(graph.graphs.change(options("{dimensions: [zone]}")));
     graph.push("bank", &[server(1, &[])], SECOND);
     assert_eq!(graph.series().pop().expect("a total"), "total{client=shop,server=bank,zone=zone-bank} 1");
+}
+
+#[test]
+fn halves_that_come_minutes_apart_meet_if_they_may_wait_so_long() {
+    for (keys, account) in [("{}", (0, 2, 0)), ("{wait: 5m}", (1, 0, 0))] {
+        let mut graph = graph(keys);
+        graph.push("shop", &[client(1, &[])], SECOND);
+        graph.expire(180 * SECOND);
+        graph.push("bank", &[server(1, &[])], 180 * SECOND);
+        graph.expire(900 * SECOND);
+        assert_eq!((graph.account(), graph.graphs.edges.len()), (account, 0), "{keys}");
+    }
+}
+
+/// Two generators have a half each: neither makes up what it did not see, but for a name that the half has itself.
+#[test]
+fn halves_in_two_generators_are_counted_by_neither() {
+    let (mut one, mut other) = (graph("{}"), graph("{}"));
+    one.push("shop", &[client(1, &[]), client(2, &[attribute("peer.service", "mail")])], SECOND);
+    other.push("bank", &[server(1, &[]), server(2, &[])], SECOND);
+    one.expire(60 * SECOND);
+    other.expire(60 * SECOND);
+    assert_eq!((one.account(), other.account()), ((1, 1, 0), (0, 2, 0)));
+    assert_eq!(one.series().pop().expect("one"), "total{client=shop,connection_type=virtual_node,server=mail} 1");
+}
+
+/// A message has one producer and perhaps many consumers: the first one completes it.
+#[test]
+fn a_message_is_counted_once() {
+    let mut graph = graph("{}");
+    graph.push("shop", &[span(1, KIND_PRODUCER, 1, 9, &[])], SECOND);
+    for consumer in ["mail", "stock", "audit"] {
+        graph.push(consumer, &[span(1, KIND_CONSUMER, 2, 1, &[])], SECOND);
+    }
+    graph.expire(60 * SECOND);
+    assert_eq!(graph.account(), (1, 1, 0), "consumers after the first are two that nobody sent to");
+    assert_eq!(graph.series().pop().expect("one"), "total{client=shop,connection_type=messaging_system,server=mail} 1");
+}
+
+#[test]
+fn what_waits_is_no_larger_than_labels_are() {
+    let large = "é".repeat(500_000);
+    let mut graph = graph("{dimensions: [large], peer_attributes: [large], database_name_attributes: [none]}");
+    for trace in 1..=200 {
+        graph.push(&large, &[client(trace, &[attribute("large", &large)])], SECOND);
+    }
+    assert_eq!((graph.account(), graph.graphs.edges.len()), ((0, 0, 0), 200), "all of them have room");
+    graph.expire(60 * SECOND);
+    assert!(graph.series().iter().all(|series| series.len() < 3 * 2048 + 200));
 }

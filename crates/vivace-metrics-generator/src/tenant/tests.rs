@@ -181,3 +181,199 @@ fn text_that_is_no_utf8_is_mended_and_a_broken_span_is_left_out_alone() {
     let accounted = tenant.tenant.push(&bytes, NOW, SLACK).expect("still a message");
     assert_eq!(accounted, Accounted { spans: 3, unreadable: 1, ..Accounted::default() });
 }
+
+#[test]
+fn the_slack_reaches_both_ways_and_its_ends_are_in() {
+    let mut tenant = Running::new("", "processors: [span-metrics-count]");
+    let ended = |end: u64| {
+        let mut data = TraceBuilder::new(7, "shop", 0).span("pay", &[]).build();
+        let span = &mut data.resource_spans[0].scope_spans[0].spans[0];
+        (span.start_time_unix_nano, span.end_time_unix_nano) = (end - 1000, end);
+        data.encode_to_vec()
+    };
+    for (end, outside) in [(NOW - SLACK - 1, 1), (NOW - SLACK, 0), (NOW, 0), (NOW + SLACK, 0), (NOW + SLACK + 1, 1)] {
+        let accounted = tenant.tenant.push(&ended(end), NOW, SLACK).expect("valid");
+        assert_eq!((accounted.spans, accounted.outside_slack), (1, outside), "{}", i128::from(end) - i128::from(NOW));
+    }
+    // Those that count do so in the collection after they came, whenever they ended.
+    assert_eq!(tenant.series().into_values().collect::<Vec<_>>(), [3.0]);
+}
+
+#[test]
+fn values_beyond_the_limit_of_a_label_become_one() {
+    let mut tenant = Running::new("", "processors: [span-metrics-count, service-graphs], max_cardinality_per_label: 2");
+    for name in ["a", "b", "c", "d", "a"] {
+        tenant.push(TraceBuilder::new(7, "shop", NOW).span(name, &[]));
+    }
+    let series = tenant.series();
+    let value = |name: &str| series.get(&format!("traces_spanmetrics_calls_total{{{}}}", PAY.replace("pay", name))).copied();
+    assert_eq!((value("a"), value("b"), value("c")), (Some(2.0), Some(1.0), None));
+    assert_eq!(value("__cardinality_overflow__"), Some(2.0));
+    assert_eq!(tenant.tenant.registry.take_changes().values_limited, 2);
+}
+
+#[test]
+fn names_with_ids_become_one() {
+    let pushed = |how: &str| {
+        let mut tenant = Running::new("", &format!("processors: [span-metrics-count], span_name_sanitization: {how}"));
+        for number in 1..=20 {
+            tenant.push(TraceBuilder::new(7, "shop", NOW).span(&format!("GET /users/{number}"), &[]));
+        }
+        let patterned = tenant.tenant.span_metrics.as_ref().expect("it runs").patterned;
+        (tenant.series(), patterned)
+    };
+    let (series, patterned) = pushed("enabled");
+    let labels = PAY.replace("pay", "GET /users/<_>");
+    assert_eq!(series.into_iter().collect::<Vec<_>>(), [(format!("traces_spanmetrics_calls_total{{{labels}}}"), 20.0)]);
+    assert_eq!(patterned, 20);
+    let (series, patterned) = pushed("dry_run");
+    assert_eq!((series.len(), patterned), (20, 20));
+    let (series, patterned) = pushed("''");
+    assert_eq!((series.len(), patterned), (20, 0));
+}
+
+#[test]
+fn the_trace_state_says_how_many_spans_one_stands_for() {
+    let mut data = TraceBuilder::new(7, "shop", NOW).span("pay", &[]).build();
+    data.resource_spans[0].scope_spans[0].spans[0].trace_state = "vendor=1,ot=th:c".to_owned();
+    let bytes = data.encode_to_vec();
+    let calls = |processor: &str, limits: &str| {
+        let mut tenant = Running::new(processor, &format!("processors: [span-metrics-count, service-graphs]{limits}"));
+        tenant.tenant.push(&bytes, NOW, SLACK).expect("valid");
+        let series = tenant.series();
+        let graph = "traces_service_graph_request_total{client=user,connection_type=virtual_node,server=shop}";
+        (series[&format!("traces_spanmetrics_calls_total{{{PAY}}}")], series[graph])
+    };
+    assert_eq!(calls("", ""), (1.0, 1.0));
+    assert_eq!(calls("span_metrics: {enable_tracestate_span_multiplier: true}", ""), (4.0, 1.0));
+    assert_eq!(calls("", ", enable_tracestate_span_multiplier: true"), (4.0, 4.0));
+    let own = ", enable_tracestate_span_multiplier: true, processor: {span_metrics: {enable_tracestate_span_multiplier: false}}";
+    assert_eq!(calls("", own), (1.0, 4.0));
+}
+
+#[test]
+fn the_demand_is_what_there_would_be_without_a_limit() {
+    let pushed = |limits: &str| {
+        let mut tenant = Running::new("", &format!("processors: [span-metrics], {limits}"));
+        for number in 0..2000 {
+            tenant.push(TraceBuilder::new(7, "shop", NOW).span(&format!("name-{number}"), &[]));
+        }
+        let registry = &tenant.tenant.registry;
+        (registry.active_series(), registry.series_demand(), registry.entity_demand())
+    };
+    let (active, series, entities) = pushed("max_active_series: 0");
+    assert_eq!((active, series, entities), (2000 * 19, 38_000.0, 2000.0));
+    let (active, series, entities) = pushed("max_active_series: 5000");
+    assert!(active <= 5000);
+    assert!((series / 38_000.0 - 1.0).abs() < 0.1 && (entities / 2000.0 - 1.0).abs() < 0.1, "{series} {entities}");
+}
+
+/// What a client calls its attributes, and what it puts into them, never breaks what is sent.
+#[test]
+fn hostile_labels_can_be_sent() {
+    let keys = ["__name__", "..name..", "le", "metric_overflow", "", "1", "\u{0}", "a b", "a.b", "a_b", "é", "service"];
+    let long = "x".repeat(1 << 20);
+    let values = ["", "\u{0}\n\u{1b}[31m", "{le=\"1\"}", "\u{ffff}", &long];
+    let dimensions = keys.map(|key| serde_json::to_string(key).expect("text")).join(", ");
+    let processor =
+        format!("span_metrics: {{enable_target_info: true, dimensions: [{dimensions}]}}, service_graphs: {{dimensions: [{dimensions}]}}");
+    let mut tenant = Running::new(&processor, "processors: [span-metrics, service-graphs, host-info]");
+    for (number, value) in values.iter().enumerate() {
+        let attributes: Vec<_> = keys.iter().map(|key| attribute(key, value)).collect();
+        let mut data = TraceBuilder::new(number as u64, value, NOW).span(value, &attributes).span(value, &attributes).build();
+        data.resource_spans[0].resource.as_mut().expect("a resource").attributes.extend(attributes);
+        tenant.tenant.push(&data.encode_to_vec(), NOW, SLACK).expect("valid");
+    }
+    tenant.tenant.expire(u64::MAX);
+    let mut collection = Collection::new(&mut tenant.tenant.registry, NOW, 0, "", 100);
+    let series: Vec<_> = std::iter::from_fn(|| collection.part(&mut tenant.tenant.registry)).flatten().collect();
+    assert!(series.len() > 100);
+    let mut seen = BTreeSet::new();
+    for series in &series {
+        assert!(series.labels.is_sorted_by(|a, b| a.name < b.name), "sorted, each name once: {:?}", series.labels);
+        for label in &series.labels {
+            assert!(!label.value.is_empty() && label.value.len() <= 2048);
+            let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+            assert!(label.name.chars().all(is_name) && !label.name.starts_with(|c: char| c.is_ascii_digit()), "{:?}", label.name);
+        }
+        assert!(series.labels[..].iter().any(|label| label.name == "__name__" && label.value.starts_with("traces_")));
+        assert!(seen.insert(format!("{:?}", series.labels)), "each once");
+    }
+}
+
+/// A metric of another name: the old one ends by its own name.
+#[test]
+fn a_host_s_series_end_by_the_name_they_had() {
+    let mut tenant = Running::new("host_info: {host_identifiers: [service.name]}", "processors: [host-info]");
+    tenant.push(trace());
+    tenant.series();
+    let (section, limits) = keys("host_info: {host_identifiers: [service.name], metric_name: hosts}", "processors: [host-info]");
+    tenant.tenant.follow(&section, &limits);
+    tenant.push(trace());
+    let series = tenant.series();
+    let labels = "{grafana_host_id=shop,host_source=service.name}";
+    assert!(series[&format!("traces_host_info{labels}")].is_nan(), "{series:?}");
+    assert_eq!(series[&format!("hosts{labels}")], 1.0);
+}
+
+#[test]
+fn thousands_of_other_limits_leave_nothing_behind() {
+    let mut tenant = Running::new("", "processors: [span-metrics, service-graphs, host-info]");
+    let limits: Vec<Arc<Limits>> = [
+        "processors: [span-metrics, service-graphs], max_active_series: 100",
+        "processors: [span-metrics-latency], generate_native_histograms: both",
+        "processors: [span-metrics], generate_native_histograms: native, max_cardinality_per_label: 1",
+        "processors: [service-graphs], processor: {service_graphs: {dimensions: [http.method]}}",
+        "processors: [span-metrics], processor: {span_metrics: {histogram_buckets: [1, 2], enable_target_info: true}}",
+        "processors: [host-info, span-metrics], span_name_sanitization: enabled",
+        "processors: []",
+    ]
+    .map(|limits| keys("", limits).1)
+    .to_vec();
+    for number in 0..5000 {
+        tenant.tenant.follow(&tenant.section, &limits[number * 7919 % limits.len()]);
+        tenant.push(trace());
+        if number % 50 == 0 {
+            tenant.series();
+        }
+        assert!(tenant.tenant.registry.ended.len() < 500, "{} series have ended and were not said to", tenant.tenant.registry.ended.len());
+    }
+    tenant.tenant.follow(&tenant.section, &limits[limits.len() - 1]);
+    // Native histograms end in a form of their own.
+    assert!(tenant.series().values().all(|value| value.is_nan() || value.is_infinite()));
+    assert_eq!((tenant.tenant.registry.active_series(), tenant.tenant.registry.active_entities()), (0, 0));
+    assert_eq!(tenant.series(), BTreeMap::new());
+}
+
+/// Attributes are read only where a processor asks for them: none may be forgotten.
+#[test]
+fn each_option_gets_the_attributes_it_asks_for() {
+    let keys = ["dimension", "mapped", "share", "let.in", "left.out", "graph", "peer", "base"];
+    let all: Vec<_> = keys.iter().map(|key| attribute(key, "x")).collect();
+    let mut data = TraceBuilder::new(7, "shop", NOW).span("pay", &all).build();
+    let span = &mut data.resource_spans[0].scope_spans[0].spans[0];
+    span.kind = 3;
+    span.attributes.push(attribute("server.address", "db-1"));
+    let share = vivace_proto::otlp::any_value::Value::DoubleValue(0.5);
+    span.attributes[2].value = Some(vivace_proto::otlp::AnyValue { value: Some(share) });
+    let policies = "[{include: {attributes: [{key: span.let.in, value: x}]}, exclude: {attributes: [{key: resource.left.out, value: x}]}}]";
+    let spans = format!(
+        "{{dimensions: [dimension], dimension_mappings: [{{name: m, source_labels: [mapped]}}], span_multiplier_key: share, filter_policies: {policies}}}"
+    );
+    let graphs = "{dimensions: [graph], peer_attributes: [peer], database_name_attributes: [base], span_multiplier_key: share}";
+    let processor = format!("span_metrics: {spans}, service_graphs: {graphs}, host_info: {{host_identifiers: [host]}}");
+    let mut tenant = Running::new(&processor, "processors: [span-metrics-count, service-graphs, host-info]");
+    data.resource_spans[0].resource.as_mut().expect("a resource").attributes.push(attribute("host", "h"));
+    tenant.tenant.push(&data.encode_to_vec(), NOW, SLACK).expect("valid");
+    let series = tenant.series();
+    let calls = "traces_spanmetrics_calls_total{dimension=x,m=x,service=shop,span_kind=SPAN_KIND_CLIENT,span_name=pay,status_code=STATUS_CODE_UNSET}";
+    assert_eq!(series.get(calls), Some(&2.0), "{series:?}");
+    assert_eq!(
+        series.get("traces_service_graph_request_total{client=shop,connection_type=database,graph=x,server=db-1}"),
+        Some(&2.0),
+        "{series:?}"
+    );
+    assert_eq!(series.get("traces_host_info{grafana_host_id=h,host_source=host}"), Some(&1.0), "{series:?}");
+    data.resource_spans[0].resource.as_mut().expect("a resource").attributes.push(attribute("left.out", "x"));
+    assert_eq!(tenant.tenant.push(&data.encode_to_vec(), NOW, SLACK).expect("valid").filtered, 1);
+}

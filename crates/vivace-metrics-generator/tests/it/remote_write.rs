@@ -68,7 +68,7 @@ async fn what_waits_outlives_a_kill_and_comes_in_order() {
     let (folder, receiver) = (tempfile::tempdir().expect("a folder"), Receiver::start().await);
     receiver.answer(503);
     let limits = "processors: [span-metrics-count]";
-    let storage = ", queue_config: {min_backoff: 5ms, max_backoff: 20ms}";
+    let storage = ", queue_config: {min_backoff: 5ms, max_backoff: 20ms}, metadata_config: {send: false}";
     let generator = Running::start(folder.path(), &receiver.url(), storage, limits).await;
     generator.push("acme", &trace(1), false).await;
     until("collections wait", || async { waiting(folder.path()).len() > 3 && receiver.refused() > 3 }).await;
@@ -103,4 +103,22 @@ async fn what_is_refused_for_good_is_not_sent_again() {
     generator.stop().await;
     assert!(receiver.headers().iter().all(|headers| !headers.contains_key("x-scope-orgid")), "nobody is named");
     assert_eq!(waiting(folder.path()).len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_too_old_is_dropped() {
+    let (folder, receiver) = (tempfile::tempdir().expect("a folder"), Receiver::start().await);
+    receiver.answer(503);
+    let storage = ", queue_config: {min_backoff: 5ms, max_backoff: 20ms, sample_age_limit: 1s}, metadata_config: {send: false}";
+    let generator = Running::start(folder.path(), &receiver.url(), storage, "processors: [span-metrics-count]").await;
+    generator.push("acme", &trace(1), false).await;
+    until("one waits", || async { !waiting(folder.path()).is_empty() }).await;
+    let first = waiting(folder.path()).into_iter().min().expect("one");
+    until("it is dropped", || async { !first.exists() }).await;
+    receiver.answer(0);
+    until("the next ones come", || async { !receiver.series().is_empty() }).await;
+    generator.stop().await;
+    let file = first.file_name().and_then(|name| name.to_str()?.split('-').next()?.parse::<i64>().ok()).expect("a time");
+    let samples = receiver.samples("traces_spanmetrics_calls_total", &[("span_name", "pay")]);
+    assert!(samples.iter().all(|(unix_millis, value)| *unix_millis > file && *value == 1.0), "{samples:?}");
 }

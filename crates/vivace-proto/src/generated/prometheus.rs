@@ -3,6 +3,77 @@
 pub struct WriteRequest {
     #[prost(message, repeated, tag = "1")]
     pub timeseries: ::prost::alloc::vec::Vec<TimeSeries>,
+    /// What metrics are; of no series in particular.
+    #[prost(message, repeated, tag = "3")]
+    pub metadata: ::prost::alloc::vec::Vec<MetricMetadata>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MetricMetadata {
+    #[prost(enumeration = "metric_metadata::MetricType", tag = "1")]
+    pub r#type: i32,
+    #[prost(string, tag = "2")]
+    pub metric_family_name: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub help: ::prost::alloc::string::String,
+    #[prost(string, tag = "5")]
+    pub unit: ::prost::alloc::string::String,
+}
+/// Nested message and enum types in `MetricMetadata`.
+pub mod metric_metadata {
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum MetricType {
+        Unknown = 0,
+        Counter = 1,
+        Gauge = 2,
+        Histogram = 3,
+        Gaugehistogram = 4,
+        Summary = 5,
+        Info = 6,
+        Stateset = 7,
+    }
+    impl MetricType {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unknown => "UNKNOWN",
+                Self::Counter => "COUNTER",
+                Self::Gauge => "GAUGE",
+                Self::Histogram => "HISTOGRAM",
+                Self::Gaugehistogram => "GAUGEHISTOGRAM",
+                Self::Summary => "SUMMARY",
+                Self::Info => "INFO",
+                Self::Stateset => "STATESET",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "UNKNOWN" => Some(Self::Unknown),
+                "COUNTER" => Some(Self::Counter),
+                "GAUGE" => Some(Self::Gauge),
+                "HISTOGRAM" => Some(Self::Histogram),
+                "GAUGEHISTOGRAM" => Some(Self::Gaugehistogram),
+                "SUMMARY" => Some(Self::Summary),
+                "INFO" => Some(Self::Info),
+                "STATESET" => Some(Self::Stateset),
+                _ => None,
+            }
+        }
+    }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct TimeSeries {

@@ -52,6 +52,8 @@ fn write_group(group: &[u8], attributes: &[u8], out: &mut Output) -> Result<(), 
             (number, Wire::Varint(value)) => out.number(number, value)?,
             (number, Wire::Fixed64(value)) => out.fixed(number, FIXED64, &value.to_le_bytes())?,
             (number, Wire::Fixed32(value)) => out.fixed(number, FIXED32, &value.to_le_bytes())?,
+            // Of a field that nobody knows.
+            (_, Wire::Group) => {}
         }
     }
     resource.extend_from_slice(attributes);
