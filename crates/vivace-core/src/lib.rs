@@ -14,6 +14,7 @@ pub mod otlp;
 pub mod pieces;
 mod tenant;
 mod time;
+pub mod traces;
 pub mod wire;
 
 pub use chain::Chain;

@@ -4,6 +4,7 @@
 use bytes::Bytes;
 use rustc_hash::{FxHashMap, FxHashSet};
 use vivace_core::otlp::{Part as WalkedPart, Regroup, SpanContext, SpanHead, walk, walk_spans};
+use vivace_core::traces::{TraceSpans, Traces};
 use vivace_core::wire::{WireError, offset_in};
 use vivace_core::{SpanId, TenantId, Token, TraceId};
 use vivace_ring::Instance;
@@ -28,6 +29,8 @@ pub(crate) struct Part<'r> {
     /// A serialised `TracesData`.
     pub(crate) payload: Bytes,
     pub(crate) spans: u32,
+    /// What it holds of each trace.
+    pub(crate) traces: Vec<TraceSpans>,
 }
 
 /// What was seen.
@@ -129,8 +132,7 @@ pub(crate) fn plan<'r>(
     let mut owners = Owners { tenant, owner, last: None };
     let mut survey = Survey::default();
     let mut rewrites = Rewrites { max: limits.attribute_bytes_max, ..Rewrites::default() };
-    let mut traces: FxHashSet<TraceId> = FxHashSet::default();
-    let mut last_trace = None;
+    let mut traces = Traces::default();
     let mut only: Option<&Instance> = None;
     let mut mixed = false;
     let mut messages = Messages::default();
@@ -147,14 +149,10 @@ pub(crate) fn plan<'r>(
             messages.refused.insert(messages.ordinal);
             return Ok(());
         }
-        if last_trace != Some(trace) {
-            last_trace = Some(trace);
-            traces.insert(trace);
-            if !mixed {
-                match (owners.of(trace)?, only) {
-                    (owner, None) => only = Some(owner),
-                    (owner, Some(first)) => mixed = !std::ptr::eq(owner, first),
-                }
+        if traces.add(trace, &span, span.bytes.len()) && !mixed {
+            match (owners.of(trace)?, only) {
+                (owner, None) => only = Some(owner),
+                (owner, Some(first)) => mixed = !std::ptr::eq(owner, first),
             }
         }
         Ok(rewrites.look_at(messages.ordinal, &at, &span)?)
@@ -167,7 +165,7 @@ pub(crate) fn plan<'r>(
     let parts = match only {
         None => Vec::new(),
         Some(owner) if !mixed && survey.rejected() == 0 && rewrites.is_empty() && body.len() <= limits.part_bytes_max => {
-            vec![Part { owner, payload: body.clone(), spans: survey.spans }]
+            vec![Part { owner, payload: body.clone(), spans: survey.spans, traces: traces.into_inner() }]
         }
         Some(_) => regroup(body, &mut owners, &messages.refused, &rewrites, limits.part_bytes_max)?,
     };
@@ -182,8 +180,8 @@ fn regroup<'r, F: Fn(Token) -> Option<&'r Instance>>(
     rewrites: &Rewrites,
     part_bytes_max: usize,
 ) -> Result<Vec<Part<'r>>, PlanError> {
-    let mut full: Vec<(&Instance, Regroup<'_>)> = Vec::new();
-    let mut groups: Vec<(&Instance, Regroup<'_>)> = Vec::new();
+    let mut full: Vec<(&Instance, Regroup<'_>, Traces)> = Vec::new();
+    let mut groups: Vec<(&Instance, Regroup<'_>, Traces)> = Vec::new();
     let mut survey = Survey::default();
     let mut failure = None;
     let mut ordinal = 0u32;
@@ -194,22 +192,27 @@ fn regroup<'r, F: Fn(Token) -> Option<&'r Instance>>(
             Ok(owner) => owner,
             Err(error) => return failure = Some(error),
         };
-        let index = groups.iter().position(|(o, _)| std::ptr::eq(*o, owner)).unwrap_or_else(|| {
-            groups.push((owner, Regroup::default()));
+        let index = groups.iter().position(|(o, ..)| std::ptr::eq(*o, owner)).unwrap_or_else(|| {
+            groups.push((owner, Regroup::default(), Traces::default()));
             groups.len() - 1
         });
         let (at, bytes) = rewrites.apply(ordinal, at, span.bytes);
-        let group = &mut groups[index].1;
+        let (_, group, traces) = &mut groups[index];
         if group.spans() > 0 && group.len_with(at, bytes) > part_bytes_max {
-            full.push((owner, std::mem::take(group)));
+            full.push((owner, std::mem::take(group), std::mem::take(traces)));
         }
         group.push(at, bytes);
+        traces.add(trace, &span, bytes.len());
     })?;
     full.append(&mut groups);
     match failure {
         Some(error) => Err(error),
-        None => Ok(full.into_iter().map(|(owner, g)| Part { owner, spans: g.spans(), payload: g.encode().into() }).collect()),
+        None => Ok(full.into_iter().map(|(owner, group, traces)| part(owner, &group, traces)).collect()),
     }
+}
+
+fn part<'r>(owner: &'r Instance, group: &Regroup<'_>, traces: Traces) -> Part<'r> {
+    Part { owner, spans: group.spans(), payload: group.encode().into(), traces: traces.into_inner() }
 }
 
 impl Survey {

@@ -14,10 +14,11 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use tonic::{Code, Status};
+use vivace_core::traces::TraceSpans;
 use vivace_core::{TenantId, Token};
 use vivace_proto::vivace::v1::push_request::Compression;
 use vivace_proto::vivace::v1::segment_log_client::SegmentLogClient;
-use vivace_proto::vivace::v1::{PushRequest, PushResponse, RefusedTrace, SegmentId};
+use vivace_proto::vivace::v1::{self as proto, PushRequest, PushResponse, RefusedTrace, SegmentId};
 use vivace_ring::{ClientPool, Instance, Ring, Snapshot};
 use vivace_server::RequestCharge;
 
@@ -248,6 +249,7 @@ impl Replicator {
             uncompressed_bytes,
             payload,
             spans: part.spans,
+            traces: part.traces.into_iter().map(to_proto).collect(),
         };
         Segment { primary: part.owner.clone(), request, tries, avoided }
     }
@@ -421,6 +423,19 @@ impl Replicator {
         if !suspects.is_empty() {
             suspects.remove(id);
         }
+    }
+}
+
+fn to_proto(of: TraceSpans) -> proto::TraceSpans {
+    proto::TraceSpans {
+        trace_id: Bytes::copy_from_slice(&of.trace.0),
+        spans: of.spans,
+        bytes: of.bytes,
+        first_start: of.first_start,
+        last_start: of.last_start,
+        first_end: of.first_end,
+        last_end: of.last_end,
+        has_backwards: of.has_backwards,
     }
 }
 

@@ -2,9 +2,9 @@
 //! it is live or held.
 
 use bytes::Bytes;
-use vivace_core::TenantId;
+use vivace_core::{TenantId, TraceId};
 use vivace_proto::vivace::v1::push_request;
-use vivace_proto::vivace::v1::{PushRequest, PushResponse, RefusedTrace};
+use vivace_proto::vivace::v1::{PushRequest, PushResponse, RefusedTrace, TraceSpans};
 use vivace_server::clock;
 
 use crate::header::{Compression, Refused, SEGMENT_BYTES_MAX, SegmentHeader, SegmentId};
@@ -12,7 +12,7 @@ use crate::ingester::Ingester;
 use crate::log::LogError;
 use crate::metrics::{BYTES_RECEIVED, TRACES_CREATED, WARNINGS};
 use crate::segment::{SegmentError, traces_of};
-use crate::summary::TraceSummary;
+use crate::summary::{Arrival, TraceSummary};
 
 /// Segments up to this size are read on the spot; handing a smaller one to another thread costs more than reading it.
 const READ_INLINE_BYTES_MAX: u32 = 64 << 10;
@@ -65,7 +65,7 @@ impl Ingester {
         let _under_way = self.lifecycle.begin_push().ok_or(PushError::ShuttingDown)?;
         let header = check(&request)?;
         if header.primary == *self.store.id() {
-            return self.push_own(header, request.payload).await;
+            return self.push_own(header, request.payload, &request.traces).await;
         }
         if !self.store.is_held(&header.primary, &header.id) {
             self.store.hold(header, request.payload).await?;
@@ -73,12 +73,16 @@ impl Ingester {
         Ok(PushResponse::default())
     }
 
-    async fn push_own(&self, header: SegmentHeader, payload: Bytes) -> Result<PushResponse, PushError> {
+    async fn push_own(&self, header: SegmentHeader, payload: Bytes, told: &[TraceSpans]) -> Result<PushResponse, PushError> {
         if let Some(known) = self.store.own(&header.id) {
             return Ok(response(&known.header.refused));
         }
         self.check_memory()?;
-        let (mut header, traces) = read(header, payload.clone(), self.settings.slack_nanos()).await?;
+        let slack_nanos = self.settings.slack_nanos();
+        let (mut header, traces) = match summaries_told(&header, told, slack_nanos) {
+            Some(traces) => (header, traces),
+            None => read(header, payload.clone(), slack_nanos).await?,
+        };
         let limits = self.limits.traces(&header.tenant);
         let (refused, created) = self.store.admit(&header.tenant, &traces, header.received_unix_seconds, limits);
         count(&header.tenant, &traces, created);
@@ -148,6 +152,16 @@ fn check(request: &PushRequest) -> Result<SegmentHeader, PushError> {
         received_unix_seconds: clock::unix_seconds(),
         refused: Vec::new(),
     })
+}
+
+/// What the sender says of the traces, who has walked over their spans. None where that is not all, or where the spans' own times decide.
+fn summaries_told(header: &SegmentHeader, told: &[TraceSpans], slack_nanos: u64) -> Option<Vec<TraceSummary>> {
+    let spans: u64 = told.iter().map(|trace| u64::from(trace.spans)).sum();
+    if told.is_empty() || spans != u64::from(header.spans) || told.iter().any(|trace| trace.trace_id.len() != TraceId::default().0.len()) {
+        return None;
+    }
+    let arrival = Arrival::of(header, slack_nanos);
+    told.iter().map(|trace| TraceSummary::told(trace, arrival)).collect()
 }
 
 /// Decompresses and walks over all spans, off the async threads when that takes long. Gives the header back.

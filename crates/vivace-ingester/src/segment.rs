@@ -86,8 +86,7 @@ pub(crate) fn traces_of(header: &SegmentHeader, payload: &Bytes, slack_nanos: u6
 }
 
 fn summarize_decompressed(header: &SegmentHeader, data: &[u8], slack_nanos: u64) -> Result<Vec<TraceSummary>, SegmentError> {
-    let unix_nanos = header.received_unix_seconds.saturating_mul(1_000_000_000);
-    Ok(summarize_arrived(data, Arrival { unix_nanos, slack_nanos })?)
+    Ok(summarize_arrived(data, Arrival::of(header, slack_nanos))?)
 }
 
 /// Decompresses a payload after checking its claim.

@@ -5,6 +5,9 @@ use rustc_hash::FxHashMap;
 use vivace_core::TraceId;
 use vivace_core::otlp::walk_spans;
 use vivace_core::wire::WireError;
+use vivace_proto::vivace::v1::TraceSpans;
+
+use crate::header::SegmentHeader;
 
 /// A start that is so much before its span's arrival, nanoseconds, is believed also where the slack is shorter: long spans and late
 /// ones are then found by search at their own times, and a block still begins near the time at which it was written.
@@ -47,6 +50,26 @@ impl Default for BlockRange {
     }
 }
 
+impl TraceSummary {
+    /// By what the sender of a segment says; none where some time of the trace does not count for the range of its block, which only the
+    /// spans themselves tell.
+    pub(crate) fn told(told: &TraceSpans, arrival: Arrival) -> Option<Self> {
+        let TraceSpans { first_start, last_start, first_end, last_end, .. } = *told;
+        let range = [arrival.range(first_start, first_end), arrival.range(last_start, last_end)];
+        if told.has_backwards || range.iter().any(|range| range.has_others) {
+            return None;
+        }
+        Some(Self {
+            trace: TraceId::from_slice(&told.trace_id),
+            spans: told.spans,
+            bytes: told.bytes,
+            start_unix_nanos: first_start,
+            end_unix_nanos: last_end,
+            range: BlockRange { start: first_start, end: last_end, has_others: false },
+        })
+    }
+}
+
 impl BlockRange {
     pub(crate) fn widen(&mut self, other: Self) {
         self.start = self.start.min(other.start);
@@ -75,6 +98,11 @@ pub(crate) struct Arrival {
 }
 
 impl Arrival {
+    /// Of a segment.
+    pub(crate) fn of(header: &SegmentHeader, slack_nanos: u64) -> Self {
+        Self { unix_nanos: header.received_unix_seconds.saturating_mul(1_000_000_000), slack_nanos }
+    }
+
     fn range(&self, start_unix_nanos: u64, end_unix_nanos: u64) -> BlockRange {
         let latest = self.unix_nanos.saturating_add(self.slack_nanos);
         let start_counts =
@@ -132,6 +160,12 @@ pub(crate) fn summarize_arrived(traces_data: &[u8], arrival: Arrival) -> Result<
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use prost::Message as _;
+    use vivace_core::traces::Traces;
+    use vivace_proto::otlp::{ResourceSpans, ScopeSpans, Span, TracesData};
+
     use super::*;
 
     const SECOND: u64 = 1_000_000_000;
@@ -167,6 +201,45 @@ mod tests {
         assert_eq!(range(&[(-600, -599)]), (-600, FLUSH), "a little late: found at its own time, kept from its arrival");
         assert_eq!(range(&[(-5, -10)]), (-5, FLUSH), "an end before its start");
         assert_eq!(range(&[]), (FLUSH, FLUSH));
+    }
+
+    proptest! {
+        /// What a sender tells of a trace is what the spans say, or they are asked.
+        #[test]
+        fn what_is_told_is_what_the_spans_say(spans in vec((0..3u8, -200..200i64, -5..300i64), 1..20)) {
+            let arrival = Arrival { unix_nanos: NOW, slack_nanos: SLACK };
+            let at = |seconds: i64| NOW.saturating_add_signed(seconds * SECOND as i64);
+            let span = |&(trace, start, lasts): &(u8, i64, i64)| Span {
+                trace_id: vec![trace + 1; 16].into(),
+                start_time_unix_nano: at(start),
+                end_time_unix_nano: at(start + lasts),
+                ..Span::default()
+            };
+            let scope_spans = vec![ScopeSpans { spans: spans.iter().map(span).collect(), ..ScopeSpans::default() }];
+            let data = TracesData { resource_spans: vec![ResourceSpans { scope_spans, ..ResourceSpans::default() }] }.encode_to_vec();
+            let mut traces = Traces::default();
+            walk_spans(&data, |_, span| {
+                traces.add(span.trace(), &span, span.bytes.len());
+            })
+            .expect("spans");
+            let walked = summarize_arrived(&data, arrival).expect("spans");
+            for (told, walked) in traces.into_inner().into_iter().zip(walked) {
+                let told = TraceSpans {
+                    trace_id: told.trace.0.to_vec().into(),
+                    spans: told.spans,
+                    bytes: told.bytes,
+                    first_start: told.first_start,
+                    last_start: told.last_start,
+                    first_end: told.first_end,
+                    last_end: told.last_end,
+                    has_backwards: told.has_backwards,
+                };
+                match TraceSummary::told(&told, arrival) {
+                    Some(told) => prop_assert_eq!(told, walked),
+                    None => prop_assert!(walked.range.has_others),
+                }
+            }
+        }
     }
 
     #[test]

@@ -2,6 +2,9 @@ use std::time::Duration;
 
 use prost::Message;
 use tonic::{Code, Status};
+use vivace_core::TraceId;
+use vivace_core::otlp::walk_spans;
+use vivace_core::traces::{TraceSpans, Traces};
 use vivace_proto::otlp::{AnyValue, KeyValue, any_value};
 
 use crate::client::traces;
@@ -28,6 +31,47 @@ async fn every_trace_goes_to_one_primary_and_its_followers() {
             let holders = cluster.instances.iter().filter(|i| i.segments().iter().any(|s| s.id == segment.id)).count();
             assert_eq!(holders, 3, "segment {:?} of {}", segment.id, segment.primary);
         }
+    }
+}
+
+/// Primaries go by it, and do not decompress a segment to count it again.
+#[tokio::test]
+async fn a_segment_says_what_it_holds_of_each_trace() {
+    for (instances, attribute_bytes_max) in [(1, 2048), (3, 2048), (1, 4)] {
+        let mut cluster = Cluster::start(instances, 1, move |config| config.distributor.max_attribute_bytes = attribute_bytes_max).await;
+        let mut sent = traces(&[many(), many().iter().map(|(trace, id)| (*trace, id + 100)).collect()].concat());
+        for (number, span) in (0..).zip(&mut sent.resource_spans[0].scope_spans[0].spans) {
+            span.start_time_unix_nano += number;
+            // Each third one ends before it starts.
+            span.end_time_unix_nano = if number % 3 == 0 { number } else { span.end_time_unix_nano + 7 * number };
+        }
+        cluster.export(&sent, &[]).await.expect("stored");
+        cluster.stop().await;
+        let mut found = 0;
+        for segment in cluster.instances.iter().flat_map(|instance| instance.segments()) {
+            let mut counted = Traces::default();
+            walk_spans(&payload(&segment), |_, span| {
+                counted.add(span.trace(), &span, span.bytes.len());
+            })
+            .expect("spans");
+            let told: Vec<TraceSpans> = segment
+                .traces
+                .iter()
+                .map(|told| TraceSpans {
+                    trace: TraceId::from_slice(&told.trace_id),
+                    spans: told.spans,
+                    bytes: told.bytes,
+                    first_start: told.first_start,
+                    last_start: told.last_start,
+                    first_end: told.first_end,
+                    last_end: told.last_end,
+                    has_backwards: told.has_backwards,
+                })
+                .collect();
+            assert_eq!(told, counted.into_inner());
+            found += told.len();
+        }
+        assert_eq!(found, 40, "{instances} instances");
     }
 }
 

@@ -201,6 +201,7 @@ pub(crate) fn segment(sequence: u64, data: &TracesData) -> PushRequest {
         uncompressed_bytes: bytes.len() as u32,
         payload: lz4_flex::block::compress(&bytes).into(),
         spans: data.resource_spans.iter().flat_map(|r| &r.scope_spans).map(|s| s.spans.len() as u32).sum(),
+        traces: vec![],
     }
 }
 

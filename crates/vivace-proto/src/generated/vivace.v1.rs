@@ -8,7 +8,7 @@ pub struct SegmentId {
     #[prost(uint64, tag = "2")]
     pub sequence: u64,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PushRequest {
     #[prost(message, optional, tag = "1")]
     pub id: ::core::option::Option<SegmentId>,
@@ -27,6 +27,9 @@ pub struct PushRequest {
     pub payload: ::prost::bytes::Bytes,
     #[prost(uint32, tag = "7")]
     pub spans: u32,
+    /// What the payload holds of each trace, so that nobody decompresses it for that. All of them, or none where the sender does not say.
+    #[prost(message, repeated, tag = "8")]
+    pub traces: ::prost::alloc::vec::Vec<TraceSpans>,
 }
 /// Nested message and enum types in `PushRequest`.
 pub mod push_request {
@@ -67,6 +70,28 @@ pub mod push_request {
             }
         }
     }
+}
+/// The spans of one trace. Times are nanoseconds since the epoch.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TraceSpans {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub trace_id: ::prost::bytes::Bytes,
+    #[prost(uint32, tag = "2")]
+    pub spans: u32,
+    /// Of the span messages.
+    #[prost(uint64, tag = "3")]
+    pub bytes: u64,
+    #[prost(fixed64, tag = "4")]
+    pub first_start: u64,
+    #[prost(fixed64, tag = "5")]
+    pub last_start: u64,
+    #[prost(fixed64, tag = "6")]
+    pub first_end: u64,
+    #[prost(fixed64, tag = "7")]
+    pub last_end: u64,
+    /// A span ends before it starts.
+    #[prost(bool, tag = "8")]
+    pub has_backwards: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PushResponse {
