@@ -35,6 +35,8 @@ const WINDOWS_PERCENT: u64 = 25;
 const SEND_BUFFER_BYTES: usize = 64 << 10;
 /// The largest head of a request, and what HTTP/1 reads ahead of a body, bytes.
 const READ_BUFFER_BYTES: u32 = 128 << 10;
+/// What a connection takes of memory, about, while its client sends, bytes: there are so many places as the process has room for.
+pub(crate) const MEMORY_BYTES: u64 = 64 << 10;
 /// Headers of an HTTP/1 request. Proxies and meshes add theirs to those of each client; more is 431.
 const MAX_HEADERS: usize = 256;
 
@@ -122,7 +124,9 @@ impl Connection {
         let body = if is_grpc {
             Body::new(Messages::new(body, &mut head, options.message_bytes_max, requests.clone(), held.clone()))
         } else {
-            Body::new(PlainBody::new(body, requests, held.clone(), options.timeouts.body, &self.activity))
+            // Of HTTP/2 the window is paid for.
+            let read_ahead_bytes = if is_http1 { u64::from(READ_BUFFER_BYTES) } else { 0 };
+            Body::new(PlainBody::new(body, requests, held.clone(), options.timeouts.body, &self.activity, read_ahead_bytes))
         };
         let mut response = services.now().call(Request::from_parts(head, body)).await?;
         drop(held);

@@ -22,6 +22,12 @@ use crate::request_budget::{RequestBudget, RequestCharge, over_budget_status};
 const PATIENCE: Duration = Duration::from_secs(60);
 const BYTES_PER_SECOND_MIN: u64 = 1 << 10;
 
+/// What is kept for a body of announced length from its first byte on, at most, so that who was let in can end; of more it is only seen
+/// whether it would fit, since who announces much and sends it slowly shall not keep others out.
+const RESERVED_BYTES_MAX: u64 = 512 << 10;
+/// Frames below this are copied out of the connection's read buffer, which they would keep whole, bytes.
+const COPIED_BYTES_MAX: usize = 64 << 10;
+
 /// Why a request's body was not read to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
@@ -83,6 +89,10 @@ pub(crate) type Held = Arc<Mutex<RequestCharge>>;
 pub(crate) struct PlainBody {
     inner: Incoming,
     held: Held,
+    /// Of what is held, so much was taken before it came.
+    reserved_bytes: u64,
+    /// For what the connection reads ahead until the end has come.
+    read_ahead: Option<RequestCharge>,
     /// Does not fit from the start.
     refused: Option<OverBudget>,
     /// What comes after a refusal is not charged: it is there to be thrown away.
@@ -94,11 +104,38 @@ pub(crate) struct PlainBody {
 }
 
 impl PlainBody {
-    /// `timeout`: for the whole body; zero is no limit.
-    pub(crate) fn new(inner: Incoming, budget: &RequestBudget, held: Held, timeout: Duration, activity: &Arc<Activity>) -> Self {
-        let refused = inner.size_hint().exact().and_then(|announced| budget.check(announced).err());
-        let unfinished = (!inner.is_end_stream()).then(|| activity.begin_body());
-        Self { inner, held, refused, is_waste: false, received_bytes: 0, deadline: Deadline::new(timeout), unfinished }
+    /// `timeout`: for the whole body; zero is no limit. `read_ahead_bytes`: what the connection may hold of it unread.
+    pub(crate) fn new(
+        inner: Incoming,
+        budget: &RequestBudget,
+        held: Held,
+        timeout: Duration,
+        activity: &Arc<Activity>,
+        read_ahead_bytes: u64,
+    ) -> Self {
+        let announced = inner.size_hint().exact().unwrap_or_default();
+        let reserved_bytes = announced.min(RESERVED_BYTES_MAX);
+        let is_open = !inner.is_end_stream();
+        let taken = budget
+            .check(announced)
+            .and_then(|()| budget.charge(if is_open { read_ahead_bytes } else { 0 }))
+            .and_then(|read_ahead| held.lock().grow(reserved_bytes).map(|()| read_ahead));
+        let (read_ahead, refused) = match taken {
+            Ok(read_ahead) => (Some(read_ahead), None),
+            Err(over) => (None, Some(over)),
+        };
+        let unfinished = is_open.then(|| activity.begin_body());
+        Self {
+            inner,
+            held,
+            reserved_bytes,
+            read_ahead,
+            refused,
+            is_waste: false,
+            received_bytes: 0,
+            deadline: Deadline::new(timeout),
+            unfinished,
+        }
     }
 }
 
@@ -117,12 +154,14 @@ impl HttpBody for PlainBody {
         };
         if frame.is_none() || this.inner.is_end_stream() {
             this.unfinished = None;
+            this.read_ahead = None;
         }
-        let bytes = frame.as_ref().and_then(Frame::data_ref).map_or(0, |data| data.len() as u64);
-        this.received_bytes += bytes;
+        let frame = frame.map(|frame| if this.is_waste { frame } else { frame.map_data(apart) });
+        let before = this.received_bytes;
+        this.received_bytes += frame.as_ref().and_then(Frame::data_ref).map_or(0, |data| data.len() as u64);
         if !this.is_waste {
             let mut held = this.held.lock();
-            if let Err(over) = held.grow(bytes) {
+            if let Err(over) = held.grow(this.received_bytes.max(this.reserved_bytes) - before.max(this.reserved_bytes)) {
                 this.is_waste = true;
                 held.clear();
                 return Poll::Ready(Some(Err(over.into())));
@@ -138,6 +177,11 @@ impl HttpBody for PlainBody {
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
     }
+}
+
+/// Bytes that keep no more memory than they are.
+fn apart(bytes: Bytes) -> Bytes {
+    if bytes.len() < COPIED_BYTES_MAX { Bytes::copy_from_slice(&bytes) } else { bytes }
 }
 
 /// Until when something must have come.

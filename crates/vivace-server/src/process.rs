@@ -37,7 +37,7 @@ use crate::ready::Readiness;
 use crate::request_budget::RequestBudget;
 use crate::settings::Settings;
 use crate::tls::Tls;
-use crate::{Tenancy, admin, build, descriptors, instrument, log, memory, reads, recorder};
+use crate::{Tenancy, admin, build, connection, descriptors, instrument, log, memory, reads, recorder};
 
 /// How often histograms are folded and the memory between two scrapes is bounded.
 const UPKEEP_PERIOD: Duration = Duration::from_secs(5);
@@ -142,10 +142,9 @@ impl Process {
         let recorder = recorder::install(metrics)?;
         build::publish();
         memory::return_unused_pages();
-        let shared = Shared {
-            budget: MemoryLimit::of_this_process(config.memory.limit.0).budget(),
-            places: Places::new(descriptors::raise_limit()),
-        };
+        let budget = MemoryLimit::of_this_process(config.memory.limit.0).budget();
+        let for_memory = usize::try_from(budget.limit() / connection::MEMORY_BYTES).unwrap_or(usize::MAX);
+        let shared = Shared { places: Places::new(descriptors::raise_limit().min(for_memory)), budget };
         let http_listener = listen::bind(&settings.http).await?;
         let grpc_listener = listen::bind(&settings.grpc).await?;
         let internal_listener = match &settings.internal {
