@@ -181,7 +181,7 @@ impl Output {
     #[cold]
     fn grow(&mut self, more: usize) -> Result<(), NoRoom> {
         let (len, before) = (self.bytes.len(), self.bytes.capacity());
-        let wanted = (before as u64 * 2).max(STEP_BYTES).max((len + more) as u64);
+        let wanted = (before as u64 * 2).max(STEP_BYTES).min(self.bytes_max as u64).max((len + more) as u64);
         // While it grows, there are both.
         if let Err(over) = self.charge.grow(wanted) {
             return self.refuse(NoRoom::of_request(over, self.beside));

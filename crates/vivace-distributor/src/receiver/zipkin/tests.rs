@@ -225,7 +225,7 @@ fn a_span_without_a_start_begins_when_it_comes() {
         let after = vivace_server::clock::unix_nanos();
         assert!((before..=after).contains(&span.start_time_unix_nano), "{span:?}");
         assert_eq!(span.end_time_unix_nano - span.start_time_unix_nano, 7_000);
-        assert_eq!(texts(&span.attributes), [mark.clone()], "said once");
+        assert_eq!(texts(&span.attributes), std::slice::from_ref(&mark), "said once");
     }
     let noted = json!([{"traceId": "1", "id": "2", "annotations": [{"timestamp": 9, "value": "b"}, {"timestamp": 8, "value": "a"}]}]);
     let traces = read(json::spans_v2, noted.to_string());
