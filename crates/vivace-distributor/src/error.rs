@@ -9,6 +9,7 @@ use vivace_core::{TenantError, TenantId};
 use vivace_server::{BodyError, EncodingError};
 
 use crate::plan::PlanError;
+use crate::receiver::output::NoRoom;
 use crate::replicate::StoreError;
 
 /// How long a client should wait when this process or the ingesters have no room.
@@ -48,6 +49,9 @@ pub(crate) enum PushError {
     /// The body is larger than the receiver takes.
     #[error("the request body is larger than {limit} bytes")]
     TooLarge { limit: u64 },
+    /// It would become many times of what was sent.
+    #[error("{0}")]
+    Grows(NoRoom),
     /// No memory for it now.
     #[error(transparent)]
     Overloaded(#[from] OverBudget),
@@ -68,6 +72,15 @@ impl From<StoreError> for PushError {
             StoreError::Plan(PlanError::Malformed(_) | PlanError::Broken { .. }) => Self::Malformed(error.to_string()),
             StoreError::Plan(PlanError::Unusual) => Self::Fault("a request that was written anew is not in its usual form".to_owned()),
             other => Self::Store(other),
+        }
+    }
+}
+
+impl From<NoRoom> for PushError {
+    fn from(why: NoRoom) -> Self {
+        match why {
+            NoRoom::Memory(over) => Self::Overloaded(over),
+            NoRoom::Grows { .. } => Self::Grows(why),
         }
     }
 }
@@ -97,7 +110,7 @@ impl PushError {
     /// Whether the request is too large for this process, whatever else it does.
     pub(crate) fn is_too_large(&self) -> bool {
         match self {
-            Self::TooLarge { .. } => true,
+            Self::TooLarge { .. } | Self::Grows(_) => true,
             Self::Overloaded(over) => over.never_fits(),
             _ => false,
         }
@@ -117,6 +130,7 @@ impl PushError {
             | Self::Malformed(_)
             | Self::NoValidSpans(_)
             | Self::TooLarge { .. }
+            | Self::Grows(_)
             | Self::Fault(_) => false,
         }
     }
@@ -130,7 +144,8 @@ impl PushError {
             )
             | Self::Malformed(_)
             | Self::NoValidSpans(_)
-            | Self::TooLarge { .. } => Code::InvalidArgument,
+            | Self::TooLarge { .. }
+            | Self::Grows(_) => Code::InvalidArgument,
             Self::RateLimited { .. } | Self::LargerThanBurst { .. } | Self::Overloaded(_) => Code::ResourceExhausted,
             Self::TooSlow(_) => Code::DeadlineExceeded,
             Self::Fault(_) | Self::Store(StoreError::Fault(_)) => Code::Internal,
@@ -153,6 +168,7 @@ impl PushError {
             | Self::Malformed(_)
             | Self::NoValidSpans(_)
             | Self::TooLarge { .. }
+            | Self::Grows(_)
             | Self::TooSlow(_)
             | Self::Fault(_)
             | Self::Store(_) => None,

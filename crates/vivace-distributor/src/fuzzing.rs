@@ -61,7 +61,7 @@ fn convert(input: &[u8], dialect: Dialect, read: impl Fn(&[u8], &mut Spans) -> R
     let charge = RequestBudget::whole(&budget).open();
     let mut spans = Spans::new(&charge, dialect, input.len()).expect("fits");
     // What is broken is refused, and what was there before it stays.
-    let mark = spans.mark().expect("fits");
+    let mark = spans.mark(input.len()).expect("fits");
     if read(input, &mut spans).is_err() {
         spans.go_back(mark);
     }

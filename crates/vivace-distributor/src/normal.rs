@@ -2,14 +2,13 @@
 //! joined, and a value be sent several times, of which the last counts; readers that look for what they need would each make something
 //! else of it. Hardly a client sends such: it is found by [`crate::message`], and written anew here.
 
-use vivace_core::budget::OverBudget;
 use vivace_core::otlp::{INSTRUMENTATION_LIBRARY_SPANS, SCOPE_SPANS};
 use vivace_core::wire::{Reader, Value, WireError};
 use vivace_server::RequestCharge;
 
 use crate::error::PushError;
 use crate::message::{Field, Message, VALUE_DEPTH_MAX};
-use crate::receiver::output::Output;
+use crate::receiver::output::{NoRoom, Output};
 
 /// Bytes of the smallest piece of a message that is joined of several: a key, a length and a field.
 const PIECE_BYTES_MIN: u64 = 4;
@@ -37,7 +36,7 @@ pub(crate) fn normal(request: &[u8], charge: &mut RequestCharge) -> Result<Vec<u
         Err(Failure::Malformed(error)) => {
             return Err(PushError::Malformed(format!("the request is no ExportTraceServiceRequest: {error}")));
         }
-        Err(Failure::OverBudget(over)) => return Err(PushError::Overloaded(over)),
+        Err(Failure::NoRoom(why)) => return Err(why.into()),
     }
     let (bytes, of_bytes) = out.finish();
     charge.absorb(of_bytes);
@@ -46,7 +45,7 @@ pub(crate) fn normal(request: &[u8], charge: &mut RequestCharge) -> Result<Vec<u
 
 enum Failure {
     Malformed(WireError),
-    OverBudget(OverBudget),
+    NoRoom(NoRoom),
 }
 
 impl From<WireError> for Failure {
@@ -55,9 +54,9 @@ impl From<WireError> for Failure {
     }
 }
 
-impl From<OverBudget> for Failure {
-    fn from(over: OverBudget) -> Self {
-        Self::OverBudget(over)
+impl From<NoRoom> for Failure {
+    fn from(why: NoRoom) -> Self {
+        Self::NoRoom(why)
     }
 }
 

@@ -46,7 +46,7 @@ pub(crate) struct Survey {
     pub(crate) bad_references: u32,
     /// Spans with valid ids that have, or whose resource or scope has, values nested too deep.
     pub(crate) too_deep: u32,
-    /// Bits of the first id that is not valid.
+    /// Bits of the first trace id that is not valid.
     pub(crate) bad_bits: usize,
     /// The first of the bad references.
     pub(crate) bad_reference: Option<BadReference>,
@@ -220,17 +220,18 @@ impl Survey {
     ///
     /// Source: docs/facts/components.md, "Regrouping".
     fn check(&mut self, span: &SpanHead<'_>) -> Option<TraceId> {
-        let (bad, id) = match (is_id(span.trace_id, TRACE_ID_BYTES), is_id(span.span_id, SPAN_ID_BYTES)) {
+        match (is_id(span.trace_id, TRACE_ID_BYTES), is_id(span.span_id, SPAN_ID_BYTES)) {
             (true, true) => {
                 self.spans += 1;
                 return Some(span.trace());
             }
-            (false, _) => (&mut self.bad_trace_ids, span.trace_id),
-            (true, false) => (&mut self.bad_span_ids, span.span_id),
-        };
-        *bad += 1;
-        if self.bad_trace_ids + self.bad_span_ids == 1 {
-            self.bad_bits = if id.iter().all(|byte| *byte == 0) { 0 } else { id.len() * 8 };
+            (false, _) => {
+                if self.bad_trace_ids == 0 {
+                    self.bad_bits = span.trace_id.len() * 8;
+                }
+                self.bad_trace_ids += 1;
+            }
+            (true, false) => self.bad_span_ids += 1,
         }
         None
     }

@@ -78,10 +78,25 @@ struct Request<'r> {
 /// A request that was taken.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Accepted {
+    /// Spans that were stored.
+    pub(crate) stored_spans: u64,
     /// Spans that were not stored and never will be.
     pub(crate) rejected_spans: i64,
     /// Why; empty when there are none.
     pub(crate) message: String,
+}
+
+impl Accepted {
+    /// What is answered where there is no place for a part that was rejected.
+    ///
+    /// # Errors
+    /// There were spans, and not one was stored.
+    pub(crate) fn or_refused(self) -> Result<(), PushError> {
+        match self.rejected_spans > 0 && self.stored_spans == 0 {
+            true => Err(PushError::NoValidSpans(self.message)),
+            false => Ok(()),
+        }
+    }
 }
 
 impl Distributor {
@@ -181,9 +196,11 @@ impl Distributor {
             let copy = Copy { tenant: tenant.clone(), body, skip_metrics, max_attribute_bytes, shard_size, hold };
             self.generators.enqueue(copy, &limits.metrics_generator.forwarder);
         }
-        receiver.accepted(u64::from(survey.spans + survey.rejected()).saturating_sub(rejections.spans));
+        let stored_spans = u64::from(survey.spans + survey.rejected()).saturating_sub(rejections.spans);
+        receiver.accepted(stored_spans);
         receiver.refused(rejections.spans);
-        Ok(Accepted { rejected_spans: i64::try_from(rejections.spans).unwrap_or(i64::MAX), message: rejections.message })
+        let rejected_spans = i64::try_from(rejections.spans).unwrap_or(i64::MAX);
+        Ok(Accepted { stored_spans, rejected_spans, message: rejections.message })
     }
 
     /// Takes a request apart. One that is not in its usual form is written anew first, and that is the request from then on.
@@ -244,7 +261,12 @@ impl Rejections {
     fn of(survey: &Survey) -> Self {
         let mut this = Self { spans: 0, message: String::new() };
         if survey.bad_trace_ids > 0 {
-            let rule = format!("trace ids must be 128 bit and not all zero, the first such id has {} bits", survey.bad_bits);
+            let first = match survey.bad_bits {
+                0 => "is empty".to_owned(),
+                128 => "is all zeros".to_owned(),
+                bits => format!("has {bits} bits"),
+            };
+            let rule = format!("trace ids must be 128 bit and not all zero, the first such id {first}");
             this.add(u64::from(survey.bad_trace_ids), &rule);
         }
         if survey.bad_span_ids > 0 {

@@ -33,7 +33,7 @@ pub(crate) fn to_protobuf(body: &[u8], charge: &mut RequestCharge) -> Result<Vec
     let read = Fields { message: &TRACES_DATA, depth: 0, out: &mut out }.deserialize(&mut json).and_then(|()| json.end());
     if let Err(error) = read {
         return Err(match out.refused() {
-            Some(over) => PushError::Overloaded(over),
+            Some(why) => why.into(),
             None => PushError::Malformed(format!("the request is no OTLP in JSON: {error}")),
         });
     }

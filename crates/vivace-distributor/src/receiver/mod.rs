@@ -1,5 +1,7 @@
 //! The protocols that spans arrive in. They read and answer; what happens to the spans is [`crate::push`]'s business.
 
+mod body;
+mod forms;
 pub(crate) mod grpc;
 pub(crate) mod http;
 pub(crate) mod jaeger;

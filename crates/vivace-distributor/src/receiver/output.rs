@@ -25,18 +25,51 @@ pub(crate) enum Value<'a> {
     Double(f64),
 }
 
+/// Why no more can be written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NoRoom {
+    #[error(transparent)]
+    Memory(#[from] OverBudget),
+    /// It would be longer than what it is made of explains.
+    #[error("what was sent would become more than {limit_bytes} bytes of OTLP, many times of what it is")]
+    Grows { limit_bytes: usize },
+}
+
+impl NoRoom {
+    /// No memory for a part of a request that holds so many bytes beside it: whether it ever fits depends on all of it.
+    pub(crate) fn of_request(over: OverBudget, beside: u64) -> Self {
+        let (asked, used) = (over.asked.saturating_add(beside), over.used.saturating_sub(beside));
+        Self::Memory(OverBudget { asked, used, ..over })
+    }
+}
+
 /// What is written so far.
 pub(crate) struct Output {
     bytes: Vec<u8>,
+    /// No more than so many bytes are written.
+    bytes_max: usize,
     charge: RequestCharge,
+    /// What the same request holds beside it, bytes.
+    beside: u64,
     /// Why there was no more room.
-    refused: Option<OverBudget>,
+    refused: Option<NoRoom>,
 }
 
 impl Output {
     /// Nothing yet. What is written is added to the charge.
     pub(crate) fn new(charge: RequestCharge) -> Self {
-        Self { bytes: Vec::new(), charge, refused: None }
+        Self { bytes: Vec::new(), bytes_max: usize::MAX, charge, beside: 0, refused: None }
+    }
+
+    /// Of a request that holds so many bytes beside it.
+    pub(crate) fn beside(mut self, bytes: u64) -> Self {
+        self.beside = bytes;
+        self
+    }
+
+    /// From now on it grows by so many bytes at most.
+    pub(crate) fn grow_by_at_most(&mut self, bytes: usize) {
+        self.bytes_max = self.bytes.len().saturating_add(bytes);
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
@@ -44,7 +77,7 @@ impl Output {
     }
 
     /// Why it could not grow, if it could not.
-    pub(crate) fn refused(&self) -> Option<OverBudget> {
+    pub(crate) fn refused(&self) -> Option<NoRoom> {
         self.refused.clone()
     }
 
@@ -58,14 +91,14 @@ impl Output {
         self.bytes.truncate(len);
     }
 
-    pub(crate) fn number(&mut self, field: u32, value: u64) -> Result<(), OverBudget> {
+    pub(crate) fn number(&mut self, field: u32, value: u64) -> Result<(), NoRoom> {
         self.reserve(FIELD_BYTES_MAX)?;
         self.key(field, VARINT);
         put_varint(&mut self.bytes, value);
         Ok(())
     }
 
-    pub(crate) fn fixed(&mut self, field: u32, wire_type: u64, value: &[u8]) -> Result<(), OverBudget> {
+    pub(crate) fn fixed(&mut self, field: u32, wire_type: u64, value: &[u8]) -> Result<(), NoRoom> {
         self.reserve(FIELD_BYTES_MAX)?;
         self.key(field, wire_type);
         self.bytes.extend_from_slice(value);
@@ -73,14 +106,14 @@ impl Output {
     }
 
     /// Text, bytes, or a message that is complete.
-    pub(crate) fn text(&mut self, field: u32, value: &[u8]) -> Result<(), OverBudget> {
+    pub(crate) fn text(&mut self, field: u32, value: &[u8]) -> Result<(), NoRoom> {
         self.reserve(value.len() + FIELD_BYTES_MAX)?;
         put_bytes(&mut self.bytes, field, value);
         Ok(())
     }
 
     /// Bytes that are no field.
-    pub(crate) fn raw(&mut self, bytes: &[u8]) -> Result<(), OverBudget> {
+    pub(crate) fn raw(&mut self, bytes: &[u8]) -> Result<(), NoRoom> {
         self.reserve(bytes.len())?;
         self.bytes.extend_from_slice(bytes);
         Ok(())
@@ -88,7 +121,7 @@ impl Output {
 
     /// An attribute: a `KeyValue`. The field's number is below 16.
     #[inline]
-    pub(crate) fn attribute(&mut self, field: u32, key: &[u8], value: Value<'_>) -> Result<(), OverBudget> {
+    pub(crate) fn attribute(&mut self, field: u32, key: &[u8], value: Value<'_>) -> Result<(), NoRoom> {
         let value_len = match value {
             Value::Text(text) => bytes_field_len(text.len()),
             Value::Bool(_) => 2,
@@ -117,14 +150,14 @@ impl Output {
     }
 
     /// Begins a message, whose length is known, and put before it, when it [ends](Output::end).
-    pub(crate) fn begin(&mut self, field: u32) -> Result<usize, OverBudget> {
+    pub(crate) fn begin(&mut self, field: u32) -> Result<usize, NoRoom> {
         self.reserve(FIELD_BYTES_MAX)?;
         self.key(field, 2);
         Ok(self.bytes.len())
     }
 
     /// Ends the message that began there.
-    pub(crate) fn end(&mut self, start: usize) -> Result<(), OverBudget> {
+    pub(crate) fn end(&mut self, start: usize) -> Result<(), NoRoom> {
         self.reserve(LENGTH_BYTES_MAX)?;
         let len = self.bytes.len() - start;
         put_varint(&mut self.bytes, len as u64);
@@ -135,7 +168,10 @@ impl Output {
 
     /// Room for so many bytes more, paid for before it is taken.
     #[inline]
-    fn reserve(&mut self, more: usize) -> Result<(), OverBudget> {
+    fn reserve(&mut self, more: usize) -> Result<(), NoRoom> {
+        if self.bytes.len() + more > self.bytes_max {
+            return self.refuse(NoRoom::Grows { limit_bytes: self.bytes_max });
+        }
         if self.bytes.capacity() - self.bytes.len() >= more {
             return Ok(());
         }
@@ -143,17 +179,22 @@ impl Output {
     }
 
     #[cold]
-    fn grow(&mut self, more: usize) -> Result<(), OverBudget> {
+    fn grow(&mut self, more: usize) -> Result<(), NoRoom> {
         let (len, before) = (self.bytes.len(), self.bytes.capacity());
-        let wanted = (before as u64 * 2).max(STEP_BYTES).max((len + more) as u64);
+        let wanted = (before as u64 * 2).max(STEP_BYTES).min(self.bytes_max as u64).max((len + more) as u64);
         // While it grows, there are both.
         if let Err(over) = self.charge.grow(wanted) {
-            self.refused = Some(over.clone());
-            return Err(over);
+            return self.refuse(NoRoom::of_request(over, self.beside));
         }
         self.bytes.reserve_exact(usize::try_from(wanted).unwrap_or(usize::MAX) - len);
         self.charge.give_back(before as u64);
         Ok(())
+    }
+
+    #[cold]
+    fn refuse(&mut self, why: NoRoom) -> Result<(), NoRoom> {
+        self.refused = Some(why.clone());
+        Err(why)
     }
 
     fn key(&mut self, field: u32, wire_type: u64) {

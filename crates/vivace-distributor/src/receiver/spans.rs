@@ -2,10 +2,10 @@
 //! span in between: its fields are written in the order that they come in, and what only its end decides follows.
 
 use bytes::Bytes;
-use vivace_core::budget::OverBudget;
-use vivace_server::RequestCharge;
+use vivace_server::{RequestCharge, clock};
 
-use super::output::{FIXED64, Output, Value};
+use super::forms::Link;
+use super::output::{FIXED64, NoRoom, Output, Value};
 use super::tags::{Dialect, Kind, Tags};
 
 /// Field numbers. Source: OpenTelemetry protocol, `trace.proto`.
@@ -33,15 +33,22 @@ mod field {
     pub(super) const EVENT_TIME: u32 = 1;
     pub(super) const EVENT_NAME: u32 = 2;
     pub(super) const EVENT_ATTRIBUTES: u32 = 3;
+    pub(super) const EVENT_DROPPED_ATTRIBUTES: u32 = 4;
     pub(super) const LINK_TRACE_ID: u32 = 1;
     pub(super) const LINK_SPAN_ID: u32 = 2;
+    pub(super) const LINK_TRACE_STATE: u32 = 3;
     pub(super) const LINK_ATTRIBUTES: u32 = 4;
+    pub(super) const LINK_DROPPED_ATTRIBUTES: u32 = 5;
     pub(super) const STATUS_MESSAGE: u32 = 2;
     pub(super) const STATUS_CODE: u32 = 3;
 }
 
 /// Bytes of a reference while it waits for the span's end: trace id, span id, type.
 const REFERENCE_BYTES: usize = 25;
+/// So many times of itself may a request become, and so many bytes beside. Real spans become about as much as they were; in thrift a
+/// span may be a byte, and sixty in OTLP.
+const GROWTH_MAX: usize = 8;
+const GROWTH_BYTES_MIN: usize = 64 << 10;
 
 /// The spans so far.
 pub(crate) struct Spans {
@@ -57,6 +64,8 @@ pub(crate) struct Spans {
     scope: Output,
     references: Output,
     tags: Tags,
+    /// When the request came, nanoseconds since 1970.
+    arrived_unix_nanos: u64,
     /// What is charged for texts that are held aside until the span ends.
     aside: RequestCharge,
 }
@@ -91,15 +100,15 @@ pub(crate) struct Reference {
 }
 
 impl Spans {
-    /// No spans yet, of requests with this many bytes.
+    /// No spans yet, of a request with this many bytes that has just come. What else it holds is in `charge`.
     ///
     /// # Errors
     /// There is no memory for them.
-    pub(crate) fn new(charge: &RequestCharge, dialect: Dialect, body_bytes: usize) -> Result<Self, OverBudget> {
-        let output = || Output::new(charge.another());
+    pub(crate) fn new(charge: &RequestCharge, dialect: Dialect, body_bytes: usize) -> Result<Self, NoRoom> {
         let mut aside = charge.another();
-        aside.grow(body_bytes as u64)?;
-        Ok(Self {
+        aside.grow(body_bytes as u64).map_err(|over| NoRoom::of_request(over, charge.bytes()))?;
+        let output = || Output::new(charge.another()).beside(charge.bytes() + aside.bytes());
+        let mut this = Self {
             out: output(),
             open: None,
             written_resource: output(),
@@ -109,23 +118,39 @@ impl Spans {
             scope: output(),
             references: output(),
             tags: Tags::new(dialect),
+            arrived_unix_nanos: clock::unix_nanos(),
             aside,
-        })
+        };
+        this.allow(body_bytes);
+        Ok(this)
+    }
+
+    /// From now on there come so many bytes of a request: what they may become is bounded.
+    fn allow(&mut self, body_bytes: usize) {
+        let bytes = body_bytes.saturating_mul(GROWTH_MAX).saturating_add(GROWTH_BYTES_MIN);
+        self.out.grow_by_at_most(bytes);
+        for part in [&mut self.span, &mut self.resource] {
+            part.truncate(0);
+            part.grow_by_at_most(bytes);
+        }
     }
 
     /// The request as OTLP, and what is charged for it.
     ///
     /// # Errors
     /// There is no memory for the last few bytes.
-    pub(crate) fn finish(mut self) -> Result<(Bytes, RequestCharge), OverBudget> {
+    pub(crate) fn finish(mut self) -> Result<(Bytes, RequestCharge), NoRoom> {
+        // What was taken can be ended.
+        self.allow(0);
         self.close()?;
         drop(self.aside);
         let (bytes, charge) = self.out.finish();
         Ok((bytes.into(), charge))
     }
 
-    /// Where it stands, to come back to if what follows is broken.
-    pub(crate) fn mark(&mut self) -> Result<usize, OverBudget> {
+    /// Where it stands, to come back to if the bytes that follow are broken, of which there are so many.
+    pub(crate) fn mark(&mut self, body_bytes: usize) -> Result<usize, NoRoom> {
+        self.allow(body_bytes);
         self.close()?;
         Ok(self.out.bytes().len())
     }
@@ -136,8 +161,13 @@ impl Spans {
         self.out.truncate(mark);
     }
 
-    /// Why there was no memory, if there was none.
-    pub(crate) fn refused(&self) -> Option<OverBudget> {
+    /// When the request came, nanoseconds since 1970.
+    pub(crate) fn arrived_unix_nanos(&self) -> u64 {
+        self.arrived_unix_nanos
+    }
+
+    /// Why there was no room, if there was none.
+    pub(crate) fn refused(&self) -> Option<NoRoom> {
         let outputs = [&self.out, &self.written_resource, &self.written_scope, &self.span, &self.resource, &self.scope, &self.references];
         outputs.into_iter().find_map(Output::refused)
     }
@@ -147,7 +177,7 @@ impl Spans {
         self.resource.truncate(0);
     }
 
-    pub(crate) fn resource_attribute(&mut self, key: &[u8], value: Value<'_>) -> Result<(), OverBudget> {
+    pub(crate) fn resource_attribute(&mut self, key: &[u8], value: Value<'_>) -> Result<(), NoRoom> {
         self.resource.attribute(field::RESOURCE_ATTRIBUTES, key, value)
     }
 
@@ -158,13 +188,13 @@ impl Spans {
         self.tags.clear();
     }
 
-    pub(crate) fn name(&mut self, name: &[u8]) -> Result<(), OverBudget> {
+    pub(crate) fn name(&mut self, name: &[u8]) -> Result<(), NoRoom> {
         self.span.text(field::NAME, name)
     }
 
     /// A tag: something that OTLP has a field for, or an attribute.
     #[inline]
-    pub(crate) fn tag(&mut self, key: &[u8], value: Value<'_>) -> Result<(), OverBudget> {
+    pub(crate) fn tag(&mut self, key: &[u8], value: Value<'_>) -> Result<(), NoRoom> {
         if self.tags.take(key, value) {
             return Ok(());
         }
@@ -181,20 +211,25 @@ impl Spans {
         self.tags.value(text)
     }
 
-    pub(crate) fn attribute(&mut self, key: &[u8], value: Value<'_>) -> Result<(), OverBudget> {
+    pub(crate) fn attribute(&mut self, key: &[u8], value: Value<'_>) -> Result<(), NoRoom> {
         self.span.attribute(field::ATTRIBUTES, key, value)
     }
 
     /// Begins an event; what it is ended with.
-    pub(crate) fn begin_event(&mut self) -> Result<usize, OverBudget> {
+    pub(crate) fn begin_event(&mut self) -> Result<usize, NoRoom> {
         self.span.begin(field::EVENTS)
     }
 
-    pub(crate) fn event_attribute(&mut self, key: &[u8], value: Value<'_>) -> Result<(), OverBudget> {
+    pub(crate) fn event_attribute(&mut self, key: &[u8], value: Value<'_>) -> Result<(), NoRoom> {
         self.span.attribute(field::EVENT_ATTRIBUTES, key, value)
     }
 
-    pub(crate) fn end_event(&mut self, start: usize, unix_nanos: u64, name: &[u8]) -> Result<(), OverBudget> {
+    /// Attributes that were left out of an event.
+    pub(crate) fn event_dropped_attributes(&mut self, count: u32) -> Result<(), NoRoom> {
+        self.span.number(field::EVENT_DROPPED_ATTRIBUTES, count.into())
+    }
+
+    pub(crate) fn end_event(&mut self, start: usize, unix_nanos: u64, name: &[u8]) -> Result<(), NoRoom> {
         self.span.fixed(field::EVENT_TIME, FIXED64, &unix_nanos.to_le_bytes())?;
         if !name.is_empty() {
             self.span.text(field::EVENT_NAME, name)?;
@@ -202,14 +237,29 @@ impl Spans {
         self.span.end(start)
     }
 
-    pub(crate) fn reference(&mut self, reference: &Reference) -> Result<(), OverBudget> {
+    /// A link, all of which is known.
+    pub(crate) fn link(&mut self, link: &Link<'_>) -> Result<(), NoRoom> {
+        let start = self.span.begin(field::LINKS)?;
+        self.span.text(field::LINK_TRACE_ID, &link.trace_id)?;
+        self.span.text(field::LINK_SPAN_ID, &link.span_id)?;
+        if !link.trace_state.is_empty() {
+            self.span.text(field::LINK_TRACE_STATE, link.trace_state)?;
+        }
+        link.attributes.each(|key, value| self.span.attribute(field::LINK_ATTRIBUTES, key, value))?;
+        if link.attributes.dropped > 0 {
+            self.span.number(field::LINK_DROPPED_ATTRIBUTES, link.attributes.dropped.into())?;
+        }
+        self.span.end(start)
+    }
+
+    pub(crate) fn reference(&mut self, reference: &Reference) -> Result<(), NoRoom> {
         self.references.raw(&reference.trace_id)?;
         self.references.raw(&reference.span_id)?;
         self.references.raw(&[u8::from(reference.follows_from)])
     }
 
     /// Ends the span, and puts it to those of the same resource and scope if the one before was of them.
-    pub(crate) fn end_span(&mut self, identity: &Identity<'_>) -> Result<(), OverBudget> {
+    pub(crate) fn end_span(&mut self, identity: &Identity<'_>) -> Result<(), NoRoom> {
         self.span.text(field::TRACE_ID, identity.trace_id)?;
         self.span.text(field::SPAN_ID, identity.span_id)?;
         self.span.fixed(field::START, FIXED64, &identity.start_unix_nanos.to_le_bytes())?;
@@ -222,7 +272,7 @@ impl Spans {
     }
 
     /// The parent, and links to all others.
-    fn write_references(&mut self, identity: &Identity<'_>) -> Result<(), OverBudget> {
+    fn write_references(&mut self, identity: &Identity<'_>) -> Result<(), NoRoom> {
         let in_trace = |reference: &Reference| reference.trace_id == *identity.trace_id;
         let all = || self.references.bytes().chunks_exact(REFERENCE_BYTES).map(Reference::read);
         let child_of = || all().find(|reference| in_trace(reference) && !reference.follows_from);
@@ -231,6 +281,8 @@ impl Spans {
             [] => child_of().or_else(follows).map(|reference| reference.span_id),
             id => id.try_into().ok(),
         };
+        // None is its own parent.
+        let parent = parent.filter(|id: &[u8; 8]| id != identity.span_id);
         if let Some(parent) = parent {
             self.span.text(field::PARENT_SPAN_ID, &parent)?;
         }
@@ -251,7 +303,7 @@ impl Spans {
     }
 
     /// What tags said that is no attribute.
-    fn write_tags(&mut self, identity: &Identity<'_>) -> Result<(), OverBudget> {
+    fn write_tags(&mut self, identity: &Identity<'_>) -> Result<(), NoRoom> {
         let kind = identity.kind.or(self.tags.kind);
         if let Some(kind) = kind {
             self.span.number(field::KIND, kind as u64)?;
@@ -274,7 +326,7 @@ impl Spans {
         Ok(())
     }
 
-    fn write_scope(&mut self) -> Result<(), OverBudget> {
+    fn write_scope(&mut self) -> Result<(), NoRoom> {
         self.scope.truncate(0);
         for (field, text) in [(field::SCOPE_NAME, &self.tags.scope_name), (field::SCOPE_VERSION, &self.tags.scope_version)] {
             if !text.is_empty() {
@@ -285,7 +337,7 @@ impl Spans {
     }
 
     /// Opens messages for the resource and scope of the span that ends, unless they are open.
-    fn open_group(&mut self) -> Result<(), OverBudget> {
+    fn open_group(&mut self) -> Result<(), NoRoom> {
         let resource_spans = match self.open {
             Some(open) if self.written_resource.bytes() == self.resource.bytes() => {
                 if self.written_scope.bytes() == self.scope.bytes() {
@@ -311,7 +363,7 @@ impl Spans {
         Ok(())
     }
 
-    fn close(&mut self) -> Result<(), OverBudget> {
+    fn close(&mut self) -> Result<(), NoRoom> {
         let Some(open) = self.open.take() else { return Ok(()) };
         self.out.end(open.scope_spans)?;
         self.out.end(open.resource_spans)

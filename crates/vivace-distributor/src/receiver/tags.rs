@@ -152,10 +152,11 @@ impl Tags {
             return (Some((code, message)).filter(|status| *status != (Code::Unset, b"")), None);
         }
         let failed = match self.http_code {
-            Some(500..=599) => true,
+            None | Some(100..=399) => false,
             // A server that refuses a request has done what it should.
             Some(400..=499) => kind != Some(Kind::Server),
-            _ => false,
+            // Also those that there are not: no client knows what to make of them.
+            Some(_) => true,
         };
         let left = description.map(|text| (DESCRIPTION, text));
         (failed.then_some((Code::Error, self.http_message.as_slice())), left)
@@ -192,6 +193,8 @@ fn kind(text: &[u8]) -> Option<Kind> {
 
 fn code(text: &[u8]) -> Option<Code> {
     let codes: [(&[u8], Code); 3] = [(b"OK", Code::Ok), (b"ERROR", Code::Error), (b"UNSET", Code::Unset)];
+    // Older exporters write the name of the number.
+    let text = text.strip_prefix(b"STATUS_CODE_").unwrap_or(text);
     codes.into_iter().find(|(name, _)| name.eq_ignore_ascii_case(text)).map(|(_, code)| code)
 }
 

@@ -7,9 +7,11 @@ use tonic::{Code, Request};
 use vivace_config::{Config, GrpcReceiver, HttpReceiver, JaegerProtocols, JaegerReceiver, UdpReceiver};
 use vivace_proto::jaeger::api_v2::PostSpansRequest;
 use vivace_proto::jaeger::api_v2::collector_service_client::CollectorServiceClient;
+use vivace_proto::vivace::v1::RefusedTrace;
+use vivace_proto::vivace::v1::refused_trace::Reason;
 
 use crate::client::Answer;
-use crate::cluster::{Cluster, eventually, payload};
+use crate::cluster::{Behaviour, Cluster, eventually, payload};
 use crate::jaeger_batch::shop;
 
 const THRIFT: (&str, &str) = ("content-type", "application/x-thrift");
@@ -108,6 +110,56 @@ async fn refusals_say_whether_to_come_back() {
     let error = post_spans(&cluster, shop(&[3]).request(), None).await.expect_err("over the rate");
     assert!(error.code() == Code::ResourceExhausted && error.message().starts_with("RATE_LIMITED: "), "{error}");
     assert!(!error.details().is_empty());
+}
+
+#[tokio::test]
+async fn spans_of_which_none_is_stored_are_refused() {
+    let cluster = cluster().await;
+    let refused = |spans| RefusedTrace {
+        trace_id: 0xabcd_0000_0000_0000_0001u128.to_be_bytes().to_vec().into(),
+        reason: Reason::TraceTooLarge.into(),
+        spans,
+    };
+    cluster.instances[0].behave(Behaviour::Refuse(vec![refused(2)]));
+    let answer = post(&cluster, &[THRIFT], shop(&[1, 2]).http_body()).await;
+    let text = String::from_utf8_lossy(&answer.body);
+    assert!(answer.status == 400 && text.contains("2 spans rejected: TRACE_TOO_LARGE"), "{answer:?}");
+    assert_eq!(answer.headers.get("retry-after"), None, "it is no use to send it again");
+    let error = post_spans(&cluster, shop(&[3, 4]).request(), None).await.expect_err("none is stored");
+    assert!(error.code() == Code::InvalidArgument && error.message().contains("TRACE_TOO_LARGE"), "{error}");
+    send(cluster.listening.jaeger_compact[0], &shop(&[5, 6]).compact_packet()).await;
+    let pages = format!("http://{}/metrics", cluster.pages);
+    let series = "reason=\"refused\"";
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(10);
+    loop {
+        let page = cluster.request("GET", &pages, &[], "").await;
+        let text = String::from_utf8_lossy(&page.body).into_owned();
+        if text.lines().any(|line| line.starts_with("vivace_receiver_packets_dropped_total") && line.contains(series)) {
+            break;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "{text}");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    cluster.instances[0].behave(Behaviour::Refuse(vec![refused(1)]));
+    assert_eq!(post(&cluster, &[THRIFT], shop(&[7, 8]).http_body()).await.status, 202, "there is no place for what was refused of it");
+    post_spans(&cluster, shop(&[9, 10]).request(), None).await.expect("one is stored");
+    let mut zeros = shop(&[1]).request();
+    zeros.batch.as_mut().expect("there").spans[0].trace_id = vec![0; 16].into();
+    let error = post_spans(&cluster, zeros, None).await.expect_err("no trace id");
+    assert!(error.message().contains("the first such id is all zeros"), "{error}");
+}
+
+#[tokio::test]
+async fn a_few_bytes_do_not_become_a_thousand_times_as_many() {
+    let cluster = cluster().await;
+    let spans = 1_000_000u32;
+    let body = [&[0x0c, 0, 1, 0, 0x0f, 0, 2, 0x0c][..], &spans.to_be_bytes(), &vec![0; spans as usize], &[0]].concat();
+    let answer = post(&cluster, &[THRIFT, ("content-encoding", "gzip")], gzip(&body)).await;
+    assert_eq!((answer.status, answer.headers.get("retry-after")), (413, None), "{answer:?}");
+    let packet = [&b"\x80\x01\0\x04\0\0\0\x09emitBatch\0\0\0\0\x0c\0\x01"[..], &body[..8], &[0, 0, 0xea, 0x60], &[0; 60_002]].concat();
+    send(cluster.listening.jaeger_binary[0], &packet).await;
+    send(cluster.listening.jaeger_binary[0], &shop(&[1]).binary_packet()).await;
+    eventually("the packet after it is stored", || cluster.held().primaries() == [1]).await;
 }
 
 #[tokio::test]

@@ -3,10 +3,12 @@ use std::io::Write as _;
 use prost::Message as _;
 use serde_json::json;
 use vivace_config::{Config, ZipkinHttp, ZipkinReceiver};
+use vivace_proto::vivace::v1::RefusedTrace;
+use vivace_proto::vivace::v1::refused_trace::Reason;
 use vivace_proto::zipkin::proto3::{ListOfSpans, Span};
 
 use crate::client::Answer;
-use crate::cluster::{Cluster, payload};
+use crate::cluster::{Behaviour, Cluster, payload};
 use crate::zipkin_v1;
 
 fn zipkin(config: &mut Config) {
@@ -61,6 +63,18 @@ async fn a_broken_request_is_told_what_is_wrong_with_it() {
     assert!(cluster.instances[0].segments().is_empty());
     assert_eq!(post(&cluster, "/api/v2/spans", &[tenant], span("1")).await.status, 202);
     assert_eq!(cluster.instances[0].segments()[0].tenant, "team-a");
+}
+
+#[tokio::test]
+async fn spans_of_which_none_is_stored_are_refused() {
+    let cluster = Cluster::start(1, 1, zipkin).await;
+    let refused = RefusedTrace { trace_id: 1u128.to_be_bytes().to_vec().into(), reason: Reason::LiveTracesExceeded.into(), spans: 1 };
+    cluster.instances[0].behave(Behaviour::Refuse(vec![refused]));
+    let answer = post(&cluster, "/api/v2/spans", &[], span("1")).await;
+    let text = String::from_utf8_lossy(&answer.body);
+    assert!(answer.status == 400 && text.contains("1 spans rejected: LIVE_TRACES_EXCEEDED"), "{answer:?}");
+    let two = json!([{"traceId": "1", "id": "1"}, {"traceId": "1", "id": "2"}]).to_string();
+    assert_eq!(post(&cluster, "/api/v2/spans", &[], two).await.status, 202, "there is no place for what was refused of it");
 }
 
 #[tokio::test]

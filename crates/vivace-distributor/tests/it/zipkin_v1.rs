@@ -26,11 +26,14 @@ fn write_call(out: &mut dyn TOutputProtocol) -> thrift::Result<()> {
         out.write_string(value)?;
         endpoint(out, 3, "shop", [10, 0, 0, 1], 8080)
     })?;
-    let annotations: [(&str, &[u8], i32); 6] = [
+    let annotations: [(&str, &[u8], i32); 9] = [
         ("http.path", b"/cart", 6),
         ("tries", &[0, 0, 0, 2], 3),
         ("ratio", &0.5f64.to_be_bytes(), 5),
         ("hit", &[1], 0),
+        ("raw", &[0xff, 0], 1),
+        ("short", &(-2i16).to_be_bytes(), 2),
+        ("long", &(-4i64).to_be_bytes(), 4),
         ("sa", &[1], 0),
         ("lc", b"", 6),
     ];

@@ -10,17 +10,18 @@ use http::{Request, Response};
 use tonic::Status;
 use tonic::body::Body;
 use tonic::server::{NamedService, UnaryService};
-use vivace_server::{RequestCharge, Tenancy};
+use vivace_server::Tenancy;
 
 use super::proto;
 use crate::error::PushError;
 use crate::metrics::Receiver;
 use crate::push::{Distributor, Incoming};
-use crate::receiver::http::INLINE_BYTES_MAX;
-use crate::receiver::spans::Spans;
+use crate::receiver::body::{Conversion, worked_on};
 use crate::receiver::tags::Dialect;
 use crate::receiver::{NO_METRICS, grpc};
 use crate::status;
+
+const CONVERSION: Conversion = Conversion { dialect: Dialect::Jaeger, read: proto::request };
 
 /// Takes `PostSpans`.
 #[derive(Clone)]
@@ -72,25 +73,9 @@ impl CollectorService {
     async fn store(&self, request: tonic::Request<Bytes>) -> Result<(), PushError> {
         let tenant = self.tenancy.one_of_metadata(request.metadata());
         let skip_metrics = request.metadata().contains_key(NO_METRICS);
-        let (body, charge) = self.converted(request.into_inner()).await?;
-        self.distributor.push(Incoming { receiver: Receiver::JaegerGrpc, tenant, skip_metrics, body, charge }).await.map(drop)
-    }
-
-    /// The message as OTLP, and what is charged for it. Larger ones are worked on off the async threads.
-    async fn converted(&self, message: Bytes) -> Result<(Bytes, RequestCharge), PushError> {
-        let charge = self.distributor.requests.open();
-        let small = message.len() <= INLINE_BYTES_MAX;
-        let work = move || {
-            let mut spans = Spans::new(&charge, Dialect::Jaeger, message.len())?;
-            proto::request(&message, &mut spans)?;
-            Ok(spans.finish()?)
-        };
-        if small {
-            return work();
-        }
-        tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
-            tracing::error!(%error, "converting a request panicked");
-            Err(PushError::Fault(format!("could not convert the message: {error}")))
-        })
+        let (message, charge) = (request.into_inner(), self.distributor.requests.open());
+        let (body, charge) = worked_on(message.len(), move || CONVERSION.of(&message, &charge)).await?;
+        let incoming = Incoming { receiver: Receiver::JaegerGrpc, tenant, skip_metrics, body, charge };
+        self.distributor.push(incoming).await?.or_refused()
     }
 }

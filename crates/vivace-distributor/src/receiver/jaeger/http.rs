@@ -10,10 +10,12 @@ use http::{Request, StatusCode};
 
 use super::thrift;
 use crate::metrics::Receiver;
+use crate::receiver::body::Conversion;
 use crate::receiver::post::{Format, Post, media_type};
 use crate::receiver::tags::Dialect;
 
-const FORMAT: Format = Format { receiver: Receiver::JaegerThriftHttp, dialect: Dialect::Jaeger, read: thrift::batch };
+const FORMAT: Format =
+    Format { receiver: Receiver::JaegerThriftHttp, conversion: Conversion { dialect: Dialect::Jaeger, read: thrift::batch } };
 
 /// The one route.
 pub(crate) fn router(receiver: Post) -> Router {

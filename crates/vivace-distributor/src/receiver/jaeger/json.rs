@@ -26,7 +26,7 @@ pub(crate) fn span(body: &[u8], spans: &mut Spans) -> Result<(), PushError> {
     let mut json = serde_json::Deserializer::from_slice(body);
     let read = SpanSeed(spans).deserialize(&mut json).and_then(|()| json.end());
     read.map_err(|error| match spans.refused() {
-        Some(over) => PushError::Overloaded(over),
+        Some(why) => why.into(),
         None => PushError::Malformed(format!("the message is no span of Jaeger's in JSON: {error}")),
     })
 }

@@ -2,9 +2,9 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use vivace_core::budget::OverBudget;
 
-use crate::receiver::output::Value;
+use crate::receiver::forms::NO_SERVICE_NAME;
+use crate::receiver::output::{NoRoom, Value};
 use crate::receiver::spans::Spans;
 
 /// A tag as either format has it: a type, and a value for each type.
@@ -68,7 +68,7 @@ pub(super) struct Process {
 }
 
 impl Process {
-    pub(super) fn tag<B: AsRef<[u8]>>(&mut self, tag: &Tag<B>, spans: &mut Spans) -> Result<(), OverBudget> {
+    pub(super) fn tag<B: AsRef<[u8]>>(&mut self, tag: &Tag<B>, spans: &mut Spans) -> Result<(), NoRoom> {
         tag.with(|key, value| match (key, value) {
             (b"hostname", Value::Text(name)) => {
                 self.hostname = Some(name.to_vec());
@@ -89,11 +89,11 @@ impl Process {
         })
     }
 
-    pub(super) fn end(&self, service: &[u8], spans: &mut Spans) -> Result<(), OverBudget> {
+    pub(super) fn end(&self, service: &[u8], spans: &mut Spans) -> Result<(), NoRoom> {
         if let Some(hostname) = self.hostname.as_deref().filter(|_| !self.has_host_name) {
             spans.resource_attribute(b"host.name", Value::Text(hostname))?;
         }
-        let service = if service.is_empty() { &self.service } else { service };
+        let service = if matches!(service, b"" | NO_SERVICE_NAME) { &self.service } else { service };
         if service.is_empty() {
             return Ok(());
         }
@@ -110,11 +110,11 @@ pub(super) struct Log {
 }
 
 impl Log {
-    pub(super) fn begin(spans: &mut Spans) -> Result<Self, OverBudget> {
+    pub(super) fn begin(spans: &mut Spans) -> Result<Self, NoRoom> {
         Ok(Self { start: spans.begin_event()?, event: None, message: None })
     }
 
-    pub(super) fn field<B: AsRef<[u8]>>(&mut self, tag: &Tag<B>, spans: &mut Spans) -> Result<(), OverBudget> {
+    pub(super) fn field<B: AsRef<[u8]>>(&mut self, tag: &Tag<B>, spans: &mut Spans) -> Result<(), NoRoom> {
         tag.with(|key, value| match (key, value) {
             (b"event", Value::Text(text)) if self.event.is_none() => {
                 self.event = Some(text.to_vec());
@@ -128,7 +128,7 @@ impl Log {
         })
     }
 
-    pub(super) fn end(self, unix_nanos: u64, spans: &mut Spans) -> Result<(), OverBudget> {
+    pub(super) fn end(self, unix_nanos: u64, spans: &mut Spans) -> Result<(), NoRoom> {
         let name = match (self.event, self.message) {
             (Some(event), Some(message)) => {
                 spans.event_attribute(b"message", Value::Text(&message))?;

@@ -6,6 +6,7 @@ use vivace_core::wire::{Reader, Value, WireError};
 
 use super::model::{Log, Process, Tag, TagKind};
 use crate::error::PushError;
+use crate::receiver::output::NoRoom;
 use crate::receiver::spans::{Identity, Reference, Spans};
 
 /// Reads a `PostSpansRequest`.
@@ -40,9 +41,9 @@ enum Broken {
     Wire(WireError),
 }
 
-impl From<vivace_core::budget::OverBudget> for Broken {
-    fn from(over: vivace_core::budget::OverBudget) -> Self {
-        Self::Push(over.into())
+impl From<NoRoom> for Broken {
+    fn from(why: NoRoom) -> Self {
+        Self::Push(why.into())
     }
 }
 

@@ -218,7 +218,21 @@ fn a_status_is_what_tags_say_of_errors() {
     assert_eq!(status(vec![("http.status_code", Value::Long(503))]), error(""));
     assert_eq!(status(vec![("http.status_code", Value::Text("404")), ("span.kind", Value::Text("client"))]), error(""));
     assert_eq!(status(vec![("http.status_code", Value::Long(404)), ("span.kind", Value::Text("server"))]), None);
-    assert_eq!(status(vec![("http.status_code", Value::Long(200))]), None);
+    for (code, of_server, of_client) in [
+        (-1, error(""), error("")),
+        (99, error(""), error("")),
+        (100, None, None),
+        (200, None, None),
+        (399, None, None),
+        (400, None, error("")),
+        (499, None, error("")),
+        (500, error(""), error("")),
+        (600, error(""), error("")),
+    ] {
+        let of = |kind| status(vec![("http.status_code", Value::Long(code)), ("span.kind", Value::Text(kind))]);
+        assert_eq!((of("server"), of("client")), (of_server, of_client), "{code}");
+    }
+    assert_eq!(status(vec![("otel.status_code", Value::Text("STATUS_CODE_ERROR"))]), error(""));
     let left = span_with(vec![("otel.status_description", Value::Text("of nothing")), ("error", Value::Text("odd"))]);
     assert_eq!((left.status, left.attributes.len()), (None, 2), "what says nothing stays an attribute");
 }
@@ -343,18 +357,60 @@ fn what_is_only_claimed_takes_nothing() {
     assert!(error(&long).contains("exceeds maximum allowed size"), "{}", error(&long));
 }
 
+/// A batch with a list of so many empty structs of a byte each, as dense as it gets: of a span's field, or spans.
+fn of_empty_items(field: Option<u8>, items: u32) -> Vec<u8> {
+    let list = |field| [&[0x0f, 0, field, 0x0c][..], &items.to_be_bytes(), &vec![0; items as usize]].concat();
+    let spans = match field {
+        None => list(2),
+        Some(field) => [&[0x0f, 0, 2, 0x0c, 0, 0, 0, 1][..], &list(field), &[0]].concat(),
+    };
+    [&[0x0c, 0, 1, 0][..], &spans, &[0]].concat()
+}
+
 #[test]
 fn empty_items_take_no_more_than_they_are() {
-    // Tags and references of a byte each: as dense as it gets.
-    let items = 200_000u32;
-    for (field, budget_bytes) in [(10, 8u64 << 20), (6, 8 << 20), (11, 8 << 20)] {
-        let list = [&[0x0f, 0, field, 0x0c][..], &items.to_be_bytes(), &vec![0; items as usize]].concat();
-        let span = [&list[..], &[0]].concat();
-        let batch = [&[0x0c, 0, 1, 0, 0x0f, 0, 2, 0x0c, 0, 0, 0, 1][..], &span, &[0]].concat();
-        read_within(budget_bytes, thrift::batch, &batch).expect("fits");
-        let error = read_within(300 << 10, thrift::batch, &batch);
-        assert!(field == 6 || matches!(error, Err(PushError::Overloaded(_))), "{field}");
+    for field in [10, 11] {
+        let batch = of_empty_items(Some(field), 14_000);
+        read_within(1 << 20, thrift::batch, &batch).expect("fits");
+        let error = read_within(150 << 10, thrift::batch, &batch);
+        assert!(matches!(error, Err(PushError::Overloaded(_))), "{field}");
     }
+    read_within(1 << 20, thrift::batch, &of_empty_items(Some(6), 200_000)).expect("a reference without an id is none");
+}
+
+#[test]
+fn nothing_becomes_many_times_of_what_it_is() {
+    for field in [None, Some(11)] {
+        let batch = of_empty_items(field, 200_000);
+        let error = read_within(64 << 20, thrift::batch, &batch).expect_err("eleven bytes or more of each");
+        assert!(matches!(error, PushError::Grows(_)) && error.is_too_large() && error.retry_after().is_none(), "{error}");
+        assert!(error.to_string().contains("would become more than 1665"), "{error}");
+    }
+    // A process of 10 KB that every other span has again.
+    let mut request = shop(&[1]).request();
+    let batch = request.batch.as_mut().expect("there");
+    batch.process.as_mut().expect("there").service_name = "s".repeat(10_000);
+    let other = model::Span { process: Some(model::Process::default()), ..batch.spans[0].clone() };
+    batch.spans = std::iter::repeat_n([batch.spans[0].clone(), other], 200).flatten().collect();
+    assert!(matches!(read(proto::request, &request.encode_to_vec()), Err(PushError::Grows(_))));
+}
+
+#[test]
+fn what_a_request_holds_altogether_says_whether_it_ever_fits() {
+    let budget = Budget::new(4 << 20);
+    let senders = RequestBudget::whole(&budget);
+    let body = senders.charge(700 << 10).expect("fits");
+    let mut spans = Spans::new(&body, Dialect::Jaeger, 100 << 10).expect("fits");
+    spans.begin_span();
+    // 800 KB are held, and of 1 MiB are left for it: less than it needs while it grows, however little else there is.
+    let error = spans.name(&[b'n'; 300 << 10]).expect_err("no room");
+    assert!(PushError::from(error).is_too_large());
+    drop((spans, body));
+    let _other = senders.charge(900 << 10).expect("fits");
+    let mut spans = Spans::new(&senders.open(), Dialect::Jaeger, 10 << 10).expect("fits");
+    spans.begin_span();
+    let error = PushError::from(spans.name(&[b'n'; 120 << 10]).expect_err("no room"));
+    assert!(!error.is_too_large() && error.retry_after().is_some(), "{error}");
 }
 
 #[test]

@@ -23,7 +23,8 @@ use vivace_server::{RequestBudget, RequestCharge, Tenancy};
 use super::thrift;
 use crate::error::PushError;
 use crate::metrics::Receiver;
-use crate::push::{Distributor, Incoming};
+use crate::push::{Accepted, Distributor, Incoming};
+use crate::receiver::body::worked_on;
 use crate::receiver::spans::Spans;
 use crate::receiver::tags::Dialect;
 use crate::receiver::thrift::Encoding;
@@ -31,8 +32,6 @@ use crate::receiver::thrift::Encoding;
 /// Packets of one request, and their bytes: what a request may hold up.
 const REQUEST_PACKETS_MAX: usize = 512;
 const REQUEST_BYTES_MAX: usize = 1 << 20;
-/// Up to so many bytes are read where they are; more, off the async threads.
-const INLINE_BYTES_MAX: usize = 16 << 10;
 /// How long the thread may sleep on a socket where nothing comes, before it looks whether it should stop.
 const IDLE: Duration = Duration::from_millis(100);
 /// How often the kernel is asked how many packets it has dropped.
@@ -211,19 +210,16 @@ impl Worker {
     async fn converted(&self, packets: Vec<Packet>) -> Result<Option<((Bytes, RequestCharge), usize)>, PushError> {
         let (encoding, receiver) = (self.encoding, self.receiver);
         let charge = self.distributor.requests.open();
-        let small = packets.iter().map(|packet| packet.bytes.len()).sum::<usize>() <= INLINE_BYTES_MAX;
-        let work = move || convert(encoding, receiver, &packets, &charge);
-        if small {
-            return work();
-        }
-        tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(PushError::Fault(format!("could not convert packets: {error}"))))
+        let bytes = packets.iter().map(|packet| packet.bytes.len()).sum();
+        worked_on(bytes, move || convert(encoding, receiver, &packets, &charge)).await
     }
 
     async fn store(&self, (body, charge): (Bytes, RequestCharge), packets: usize) {
         // There are no headers that could name a tenant.
         let tenant = self.tenancy.one(&HeaderMap::new());
         let incoming = Incoming { receiver: self.receiver, tenant, body, charge, skip_metrics: false };
-        if let Err(error) = self.distributor.push(incoming).await {
+        let result = self.distributor.push(incoming).await.and_then(Accepted::or_refused);
+        if let Err(error) = result {
             self.lost(&error, "refused", packets);
         }
     }
@@ -256,13 +252,13 @@ fn convert(encoding: Encoding, receiver: Receiver, packets: &[Packet], charge: &
     let mut spans = Spans::new(charge, Dialect::Jaeger, usize::try_from(bytes).unwrap_or(usize::MAX))?;
     let mut good = 0;
     for packet in packets {
-        let mark = spans.mark()?;
+        let mark = spans.mark(packet.bytes.len())?;
         match thrift::packet(encoding, &packet.bytes, &mut spans) {
             Ok(()) => good += 1,
-            Err(PushError::Malformed(error)) => {
+            Err(error @ (PushError::Malformed(_) | PushError::Grows(_))) => {
                 spans.go_back(mark);
                 receiver.dropped("malformed", 1);
-                tracing::debug!(error, "a UDP packet is broken");
+                tracing::debug!(%error, "a UDP packet is broken");
             }
             Err(other) => return Err(other),
         }

@@ -8,12 +8,9 @@ use vivace_server::{RequestBudget, RequestCharge};
 
 use super::headers::with_attributes;
 use crate::error::PushError;
-use crate::receiver::spans::Spans;
+use crate::receiver::body::{Conversion, worked_on};
 use crate::receiver::tags::Dialect;
 use crate::receiver::{jaeger, json, zipkin};
-
-/// Messages up to this size are converted where they are; larger ones off the async threads.
-const INLINE_BYTES_MAX: usize = 16 << 10;
 
 /// How messages are read.
 #[derive(Debug, Clone)]
@@ -30,15 +27,8 @@ impl Converter {
     /// # Errors
     /// It is not what it should be, or there is no memory for it.
     pub(super) async fn convert(&self, message: &Bytes, headers: &Headers) -> Result<(Bytes, RequestCharge), PushError> {
-        if message.len() <= INLINE_BYTES_MAX {
-            return self.otlp(message, headers);
-        }
         let (this, message, headers) = (self.clone(), message.clone(), headers.clone());
-        let work = move || this.otlp(&message, &headers);
-        tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
-            tracing::error!(%error, "converting a message panicked");
-            Err(PushError::Fault(format!("could not convert the message: {error}")))
-        })
+        worked_on(message.len(), move || this.otlp(&message, &headers)).await
     }
 
     fn otlp(&self, message: &[u8], headers: &Headers) -> Result<(Bytes, RequestCharge), PushError> {
@@ -50,11 +40,11 @@ impl Converter {
                 (Bytes::copy_from_slice(message), charge)
             }
             KafkaEncoding::OtlpJson => (json::to_protobuf(message, &mut charge)?.into(), charge),
-            KafkaEncoding::JaegerProto => spans(jaeger::span, Dialect::Jaeger, message, &charge)?,
-            KafkaEncoding::JaegerJson => spans(jaeger::json_span, Dialect::Jaeger, message, &charge)?,
-            KafkaEncoding::ZipkinProto => spans(zipkin::spans_proto, ZIPKIN, message, &charge)?,
-            KafkaEncoding::ZipkinJson => spans(zipkin::spans_v2, ZIPKIN, message, &charge)?,
-            KafkaEncoding::ZipkinThrift => spans(zipkin::spans_thrift, ZIPKIN, message, &charge)?,
+            KafkaEncoding::JaegerProto => Conversion { dialect: Dialect::Jaeger, read: jaeger::span }.of(message, &charge)?,
+            KafkaEncoding::JaegerJson => Conversion { dialect: Dialect::Jaeger, read: jaeger::json_span }.of(message, &charge)?,
+            KafkaEncoding::ZipkinProto => Conversion { dialect: ZIPKIN, read: zipkin::spans_proto }.of(message, &charge)?,
+            KafkaEncoding::ZipkinJson => Conversion { dialect: ZIPKIN, read: zipkin::spans_v2 }.of(message, &charge)?,
+            KafkaEncoding::ZipkinThrift => Conversion { dialect: ZIPKIN, read: zipkin::spans_thrift }.of(message, &charge)?,
         };
         let attributes: Vec<(&str, &[u8])> = self.headers.iter().filter_map(|name| Some((name.as_str(), value(headers, name)?))).collect();
         if attributes.is_empty() {
@@ -79,17 +69,6 @@ fn check_whole(request: &[u8]) -> Result<(), PushError> {
 
 /// Texts of tags stay texts.
 const ZIPKIN: Dialect = Dialect::Zipkin { parse_string_tags: false };
-
-fn spans(
-    read: fn(&[u8], &mut Spans) -> Result<(), PushError>,
-    dialect: Dialect,
-    message: &[u8],
-    charge: &RequestCharge,
-) -> Result<(Bytes, RequestCharge), PushError> {
-    let mut spans = Spans::new(charge, dialect, message.len())?;
-    read(message, &mut spans)?;
-    Ok(spans.finish()?)
-}
 
 /// The value of a header, of the first of this name that has one.
 fn value<'h>(headers: &'h Headers, name: &str) -> Option<&'h [u8]> {

@@ -226,7 +226,7 @@ impl Store {
     ) -> Result<(), PushError> {
         let (body, charge) = request?;
         let incoming = Incoming { receiver: Receiver::Kafka, tenant: tenant.clone(), body, charge, skip_metrics };
-        self.distributor.push(incoming).await.map(drop)
+        self.distributor.push(incoming).await?.or_refused()
     }
 }
 
@@ -251,7 +251,7 @@ fn tenants(headers: &Headers) -> HeaderMap {
 fn reason(error: &PushError) -> &'static str {
     match error {
         PushError::Tenant(_) => "tenant",
-        PushError::LargerThanBurst { .. } | PushError::TooLarge { .. } | PushError::Overloaded(_) => "too_large",
+        PushError::LargerThanBurst { .. } | PushError::TooLarge { .. } | PushError::Grows(_) | PushError::Overloaded(_) => "too_large",
         PushError::Malformed(_) | PushError::NoValidSpans(_) => "malformed",
         PushError::Fault(_) => "fault",
         PushError::RateLimited { .. } | PushError::TooSlow(_) | PushError::Store(_) => "refused",

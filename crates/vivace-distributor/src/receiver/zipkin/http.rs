@@ -10,6 +10,7 @@ use http::Request;
 
 use super::{json, proto, thrift};
 use crate::metrics::Receiver;
+use crate::receiver::body::Conversion;
 use crate::receiver::post::{Format, Post, media_type};
 use crate::receiver::tags::Dialect;
 
@@ -32,5 +33,6 @@ async fn take(State(receiver): State<Zipkin>, request: Request<Body>) -> Respons
         (false, "application/x-protobuf") => (Receiver::ZipkinV2Proto, proto::spans),
         (false, _) => (Receiver::ZipkinV2Json, json::spans_v2),
     };
-    receiver.post.take(Format { receiver: receiver_of, dialect: receiver.dialect, read }, request).await
+    let conversion = Conversion { dialect: receiver.dialect, read };
+    receiver.post.take(Format { receiver: receiver_of, conversion }, request).await
 }

@@ -39,7 +39,7 @@ fn read(version: Version, body: &[u8], spans: &mut Spans) -> Result<(), PushErro
     let mut json = serde_json::Deserializer::from_slice(body);
     let read = Each { what: "a list of spans", read: SpanSeed { version, spans } }.deserialize(&mut json).and_then(|()| json.end());
     read.map_err(|error| match spans.refused() {
-        Some(over) => PushError::Overloaded(over),
+        Some(why) => why.into(),
         None => PushError::Malformed(format!("the body is no list of Zipkin's spans in JSON ({version:?}): {error}")),
     })
 }

@@ -4,11 +4,11 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use vivace_core::budget::OverBudget;
 use vivace_core::wire::{Reader, Value, WireError};
 
 use super::span::{Endpoint, Fields, ZipkinSpan};
 use crate::error::PushError;
+use crate::receiver::output::NoRoom;
 use crate::receiver::spans::Spans;
 use crate::receiver::tags::Kind;
 
@@ -18,7 +18,7 @@ use crate::receiver::tags::Kind;
 /// It is none, or there is no memory for what it becomes.
 pub(crate) fn spans(bytes: &[u8], spans: &mut Spans) -> Result<(), PushError> {
     read_list(bytes, spans).map_err(|broken| match broken {
-        Broken::Over(over) => over.into(),
+        Broken::NoRoom(why) => why.into(),
         Broken::Wire(error) => PushError::Malformed(format!("the body is no list of Zipkin's spans in protobuf: {error}")),
         Broken::Id { name, len, expected } => PushError::Malformed(format!("{name} of a span has {len} bytes, expected {expected}")),
     })
@@ -26,14 +26,14 @@ pub(crate) fn spans(bytes: &[u8], spans: &mut Spans) -> Result<(), PushError> {
 
 /// Why reading ended.
 enum Broken {
-    Over(OverBudget),
+    NoRoom(NoRoom),
     Wire(WireError),
     Id { name: &'static str, len: usize, expected: &'static str },
 }
 
-impl From<OverBudget> for Broken {
-    fn from(over: OverBudget) -> Self {
-        Self::Over(over)
+impl From<NoRoom> for Broken {
+    fn from(why: NoRoom) -> Self {
+        Self::NoRoom(why)
     }
 }
 

@@ -1,9 +1,8 @@
 //! What Zipkin's spans say in any of their formats, in OTLP's words: of both versions, since a span of version 1 is one of version 2
 //! whose kind, times and endpoints are told by annotations.
 
-use vivace_core::budget::OverBudget;
-
-use crate::receiver::output::Value;
+use crate::receiver::forms::{ABSENT_START, Attributes, Link, NO_SERVICE_NAME, SERVICE_NAME_SOURCE};
+use crate::receiver::output::{NoRoom, Value};
 use crate::receiver::spans::{Identity, Spans, nanos_of_micros};
 use crate::receiver::tags::Kind;
 
@@ -61,6 +60,10 @@ pub(super) struct ZipkinSpan<'s> {
     local_is_certain: bool,
     /// `service.name` as a tag.
     service: Vec<u8>,
+    /// The attribute that the local endpoint's service is, where that is another one.
+    service_key: Vec<u8>,
+    /// Whether an exporter says that there was no start.
+    lacks_start: bool,
     /// What annotations of version 1 tell.
     kind: Option<Kind>,
     start: Option<i64>,
@@ -72,11 +75,21 @@ impl<'s> ZipkinSpan<'s> {
     pub(super) fn begin(spans: &'s mut Spans) -> Self {
         spans.begin_resource();
         spans.begin_span();
-        let (local, service) = (Endpoint::default(), Vec::new());
-        Self { spans, local, local_is_certain: false, service, kind: None, start: None, end: None, earliest: None }
+        Self {
+            spans,
+            local: Endpoint::default(),
+            local_is_certain: false,
+            service: Vec::new(),
+            service_key: Vec::new(),
+            lacks_start: false,
+            kind: None,
+            start: None,
+            end: None,
+            earliest: None,
+        }
     }
 
-    pub(super) fn name(&mut self, name: &[u8]) -> Result<(), OverBudget> {
+    pub(super) fn name(&mut self, name: &[u8]) -> Result<(), NoRoom> {
         self.spans.name(name)
     }
 
@@ -84,29 +97,51 @@ impl<'s> ZipkinSpan<'s> {
         (self.local, self.local_is_certain) = (endpoint, true);
     }
 
-    pub(super) fn remote(&mut self, endpoint: &Endpoint) -> Result<(), OverBudget> {
+    pub(super) fn remote(&mut self, endpoint: &Endpoint) -> Result<(), NoRoom> {
         if !endpoint.service.is_empty() {
             self.spans.attribute(b"peer.service", Value::Text(&endpoint.service))?;
         }
         self.address(endpoint, b"net.peer.ip", b"net.peer.port")
     }
 
-    pub(super) fn tag(&mut self, key: &[u8], text: &[u8]) -> Result<(), OverBudget> {
+    pub(super) fn tag(&mut self, key: &[u8], text: &[u8]) -> Result<(), NoRoom> {
         if self.spans.is_field(key, text) {
             return Ok(());
+        }
+        if let Some(link) = Link::of_tag(key, text) {
+            return self.spans.link(&link);
+        }
+        match (key, text) {
+            (SERVICE_NAME_SOURCE, key) => {
+                self.service_key = key.to_vec();
+                return Ok(());
+            }
+            (ABSENT_START, b"true") => {
+                self.lacks_start = true;
+                return Ok(());
+            }
+            _ => {}
         }
         let value = self.spans.value(text);
         self.attribute(key, value)
     }
 
-    pub(super) fn annotation(&mut self, timestamp: i64, value: &[u8]) -> Result<(), OverBudget> {
+    pub(super) fn annotation(&mut self, timestamp: i64, value: &[u8]) -> Result<(), NoRoom> {
         self.earliest = Some(self.earliest.map_or(timestamp, |earliest| earliest.min(timestamp)));
         let start = self.spans.begin_event()?;
-        self.spans.end_event(start, nanos_of_micros(timestamp), value)
+        let mut name = value;
+        if let Some((text, attributes)) = Attributes::after(value) {
+            name = text;
+            attributes.each(|key, value| self.spans.event_attribute(key, value))?;
+            if attributes.dropped > 0 {
+                self.spans.event_dropped_attributes(attributes.dropped)?;
+            }
+        }
+        self.spans.end_event(start, nanos_of_micros(timestamp), name)
     }
 
     /// An annotation of version 1: of the span itself, or something that happened.
-    pub(super) fn annotation_v1(&mut self, timestamp: i64, value: &[u8], endpoint: Option<Endpoint>) -> Result<(), OverBudget> {
+    pub(super) fn annotation_v1(&mut self, timestamp: i64, value: &[u8], endpoint: Option<Endpoint>) -> Result<(), NoRoom> {
         let (kind, is_start) = match value {
             b"cs" => (Kind::Client, true),
             b"cr" => (Kind::Client, false),
@@ -132,7 +167,7 @@ impl<'s> ZipkinSpan<'s> {
     }
 
     /// A binary annotation of version 1: the other side's address, or a tag.
-    pub(super) fn binary_annotation(&mut self, key: &[u8], value: Value<'_>, endpoint: Option<Endpoint>) -> Result<(), OverBudget> {
+    pub(super) fn binary_annotation(&mut self, key: &[u8], value: Value<'_>, endpoint: Option<Endpoint>) -> Result<(), NoRoom> {
         if let (b"sa" | b"ca" | b"ma", Value::Bool(true)) = (key, value) {
             return self.remote(&endpoint.unwrap_or_default());
         }
@@ -145,17 +180,18 @@ impl<'s> ZipkinSpan<'s> {
         }
     }
 
-    pub(super) fn end(mut self, fields: &Fields) -> Result<(), OverBudget> {
+    pub(super) fn end(mut self, fields: &Fields) -> Result<(), NoRoom> {
         let local = std::mem::take(&mut self.local);
         self.address(&local, b"net.host.ip", b"net.host.port")?;
-        let service = if local.service.is_empty() { &self.service } else { &local.service };
-        if !service.is_empty() {
-            self.spans.resource_attribute(b"service.name", Value::Text(service))?;
+        self.service_name(&local.service)?;
+        let said = Some(fields.timestamp).filter(|time| *time > 0).or(self.start);
+        if said.is_none() || self.lacks_start {
+            self.spans.attribute(ABSENT_START, Value::Bool(true))?;
         }
-        let start = [Some(fields.timestamp).filter(|time| *time > 0), self.start, self.earliest].into_iter().flatten().next().unwrap_or(0);
-        let between = self.end.and_then(|end| end.checked_sub(self.start.unwrap_or(start)));
+        let start = said.or(self.earliest).or(self.end).filter(|time| *time > 0);
+        let between = self.end.and_then(|end| end.checked_sub(self.start.or(start)?));
         let duration = if fields.duration > 0 { fields.duration } else { between.unwrap_or(0) };
-        let start_unix_nanos = nanos_of_micros(start);
+        let start_unix_nanos = start.map_or_else(|| self.spans.arrived_unix_nanos(), nanos_of_micros);
         self.spans.end_span(&Identity {
             trace_id: &fields.trace_id,
             span_id: &fields.span_id,
@@ -167,7 +203,20 @@ impl<'s> ZipkinSpan<'s> {
         })
     }
 
-    fn attribute(&mut self, key: &[u8], value: Value<'_>) -> Result<(), OverBudget> {
+    /// The service as an attribute of the resource.
+    fn service_name(&mut self, of_endpoint: &[u8]) -> Result<(), NoRoom> {
+        let (key, service): (&[u8], _) = match of_endpoint {
+            b"" | NO_SERVICE_NAME => (b"service.name", self.service.as_slice()),
+            service if self.service_key.is_empty() => (b"service.name", service),
+            service => (&self.service_key, service),
+        };
+        match service {
+            [] => Ok(()),
+            service => self.spans.resource_attribute(key, Value::Text(service)),
+        }
+    }
+
+    fn attribute(&mut self, key: &[u8], value: Value<'_>) -> Result<(), NoRoom> {
         match value {
             Value::Text(text) if key == b"service.name" => {
                 self.service = text.to_vec();
@@ -185,7 +234,7 @@ impl<'s> ZipkinSpan<'s> {
         }
     }
 
-    fn address(&mut self, endpoint: &Endpoint, ip: &[u8], port: &[u8]) -> Result<(), OverBudget> {
+    fn address(&mut self, endpoint: &Endpoint, ip: &[u8], port: &[u8]) -> Result<(), NoRoom> {
         if !endpoint.ip.is_empty() {
             self.spans.attribute(ip, Value::Text(&endpoint.ip))?;
         }

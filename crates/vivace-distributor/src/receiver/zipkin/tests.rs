@@ -121,7 +121,7 @@ fn every_field_of_version_2_has_its_place() {
 }
 
 fn span_with(dialect: Dialect, tags: serde_json::Value) -> vivace_proto::otlp::Span {
-    let json = json!([{"traceId": "1", "id": "2", "tags": tags}]).to_string();
+    let json = json!([{"traceId": "1", "id": "2", "timestamp": 5, "tags": tags}]).to_string();
     let traces = read_within(1 << 20, dialect, json::spans_v2, json.as_bytes()).expect("valid");
     traces.resource_spans[0].scope_spans[0].spans[0].clone()
 }
@@ -166,7 +166,75 @@ fn an_error_is_what_went_wrong() {
     assert_eq!(status(json!({"otel.status_code": "UNSET"})), (None, 0));
     assert_eq!(status(json!({"otel.status_code": "OK"})), (Some((1, String::new())), 0));
     assert_eq!(status(json!({"http.status_code": "500"})), (None, 1));
+    let older = json!({"otel.status_code": "STATUS_CODE_ERROR", "otel.status_description": "declined"});
+    assert_eq!(status(older), (error("declined"), 0), "as older exporters write it");
+    assert_eq!(status(json!({"otel.status_code": "STATUS_CODE_OK"})), (Some((1, String::new())), 0));
+    assert_eq!(status(json!({"otel.status_code": "STATUS_CODE_UNSET"})), (None, 0));
     assert_eq!(span_with(PLAIN, json!({"span.kind": "internal"})).kind, 1);
+}
+
+#[test]
+fn what_exporters_make_texts_of_is_read_back() {
+    let (trace, span) = ("0a".repeat(16), "0b".repeat(8));
+    let body = json!([{
+        "traceId": "1", "id": "2", "timestamp": 5, "localEndpoint": {"serviceName": "resize"},
+        "tags": {
+            "otlp.link.0": format!("{trace}|{span}|a=b|{{\"x\":\"y\",\"n\":1}}|2"), "otlp.link.1": "no link",
+            "otlp.service.name.source": "faas.name",
+        },
+        "annotations": [{"timestamp": 6, "value": "retry|{\"after\":1.5,\"of\":\"c|d\"}|0"}, {"timestamp": 7, "value": "a|b"}],
+    }]);
+    let traces = read(json::spans_v2, body.to_string());
+    let resource = only(&traces);
+    assert_eq!(texts(&resource.resource.as_ref().expect("there").attributes), [quoted("faas.name", "resize")]);
+    let read_back = &resource.scope_spans[0].spans[0];
+    assert_eq!(texts(&read_back.attributes), [quoted("otlp.link.1", "no link")]);
+    let [link] = &read_back.links[..] else { panic!("{read_back:?}") };
+    assert_eq!((hex::encode(&link.trace_id), hex::encode(&link.span_id)), (trace, span));
+    assert_eq!((link.trace_state.as_str(), link.dropped_attributes_count), ("a=b", 2));
+    assert_eq!(texts(&link.attributes), [quoted("x", "y"), ("n", "1".to_owned())]);
+    let events: Vec<_> = read_back.events.iter().map(|event| (event.name.as_str(), texts(&event.attributes))).collect();
+    assert_eq!(events, [("retry", vec![("after", "1.5".to_owned()), quoted("of", "c|d")]), ("a|b", vec![])]);
+}
+
+#[test]
+fn a_service_without_a_name_has_none() {
+    let body = json!([{"traceId": "1", "id": "2", "timestamp": 5, "localEndpoint": {"serviceName": "OTLPResourceNoServiceName"}}]);
+    let traces = read(json::spans_v2, body.to_string());
+    assert_eq!(only(&traces).resource, Some(vivace_proto::otlp::Resource::default()));
+}
+
+#[test]
+fn no_span_is_its_own_parent() {
+    let body =
+        json!([{"traceId": "1", "id": "2", "parentId": "2", "timestamp": 5}, {"traceId": "1", "id": "2", "parentId": "3", "timestamp": 5}]);
+    let traces = read(json::spans_v2, body.to_string());
+    let parents: Vec<_> = only(&traces).scope_spans[0].spans.iter().map(|span| hex::encode(&span.parent_span_id)).collect();
+    assert_eq!(parents, ["", "0000000000000003"]);
+}
+
+#[test]
+fn a_span_without_a_start_begins_when_it_comes() {
+    let mark = ("otel.zipkin.absentField.startTime", "true".to_owned());
+    let before = vivace_server::clock::unix_nanos();
+    for (version, fields) in [(json::spans_v2 as Read, json!({})), (json::spans_v1, json!({})), (json::spans_v2, json!({"timestamp": 0}))] {
+        let mut span = json!({"traceId": "1", "id": "2", "duration": 7, "tags": {"otel.zipkin.absentField.startTime": "true"}});
+        span.as_object_mut().expect("a map").extend(fields.as_object().expect("a map").clone());
+        let traces = read(version, json!([span]).to_string());
+        let span = &only(&traces).scope_spans[0].spans[0];
+        let after = vivace_server::clock::unix_nanos();
+        assert!((before..=after).contains(&span.start_time_unix_nano), "{span:?}");
+        assert_eq!(span.end_time_unix_nano - span.start_time_unix_nano, 7_000);
+        assert_eq!(texts(&span.attributes), std::slice::from_ref(&mark), "said once");
+    }
+    let noted = json!([{"traceId": "1", "id": "2", "annotations": [{"timestamp": 9, "value": "b"}, {"timestamp": 8, "value": "a"}]}]);
+    let traces = read(json::spans_v2, noted.to_string());
+    let span = &only(&traces).scope_spans[0].spans[0];
+    assert_eq!((span.start_time_unix_nano, texts(&span.attributes)), (8_000, vec![mark]));
+    let received = json!([{"traceId": "1", "id": "2", "annotations": [{"timestamp": 9, "value": "cr"}]}]);
+    let traces = read(json::spans_v1, received.to_string());
+    let span = &only(&traces).scope_spans[0].spans[0];
+    assert_eq!((span.start_time_unix_nano, span.end_time_unix_nano), (9_000, 9_000), "its end is all that is known");
 }
 
 #[test]
@@ -197,6 +265,9 @@ fn version_1_is_read_in_json_and_thrift() {
             {"key": "tries", "value": 2},
             {"key": "ratio", "value": 0.5},
             {"key": "hit", "value": true},
+            {"key": "raw", "value": "/wA="},
+            {"key": "short", "value": -2},
+            {"key": "long", "value": -4},
             {"key": "sa", "value": true, "endpoint": {"serviceName": "cart", "ipv4": "10.0.0.2"}},
             {"key": "lc", "value": ""},
         ]
@@ -216,6 +287,9 @@ fn version_1_is_read_in_json_and_thrift() {
             ("tries", "2".to_owned()),
             ("ratio", "0.5".to_owned()),
             ("hit", "true".to_owned()),
+            quoted("raw", "/wA="),
+            ("short", "-2".to_owned()),
+            ("long", "-4".to_owned()),
             quoted("peer.service", "cart"),
             quoted("net.peer.ip", "10.0.0.2"),
             quoted("net.host.ip", "10.0.0.1"),

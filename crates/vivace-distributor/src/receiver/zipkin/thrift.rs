@@ -3,6 +3,8 @@
 use std::cell::Cell;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use thrift::protocol::{TInputProtocol, TType};
 
 use super::span::{Endpoint, Fields, ZipkinSpan};
@@ -71,28 +73,34 @@ fn read_binary_annotation<P: TInputProtocol>(input: &mut Input<'_, '_, P>, span:
         }
         Ok(true)
     })?;
-    Ok(span.binary_annotation(key, value(kind_of, bytes), endpoint)?)
+    Ok(with_value(kind_of, bytes, |value| span.binary_annotation(key, value, endpoint))?)
 }
 
 /// `AnnotationType`
 const BOOL: i32 = 0;
+const BYTES: i32 = 1;
 const I16: i32 = 2;
 const I32: i32 = 3;
 const I64: i32 = 4;
 const DOUBLE: i32 = 5;
 const STRING: i32 = 6;
 
-/// The value that the bytes are, in the order of networks. Those that are none of their type are a text.
-fn value(kind: i32, bytes: &[u8]) -> Value<'_> {
+/// Hands over the value that the bytes are, in the order of networks. Bytes, and those that are no number of their type, are a text
+/// in base64.
+fn with_value<T>(kind: i32, bytes: &[u8], take: impl FnOnce(Value<'_>) -> T) -> T {
     let read = match kind {
         BOOL => <[u8; 1]>::try_from(bytes).ok().map(|[byte]| Value::Bool(byte != 0)),
         I16 => bytes.try_into().ok().map(|bytes| Value::Int(i16::from_be_bytes(bytes).into())),
         I32 => bytes.try_into().ok().map(|bytes| Value::Int(i32::from_be_bytes(bytes).into())),
         I64 => bytes.try_into().ok().map(|bytes| Value::Int(i64::from_be_bytes(bytes))),
         DOUBLE => bytes.try_into().ok().map(|bytes| Value::Double(f64::from_be_bytes(bytes))),
-        _ => None,
+        BYTES => None,
+        _ => Some(Value::Text(bytes)),
     };
-    read.unwrap_or(Value::Text(bytes))
+    match read {
+        Some(value) => take(value),
+        None => take(Value::Text(STANDARD.encode(bytes).as_bytes())),
+    }
 }
 
 fn read_endpoint<P: TInputProtocol>(input: &mut Input<'_, '_, P>) -> Result<Endpoint, Broken> {
