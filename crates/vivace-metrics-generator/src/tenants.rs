@@ -172,6 +172,7 @@ impl Tenants {
                 names_tenant: self.section.storage.remote_write_add_org_id_header,
                 backlog: backlog.clone(),
                 taken: self.taken.clone(),
+                takes_no_parts: Arc::default(),
             };
             self.senders.lock().spawn(sender.run(self.abandon.clone()));
             outlets.push(Arc::new(Outlet::new(target.clone(), backlog)));
