@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, Ipv6Addr};
 
+use crate::metrics_generator;
 use crate::ottl::{Condition, Context};
 use crate::reader::Reader;
 use crate::{
@@ -57,6 +58,7 @@ pub(crate) fn values(config: &Config, reader: &mut Reader) {
     buckets(&processor.service_graphs.histogram_buckets, "metrics_generator.processor.service_graphs.histogram_buckets", reader);
     policies(&processor.span_metrics.filter_policies, "metrics_generator.processor.span_metrics.filter_policies", reader);
     policies(&processor.service_graphs.filter_policies, "metrics_generator.processor.service_graphs.filter_policies", reader);
+    metrics_generator::check(&config.metrics_generator, reader);
     for (index, target) in config.metrics_generator.storage.remote_write.iter().enumerate() {
         let path = format!("metrics_generator.storage.remote_write[{index}]");
         if !is_http(target.url.expose()) {
@@ -373,6 +375,11 @@ pub(crate) fn limits(limits: &Limits, path: &str, reader: &mut Reader) {
         buckets(bounds.as_deref().unwrap_or_default(), &format!("{path}.histogram_buckets"), reader);
         policies(filter.as_deref().unwrap_or_default(), &format!("{path}.filter_policies"), reader);
     }
+    let at = |name: &str| format!("{path}.metrics_generator.processor.{name}");
+    let (dimensions, mappings) = (spans.dimensions.as_deref(), spans.dimension_mappings.as_deref());
+    metrics_generator::check_spans(dimensions.unwrap_or_default(), mappings.unwrap_or_default(), &at("span_metrics"), reader);
+    let are_prefixed = graphs.enable_client_server_prefix.unwrap_or(false);
+    metrics_generator::check_graphs(graphs.dimensions.as_deref().unwrap_or_default(), are_prefixed, &at("service_graphs"), reader);
     columns(&limits.storage.parquet_dedicated_columns, &format!("{path}.storage.parquet_dedicated_columns"), reader);
 }
 

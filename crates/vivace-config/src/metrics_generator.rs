@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::reader::Reader;
 use crate::ring::ServiceRing;
 use crate::section::{choice, section};
 use crate::value::{default, mins, secs, text};
@@ -282,5 +283,50 @@ section! {
         used remote_write_add_org_id_header: bool = true;
         /// Where metrics are written to.
         used remote_write: Vec<RemoteWrite> = vec![];
+    }
+}
+
+/// Names that Prometheus gives, and what marks overflow: one request with a series that has two of them is refused as a whole.
+const GIVEN_LABELS: [&str; 3] = ["__name__", "le", "metric_overflow"];
+
+/// Checks the labels that all series get, and the dimensions.
+pub(crate) fn check(generator: &MetricsGenerator, reader: &mut Reader) {
+    let registry = &generator.registry;
+    let named =
+        [("external_labels", registry.external_labels.keys().collect()), ("inject_tenant_id_as", vec![&registry.inject_tenant_id_as])];
+    for (key, names) in named {
+        let path = format!("metrics_generator.registry.{key}");
+        for name in names.into_iter().filter(|name| GIVEN_LABELS.contains(&name.as_str())) {
+            reader.problem_at(&path, format!("expected another label than {}; got {name:?}", GIVEN_LABELS.join(", ")));
+        }
+    }
+    if registry.external_labels.contains_key(&registry.inject_tenant_id_as) {
+        let message = format!("{:?} is in external_labels too; series have the tenant there", registry.inject_tenant_id_as);
+        reader.advise_at("metrics_generator.registry.inject_tenant_id_as", message);
+    }
+    let Processor { span_metrics: spans, service_graphs: graphs, .. } = &generator.processor;
+    check_spans(&spans.dimensions, &spans.dimension_mappings, "metrics_generator.processor.span_metrics", reader);
+    check_graphs(&graphs.dimensions, graphs.enable_client_server_prefix, "metrics_generator.processor.service_graphs", reader);
+}
+
+/// Checks labels of span metrics, whose section is at `path`.
+pub(crate) fn check_spans(dimensions: &[String], mappings: &[DimensionMapping], path: &str, reader: &mut Reader) {
+    check_labels(dimensions, &format!("{path}.dimensions"), reader);
+    check_labels(mappings.iter().map(|mapping| &mapping.name), &format!("{path}.dimension_mappings"), reader);
+}
+
+/// Checks labels of service graphs, whose section is at `path`.
+pub(crate) fn check_graphs(dimensions: &[String], are_prefixed: bool, path: &str, reader: &mut Reader) {
+    if !are_prefixed {
+        check_labels(dimensions, &format!("{path}.dimensions"), reader);
+    }
+}
+
+fn check_labels<'n>(names: impl IntoIterator<Item = &'n String>, path: &str, reader: &mut Reader) {
+    for name in names {
+        let label: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+        if GIVEN_LABELS.contains(&label.as_str()) {
+            reader.advise_at(path, format!("series have a label {label} already; that of {name:?} is called __{label}"));
+        }
     }
 }

@@ -11,6 +11,9 @@ use crate::registry::{Ended, Form, Metric, Registry, Value};
 /// Says that a series has ended. Source: Prometheus remote write specification.
 const STALE: f64 = f64::from_bits(0x7ff0_0000_0000_0002);
 
+/// Series that may get nothing any more, since labels changed, end after so many collections without anything: a minute by default.
+const DOUBTED_COLLECTIONS: u64 = 4;
+
 /// A collection under way.
 #[derive(Debug)]
 pub(crate) struct Collection {
@@ -52,7 +55,8 @@ impl Collection {
             self.next += 1;
             // One that is new since this began may have ended in it already.
             let Some(entity) = registry.entities[index].as_ref().filter(|entity| entity.born < self.number) else { continue };
-            if entity.updated_unix_nanos < self.stale_before_unix_nanos {
+            let is_in_vain = entity.doubted.is_some_and(|since| since.get() + DOUBTED_COLLECTIONS < self.number);
+            if is_in_vain || entity.updated_unix_nanos < self.stale_before_unix_nanos {
                 registry.remove(index);
             } else {
                 self.entity(registry, index, &mut out);
@@ -60,6 +64,8 @@ impl Collection {
         }
         // What ended between the collections, too.
         for ended in std::mem::take(&mut registry.ended) {
+            // It ends now: if it comes back, its zero is later.
+            registry.floor_unix_millis = registry.floor_unix_millis.max(self.now_unix_millis);
             self.ended(registry, &ended, &mut out);
         }
         (!out.is_empty() || self.next < registry.entities.len()).then_some(out)

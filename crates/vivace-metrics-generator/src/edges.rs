@@ -57,6 +57,8 @@ pub(crate) struct Edges {
     waiting: HashMap<EdgeKey, Waiting>,
     /// In the order they came; may name some that wait no longer.
     order: VecDeque<(u64, EdgeKey)>,
+    /// Those that have waited long enough and are kept while there is room, in the same order; may name others too.
+    late: VecDeque<(u64, EdgeKey)>,
     bytes: usize,
 }
 
@@ -64,6 +66,7 @@ pub(crate) struct Edges {
 struct Waiting {
     edge: Edge,
     since_unix_nanos: u64,
+    is_late: bool,
 }
 
 impl Edge {
@@ -92,24 +95,26 @@ impl Edges {
         self.waiting.len()
     }
 
-    /// Takes out the edge that waits at a place.
-    pub(crate) fn take(&mut self, key: &EdgeKey) -> Option<(Edge, u64)> {
-        let Waiting { edge, since_unix_nanos } = self.waiting.remove(key)?;
+    /// Takes out the edge that waits at a place, and since when; a late one would wait anew.
+    pub(crate) fn take(&mut self, key: &EdgeKey) -> Option<(Edge, Option<u64>)> {
+        let Waiting { edge, since_unix_nanos, is_late } = self.waiting.remove(key)?;
         self.bytes -= edge.bytes();
-        Some((edge, since_unix_nanos))
+        Some((edge, (!is_late).then_some(since_unix_nanos)))
     }
 
-    /// Lets an edge wait; one that waited before keeps its time. False when there are `most` already, or they are too large.
+    /// Lets an edge wait; one that waited before keeps its time. False when there are `most` already, or they are too large. Late ones
+    /// make room.
     pub(crate) fn put(&mut self, key: EdgeKey, edge: Edge, since: Option<u64>, now_unix_nanos: u64, most: usize) -> bool {
-        if self.waiting.len() >= most || self.bytes + edge.bytes() > BYTES_MAX {
-            return false;
+        while self.waiting.len() >= most || self.bytes + edge.bytes() > BYTES_MAX {
+            if self.oldest_late(u64::MAX).is_none() {
+                return false;
+            }
         }
-        self.bytes += edge.bytes();
         let since_unix_nanos = since.unwrap_or(now_unix_nanos);
         if since.is_none() {
             self.order.push_back((now_unix_nanos, key));
         }
-        self.waiting.insert(key, Waiting { edge, since_unix_nanos });
+        self.insert(key, Waiting { edge, since_unix_nanos, is_late: false });
         // Those that are complete leave their place in the order.
         if self.order.len() > 2 * self.waiting.len() + 1024 {
             self.order.retain(|(since, key)| self.waiting.get(key).is_some_and(|waiting| waiting.since_unix_nanos == *since));
@@ -117,14 +122,47 @@ impl Edges {
         true
     }
 
-    /// Takes out the oldest edge that waits since before a time.
-    pub(crate) fn expired(&mut self, before_unix_nanos: u64) -> Option<(EdgeKey, Edge)> {
-        while let Some((since, key)) = self.order.front().copied().filter(|(since, _)| *since < before_unix_nanos) {
-            self.order.pop_front();
-            if self.waiting.get(&key).is_some_and(|waiting| waiting.since_unix_nanos == since)
+    /// Keeps an edge that has waited long enough: its other side may come yet.
+    pub(crate) fn keep(&mut self, key: EdgeKey, edge: Edge, since_unix_nanos: u64) {
+        self.insert(key, Waiting { edge, since_unix_nanos, is_late: true });
+        self.late.push_back((since_unix_nanos, key));
+        if self.late.len() > 2 * self.waiting.len() + 1024 {
+            self.late
+                .retain(|(since, key)| self.waiting.get(key).is_some_and(|waiting| waiting.is_late && waiting.since_unix_nanos == *since));
+        }
+    }
+
+    fn insert(&mut self, key: EdgeKey, waiting: Waiting) {
+        self.bytes += waiting.edge.bytes();
+        self.waiting.insert(key, waiting);
+    }
+
+    /// Forgets late edges that wait since before a time.
+    pub(crate) fn forget_late(&mut self, before_unix_nanos: u64) {
+        while self.oldest_late(before_unix_nanos).is_some() {}
+    }
+
+    /// Takes out the oldest late edge, if it waits since before a time.
+    fn oldest_late(&mut self, before_unix_nanos: u64) -> Option<Edge> {
+        while let Some((since, key)) = self.late.front().copied().filter(|(since, _)| *since < before_unix_nanos) {
+            self.late.pop_front();
+            if self.waiting.get(&key).is_some_and(|waiting| waiting.is_late && waiting.since_unix_nanos == since)
                 && let Some((edge, _)) = self.take(&key)
             {
-                return Some((key, edge));
+                return Some(edge);
+            }
+        }
+        None
+    }
+
+    /// Takes out the oldest edge that waits since before a time.
+    pub(crate) fn expired(&mut self, before_unix_nanos: u64) -> Option<(EdgeKey, Edge, u64)> {
+        while let Some((since, key)) = self.order.front().copied().filter(|(since, _)| *since < before_unix_nanos) {
+            self.order.pop_front();
+            if self.waiting.get(&key).is_some_and(|waiting| !waiting.is_late && waiting.since_unix_nanos == since)
+                && let Some((edge, _)) = self.take(&key)
+            {
+                return Some((key, edge, since));
             }
         }
         None
@@ -156,7 +194,7 @@ mod tests {
             let (mut in_count, mut out_count) = (0, 0);
             for (now, (number, is_put)) in (1u64..).zip(steps) {
                 if is_put {
-                    let (edge, since) = edges.take(&key(number)).map_or_else(|| (Edge::default(), None), |(edge, since)| (edge, Some(since)));
+                    let (edge, since) = edges.take(&key(number)).unwrap_or_default();
                     out_count += usize::from(since.is_some());
                     in_count += usize::from(edges.put(key(number), edge, since, now, 8));
                 } else {

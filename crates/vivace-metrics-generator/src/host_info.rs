@@ -5,7 +5,7 @@
 use crate::labels::LabelSet;
 use crate::options::HostInfoOptions;
 use crate::registry::{Metric, Registry};
-use crate::spans::MeasuredResource;
+use crate::spans::{MeasuredResource, Scalar};
 
 /// Names the host of a resource, if one of its attributes does.
 pub(crate) fn observe(
@@ -15,7 +15,10 @@ pub(crate) fn observe(
     resource: &MeasuredResource<'_>,
     now_unix_nanos: u64,
 ) {
-    let named = options.identifiers.iter().find_map(|key| Some((key, resource.attributes.text(key)?)));
+    let named = options.identifiers.iter().find_map(|key| match resource.attributes.get(key) {
+        Some(Scalar::Text(text)) if !text.is_empty() => Some((key, text)),
+        _ => None,
+    });
     let Some((source, host)) = named else { return };
     labels.clear();
     labels.push("grafana_host_id", host);

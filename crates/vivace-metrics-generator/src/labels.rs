@@ -48,14 +48,17 @@ impl LabelSet {
         if name.is_empty() {
             return;
         }
+        let whole = name;
+        let name = cut(whole, self.name_bytes_max);
+        let is_given = name.len() < whole.len() && GIVEN_LABELS.contains(&name);
         let start = self.text.len();
-        self.text.push_str(cut(name, self.name_bytes_max));
+        self.text.push_str(name);
         let at = self.text.len();
         // Writing to a text cannot fail.
         let _ = write!(self.text, "{value}");
         let end = at + cut(&self.text[at..], self.value_bytes_max).len();
         self.text.truncate(end);
-        if end == at || self.constant.iter().any(|constant| constant == name) {
+        if end == at || is_given || self.constant.iter().any(|constant| constant == name) {
             self.text.truncate(start);
         } else {
             self.labels.push(Range { start, value: at, end });
@@ -114,6 +117,19 @@ pub(crate) fn label_name(key: &str, taken: &[&str]) -> String {
     let name: String = key.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
     let is_taken = taken.contains(&name.as_str()) || GIVEN_LABELS.contains(&name.as_str());
     if is_taken || name.starts_with(|c: char| c.is_ascii_digit()) { format!("__{name}") } else { name }
+}
+
+/// A label, and what its value is made of. Of those with the same label, the first that has a value counts.
+pub(crate) type Made = (String, String);
+
+/// The labels that are made no longer, or of something else. None if all are made as before, and no others.
+pub(crate) fn changed_labels(before: &[Made], after: &[Made]) -> Option<Vec<String>> {
+    let made = |all: &[Made], label: &str| -> Vec<String> {
+        let of_label = all.iter().filter(|(other, _)| other == label);
+        of_label.map(|(_, of)| of.clone()).collect()
+    };
+    let changed = before.iter().map(|(label, _)| label).filter(|label| made(before, label) != made(after, label));
+    (before != after).then(|| changed.cloned().collect())
 }
 
 /// The beginning of a text, so many bytes at most.

@@ -43,7 +43,7 @@ vivace_core::metrics! {
     counter COLLECTIONS = "tempo_metrics_generator_registry_collections_total" by "tenant";
     /// Calls between services that were counted.
     counter GRAPH_EDGES = "tempo_metrics_generator_processor_service_graphs_edges" by "tenant";
-    /// Calls of which only one side came in time, and that name nobody as the other one.
+    /// Calls of which only one side came within `wait`, and that name nobody as the other one; those whose other side comes later are in the edges too.
     counter GRAPH_EXPIRED = "tempo_metrics_generator_processor_service_graphs_expired_edges" by "tenant";
     /// Spans of calls that were not kept, since as many wait for their other side as may.
     counter GRAPH_DROPPED = "tempo_metrics_generator_processor_service_graphs_dropped_spans" by "tenant";

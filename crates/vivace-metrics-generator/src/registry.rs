@@ -1,6 +1,8 @@
 //! The series of one tenant: counters, gauges and histograms by their labels, limited in number. How they are sent is in `collection`.
 
+use std::collections::BTreeMap;
 use std::hash::BuildHasher as _;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
@@ -8,7 +10,7 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 use crate::cardinality::Cardinality;
 use crate::demand::Demand;
 use crate::histogram::{Histogram, HistogramShape, Observation};
-use crate::labels::LabelSet;
+use crate::labels::{LabelSet, labels_of};
 
 /// What is made of spans.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +42,8 @@ pub(crate) struct Entity {
     pub(crate) born: u64,
     /// Stands for those that are over the limit; is not counted.
     is_overflow: bool,
+    /// The collections that had begun when it became doubtful whether anything comes for it yet; none if something came since.
+    pub(crate) doubted: Option<NonZeroU64>,
 }
 
 #[derive(Debug)]
@@ -129,10 +133,10 @@ pub(crate) struct Registry {
 }
 
 impl Registry {
-    /// Each series has the constant labels.
-    pub(crate) fn new(limits: RegistryLimits, mut constant_labels: Vec<(String, String)>) -> Self {
+    /// Each series has the constant labels; of equal names the last counts.
+    pub(crate) fn new(limits: RegistryLimits, constant_labels: Vec<(String, String)>) -> Self {
         // To Prometheus an empty label is none, and receivers may refuse it.
-        constant_labels.retain(|(_, value)| !value.is_empty());
+        let constant_labels: BTreeMap<_, _> = constant_labels.into_iter().filter(|(_, value)| !value.is_empty()).collect();
         let mut overflow = LabelSet::new(usize::MAX, usize::MAX, Vec::new());
         overflow.push("metric_overflow", "true");
         Self {
@@ -151,7 +155,7 @@ impl Registry {
             changes: Changes::default(),
             ended: Vec::new(),
             host_info_name: String::new(),
-            constant_labels,
+            constant_labels: constant_labels.into_iter().collect(),
             collections: 0,
             collected_unix_millis: 0,
             floor_unix_millis: 0,
@@ -223,6 +227,7 @@ impl Registry {
         if let Some(id) = self.find(hash, key) {
             if let Some(entity) = &mut self.entities[id.0 as usize] {
                 entity.updated_unix_nanos = now_unix_nanos;
+                entity.doubted = None;
             }
             return id;
         }
@@ -281,6 +286,23 @@ impl Registry {
         }
     }
 
+    /// Follows that labels of such series are others now: those with one that changed end. The rest count on, or end in a while if
+    /// nothing comes for them any more.
+    pub(crate) fn relabel(&mut self, is_of: impl Fn(Metric) -> bool, changed: &[String]) {
+        let doubted = NonZeroU64::new(self.collections + 1);
+        for index in 0..self.entities.len() {
+            let Some(entity) = &mut self.entities[index] else { continue };
+            if entity.is_overflow || !entity.series.iter().any(|series| is_of(series.metric)) {
+                continue;
+            }
+            if labels_of(&entity.key).any(|(name, _)| changed.iter().any(|changed| changed == name)) {
+                self.remove(index);
+            } else {
+                entity.doubted = doubted;
+            }
+        }
+    }
+
     /// Ends the series of an entity.
     pub(crate) fn remove(&mut self, index: usize) {
         let Some(entity) = self.entities[index].take() else { return };
@@ -310,7 +332,8 @@ impl Registry {
     }
 
     fn insert(&mut self, key: Box<[u8]>, hash: u64, is_overflow: bool, now_unix_nanos: u64) -> EntityId {
-        let entity = Entity { key, hash, series: Vec::new(), updated_unix_nanos: now_unix_nanos, born: self.collections, is_overflow };
+        let (series, born) = (Vec::new(), self.collections);
+        let entity = Entity { key, hash, series, updated_unix_nanos: now_unix_nanos, born, is_overflow, doubted: None };
         let id = self.free.pop().unwrap_or_else(|| {
             self.entities.push(None);
             u32::try_from(self.entities.len() - 1).expect("fewer entities than fit into memory")

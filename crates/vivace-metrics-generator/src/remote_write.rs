@@ -8,6 +8,7 @@ mod backlog;
 mod client;
 mod metadata;
 mod oauth2;
+mod parts;
 mod relabel;
 mod sender;
 mod sigv4;
@@ -27,6 +28,9 @@ pub(crate) use sender::Sender;
 
 use auth::Auth;
 use client::{Client, ClientOptions};
+
+/// Receivers answer with 500 while they start or are overloaded, too.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One receiver.
 #[derive(Debug)]
@@ -56,6 +60,8 @@ pub(crate) struct Target {
     shard_series: u64,
     /// Series that have waited longer are dropped; none is never.
     age_max: Option<Duration>,
+    /// A request that fails so long with 500 may be at fault itself.
+    patience: Duration,
 }
 
 impl Target {
@@ -84,6 +90,7 @@ impl Target {
             shards: (queue.min_shards.max(1), queue.max_shards.max(queue.min_shards).max(1)),
             shard_series: queue.capacity.max(1) as u64,
             age_max: Some(queue.sample_age_limit).filter(|limit| !limit.is_zero()),
+            patience: PATIENCE,
         })
     }
 

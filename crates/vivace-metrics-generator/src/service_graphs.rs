@@ -7,15 +7,18 @@ use std::sync::Arc;
 use crate::edges::{Connection, Edge, EdgeKey, Edges, Side};
 use crate::filter::Filter;
 use crate::histogram::{HistogramShape, Observation};
-use crate::labels::{LabelSet, cut, label_name};
+use crate::labels::{LabelSet, Made, changed_labels, cut, label_name};
 use crate::options::ServiceGraphOptions;
 use crate::registry::{Metric, Registry};
-use crate::spans::{MeasuredResource, MeasuredSpan, Scalar};
+use crate::spans::{MeasuredResource, MeasuredSpan};
 
 const OWN_LABELS: &[&str] = &["client", "server", "connection_type", "virtual_node"];
 
 /// What names a database beside the attributes that say that it is one.
 const DATABASE_KEYS: [&str; 4] = ["peer.service", "server.address", "network.peer.address", "network.peer.port"];
+
+/// How much longer than it must an edge waits where nothing is known of its other side, if there is room.
+const LATE_NANOS_MAX: u64 = 600_000_000_000;
 
 /// OTLP's numbers of the kinds that have another side.
 const KIND_SERVER: u64 = 2;
@@ -59,20 +62,19 @@ impl ServiceGraphs {
         }
     }
 
-    /// Takes other options. What waits goes on waiting. True if series have other labels from now on.
-    pub(crate) fn change(&mut self, options: ServiceGraphOptions) -> bool {
-        let labels = dimension_labels(&options);
-        let is_other = labels != self.dimension_labels || options.virtual_node_label != self.options.virtual_node_label;
-        if is_other {
+    /// Takes other options. What waits goes on waiting. Gives the labels that changed, as [`changed_labels`] does.
+    pub(crate) fn change(&mut self, options: ServiceGraphOptions) -> Option<Vec<String>> {
+        let changed = changed_labels(&made(&self.options), &made(&options));
+        if changed.is_some() {
             self.edges.forget_dimensions();
         }
         if *self.shape != options.shape {
             self.shape = Arc::new(options.shape.clone());
         }
-        self.dimension_labels = labels;
+        self.dimension_labels = dimension_labels(&options);
         self.filter = Filter::new(&options.filter_policies);
         self.options = options;
-        is_other
+        changed
     }
 
     pub(crate) fn options(&self) -> &ServiceGraphOptions {
@@ -115,9 +117,8 @@ impl ServiceGraphs {
             Side::Client => Some((span.trace, span.id)),
             Side::Server => span.parent.map(|parent| (span.trace, parent)),
         };
-        let waiting = key.and_then(|key| self.edges.take(&key));
-        let (mut edge, since) = waiting.map_or_else(|| (Edge::default(), None), |(edge, since)| (edge, Some(since)));
-        self.fill(&mut edge, side, service, resource, span);
+        let (mut edge, since) = key.and_then(|key| self.edges.take(&key)).unwrap_or_default();
+        self.fill(&mut edge, side, &service, resource, span);
         let Some(key) = key else {
             // A service without spans has called, or somebody outside.
             let caller = if edge.peer.is_empty() { "user".to_owned() } else { std::mem::take(&mut edge.peer) };
@@ -134,14 +135,16 @@ impl ServiceGraphs {
     /// Ends the waiting of edges whose other side did not come.
     pub(crate) fn expire(&mut self, registry: &mut Registry, labels: &mut LabelSet, now_unix_nanos: u64) {
         let before = now_unix_nanos.saturating_sub(self.options.wait_nanos);
-        while let Some((key, mut edge)) = self.edges.expired(before) {
+        while let Some((key, mut edge, since)) = self.edges.expired(before) {
             if edge.server.is_empty() && !edge.peer.is_empty() {
                 (edge.server, edge.connection) = (std::mem::take(&mut edge.peer), Connection::Virtual);
                 self.emit(registry, labels, &edge, Some(Side::Server), key, now_unix_nanos);
             } else {
                 self.account.expired_edges += 1;
+                self.edges.keep(key, edge, since);
             }
         }
+        self.edges.forget_late(before.saturating_sub(LATE_NANOS_MAX));
     }
 
     /// What one side knows of a call.
@@ -154,7 +157,7 @@ impl ServiceGraphs {
         edge.is_failed |= span.is_failed();
         edge.weight = span.weight(&self.options.multiplier, resource);
         if let Some(peer) = self.options.peer_attributes.iter().find_map(|key| span.attributes.text(key)) {
-            edge.peer = kept(peer);
+            edge.peer = kept(&peer);
         }
         let offset = match side {
             Side::Client => {
@@ -173,11 +176,7 @@ impl ServiceGraphs {
         let sides = 1 + usize::from(self.options.prefixed);
         for (number, key) in self.options.dimensions.iter().enumerate() {
             if let Some(value) = span.dimension(key, resource) {
-                let value = match value {
-                    Scalar::Text(text) => kept(text),
-                    other => other.to_string(),
-                };
-                edge.set_dimension(number * sides + offset, value);
+                edge.set_dimension(number * sides + offset, kept(&value.text()));
             }
         }
         // A database has no spans of its own: nobody has to be waited for.
@@ -185,7 +184,7 @@ impl ServiceGraphs {
             && let Some(database) = self.options.database_attributes.iter().find_map(|key| span.attributes.text(key))
         {
             edge.connection = Connection::Database;
-            edge.server = kept(&database_name(span, database));
+            edge.server = kept(&database_name(span, &database));
             edge.server_seconds = edge.client_seconds;
         }
     }
@@ -244,21 +243,30 @@ impl ServiceGraphs {
 /// The name of a database's node.
 fn database_name(span: &MeasuredSpan<'_>, database: &str) -> String {
     if let Some(name) = span.attributes.text("peer.service").or_else(|| span.attributes.text("server.address")) {
-        return name.to_owned();
+        return name.into_owned();
     }
     match (span.attributes.text("network.peer.address"), span.attributes.get("network.peer.port")) {
         (Some(address), Some(port)) => format!("{address}:{port}"),
-        (Some(address), None) => address.to_owned(),
+        (Some(address), None) => address.into_owned(),
         (None, _) => database.to_owned(),
     }
 }
 
 fn dimension_labels(options: &ServiceGraphOptions) -> Vec<String> {
-    let labels = options.dimensions.iter().flat_map(|key| {
-        let prefixes: &[&str] = if options.prefixed { &["client_", "server_"] } else { &[""] };
-        prefixes.iter().map(move |prefix| label_name(&format!("{prefix}{key}"), OWN_LABELS))
-    });
-    labels.collect()
+    sides(options).map(|(label, ..)| label).collect()
+}
+
+/// What each label is made of, but for those that are always there.
+fn made(options: &ServiceGraphOptions) -> Vec<Made> {
+    let virtual_node = options.virtual_node_label.then(|| ("virtual_node".to_owned(), String::new()));
+    virtual_node.into_iter().chain(sides(options).map(|(label, prefix, key)| (label, format!("{prefix} {key}")))).collect()
+}
+
+/// The label, the prefix and the attribute of each dimension.
+fn sides(options: &ServiceGraphOptions) -> impl Iterator<Item = (String, &'static str, &String)> {
+    let prefixes: &[&str] = if options.prefixed { &["client_", "server_"] } else { &[""] };
+    let pairs = options.dimensions.iter().flat_map(move |key| prefixes.iter().map(move |prefix| (*prefix, key)));
+    pairs.map(|(prefix, key)| (label_name(&format!("{prefix}{key}"), OWN_LABELS), prefix, key))
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //!
 //! Source: docs/facts/components.md, "Span metrics".
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use vivace_config::SpanNameSanitization;
 
 use crate::filter::Filter;
 use crate::histogram::{HistogramShape, Observation};
-use crate::labels::{LabelSet, SPAN_LABELS, label_name};
+use crate::labels::{LabelSet, Made, SPAN_LABELS, changed_labels, label_name};
 use crate::options::SpanMetricsOptions;
 use crate::registry::{Metric, Registry};
 use crate::span_names::SpanNames;
@@ -52,18 +53,33 @@ impl SpanMetrics {
         }
     }
 
-    /// Takes other options. True if series have other labels from now on.
-    pub(crate) fn change(&mut self, options: SpanMetricsOptions) -> bool {
-        let labels = |of: &SpanMetricsOptions| {
-            let SpanMetricsOptions { intrinsic, dimensions, mappings, target_info, instance_label, .. } = of.clone();
-            (intrinsic, dimensions, mappings, target_info, instance_label, of.sanitization == SpanNameSanitization::Enabled)
-        };
-        let is_other = labels(&options) != labels(&self.options) || options.target_info_excluded != self.options.target_info_excluded;
+    /// Takes other options. Gives the labels that changed, as [`changed_labels`] does.
+    pub(crate) fn change(&mut self, options: SpanMetricsOptions) -> Option<Vec<String>> {
+        let before = self.made();
         let shape = (*self.shape == options.shape).then(|| self.shape.clone());
         let names = if options.sanitization == self.options.sanitization { std::mem::take(&mut self.names) } else { SpanNames::default() };
         *self = Self { names, patterned: self.patterned, ..Self::new(options) };
         self.shape = shape.unwrap_or_else(|| self.shape.clone());
-        is_other
+        changed_labels(&before, &self.made())
+    }
+
+    /// What each label is made of, in the order of [`SpanMetrics::label`].
+    fn made(&self) -> Vec<Made> {
+        let SpanMetricsOptions { intrinsic, dimensions, mappings, target_info, instance_label, sanitization, .. } = &self.options;
+        let name = if *sanitization == SpanNameSanitization::Enabled { "pattern" } else { "name" };
+        let own = [
+            ("service", "", intrinsic.service),
+            ("span_name", name, intrinsic.span_name),
+            ("span_kind", "", intrinsic.span_kind),
+            ("status_code", "", intrinsic.status_code),
+            ("status_message", "", intrinsic.status_message),
+            ("job", "", *target_info),
+            ("instance", "", *target_info && *instance_label),
+        ];
+        let own = own.into_iter().filter(|(.., is_made)| *is_made).map(|(label, of, _)| (label.to_owned(), of.to_owned()));
+        let dimensions = self.dimension_labels.iter().cloned().zip(dimensions.iter().cloned());
+        let of_mappings = mappings.iter().map(|mapping| format!("{:?}{:?}", mapping.source_labels, mapping.join));
+        own.chain(dimensions).chain(self.mapping_labels.iter().cloned().zip(of_mappings)).collect()
     }
 
     pub(crate) fn options(&self) -> &SpanMetricsOptions {
@@ -86,8 +102,8 @@ impl SpanMetrics {
         let text = |key: &str| resource.attributes.text(key);
         self.job.clear();
         if let Some(service) = text("service.name") {
-            self.job.extend(text("service.namespace").into_iter().flat_map(|namespace| [namespace, "/"]));
-            self.job.push_str(service);
+            self.job.extend(text("service.namespace").into_iter().flat_map(|namespace| [namespace, "/".into()]));
+            self.job.push_str(&service);
         }
         let instance = self.instance(resource);
         if self.job.is_empty() && instance.is_empty() {
@@ -95,7 +111,7 @@ impl SpanMetrics {
         }
         labels.clear();
         labels.push("job", &self.job);
-        labels.push("instance", instance);
+        labels.push("instance", &instance);
         let mut has_any = false;
         for (key, value) in resource.attributes.iter() {
             let is_own = matches!(key, "service.name" | "service.namespace" | "service.instance.id");
@@ -152,7 +168,7 @@ impl SpanMetrics {
             match self.options.sanitization {
                 SpanNameSanitization::Disabled => labels.push("span_name", &span.name),
                 how => {
-                    let pattern = self.names.pattern(resource.attributes.text("service.name").unwrap_or_default(), &span.name);
+                    let pattern = self.names.pattern(&resource.attributes.text("service.name").unwrap_or_default(), &span.name);
                     self.patterned += u64::from(*pattern != *span.name);
                     labels.push("span_name", if how == SpanNameSanitization::Enabled { pattern } else { &span.name });
                 }
@@ -194,7 +210,7 @@ impl SpanMetrics {
         }
     }
 
-    fn instance<'r>(&self, resource: &'r MeasuredResource<'_>) -> &'r str {
+    fn instance<'r>(&self, resource: &'r MeasuredResource<'_>) -> Cow<'r, str> {
         let instance = self.options.instance_label.then(|| resource.attributes.text("service.instance.id"));
         instance.flatten().unwrap_or_default()
     }

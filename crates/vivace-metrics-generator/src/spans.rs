@@ -178,12 +178,9 @@ impl<'a> Attributes<'a> {
         self.0.iter().find(|(name, _)| name == key).map(|(_, value)| value)
     }
 
-    /// A text that is not empty.
-    pub(crate) fn text(&self, key: &str) -> Option<&str> {
-        match self.get(key) {
-            Some(Scalar::Text(text)) if !text.is_empty() => Some(text),
-            _ => None,
-        }
+    /// A value as text, unless it is empty.
+    pub(crate) fn text(&self, key: &str) -> Option<Cow<'_, str>> {
+        self.get(key).map(Scalar::text).filter(|text| !text.is_empty())
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &Scalar<'a>)> {
@@ -209,6 +206,16 @@ impl<'a> Attributes<'a> {
             self.0.push((String::from_utf8_lossy(key), scalar));
         }
         Ok(())
+    }
+}
+
+impl Scalar<'_> {
+    /// What it is as a label.
+    pub(crate) fn text(&self) -> Cow<'_, str> {
+        match self {
+            Self::Text(text) => Cow::Borrowed(text),
+            other => Cow::Owned(other.to_string()),
+        }
     }
 }
 

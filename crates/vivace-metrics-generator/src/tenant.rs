@@ -58,7 +58,8 @@ impl Tenant {
         }
     }
 
-    /// Follows the limits. A processor that stays as it was keeps its series; of one that makes other labels, or is gone, they end.
+    /// Follows the limits. A processor that stays as it was keeps its series; of one that makes other labels those that have them end,
+    /// and of one that is gone all.
     pub(crate) fn follow(&mut self, section: &MetricsGenerator, limits: &Arc<Limits>) {
         if self.limits.as_ref().is_some_and(|known| Arc::ptr_eq(known, limits)) {
             return;
@@ -179,17 +180,19 @@ impl Tenant {
             return;
         }
         let (count, latency, size, target_info) = (options.count, options.latency, options.size, options.target_info);
-        let are_others = running.change(options);
-        self.registry.end(|metric| {
-            let is_made = match metric {
-                Metric::Calls => count,
-                Metric::Latency => latency,
-                Metric::Size => size,
-                Metric::TargetInfo => target_info,
-                _ => return false,
-            };
-            are_others || !is_made
+        let leaves_out_others = options.target_info_excluded != running.options().target_info_excluded;
+        let changed = running.change(options);
+        self.registry.end(|metric| match metric {
+            Metric::Calls => !count,
+            Metric::Latency => !latency,
+            Metric::Size => !size,
+            // Queries join with it: there must not be two of one target.
+            Metric::TargetInfo => !target_info || leaves_out_others || changed.is_some(),
+            _ => false,
         });
+        if let Some(changed) = changed {
+            self.registry.relabel(is_of_spans, &changed);
+        }
     }
 
     fn change_service_graphs(&mut self, wanted: Option<crate::options::ServiceGraphOptions>, value_bytes_max: usize) {
@@ -207,8 +210,11 @@ impl Tenant {
             return;
         }
         let messaging = options.messaging_latency;
-        let are_others = running.change(options);
-        self.registry.end(|metric| is_of_graphs(metric) && (are_others || metric == Metric::MessagingSeconds && !messaging));
+        let changed = running.change(options);
+        self.registry.end(|metric| metric == Metric::MessagingSeconds && !messaging);
+        if let Some(changed) = changed {
+            self.registry.relabel(is_of_graphs, &changed);
+        }
     }
 }
 

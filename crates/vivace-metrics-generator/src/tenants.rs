@@ -157,9 +157,10 @@ impl Tenants {
         }
         let folder = PathBuf::from(&self.section.storage.path).join(tenant.as_str());
         let mut state = Tenant::new(&self.section, constant);
-        // An earlier process may have sent series of the same names.
-        let collected = std::fs::read_to_string(folder.join(COLLECTED_FILE)).ok().and_then(|text| text.trim().parse().ok());
-        state.registry.floor_unix_millis = collected.unwrap_or(0);
+        // An earlier process may have sent series of the same names, up to now if it had another folder.
+        let collected: Option<i64> = std::fs::read_to_string(folder.join(COLLECTED_FILE)).ok().and_then(|text| text.trim().parse().ok());
+        let now_unix_millis = i64::try_from(now_unix_nanos / 1_000_000).unwrap_or(i64::MAX);
+        state.registry.floor_unix_millis = collected.map_or(now_unix_millis, |collected| collected.max(now_unix_millis));
         let mut outlets = Vec::new();
         for target in &self.targets {
             let folder = folder.join(BACKLOG_FOLDER).join(&target.name);
@@ -172,6 +173,7 @@ impl Tenants {
                 names_tenant: self.section.storage.remote_write_add_org_id_header,
                 backlog: backlog.clone(),
                 taken: self.taken.clone(),
+                takes_no_parts: Arc::default(),
             };
             self.senders.lock().spawn(sender.run(self.abandon.clone()));
             outlets.push(Arc::new(Outlet::new(target.clone(), backlog)));

@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use vivace_config::{Config, Overrides, Target, Warning, WarningKind};
+use anyhow::Context as _;
+use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::pem::PemObject as _;
+use vivace_config::{Config, Overrides, RemoteWrite, RemoteWriteTls, Target, Warning, WarningKind};
 use vivace_core::TenantId;
 
 use crate::load::read_overrides;
@@ -24,7 +27,53 @@ pub fn verify(config: &Config) -> Result<Vec<Warning>, String> {
             }
         }
     }
+    if config.target.includes(Target::MetricsGenerator) && !config.metrics_generator.storage.path.is_empty() {
+        for (index, entry) in config.metrics_generator.storage.remote_write.iter().enumerate() {
+            let key = format!("metrics_generator.storage.remote_write[{index}]");
+            remote_write(entry).with_context(|| key).map_err(|error| format!("failed setting up remote write: {error:#}"))?;
+        }
+    }
     Ok(warnings)
+}
+
+/// The files of a receiver of metrics, which a metrics-generator reads at its start.
+fn remote_write(entry: &RemoteWrite) -> anyhow::Result<()> {
+    remote_write_tls(&entry.tls_config, "tls_config")?;
+    if let Some(oauth2) = &entry.oauth2 {
+        remote_write_tls(&oauth2.tls_config, "oauth2.tls_config")?;
+    }
+    let mut secrets = vec![("bearer_token_file".to_owned(), &entry.bearer_token_file, entry.bearer_token.is_empty())];
+    if let Some(auth) = &entry.basic_auth {
+        secrets.push(("basic_auth.username_file".to_owned(), &auth.username_file, auth.username.is_empty()));
+        secrets.push(("basic_auth.password_file".to_owned(), &auth.password_file, auth.password.is_empty()));
+    }
+    if let Some(auth) = &entry.authorization {
+        secrets.push(("authorization.credentials_file".to_owned(), &auth.credentials_file, auth.credentials.is_empty()));
+    }
+    if let Some(oauth2) = &entry.oauth2 {
+        secrets.push(("oauth2.client_secret_file".to_owned(), &oauth2.client_secret_file, oauth2.client_secret.is_empty()));
+    }
+    for (name, header) in &entry.http_headers {
+        secrets.extend(header.files.iter().map(|file| (format!("http_headers.{name}.files"), file, true)));
+    }
+    // What the configuration says itself goes before a file.
+    for (key, file, _) in secrets.into_iter().filter(|(_, file, is_read)| *is_read && !file.is_empty()) {
+        std::fs::read_to_string(file).with_context(|| format!("{key}: cannot read {file:?}"))?;
+    }
+    Ok(())
+}
+
+fn remote_write_tls(tls: &RemoteWriteTls, key: &str) -> anyhow::Result<()> {
+    for (name, file) in [("ca_file", &tls.ca_file), ("cert_file", &tls.cert_file)] {
+        if !file.is_empty() {
+            tls::certificates_of(file, &format!("{key}.{name}"))?;
+        }
+    }
+    if !tls.key_file.is_empty() {
+        let pem = std::fs::read(&tls.key_file).with_context(|| format!("{key}.key_file: cannot read {:?}", tls.key_file))?;
+        PrivateKeyDer::from_pem_slice(&pem).map_err(|_| anyhow::anyhow!("{key}.key_file: expected a private key in PEM"))?;
+    }
+    Ok(())
 }
 
 /// What there is to say of the file of limits per tenant. It may well be on another machine than where the configuration is checked.
@@ -91,6 +140,48 @@ mod tests {
         std::fs::write(&file, "none").expect("written");
         assert!(verify(&of_file).expect_err("is none").contains("cert_file: expected certificates in PEM"));
         verify(&config(&forwarder("insecure: true"))).expect("no file is named");
+    }
+
+    #[test]
+    fn files_of_remote_write_are_read() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("file");
+        let name = file.display();
+        let of = |keys: &str| {
+            config(&format!(
+                "metrics_generator: {{storage: {{path: {}, remote_write: [{{url: 'https://a', {keys}}}]}}}}",
+                folder.path().display()
+            ))
+        };
+        let certificate = "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n";
+        let key = "-----BEGIN PRIVATE KEY-----\nMAA=\n-----END PRIVATE KEY-----\n";
+        let token_url = "oauth2: {client_id: a, token_url: 'https://b'";
+        for (keys, at, good, bad) in [
+            (format!("tls_config: {{ca_file: {name}}}"), "tls_config.ca_file", certificate, Some("certificates in PEM")),
+            (format!("tls_config: {{cert_file: {name}, key: x}}"), "tls_config.cert_file", certificate, Some("certificates in PEM")),
+            (format!("tls_config: {{cert: x, key_file: {name}}}"), "tls_config.key_file", key, Some("private key in PEM")),
+            (format!("{token_url}, tls_config: {{ca_file: {name}}}}}"), "oauth2.tls_config.ca_file", certificate, Some("in PEM")),
+            (format!("{token_url}, client_secret_file: {name}}}"), "oauth2.client_secret_file", "a", None),
+            (format!("basic_auth: {{username_file: {name}}}"), "basic_auth.username_file", "a", None),
+            (format!("basic_auth: {{username: a, password_file: {name}}}"), "basic_auth.password_file", "a", None),
+            (format!("authorization: {{credentials_file: {name}}}"), "authorization.credentials_file", "a", None),
+            (format!("bearer_token_file: {name}"), "bearer_token_file", "a", None),
+            (format!("http_headers: {{X-Key: {{files: [{name}]}}}}"), "http_headers.X-Key.files", "a", None),
+        ] {
+            let said = verify(&of(&keys)).expect_err("is not there");
+            assert!(said.contains(&format!("metrics_generator.storage.remote_write[0]: {at}: cannot read")), "{said}");
+            std::fs::write(&file, "none").expect("written");
+            if let Some(bad) = bad {
+                let said = verify(&of(&keys)).expect_err("is none");
+                assert!(said.contains(at) && said.contains(bad), "{said}");
+            }
+            std::fs::write(&file, good).expect("written");
+            verify(&of(&keys)).expect("is right");
+            std::fs::remove_file(&file).expect("it was there");
+        }
+        let mut distributor = of(&format!("bearer_token_file: {name}"));
+        distributor.target = Target::Distributor;
+        verify(&distributor).expect("does not read it");
     }
 
     #[test]

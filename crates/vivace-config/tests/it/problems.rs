@@ -166,3 +166,36 @@ fn a_receiver_of_metrics_is_checked_by_key() {
         assert!(error.contains("1 problem") || error.lines().count() == 2, "one problem each: {error}");
     }
 }
+
+/// A series with two labels of one name would be refused, and with it all that is sent together.
+#[test]
+fn labels_that_series_have_already_are_told_of() {
+    let said_of = |yaml: &str| match Config::parse(yaml, "t") {
+        Ok((_, warnings)) => warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        Err(errors) => errors.to_string().lines().skip(1).map(str::to_owned).collect(),
+    };
+    for (yaml, want) in [
+        ("metrics_generator: {registry: {external_labels: {le: a}}}", "registry.external_labels: expected another label than __name__, le"),
+        ("metrics_generator: {registry: {inject_tenant_id_as: __name__}}", "registry.inject_tenant_id_as: expected another label than"),
+        ("metrics_generator: {registry: {external_labels: {a: b}, inject_tenant_id_as: a}}", "\"a\" is in external_labels too"),
+        ("metrics_generator: {processor: {span_metrics: {dimensions: [a, --name--]}}}", "that of \"--name--\" is called ____name__"),
+        (
+            "metrics_generator: {processor: {span_metrics: {dimension_mappings: [{name: le}]}}}",
+            "dimension_mappings: series have a label le",
+        ),
+        (
+            "metrics_generator: {processor: {service_graphs: {dimensions: [le]}}}",
+            "service_graphs.dimensions: series have a label le already",
+        ),
+    ] {
+        let said = said_of(yaml);
+        assert!(said.len() == 1 && said[0].contains(want), "{yaml}: {said:?}");
+        if let Some(processor) = yaml.strip_prefix("metrics_generator: {processor") {
+            let of_tenant = format!("overrides: {{defaults: {{metrics_generator: {{processor{processor}}}}}");
+            let said = said_of(&of_tenant);
+            assert!(said.len() == 1 && said[0].contains(want), "{of_tenant}: {said:?}");
+        }
+    }
+    let prefixed = "metrics_generator: {processor: {service_graphs: {dimensions: [le], enable_client_server_prefix: true}}}";
+    assert_eq!(said_of(prefixed), [""; 0]);
+}

@@ -1,7 +1,7 @@
 //! Empties a backlog: one tenant's requests for one receiver, tried again until it takes or refuses them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
@@ -11,7 +11,8 @@ use vivace_server::{Overrides, clock};
 
 use super::backlog::{Backlog, Waiting};
 use super::client::beginning;
-use super::{Target, set_header};
+use super::parts::{Parts, shown};
+use super::{Target, encode, set_header};
 use crate::metrics::{SAMPLES_DROPPED, SAMPLES_FAILED, SAMPLES_PENDING, SAMPLES_RETRIED, SAMPLES_SENT};
 
 /// A receiver that says when to come back is believed up to this.
@@ -25,6 +26,8 @@ enum SendError {
     Retry {
         /// The receiver.
         url: String,
+        /// HTTP status; none where there was no answer.
+        status: Option<u16>,
         /// Status or cause.
         reason: String,
         /// What the receiver asks for.
@@ -54,6 +57,18 @@ pub(crate) struct Sender {
     pub(crate) backlog: Arc<Backlog>,
     /// Counts the requests that were taken.
     pub(crate) taken: Arc<AtomicU64>,
+    /// The receiver refused all parts of a request, and has taken nothing since: others are not sent in parts.
+    pub(crate) takes_no_parts: Arc<AtomicBool>,
+}
+
+/// What came of a request that was sent in parts.
+enum Sent {
+    /// All of it was taken, or refused for good.
+    Done,
+    /// No part of it.
+    Nothing,
+    /// The receiver has other troubles now.
+    Again,
 }
 
 impl Sender {
@@ -89,6 +104,7 @@ impl Sender {
         };
         let (mut pause, longest) = self.target.backoff;
         let mut is_renewed = false;
+        let mut failing: Option<Instant> = None;
         loop {
             if self.target.age_max.is_some_and(|most| request.age(clock::unix_nanos() / 1_000_000) > most) {
                 tracing::warn!(tenant = %self.tenant, url = self.target.url, "samples waited longer than sample_age_limit and are lost");
@@ -98,18 +114,32 @@ impl Sender {
             let began = Instant::now();
             match self.send(body.clone()).await {
                 Ok(()) => {
-                    self.taken.fetch_add(1, Ordering::Relaxed);
+                    self.progress();
                     self.count(SAMPLES_SENT.name, request.series);
                     break;
                 }
                 // A token may be taken back before its time.
                 Err(SendError::Refused { status: 401, .. }) if !is_renewed && self.target.auth.renew(began).await => is_renewed = true,
-                Err(error @ SendError::Refused { .. }) => {
-                    tracing::error!(tenant = %self.tenant, %error, "samples are lost");
-                    self.count(SAMPLES_FAILED.name, request.series);
-                    break;
-                }
-                Err(SendError::Retry { url, reason, after }) => {
+                Err(error @ SendError::Refused { .. }) => match self.send_in_parts(&body, &error).await {
+                    Sent::Done => break,
+                    Sent::Nothing => {
+                        tracing::error!(tenant = %self.tenant, %error, "samples are lost");
+                        self.count(SAMPLES_FAILED.name, request.series);
+                        break;
+                    }
+                    Sent::Again => {
+                        tokio::time::sleep(pause).await;
+                        pause = (pause * 2).min(longest);
+                    }
+                },
+                Err(ref error @ SendError::Retry { ref url, status, ref reason, after }) => {
+                    failing = failing.filter(|_| status == Some(500)).or_else(|| (status == Some(500)).then(Instant::now));
+                    if failing.is_some_and(|since| since.elapsed() >= self.target.patience) {
+                        if matches!(self.send_in_parts(&body, error).await, Sent::Done) {
+                            break;
+                        }
+                        failing = None;
+                    }
                     tracing::warn!(tenant = %self.tenant, url, reason, "the receiver did not take samples; will try again");
                     self.count(SAMPLES_RETRIED.name, request.series);
                     self.show_pending();
@@ -121,12 +151,72 @@ impl Sender {
         self.backlog.done(request);
     }
 
+    /// Sends the parts of a request that failed with the error, so that only single series that are refused are lost.
+    async fn send_in_parts(&self, body: &[u8], error: &SendError) -> Sent {
+        let is_about_content = match error {
+            SendError::Refused { status, .. } => matches!(status, 400 | 413 | 422) && !self.takes_no_parts.load(Ordering::Relaxed),
+            SendError::Retry { .. } => true,
+        };
+        let Some(mut parts) = Parts::of(body).filter(|_| is_about_content) else { return Sent::Nothing };
+        while let Some((part, body)) = parts.next() {
+            match self.send_part(body, error).await {
+                Some(is_taken) => parts.done(part, is_taken),
+                None => return Sent::Again,
+            }
+        }
+        if parts.taken == 0 {
+            self.takes_no_parts.store(true, Ordering::Relaxed);
+            return Sent::Nothing;
+        }
+        if matches!(error, SendError::Retry { .. }) {
+            // It may have been about to recover: what failed by itself is asked for once more.
+            tokio::time::sleep(self.target.backoff.1).await;
+            let is_found = parts.is_whole();
+            for one in std::mem::take(&mut parts.refused) {
+                match self.send_part(encode(vec![one.clone()], Vec::new()), error).await {
+                    Some(is_taken) => parts.done(vec![one], is_taken),
+                    None => return Sent::Again,
+                }
+            }
+            if !is_found {
+                return Sent::Again;
+            }
+        }
+        self.count(SAMPLES_SENT.name, parts.taken);
+        if parts.lost() > 0 {
+            let first = parts.refused.first().map(shown).unwrap_or_default();
+            tracing::error!(tenant = %self.tenant, %error, series = parts.lost(), first, "samples are lost; those that were sent with them are not");
+            self.count(SAMPLES_FAILED.name, parts.lost());
+        }
+        Sent::Done
+    }
+
+    /// Whether a part was taken, or failed as the whole did. None where it failed in another way.
+    async fn send_part(&self, body: Vec<u8>, whole: &SendError) -> Option<bool> {
+        match (self.send(body.into()).await, whole) {
+            (Ok(()), _) => {
+                self.progress();
+                Some(true)
+            }
+            (Err(SendError::Refused { .. }), _) => Some(false),
+            (Err(SendError::Retry { status: Some(500), .. }), SendError::Retry { .. }) => Some(false),
+            (Err(SendError::Retry { .. }), _) => None,
+        }
+    }
+
+    /// The receiver took something.
+    fn progress(&self) {
+        self.taken.fetch_add(1, Ordering::Relaxed);
+        self.takes_no_parts.store(false, Ordering::Relaxed);
+    }
+
     async fn send(&self, body: bytes::Bytes) -> Result<(), SendError> {
         let url = &self.target.url;
-        let retry = |reason: String, after: Duration| SendError::Retry { url: url.clone(), reason, after };
+        let failed = |status: Option<u16>, reason: String, after: Duration| SendError::Retry { url: url.clone(), status, reason, after };
+        let retry = |reason: String| failed(None, reason, Duration::ZERO);
         let mut headers = self.target.headers.clone();
         let authorized = self.target.auth.authorize(&self.target.client, &body, &mut headers).await;
-        authorized.map_err(|error| retry(format!("{error:#}"), Duration::ZERO))?;
+        authorized.map_err(|error| retry(format!("{error:#}")))?;
         // The tenant's own go before what is common to all.
         let limits = self.overrides.limits(&self.tenant);
         for (name, value) in &limits.metrics_generator.remote_write_headers {
@@ -147,7 +237,7 @@ impl Sender {
             .header("x-prometheus-remote-write-version", "0.1.0")
             .headers(headers)
             .body(body);
-        let answer = request.send().await.map_err(|error| retry(Chain(&error.without_url()).to_string(), Duration::ZERO))?;
+        let answer = request.send().await.map_err(|error| retry(Chain(&error.without_url()).to_string()))?;
         let status = answer.status();
         if status.is_success() {
             return Ok(());
@@ -157,7 +247,7 @@ impl Sender {
         let body = beginning(answer, 1200).await.unwrap_or_default();
         let body = String::from_utf8_lossy(&body).trim().chars().take(300).collect::<String>();
         if status.as_u16() == 429 && self.target.retries_429 || status.is_server_error() {
-            return Err(retry(format!("status {status}: {body}"), after));
+            return Err(failed(Some(status.as_u16()), format!("status {status}: {body}"), after));
         }
         Err(SendError::Refused { url: url.clone(), status: status.as_u16(), body })
     }
@@ -172,3 +262,6 @@ impl Sender {
         metrics::counter!(name, &labels).increment(series);
     }
 }
+
+#[cfg(test)]
+mod tests;

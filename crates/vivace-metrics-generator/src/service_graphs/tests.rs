@@ -60,14 +60,23 @@ fn server(trace: u8, attributes: &[KeyValue]) -> Span {
     span(trace, KIND_SERVER, 2, 1, attributes)
 }
 
+fn text_of(value: &AnyValue) -> Option<&str> {
+    match &value.value {
+        Some(Any::StringValue(text)) => Some(text),
+        _ => None,
+    }
+}
+
 impl Graph {
     fn push(&mut self, service: &str, spans: &[Span], now: u64) {
+        self.push_named(attribute("service.name", service), spans, now);
+    }
+
+    fn push_named(&mut self, service: KeyValue, spans: &[Span], now: u64) {
+        let zone = format!("zone-{}", service.value.as_ref().and_then(text_of).unwrap_or_default());
         let data = TracesData {
             resource_spans: vec![ResourceSpans {
-                resource: Some(Resource {
-                    attributes: vec![attribute("service.name", service), attribute("zone", &format!("zone-{service}"))],
-                    ..Resource::default()
-                }),
+                resource: Some(Resource { attributes: vec![service, attribute("zone", &zone)], ..Resource::default() }),
                 scope_spans: vec![ScopeSpans { spans: spans.to_vec(), ..ScopeSpans::default() }],
                 ..ResourceSpans::default()
             }],
@@ -240,22 +249,67 @@ fn a_full_store_drops_what_is_new_and_counts_it() {
 fn what_waits_survives_other_options() {
     let mut graph = graph("{}");
     graph.push("shop", &[client(1, &[])], SECOND);
-    assert!(!graph.graphs.change(options("{histogram_buckets: [1, 2]}")));
-    assert!(graph.graphs.change(options("{dimensions: [zone]}")));
+    assert_eq!(graph.graphs.change(options("{histogram_buckets: [1, 2]}")), None);
+    assert_eq!(graph.graphs.change(options("{dimensions: [zone]}")), Some(vec![]));
+    assert_eq!(graph.graphs.change(options("{dimensions: [region]}")), Some(vec!["zone".to_owned()]));
+    assert!(graph.graphs.change(options("{dimensions: [zone]}")).is_some());
     graph.push("bank", &[server(1, &[])], SECOND);
     assert_eq!(graph.series().pop().expect("a total"), "total{client=shop,server=bank,zone=zone-bank} 1");
 }
 
 #[test]
-fn halves_that_come_minutes_apart_meet_if_they_may_wait_so_long() {
-    for (keys, account) in [("{}", (0, 2, 0)), ("{wait: 5m}", (1, 0, 0))] {
+fn halves_that_come_minutes_apart_meet() {
+    for (keys, account) in [("{}", (1, 1, 0)), ("{wait: 5m}", (1, 0, 0))] {
         let mut graph = graph(keys);
         graph.push("shop", &[client(1, &[])], SECOND);
         graph.expire(180 * SECOND);
         graph.push("bank", &[server(1, &[])], 180 * SECOND);
         graph.expire(900 * SECOND);
         assert_eq!((graph.account(), graph.graphs.edges.len()), (account, 0), "{keys}");
+        assert_eq!(graph.series().pop().expect("one"), "total{client=shop,server=bank} 1");
     }
+}
+
+/// What has waited long enough is in nobody's way, and is not kept for ever.
+#[test]
+fn late_halves_make_room_and_are_forgotten() {
+    let mut graph = graph("{max_items: 2}");
+    graph.push("shop", &[client(1, &[]), client(2, &[])], SECOND);
+    graph.expire(20 * SECOND);
+    assert_eq!((graph.account(), graph.graphs.edges.len()), ((0, 2, 0), 2));
+    graph.push("shop", &[client(3, &[])], 20 * SECOND);
+    graph.push("bank", &[server(2, &[]), server(3, &[])], 21 * SECOND);
+    assert_eq!((graph.account(), graph.graphs.edges.len()), ((2, 0, 0), 0), "the first one made room for the third");
+    graph.push("shop", &[client(4, &[])], 30 * SECOND);
+    graph.expire(50 * SECOND);
+    graph.push("shop", &[client(4, &[])], 60 * SECOND);
+    graph.expire(80 * SECOND);
+    graph.expire(600 * SECOND);
+    assert_eq!((graph.account(), graph.graphs.edges.len()), ((0, 2, 0), 1), "one that comes again waits again");
+    graph.expire(680 * SECOND);
+    assert_eq!((graph.account(), graph.graphs.edges.len()), ((0, 0, 0), 0));
+}
+
+/// A name is what its attribute's value is as a text.
+#[test]
+fn names_need_not_be_texts() {
+    let number = |key: &str, of: Any| KeyValue { key: key.to_owned(), value: Some(AnyValue { value: Some(of) }) };
+    let mut graph = graph("{}");
+    graph.push_named(number("service.name", Any::IntValue(7)), &[client(1, &[])], SECOND);
+    graph.push_named(number("service.name", Any::BoolValue(true)), &[server(1, &[])], SECOND);
+    graph.push("shop", &[client(2, &[number("db.name", Any::IntValue(5))])], SECOND);
+    graph.push("shop", &[client(3, &[number("peer.service", Any::DoubleValue(0.5))])], SECOND);
+    graph.expire(60 * SECOND);
+    let mut series = graph.series();
+    series.retain(|series| series.starts_with("total"));
+    assert_eq!(
+        series,
+        [
+            "total{client=7,server=true} 1",
+            "total{client=shop,connection_type=database,server=5} 1",
+            "total{client=shop,connection_type=virtual_node,server=0.5} 1",
+        ]
+    );
 }
 
 /// Two generators have a half each: neither makes up what it did not see, but for a name that the half has itself.

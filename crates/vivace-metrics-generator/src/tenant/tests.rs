@@ -149,14 +149,46 @@ fn other_limits_leave_alone_what_stays_the_same() {
 
     tenant.follow("processors: [service-graphs], processor: {service_graphs: {dimensions: [http.method]}}");
     tenant.push(trace());
-    let (ended, living): (BTreeMap<_, _>, BTreeMap<_, _>) = tenant.series().into_iter().partition(|(_, value)| value.is_nan());
-    assert!(ended.contains_key("traces_service_graph_request_total{client=user,connection_type=virtual_node,server=shop}"));
+    let series = tenant.series();
     let now = "traces_service_graph_request_total{client=user,connection_type=virtual_node,http_method=POST,server=shop}";
-    assert_eq!(living[now], 1.0);
+    assert_eq!(series[now], 1.0);
+    // Calls without the attribute would still be counted by it.
+    let before = "traces_service_graph_request_total{client=user,connection_type=virtual_node,server=shop}";
+    assert_eq!(series[before], 1.0);
+    let seen: Vec<_> = std::iter::from_fn(|| tenant.series().get(before).copied()).take(10).collect();
+    assert!(seen.len() == 5 && seen[4].is_nan(), "there were none in a minute: {seen:?}");
     tenant.follow("processors: []");
     assert!(tenant.series().values().all(|value| value.is_nan()));
     assert_eq!(tenant.series(), BTreeMap::new(), "it is said once");
     assert_eq!(tenant.tenant.registry.active_series(), 0);
+}
+
+/// A dimension that is new changes nothing for spans that lack it.
+#[test]
+fn series_whose_labels_stay_count_on() {
+    let mut tenant = Running::new("", "processors: [span-metrics-count, service-graphs]");
+    let both = |tenant: &mut Running| {
+        tenant.push(trace());
+        tenant.push(TraceBuilder::new(8, "plain", NOW).span("pay", &[]));
+        tenant.series().into_iter().filter(|(key, _)| key.contains("_total{") && !key.contains("store")).collect::<BTreeMap<_, _>>()
+    };
+    assert_eq!(both(&mut tenant).len(), 4);
+    let with = |processor: &str| format!("processors: [span-metrics-count, service-graphs], processor: {{{processor}}}");
+    tenant.follow(&with("span_metrics: {dimensions: [http.method]}, service_graphs: {dimensions: [http.method]}"));
+    let series = both(&mut tenant);
+    let plain = PAY.replace("shop", "plain");
+    let edge = "traces_service_graph_request_total{client=user,connection_type=virtual_node,";
+    assert_eq!(series[&format!("traces_spanmetrics_calls_total{{{plain}}}")], 2.0);
+    assert_eq!(series[&format!("{edge}server=plain}}")], 2.0);
+    assert_eq!(series[&format!("traces_spanmetrics_calls_total{{http_method=POST,{PAY}}}")], 1.0);
+    assert_eq!(series[&format!("traces_spanmetrics_calls_total{{{PAY}}}")], 1.0);
+
+    tenant.follow(&with("service_graphs: {dimensions: [http.method]}"));
+    let series = both(&mut tenant);
+    assert!(series[&format!("traces_spanmetrics_calls_total{{http_method=POST,{PAY}}}")].is_nan(), "the label is gone");
+    assert_eq!(series[&format!("traces_spanmetrics_calls_total{{{plain}}}")], 3.0);
+    assert_eq!(series[&format!("traces_spanmetrics_calls_total{{{PAY}}}")], 2.0, "it is back in time");
+    assert_eq!(series[&format!("{edge}http_method=POST,server=shop}}")], 2.0, "the other processor's options are the same");
 }
 
 #[test]
@@ -301,6 +333,14 @@ fn hostile_labels_can_be_sent() {
     }
 }
 
+#[test]
+fn what_all_series_have_is_there_once() {
+    let given = [("cluster", "a"), ("tenant", "forged"), ("zone", ""), ("tenant", "acme")];
+    let given = given.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    let registry = Registry::new(RegistryLimits::default(), given.clone());
+    assert_eq!(registry.constant_labels, [given[0].clone(), given[3].clone()]);
+}
+
 /// A metric of another name: the old one ends by its own name.
 #[test]
 fn a_host_s_series_end_by_the_name_they_had() {
@@ -376,4 +416,44 @@ fn each_option_gets_the_attributes_it_asks_for() {
     assert_eq!(series.get("traces_host_info{grafana_host_id=h,host_source=host}"), Some(&1.0), "{series:?}");
     data.resource_spans[0].resource.as_mut().expect("a resource").attributes.push(attribute("left.out", "x"));
     assert_eq!(tenant.tenant.push(&data.encode_to_vec(), NOW, SLACK).expect("valid").filtered, 1);
+}
+
+/// Receivers refuse a request as a whole for one sample that is older than the one before it.
+#[test]
+fn samples_of_a_series_are_in_order_whatever_changes() {
+    let limits = [
+        "processors: [span-metrics, service-graphs]",
+        "processors: [span-metrics, service-graphs], processor: {span_metrics: {dimensions: [http.method]}}",
+        "processors: [span-metrics, service-graphs], processor: {service_graphs: {dimensions: [http.method]}}",
+        "processors: [span-metrics, host-info]",
+        "processors: [service-graphs], generate_native_histograms: both",
+        "processors: []",
+    ]
+    .map(|limits| keys("host_info: {host_identifiers: [service.name]}", limits).1);
+    let mut tenant = Running::new("host_info: {host_identifiers: [service.name]}", "processors: []");
+    let mut last: BTreeMap<String, i64> = BTreeMap::new();
+    let mut backs = 0;
+    for step in 0..400_u64 {
+        let now = NOW + step * 2_000_000_000;
+        if step % 3 == 0 {
+            tenant.tenant.follow(&tenant.section, &limits[step as usize * 7919 % limits.len()]);
+        }
+        if step % 7 < 4 {
+            tenant.tenant.push(&trace().build().encode_to_vec(), now, u64::MAX).expect("valid");
+        }
+        let stale_before = now - if step % 11 == 0 { 1_000_000_000 } else { 60_000_000_000 };
+        let mut collection = Collection::new(&mut tenant.tenant.registry, now, stale_before, "", 3);
+        while let Some(series) = collection.part(&mut tenant.tenant.registry) {
+            for series in series {
+                let samples = series.samples.iter().map(|sample| sample.timestamp);
+                for at in samples.chain(series.histograms.iter().map(|histogram| histogram.timestamp)) {
+                    // A native histogram has the name of none of the other series.
+                    let before = last.insert(format!("{:?}", series.labels), at);
+                    assert!(before.is_none_or(|before| before < at), "step {step}: {at} after {before:?} of {:?}", series.labels);
+                    backs += usize::from(before.is_some_and(|before| at == before + 1));
+                }
+            }
+        }
+    }
+    assert!(backs > 20, "series came back: {backs}");
 }

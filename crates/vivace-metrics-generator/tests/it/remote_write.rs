@@ -91,6 +91,21 @@ async fn what_waits_outlives_a_kill_and_comes_in_order() {
     assert!(samples.is_sorted_by(|a, b| a.0 < b.0), "receivers refuse what is out of order: {samples:?}");
 }
 
+/// A pod without a volume of its own: nothing says what the one before it sent.
+#[tokio::test(flavor = "multi_thread")]
+async fn series_of_a_new_folder_begin_after_those_of_the_one_before() {
+    let receiver = Receiver::start().await;
+    let pay = [("span_name", "pay"), ("__metrics_gen_instance", "generator-0")];
+    for number in 1..=3 {
+        let folder = tempfile::tempdir().expect("a folder");
+        let generator = Running::start(folder.path(), &receiver.url(), "", "processors: [span-metrics-count]").await;
+        generator.push("acme", &trace(number), false).await;
+        generator.stop().await;
+    }
+    let samples = receiver.samples("traces_spanmetrics_calls_total", &pay);
+    assert!(samples.len() >= 3 && samples.is_sorted_by(|a, b| a.0 < b.0), "{samples:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_refused_for_good_is_not_sent_again() {
     let (folder, receiver) = (tempfile::tempdir().expect("a folder"), Receiver::start().await);
