@@ -33,10 +33,13 @@ const UNPAID_WINDOW_BYTES: u32 = 64 << 10;
 const WINDOWS_PERCENT: u64 = 25;
 /// What of an answer waits in an HTTP/2 stream, where it cannot be given up any more, bytes.
 const SEND_BUFFER_BYTES: usize = 64 << 10;
-/// The largest head of a request, and what HTTP/1 reads ahead of a body, bytes.
-const READ_BUFFER_BYTES: u32 = 128 << 10;
+/// The largest head of an HTTP/2 request, bytes.
+const HEAD_BYTES: u32 = 128 << 10;
+/// The largest head of an HTTP/1 request, and what is read ahead of a body, bytes. The library has one number for both, and as much again
+/// waits for whoever reads the body.
+const READ_BUFFER_BYTES: usize = 80 << 10;
 /// What a connection takes of memory, about, while its client sends, bytes: there are so many places as the process has room for.
-pub(crate) const MEMORY_BYTES: u64 = 64 << 10;
+pub(crate) const MEMORY_BYTES: u64 = 192 << 10;
 /// Headers of an HTTP/1 request. Proxies and meshes add theirs to those of each client; more is 431.
 const MAX_HEADERS: usize = 256;
 
@@ -125,7 +128,7 @@ impl Connection {
             Body::new(Messages::new(body, &mut head, options.message_bytes_max, requests.clone(), held.clone()))
         } else {
             // Of HTTP/2 the window is paid for.
-            let read_ahead_bytes = if is_http1 { u64::from(READ_BUFFER_BYTES) } else { 0 };
+            let read_ahead_bytes = if is_http1 { 2 * READ_BUFFER_BYTES as u64 } else { 0 };
             Body::new(PlainBody::new(body, requests, held.clone(), options.timeouts.body, &self.activity, read_ahead_bytes))
         };
         let mut response = services.now().call(Request::from_parts(head, body)).await?;
@@ -150,7 +153,7 @@ pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
 fn builder(options: &ConnectionOptions, window_bytes: u32) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     // Its own timeout for heads would end connections that idle between two requests too.
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(READ_BUFFER_BYTES as usize).max_headers(MAX_HEADERS);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(READ_BUFFER_BYTES).max_headers(MAX_HEADERS);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -159,7 +162,7 @@ fn builder(options: &ConnectionOptions, window_bytes: u32) -> auto::Builder<Toki
         .keep_alive_timeout(options.ping_timeout)
         .initial_stream_window_size(window_bytes)
         .initial_connection_window_size(window_bytes)
-        .max_header_list_size(READ_BUFFER_BYTES)
+        .max_header_list_size(HEAD_BYTES)
         .max_send_buf_size(SEND_BUFFER_BYTES);
     builder
 }

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
+use http::{HeaderName, Uri};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject as _;
 use vivace_config::{Config, Overrides, RemoteWrite, RemoteWriteTls, Target, Warning, WarningKind};
@@ -26,6 +27,11 @@ pub fn verify(config: &Config) -> Result<Vec<Warning>, String> {
                 tls::certificates_of(&tls.cert_file, &key).map_err(|error| format!("failed setting up TLS: {error:#}"))?;
             }
         }
+        for receiver in &config.distributor.receivers.kafka {
+            let Some((key, tls)) = receiver.consumer.tls() else { continue };
+            let key = format!("distributor.receivers.{}.{key}", receiver.id);
+            files_of_tls(&key, &tls.ca_file, &tls.cert_file, &tls.key_file).map_err(|error| format!("failed setting up TLS: {error:#}"))?;
+        }
     }
     if config.target.includes(Target::MetricsGenerator) && !config.metrics_generator.storage.path.is_empty() {
         for (index, entry) in config.metrics_generator.storage.remote_write.iter().enumerate() {
@@ -38,9 +44,16 @@ pub fn verify(config: &Config) -> Result<Vec<Warning>, String> {
 
 /// The files of a receiver of metrics, which a metrics-generator reads at its start.
 fn remote_write(entry: &RemoteWrite) -> anyhow::Result<()> {
+    is_uri(entry.url.expose(), "url")?;
+    is_uri(entry.proxy_url.expose(), "proxy_url")?;
+    for name in entry.headers.keys() {
+        HeaderName::try_from(name.as_str()).with_context(|| format!("headers: {name:?} is no name of a header"))?;
+    }
     remote_write_tls(&entry.tls_config, "tls_config")?;
     if let Some(oauth2) = &entry.oauth2 {
         remote_write_tls(&oauth2.tls_config, "oauth2.tls_config")?;
+        is_uri(oauth2.token_url.expose(), "oauth2.token_url")?;
+        is_uri(oauth2.proxy_url.expose(), "oauth2.proxy_url")?;
     }
     let mut secrets = vec![("bearer_token_file".to_owned(), &entry.bearer_token_file, entry.bearer_token.is_empty())];
     if let Some(auth) = &entry.basic_auth {
@@ -63,14 +76,26 @@ fn remote_write(entry: &RemoteWrite) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// With a scheme and a host, or nothing. What it is may be a secret.
+fn is_uri(text: &str, key: &str) -> anyhow::Result<()> {
+    let is_one = text.parse::<Uri>().is_ok_and(|uri| uri.scheme().is_some() && uri.host().is_some_and(|host| !host.is_empty()));
+    ensure!(text.is_empty() || is_one, "{key}: expected a URL such as https://host:port/path");
+    Ok(())
+}
+
 fn remote_write_tls(tls: &RemoteWriteTls, key: &str) -> anyhow::Result<()> {
-    for (name, file) in [("ca_file", &tls.ca_file), ("cert_file", &tls.cert_file)] {
+    files_of_tls(key, &tls.ca_file, &tls.cert_file, &tls.key_file)
+}
+
+/// The files that are named.
+fn files_of_tls(key: &str, ca_file: &str, cert_file: &str, key_file: &str) -> anyhow::Result<()> {
+    for (name, file) in [("ca_file", ca_file), ("cert_file", cert_file)] {
         if !file.is_empty() {
             tls::certificates_of(file, &format!("{key}.{name}"))?;
         }
     }
-    if !tls.key_file.is_empty() {
-        let pem = std::fs::read(&tls.key_file).with_context(|| format!("{key}.key_file: cannot read {:?}", tls.key_file))?;
+    if !key_file.is_empty() {
+        let pem = std::fs::read(key_file).with_context(|| format!("{key}.key_file: cannot read {key_file:?}"))?;
         PrivateKeyDer::from_pem_slice(&pem).map_err(|_| anyhow::anyhow!("{key}.key_file: expected a private key in PEM"))?;
     }
     Ok(())

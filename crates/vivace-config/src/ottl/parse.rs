@@ -238,10 +238,13 @@ impl<'t> Parser<'t> {
                 '\\' => match chars.next() {
                     Some((_, 'n')) => text.push('\n'),
                     Some((_, 't')) => text.push('\t'),
+                    Some((_, 'r')) => text.push('\r'),
                     Some((_, escaped @ ('"' | '\\'))) => text.push(escaped),
-                    // Patterns are full of them.
-                    Some((_, other)) => text.extend(['\\', other]),
-                    None => break,
+                    // Others would be taken for what they are not: in a pattern the backslash itself is escaped.
+                    _ => {
+                        let expected = "expected \\n, \\t, \\r, \\\" or \\\\ after a backslash".to_owned();
+                        return Err(OttlError { at: start + at, expected });
+                    }
                 },
                 other => text.push(other),
             }
@@ -328,7 +331,7 @@ mod tests {
             both.starts_with("Or([Compare(Field(Span, Name), Equal, Text(\"a\")), And([Not(Compare(Field(Span, Kind), Equal, Int(2)))")
         );
         assert!(both.contains("Compare(Field(Span, Attribute([\"n\"])), GreaterOrEqual, Float(1.5))"), "{both}");
-        let matched = shown(r#"IsMatch(resource.attributes["service.name"], "^a\\.b\d$")"#);
+        let matched = shown(r#"IsMatch(resource.attributes["service.name"], "^a\\.b\\d$")"#);
         assert!(matched.contains(r#"Match(Field(Resource, Attribute(["service.name"])), Regex("^a\\.b\\d$"))"#), "{matched}");
         assert_eq!(shown(r#"attributes["a"]["b"] != nil"#), r#"Compare(Field(Span, Attribute(["a", "b"])), NotEqual, Nil)"#);
         assert_eq!(shown("IsRootSpan()"), "IsRoot");
@@ -348,6 +351,7 @@ mod tests {
             ("time_unix_nano == 1", "at byte 0: expected a field that is known here"),
             ("attributes == 1", "expected [\"key\"]"),
             ("Substring(name, 0, 1) == \"a\"", "at byte 0: expected one of IsMatch"),
+            ("name == \"\\u0061\"", "at byte 9: expected \\n, \\t, \\r"),
             ("IsMatch(name, \"(\")", "at byte 14: expected a pattern: error: unclosed group"),
             ("(name == \"a\"", "expected )"),
         ] {
