@@ -164,6 +164,9 @@ impl HttpBody for PlainBody {
             if let Err(over) = held.grow(this.received_bytes.max(this.reserved_bytes) - before.max(this.reserved_bytes)) {
                 this.is_waste = true;
                 held.clear();
+                // It is of this request too: whether waiting is of any use depends on all of it.
+                let ahead = this.read_ahead.take().map_or(0, |read_ahead| read_ahead.bytes());
+                let over = OverBudget { asked: over.asked + ahead, used: over.used.saturating_sub(ahead), ..over };
                 return Poll::Ready(Some(Err(over.into())));
             }
         }
