@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
 use clap::Args;
+use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 use tonic::transport::{Certificate, ClientTlsConfig, Identity};
+use vivace_server::certificates;
 
 /// TLS of connections.
 #[derive(Debug, Clone, Default, Args)]
@@ -75,10 +76,4 @@ impl Tls {
 
 fn read(option: &str, file: &Path) -> anyhow::Result<Vec<u8>> {
     std::fs::read(file).with_context(|| format!("{option}: cannot read {}", file.display()))
-}
-
-fn certificates(pem: &[u8]) -> anyhow::Result<Vec<CertificateDer<'static>>> {
-    let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().context("expected certificates in PEM")?;
-    ensure!(!certificates.is_empty(), "expected certificates in PEM; there is none");
-    Ok(certificates)
 }

@@ -74,7 +74,7 @@ pub use process::{GrpcLimits, Process, Shutdown};
 pub use request_budget::{RequestBudget, RequestCharge, over_budget_status};
 pub use room::{HeldUntilSent, lookup_bytes, room, room_for_lookup};
 pub use tenant::Tenancy;
-pub use tls::Tls;
+pub use tls::{Tls, certificates};
 pub use verify::verify;
 
 /// What every process counts.

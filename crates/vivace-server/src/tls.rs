@@ -289,7 +289,11 @@ pub(crate) fn certificates_of(file: &str, key: &str) -> anyhow::Result<Vec<Certi
     certificates(&pem).with_context(|| key.to_owned())
 }
 
-fn certificates(pem: &[u8]) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+/// The certificates in a text.
+///
+/// # Errors
+/// It holds none, or something else.
+pub fn certificates(pem: &[u8]) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().context("expected certificates in PEM")?;
     ensure!(!certificates.is_empty(), "expected certificates in PEM; there is none");
     Ok(certificates)
